@@ -1,0 +1,1 @@
+"""Evaluation of the detectors: metrics with intervals, baselines beside the networks, tables and figures."""

@@ -1,0 +1,101 @@
+"""Judge what needs no network, from the graph stores alone (rule `baselines`).
+
+    python -m canids_evaluate.baselines --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
+        "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
+        --fit fit.safetensors --calibrate calibrate.safetensors --scenarios test_known_attack.safetensors
+
+`id_rate` knows the IDs and rates of attack-free traffic; `extra_trees` (Geurts et al. 2006) learns from labelled window
+statistics, `isolation_forest` (Liu et al. 2008) from attack-free ones; `always_attack` alarms on every window.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
+
+from canids_evaluate import id_rate
+from canids_evaluate.judgement import Scores, judgement
+from canids_evaluate.readings import record
+from canids_shared import cli
+from canids_shared.cli import Call
+from canids_shared.errors import CanidsError
+from canids_shared.graphstore import GraphStore
+
+Scorer = Callable[[GraphStore], np.ndarray]
+
+
+def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
+    """Fit the baselines; each returned function gives the score of every window of a store, f64 [W] in [0, 1].
+
+    Raises `CanidsError` if `fit` lacks attacked or attack-free windows.
+    """
+    label, statistics = np.asarray(fit["y"]), np.asarray(fit["statistics"])
+    rule = id_rate.learn(fit)
+    if not (label == 1).any():
+        raise CanidsError(
+            f"{fit.path}: no attacked window, and Extra Trees learn from both classes; "
+            "give the dataset a labelled training capture with an attack, or `fit` a larger share"
+        )
+    classifier = ExtraTreesClassifier(trees, class_weight="balanced", random_state=seed, n_jobs=1)
+    classifier.fit(statistics[label >= 0], label[label >= 0])
+    forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
+    forest.fit(statistics[label == 0])
+    return {
+        "id_rate": rule.score,
+        "extra_trees": lambda store: np.asarray(classifier.predict_proba(store["statistics"])[:, 1], dtype=np.float64),
+        "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
+        "always_attack": lambda store: np.ones(len(store)),
+    }
+
+
+def scores_of(store: GraphStore, scorers: dict[str, Scorer]) -> Scores:
+    """Scores of all baselines on a split."""
+    scores = {name: scorer(store) if len(store) else np.zeros(0) for name, scorer in scorers.items()}
+    return Scores(store.path, store.keys(), scores, alarm={"always_attack": np.ones(len(store), dtype=bool)})
+
+
+def refuse_leakage(fit: GraphStore, tested: GraphStore) -> None:
+    """Raise `CanidsError` if a capture of `tested` has the content of one that `fit` was made from."""
+    trained = _hashes(fit)
+    for content, capture in _hashes(tested).items():
+        if content in trained:
+            raise CanidsError(
+                f"{tested.path}: capture '{capture}' has the same content as the training capture "
+                f"'{trained[content]}'; take one of them out of the manifest"
+            )
+
+
+def _hashes(store: GraphStore) -> dict[str, str]:
+    sources = store.header.get("sources", {})
+    for capture in store.header["captures"]:
+        if "sha256" not in sources.get(capture, {}):
+            raise CanidsError(
+                f"{store.path}: header lacks the content hash of capture '{capture}'; delete it and run again"
+            )
+    return {sources[capture]["sha256"]: capture for capture in store.header["captures"]}
+
+
+def main(call: Call) -> None:
+    """Entry point."""
+    scenarios: list[str] = call.constants["scenarios"]
+    fit = GraphStore(call.inputs["fit"][0])
+    record(call, "baselines", scenarios)
+    stores = {s: _open(path, fit) for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)}
+    scorers = learn(fit, call.config["trees"], call.config["seed"])
+    judged = judgement(call.config, scores_of(GraphStore(call.inputs["calibrate"][0]), scorers))
+    for scenario, store in stores.items():
+        judged.add(scenario, scores_of(store, scorers))
+    judged.write(call, None)
+
+
+def _open(path: Path, fit: GraphStore) -> GraphStore:
+    store = GraphStore(path)
+    refuse_leakage(fit, store)
+    if store.header["statistics"] != fit.header["statistics"]:
+        raise CanidsError(f"{path}: other window statistics than {fit.path}; delete both and run again")
+    return store
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["fit", "calibrate", "scenarios"], outputs=["metrics", "curves"])

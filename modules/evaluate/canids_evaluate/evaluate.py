@@ -1,0 +1,69 @@
+"""Judge the detectors, the fusion and its rivals on every scenario (rules `eval_large`, `eval_small_kd`, `eval_small_nokd`).
+
+    python -m canids_evaluate.evaluate --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
+        "variant": "large", "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
+        --calibrate calibrate.parquet --scenarios test_known_attack.parquet
+
+`gat` and `vgae` get their threshold from `calibrate`; the fusion and its rivals bring their own alarms, and their score
+serves the ranking metrics (AUROC, PR-AUC) and the F1-optimal threshold.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from canids_evaluate.judgement import Scores, judgement
+from canids_evaluate.readings import record
+from canids_shared import cli
+from canids_shared.cli import Call
+from canids_shared.errors import CanidsError
+from canids_shared.tables import DECISIONS, KEYS, read
+
+_RIVAL = "rival_"
+
+
+def scores_of(path: Path) -> Scores:
+    """Scores and alarms of all methods in a decisions file.
+
+    Raises `CanidsError` naming file and column if a score leaves [0, 1] or a rival lacks its score or its alarm.
+    """
+    frame, _ = read(path, DECISIONS)
+    columns = {"gat": "gat_score", "vgae": "vgae_score", "fusion": "fusion_score"}
+    alarms = {"fusion": "alarm"}
+    ends = ("_score", "_alarm")
+    for name in sorted({c.removeprefix(_RIVAL)[: -len(ends[0])] for c in frame.columns if _is_rival(path, c, ends)}):
+        columns[name], alarms[name] = (f"{_RIVAL}{name}{end}" for end in ends)
+        if missing := [c for c in (columns[name], alarms[name]) if c not in frame.columns]:
+            raise CanidsError(f"{path}: rival '{name}' has no column '{missing[0]}'; delete it and run again")
+    for column in columns.values():
+        if len(frame) and not frame[column].is_between(0, 1).all():
+            raise CanidsError(f"{path}: column '{column}' leaves [0, 1]; delete it and run again")
+    return Scores(
+        path=path,
+        keys=frame.select(list(KEYS)),
+        score={m: frame[c].cast(pl.Float64).to_numpy() for m, c in columns.items()},
+        alarm={m: frame[c].to_numpy().astype(np.float32) > 0.5 for m, c in alarms.items()},
+    )
+
+
+def _is_rival(path: Path, column: str, ends: tuple[str, ...]) -> bool:
+    if not column.startswith(_RIVAL):
+        return False
+    if not column.endswith(ends):
+        raise CanidsError(f"{path}: column '{column}' is neither a rival's score nor its alarm")
+    return True
+
+
+def main(call: Call) -> None:
+    """Entry point."""
+    scenarios, variant = call.constants["scenarios"], call.constants["variant"]
+    judged = judgement(call.config, scores_of(call.inputs["calibrate"][0]))
+    record(call, f"eval_{variant}", scenarios)
+    for scenario, path in zip(scenarios, call.inputs["scenarios"], strict=True):
+        judged.add(scenario, scores_of(path))
+    judged.write(call, variant)
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["calibrate", "scenarios"], outputs=["metrics", "curves"])

@@ -1,0 +1,158 @@
+"""Judges methods scenario by scenario and writes `metrics.json` (contract metrics/1) and `curves.json` (curves/1)."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from canids_evaluate import metrics
+from canids_evaluate.curves import curves, timelines
+from canids_evaluate.thresholds import Thresholds, f1_optimal, within_budget
+from canids_evaluate.windows import Windows, windows_of
+from canids_shared.cli import Call
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_json, write_text
+
+METRICS_CONTRACT = "metrics/1"
+CURVES_CONTRACT = "curves/1"
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Scores:
+    """Scores of all methods on one split, one value a window.
+
+    Attributes:
+        path: the file they come from, for messages.
+        keys: key columns of the windows.
+        score: method → f64 [W].
+        alarm: method → bool [W], for the methods that bring their own alarms; the others get a threshold.
+    """
+
+    path: Path
+    keys: pl.DataFrame
+    score: dict[str, np.ndarray]
+    alarm: dict[str, np.ndarray]
+
+
+@dataclass
+class Judgement:
+    """The methods' operating points, and their results as scenarios are added."""
+
+    config: dict[str, Any]
+    thresholds: dict[str, Thresholds]
+    scenarios: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, scenario: str, scores: Scores) -> None:
+        """Judge every method on a scenario.
+
+        Raises `CanidsError` if its methods are not those of `calibrate`.
+        """
+        if scores.score.keys() != self.thresholds.keys():
+            found, wanted = ", ".join(sorted(scores.score)), ", ".join(sorted(self.thresholds))
+            raise CanidsError(
+                f"{scores.path}: has methods {found}, but calibrate has {wanted}; delete both and run again"
+            )
+        alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
+        whole = self._windows(scores.keys)
+        weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
+        parts = {kind: {k: self._windows(f) for k, f in g.items()} for kind, g in _groups(scores.keys).items()}
+        self.scenarios[scenario] = {}
+        for method, score in scores.score.items():
+            alarm = alarms[method]
+            result: dict[str, Any] = {
+                **metrics.evaluate(whole, whole.take(alarm), whole.take(score)),
+                "intervals": metrics.intervals(whole, whole.take(alarm), whole.take(score), weights),
+                "f1_optimal": _at_f1_optimum(whole, whole.take(score), self.thresholds[method]["f1"]),
+            }
+            for kind, windows in parts.items():
+                result[kind] = {k: metrics.evaluate(w, w.take(alarm), w.take(score)) for k, w in windows.items()}
+            self.scenarios[scenario][method] = result
+            log.info("%s  %s  F1 %s  AUROC %s", scenario, method, result["f1"], result["auroc"])
+        ordered = {m: whole.take(s) for m, s in scores.score.items()}
+        self.curves[scenario] = {
+            "methods": {m: curves(whole.attacked, s) for m, s in ordered.items()},
+            "timelines": timelines(whole, ordered, {m: whole.take(a) for m, a in alarms.items()}),
+        }
+
+    def _windows(self, keys: pl.DataFrame) -> Windows:
+        return windows_of(keys, self.config["episode_gap"], self.config["bootstrap_block"])
+
+    def write(self, call: Call, variant: str | None) -> None:
+        """Write both files; the keys say which run they belong to."""
+        head = {"dataset": call.wildcards["dataset"], "instance": call.instance, "variant": variant}
+        content = {**head, "seed": self.config["seed"], "thresholds": self.thresholds, "scenarios": self.scenarios}
+        write_json(call.output["metrics"], {"contract": METRICS_CONTRACT, **content})
+        drawn = {"contract": CURVES_CONTRACT, **head, "scenarios": self.curves}
+        write_text(call.output["curves"], json.dumps(drawn, sort_keys=True, allow_nan=False) + "\n")
+
+
+def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
+    """Set the operating points of all methods on `calibrate`.
+
+    Raises `CanidsError` if it has no attack-free window.
+    """
+    label = calibrate.keys["label"].fill_null(2).to_numpy()
+    free, labelled = label == 0, label < 2
+    if not free.any():
+        raise CanidsError(
+            f"{calibrate.path}: no attack-free window, so no false-alarm budget can be kept; "
+            "give the dataset an attack-free training capture, or `calibrate` a larger share"
+        )
+    thresholds: dict[str, Thresholds] = {}
+    for method, score in calibrate.score.items():
+        budget = None if method in calibrate.alarm else within_budget(score[free], config["false_alarm_rate"])
+        thresholds[method] = {"budget": budget, "f1": f1_optimal(label[labelled] == 1, score[labelled])}
+    return Judgement(config, thresholds)
+
+
+def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
+    return score > (np.inf if threshold is None else threshold)
+
+
+def _at_f1_optimum(windows: Windows, score: np.ndarray, threshold: float | None) -> dict[str, float | int | None]:
+    names = ("f1", "precision", "recall")
+    if threshold is None:
+        return dict.fromkeys((*names, "threshold"))
+    found = metrics.evaluate(windows, score > threshold, score)
+    return {**{name: found[name] for name in names}, "threshold": threshold}
+
+
+def _groups(keys: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
+    """Key tables per attack (its windows and the attack-free ones of the same captures) and per capture.
+
+    Rows outside a group lose their label instead of being dropped, so that row numbers stay those of the scores.
+    """
+
+    def only(rows: pl.Expr) -> pl.DataFrame:
+        return keys.with_columns(pl.when(rows).then("label").otherwise(None).alias("label"))
+
+    attacked = keys.filter(pl.col("label") == 1)
+    per_attack = {}
+    for attack in attacked["attack"].unique().sort().to_list():
+        captures = attacked.filter(pl.col("attack") == attack)["capture"].unique().implode()
+        same_attack = (pl.col("label") == 0) | (pl.col("attack") == attack)
+        per_attack[attack] = only(pl.col("capture").is_in(captures) & same_attack)
+    names = keys["capture"].unique().sort().to_list()
+    return {"per_attack": per_attack, "per_capture": {c: only(pl.col("capture") == c) for c in names}}
+
+
+def read(path: Path, contract: str) -> dict[str, Any]:
+    """Read `metrics.json` or `curves.json`.
+
+    Raises `CanidsError` naming the file if it is not whole or of another contract.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file") from None
+    except ValueError:
+        raise CanidsError(f"{path}: not whole JSON; delete it and run again") from None
+    if not isinstance(content, dict) or content.get("contract") != contract:
+        raise CanidsError(f"{path}: not of contract {contract}; delete it and run again")
+    return content

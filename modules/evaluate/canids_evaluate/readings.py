@@ -1,0 +1,58 @@
+"""A record of every look at a test scenario: test figures are made by one command, they are not a tuning loop."""
+
+import datetime
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from canids_shared.cli import Call
+from canids_shared.manifest import LEFT_OUT
+
+READINGS = Path("experimentruns/test_readings.jsonl")
+"""In the working directory. No output of any rule: it only ever grows."""
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(["git", "-C", str(here), *arguments], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of this code and whether files differ from it; neither, if it is not run from a checkout."""
+    # An installed copy may lie inside somebody else's repository, whose commit says nothing about this code.
+    if (
+        _git("ls-files", "--error-unmatch", Path(__file__).name) is None
+        or (commit := _git("rev-parse", "HEAD")) is None
+    ):
+        return None, None
+    return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+
+
+def record(call: Call, rule: str, scenarios: list[str]) -> None:
+    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold are none."""
+    tests = [s for s in scenarios if s != LEFT_OUT]
+    if not tests:
+        return
+    commit, dirty = _commit()
+    line = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "code": call.constants["code"],
+        "dataset": call.wildcards["dataset"],
+        "rule": rule,
+        "instance": call.instance,
+        "scenarios": tests,
+    }
+    READINGS.parent.mkdir(parents=True, exist_ok=True)
+    # One write to a file opened for appending: lines of jobs that run side by side do not mix.
+    handle = os.open(READINGS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, (json.dumps(line, sort_keys=True) + "\n").encode())
+    finally:
+        os.close(handle)

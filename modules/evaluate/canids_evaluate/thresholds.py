@@ -1,0 +1,34 @@
+"""Operating points, chosen on `calibrate` and nowhere else; an alarm is a score above the threshold."""
+
+from typing import TypedDict
+
+import numpy as np
+
+from canids_evaluate.metrics import ranking_counts
+
+
+class Thresholds(TypedDict):
+    """`budget`: keeps the false-alarm budget (None: the method brings its own alarms); `f1`: F1-optimal."""
+
+    budget: float | None
+    f1: float | None
+
+
+def within_budget(attack_free: np.ndarray, rate: float) -> float:
+    """Smallest threshold that at most the share `rate` (0 ≤ rate < 1) of the attack-free scores [N ≥ 1] exceeds.
+
+    Scores equal to it raise no alarm, so ties can only make the false alarms fewer.
+    """
+    allowed = int(np.floor(rate * len(attack_free) + 1e-9))
+    return float(np.sort(attack_free)[::-1][allowed])
+
+
+def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
+    """Threshold with the best F1, midway between two scores; the highest of equals, None without attacked windows."""
+    if not attacked.any():
+        return None
+    values, tps, fps = ranking_counts(attacked, score)
+    best = int(np.argmax(2 * tps / (tps + fps + attacked.sum())))
+    below = values[best + 1] if best + 1 < len(values) else values[best] - 1
+    middle = float((values[best] + below) / 2)
+    return middle if middle < values[best] else float(below)

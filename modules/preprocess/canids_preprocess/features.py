@@ -1,0 +1,247 @@
+"""Per-frame features `relative`: causal, relative to the arbitration ID's own past, free of the ID itself.
+
+A `Tracker` holds the running statistics of a bus; frames are fed to it in chunks of any size, and the features of a
+frame depend on that frame and those before it alone. The README of this module gives formula and unit of each.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+FRAME_FEATURES = (
+    "interval_ratio",
+    "interval_irregularity",
+    "rate_ratio",
+    "payload_distance",
+    "payload_deviation",
+    "alternation",
+    "bytes_changed",
+    "novel_bits",
+    "byte_jump",
+    "first_sighting",
+    "young",
+    "dlc",
+    "dlc_changed",
+    "bus_gap_ratio",
+    "overdue",
+)
+MAX_BYTES = 64
+EXTENDED = np.uint32(1 << 31)
+"""Marks a 29-bit arbitration ID in `node_id`, so that it differs from the 11-bit one of the same value."""
+
+_SHORTEST = 1e-6  # s; two frames of a classical bus at 1 Mbit/s cannot follow each other faster
+_CLIP = 8.0  # log2 units; a factor of 256
+_ESTABLISHED = 8  # sightings after which an ID has an interval worth the name
+_OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
+_OVERDUE_FROM, _OVERDUE_TO = 4.0, 64.0  # multiples of the usual interval; beyond, the ID is no longer expected
+
+# Columns of the per-ID state.
+_SEEN, _LAST, _LEVEL, _FAST, _IRREGULAR, _MEAN, _VAR, _DLC, _OLDER_DLC = range(9)
+_WIDTH = 9
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _bits(value: int) -> int:
+    value = value - ((value >> 1) & 0x55)
+    value = (value & 0x33) + ((value >> 2) & 0x33)
+    return (value + (value >> 4)) & 0x0F
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
+    timestamp: np.ndarray,
+    slot: np.ndarray,
+    offset: np.ndarray,
+    payload: np.ndarray,
+    state: np.ndarray,
+    last_bytes: np.ndarray,
+    older_bytes: np.ndarray,
+    toggled: np.ndarray,
+    jump: np.ndarray,
+    bus: np.ndarray,
+    n_slots: int,
+    out: np.ndarray,
+) -> None:
+    """Features of every frame of a chunk; updates all state in place.
+
+    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i; `bus` holds the time of the last frame, the running
+    level of the gap between frames, the number of frames, and the share of overdue IDs.
+    """
+    for i in range(len(timestamp)):
+        now = timestamp[i]
+        me = state[slot[i]]
+        seen = me[_SEEN]
+        size = offset[i + 1] - offset[i]
+        bits = 8.0 * max(size, 1)
+
+        # Bus: gap to the frame before against its running level (geometric, memory of 1,024 frames).
+        gap_ratio = 0.0
+        if bus[2] > 0:
+            gap = np.log2(max(now - bus[0], _SHORTEST))
+            if bus[2] > 1:
+                gap_ratio = gap - bus[1]
+                bus[1] += gap_ratio / min(bus[2], 1024.0)
+            else:
+                bus[1] = gap
+        bus[0] = max(now, bus[0])
+        bus[2] += 1
+        if bus[2] % _OVERDUE_EVERY == 0:
+            known, overdue = 0, 0
+            for s in range(n_slots):
+                if state[s, _SEEN] >= _ESTABLISHED:
+                    silent = (now - state[s, _LAST]) / 2.0 ** state[s, _LEVEL]
+                    if silent <= _OVERDUE_TO:
+                        known += 1
+                        if silent >= _OVERDUE_FROM:
+                            overdue += 1
+            bus[3] = overdue / max(known, 1)
+
+        # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
+        # Sandler 2013) whose step shrinks with the number of sightings, so that a flood does not soon look usual.
+        ratio, rate = 0.0, 0.0
+        if seen > 0:
+            interval = np.log2(max(now - me[_LAST], _SHORTEST))
+            if seen == 1:
+                me[_LEVEL] = interval
+                me[_FAST] = interval
+            else:
+                ratio = min(max(interval - me[_LEVEL], -_CLIP), _CLIP)
+                step = max(2.0 / seen, 1.0 / 128.0)
+                me[_LEVEL] += min(max(ratio, -step), step)
+                me[_FAST] += (interval - me[_FAST]) / 8.0
+                rate = min(max(me[_LEVEL] - me[_FAST], -_CLIP), _CLIP)
+        irregular = me[_IRREGULAR]
+        if seen > 1:
+            me[_IRREGULAR] += (abs(ratio) - irregular) / min(seen, 64.0)
+
+        # Payload against the two frames before, the bits that ever toggled, and each byte's usual change.
+        distance, older, changed, novel, jumped = 0, 0, 0, 0, 0.0
+        mine, before, ever, usual = last_bytes[slot[i]], older_bytes[slot[i]], toggled[slot[i]], jump[slot[i]]
+        if seen > 0:
+            for b in range(size):
+                value = payload[offset[i] + b]
+                flipped = value ^ mine[b]
+                distance += _bits(flipped)
+                older += _bits(value ^ before[b])
+                if flipped:
+                    changed += 1
+                    novel += _bits(flipped & ~ever[b] & 0xFF)
+                    ever[b] |= flipped
+                change = abs(float(value) - float(mine[b]))
+                change = min(change, 256.0 - change)  # counters wrap
+                jumped = max(jumped, np.log2((1.0 + change) / (1.0 + usual[b])))
+                usual[b] += (change - usual[b]) / min(seen, 64.0)
+        deviation = 0.0
+        if seen > 1:
+            deviation = min(max((distance - me[_MEAN]) / (np.sqrt(me[_VAR]) + 1.0), -_CLIP), _CLIP)
+        if seen > 0:
+            weight = 1.0 / min(seen, 64.0)
+            difference = distance - me[_MEAN]
+            me[_MEAN] += weight * difference
+            me[_VAR] = (1.0 - weight) * (me[_VAR] + weight * difference * difference)
+
+        row = out[i]
+        row[0] = ratio
+        row[1] = irregular
+        row[2] = rate
+        row[3] = distance / bits
+        row[4] = deviation
+        row[5] = (distance - older) / bits if seen > 1 else 0.0
+        row[6] = changed / max(size, 1)
+        row[7] = novel / bits if seen >= _ESTABLISHED else 0.0
+        row[8] = jumped if seen > 1 else 0.0
+        row[9] = 1.0 if seen == 0 else 0.0
+        row[10] = 1.0 / (1.0 + seen)
+        row[11] = size / 8.0
+        row[12] = 1.0 if seen > 0 and me[_DLC] != size else 0.0
+        row[13] = min(max(gap_ratio, -_CLIP), _CLIP)
+        row[14] = bus[3]
+
+        for b in range(MAX_BYTES):
+            if b >= max(size, me[_DLC], me[_OLDER_DLC]):
+                break
+            before[b] = mine[b]
+            mine[b] = payload[offset[i] + b] if b < size else 0
+        me[_SEEN] = seen + 1
+        me[_LAST] = max(now, me[_LAST]) if seen > 0 else now
+        me[_OLDER_DLC] = me[_DLC]
+        me[_DLC] = size
+
+
+class Tracker:
+    """Running statistics of one bus, fed frame by frame in time order.
+
+    Memory grows with the number of distinct arbitration IDs, not with the number of frames.
+    """
+
+    def __init__(self) -> None:
+        self._slot_of_standard = np.full(1 << 11, -1, np.int32)
+        self._slot_of_extended: dict[int, int] = {}
+        self.n_slots = 0
+        self._bus = np.zeros(4)
+        self._arrays: dict[str, np.ndarray] = {
+            "state": np.zeros((64, _WIDTH)),
+            "last_bytes": np.zeros((64, MAX_BYTES), np.uint8),
+            "older_bytes": np.zeros((64, MAX_BYTES), np.uint8),
+            "toggled": np.zeros((64, MAX_BYTES), np.uint8),
+            "jump": np.zeros((64, MAX_BYTES), np.float32),
+        }
+
+    def _slots(self, can_id: np.ndarray, extended: np.ndarray) -> np.ndarray:
+        """Number of each frame's ID, counted in the order of first sighting."""
+        slots = np.empty(len(can_id), np.int32)
+        standard = ~extended
+        unknown = standard.copy()
+        unknown[standard] = self._slot_of_standard[can_id[standard]] < 0
+        unknown |= extended
+        keys = can_id.astype(np.int64) | (extended.astype(np.int64) << 31)
+        fresh, first = np.unique(keys[unknown], return_index=True)
+        for key in fresh[np.argsort(first)].tolist():
+            if key >> 31:
+                if key not in self._slot_of_extended:
+                    self._slot_of_extended[key] = self.n_slots
+                    self.n_slots += 1
+            else:
+                self._slot_of_standard[key] = self.n_slots
+                self.n_slots += 1
+        slots[standard] = self._slot_of_standard[can_id[standard]]
+        if extended.any():
+            slots[extended] = [self._slot_of_extended[key] for key in keys[extended].tolist()]
+        return slots
+
+    def _grow(self) -> None:
+        capacity = len(self._arrays["state"])
+        while capacity < self.n_slots:
+            capacity *= 2
+        for name, array in self._arrays.items():
+            if len(array) < capacity:
+                grown = np.zeros((capacity, *array.shape[1:]), array.dtype)
+                grown[: len(array)] = array
+                self._arrays[name] = grown
+
+    def feed(self, frames: dict[str, Any]) -> np.ndarray:
+        """Features of the next frames, [n, len(FRAME_FEATURES)] float32.
+
+        Args:
+            frames: `timestamp` [n] f64 s, `can_id` [n] u32, `extended` [n] bool, `offset` [n+1] i64 into `payload` u8.
+        """
+        slot = self._slots(frames["can_id"], frames["extended"])
+        self._grow()
+        out = np.empty((len(slot), len(FRAME_FEATURES)), np.float32)
+        a = self._arrays
+        _step(
+            frames["timestamp"],
+            slot,
+            frames["offset"],
+            frames["payload"],
+            a["state"],
+            a["last_bytes"],
+            a["older_bytes"],
+            a["toggled"],
+            a["jump"],
+            self._bus,
+            self.n_slots,
+            out,
+        )
+        return out

@@ -1,0 +1,173 @@
+"""Payloads: signals laid out in bits, counters, checksums.
+
+A payload is one uint64 word with its first byte in the highest place, whatever its length; bytes beyond the DLC are 0.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canids_preprocess.simulation.driving import Drive
+
+Words = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sending:
+    """When frames of one message are built: seconds [n] into the drive, their running number [n], and what is measured."""
+
+    seconds: NDArray[np.float64]
+    number: NDArray[np.int64]
+    drive: Drive
+    rng: np.random.Generator
+
+
+class Signal(Protocol):
+    """Bits `start` to `start + bits - 1` of the payload, counted from the highest bit of its first byte."""
+
+    @property
+    def start(self) -> int: ...  # noqa: D102
+    @property
+    def bits(self) -> int: ...  # noqa: D102
+    def raw(self, sending: Sending) -> Words:
+        """Values [n], each below `2**bits`."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A channel of the drive, scaled to the raw range `low` to `high`, with normal noise of `noise` raw steps."""
+
+    start: int
+    bits: int
+    channel: str
+    low: float
+    high: float
+    noise: float
+
+    def raw(self, sending: Sending) -> Words:
+        """Values [n] of the channel at the time of sending."""
+        share = sending.drive.at(self.channel, sending.seconds)
+        noise = self.noise * sending.rng.standard_normal(len(share))
+        value = np.rint(self.low + (self.high - self.low) * share + noise)
+        words: Words = np.clip(value, 0, 2**self.bits - 1).astype(np.uint64)
+        return words
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Single bits that start at `value` and toggle with probability `toggle` a frame."""
+
+    start: int
+    bits: int
+    value: int
+    toggle: float
+
+    def raw(self, sending: Sending) -> Words:
+        """Values [n]; the toggled bits accumulate."""
+        n = len(sending.number)
+        toggled = np.where(sending.rng.random(n) < self.toggle, 1 << sending.rng.integers(0, self.bits, n), 0)
+        return np.bitwise_xor.accumulate(np.concatenate([[self.value], toggled]))[1:].astype(np.uint64)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Bits that never change: a constant, or unused bits at 0 or 1."""
+
+    start: int
+    bits: int
+    value: int
+
+    def raw(self, sending: Sending) -> Words:
+        """The value [n]."""
+        return np.full(len(sending.number), self.value, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A rolling count of the frames sent, modulo `2**bits`."""
+
+    start: int
+    bits: int
+
+    def raw(self, sending: Sending) -> Words:
+        """The running number [n], wrapped."""
+        wrapped: Words = (sending.number % 2**self.bits).astype(np.uint64)
+        return wrapped
+
+
+def _crc_table() -> Bytes:
+    """CRC-8 SAE J1850: polynomial 0x1D."""
+    table = np.arange(256, dtype=np.uint16)
+    for _ in range(8):
+        table = np.where(table & 0x80, (table << 1) ^ 0x11D, table << 1)
+    return table.astype(np.uint8)
+
+
+_CRC = _crc_table()
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The payload's last byte, over the bytes before it.
+
+    Attributes:
+        kind: `xor`, or `crc8` (SAE J1850: start and final XOR 0xFF, `data_id` ahead of the bytes).
+        data_id: a constant of the message that enters too, so that its payload is not valid under another ID (the data
+            ID of AUTOSAR's E2E profiles).
+    """
+
+    kind: str
+    data_id: int
+
+    def of(self, content: Bytes) -> Bytes:
+        """Checksums [n] of the content bytes [n, DLC - 1]."""
+        if self.kind == "xor":
+            xor: Bytes = np.bitwise_xor.reduce(content, axis=1) ^ np.uint8(self.data_id)
+            return xor
+        crc: Bytes = np.full(len(content), _CRC[0xFF ^ self.data_id], dtype=np.uint8)
+        for column in content.T:
+            crc = _CRC[crc ^ column]
+        crc ^= np.uint8(0xFF)
+        return crc
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a message's payload holds: its length in bytes, its signals, its checksum."""
+
+    dlc: int
+    signals: tuple[Signal, ...]
+    checksum: Checksum | None
+
+    @property
+    def has_sensor(self) -> bool:
+        """Whether the payload holds anything that the drive moves."""
+        return any(isinstance(s, Sensor) for s in self.signals)
+
+    def payloads(self, sending: Sending) -> Words:
+        """Payload words [n]."""
+        words = np.zeros(len(sending.number), dtype=np.uint64)
+        return self._with(words, self.signals, sending)
+
+    def forged(self, words: Words, sending: Sending) -> Words:
+        """Payloads [n] with the sensors' values replaced by those of `sending.drive`, and a checksum that is right."""
+        return self._with(words, tuple(s for s in self.signals if isinstance(s, Sensor)), sending)
+
+    def _with(self, words: Words, signals: tuple[Signal, ...], sending: Sending) -> Words:
+        for signal in signals:
+            shift = np.uint64(64 - signal.start - signal.bits)
+            field = np.uint64((1 << signal.bits) - 1) << shift
+            words = (words & ~field) | (signal.raw(sending) << shift)
+        if self.checksum:
+            content = as_bytes(words)[:, : self.dlc - 1]
+            shift = np.uint64(64 - 8 * self.dlc)
+            words = (words & ~(np.uint64(0xFF) << shift)) | (self.checksum.of(content).astype(np.uint64) << shift)
+        return words
+
+
+def as_bytes(words: Words) -> Bytes:
+    """Payload bytes [n, 8] of payload words [n]."""
+    return words.astype(">u8").view(np.uint8).reshape(-1, 8)

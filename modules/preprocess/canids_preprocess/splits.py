@@ -1,0 +1,101 @@
+"""Cut training captures by time into blocks: `fit`, `select`, `fuse`, `calibrate`, with unused gaps between them.
+
+Cuts are placed between attack episodes, so that every block holds whole ones where there are enough of them. Frames
+in a gap belong to no split; its latter part primes the running statistics of the block behind it, so that no feature
+of a block has ever seen a frame of another block.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from canids_shared.manifest import SPLITS
+
+EPISODE_GAP = 1.0
+"""Attacked frames closer than this (seconds) belong to the same episode."""
+_MARGIN = 1e-6
+"""Seconds by which a cut stays clear of an episode: Unix times are exact to 0.24 µs, and a cut is rounded twice."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Frames `start:stop` of a capture belong to the block; `prime:start` only warm up its running statistics."""
+
+    prime: int
+    start: int
+    stop: int
+
+
+def episodes(timestamp: np.ndarray, attacked: np.ndarray) -> list[tuple[float, float]]:
+    """First and last time (seconds) of every attack episode.
+
+    Args:
+        timestamp: [n] seconds.
+        attacked: [n] bool.
+    """
+    times = timestamp[attacked]
+    if not len(times):
+        return []
+    breaks = np.flatnonzero(np.diff(times) > EPISODE_GAP)
+    first = np.concatenate([[0], breaks + 1])
+    last = np.concatenate([breaks, [len(times) - 1]])
+    return [(float(times[a]), float(times[b])) for a, b in zip(first, last, strict=True)]
+
+
+def _cuts(begin: float, end: float, found: list[tuple[float, float]], targets: list[float], gap: float) -> list[float]:
+    """Times at which to cut: as few blocks without an episode as possible, then as close to the targets as possible.
+
+    Dynamic programming over the zones before, between and behind the episodes; a cut lies within one zone, and the
+    gap that follows it too where the zone is long enough.
+    """
+    edges = [begin, *(t for episode in found for t in episode), end]
+    zones = [
+        (low + _MARGIN, max(low + _MARGIN, high - gap - _MARGIN))
+        for low, high in zip(edges[::2], edges[1::2], strict=True)
+    ]
+    where = [[min(max(target, low), high) for low, high in zones] for target in targets]
+    empty = 1e3 * (end - begin)  # a block without an episode costs more than any displacement
+    last = len(zones) - 1
+
+    def without(before: int, behind: int) -> float:
+        return empty if found and before == behind else 0.0
+
+    best: list[list[tuple[float, tuple[int, ...]]]] = [[(without(0, z), (z,)) for z in range(len(zones))]]
+    for j in range(len(targets)):
+        best[j] = [(cost + abs(where[j][z] - targets[j]), path) for z, (cost, path) in enumerate(best[j])]
+        following = [
+            min((best[j][y][0] + without(y, z), (*best[j][y][1], z)) for y in range(z + 1)) for z in range(len(zones))
+        ]
+        best.append(following)
+    _, path = best[-1][last]
+    return [where[j][path[j]] for j in range(len(targets))]
+
+
+def blocks(
+    timestamp: np.ndarray, attacked: np.ndarray, *, shares: dict[str, float], repeats: int, gap: float, window: int
+) -> dict[str, list[Block]]:
+    """Blocks of every split within one capture.
+
+    Args:
+        timestamp: [n] seconds.
+        attacked: [n] bool.
+        shares: share of the time for each split of `canids_shared.manifest.SPLITS`.
+        repeats: how often the sequence of splits recurs along the capture.
+        gap: seconds left out between two blocks.
+        window: frames of a window; at least as many frames lie between a block and what primes the next.
+    """
+    begin, end = float(timestamp.min()), float(timestamp.max())
+    total = sum(shares[s] for s in SPLITS) * repeats
+    order = [s for _ in range(repeats) for s in SPLITS]
+    fractions = np.cumsum([shares[s] / total for s in order])[:-1]
+    targets = [begin + float(f) * (end - begin) for f in fractions]
+    running = np.maximum.accumulate(timestamp)  # steps back within the tolerance
+    cuts = _cuts(begin, end, episodes(running, attacked), targets, gap)
+    out: dict[str, list[Block]] = {s: [] for s in SPLITS}
+    for i, split in enumerate(order):
+        start = 0 if i == 0 else int(np.searchsorted(running, cuts[i - 1] + gap))
+        prime = 0 if i == 0 else min(start, int(np.searchsorted(running, cuts[i - 1])) + window + 1)
+        stop = len(timestamp) if i == len(order) - 1 else int(np.searchsorted(running, cuts[i]))
+        if stop > start:
+            out[split].append(Block(prime, start, stop))
+    return out

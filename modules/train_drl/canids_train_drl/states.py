@@ -1,0 +1,93 @@
+"""Detector outputs of one split, as arrays: the `states` contract seen from the policy's side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from canids_shared import tables
+from canids_shared.errors import CanidsError
+from canids_shared.tables import KEYS, STATES
+
+SCORES = ("gat_logit", "vgae_error")
+"""The raw anomaly score of each detector, larger = more anomalous: logit difference attack − benign, total error."""
+
+
+@dataclass(frozen=True)
+class States:
+    """The windows of one split, in time order within each segment.
+
+    A segment is a stretch of one capture without a gap: windows numbered one after another. N windows, C columns.
+
+    Attributes:
+        path: the file, for messages.
+        keys: the key columns of every window.
+        columns: names of the C detector outputs, in the file's order.
+        values: float32 [N, C], raw.
+        labels: int8 [N], 1 attacked, 0 not, -1 unknown.
+        segments: int64 [S + 1], where each segment begins, then N.
+    """
+
+    path: Path
+    keys: pl.DataFrame
+    columns: tuple[str, ...]
+    values: np.ndarray
+    labels: np.ndarray
+    segments: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.labels)
+
+    @property
+    def segment_of(self) -> np.ndarray:
+        """int64 [N], the number of each window's segment."""
+        return np.repeat(np.arange(len(self.segments) - 1), np.diff(self.segments))
+
+
+def read(path: Path) -> States:
+    """Read and check a states file.
+
+    Raises `CanidsError` naming the file if a detector's score is absent, a value is not finite, or time runs backwards.
+    """
+    frame, _ = tables.read(path, STATES)
+    columns = tuple(c for c in frame.columns if c not in KEYS)
+    for name in SCORES:
+        if name not in columns:
+            raise CanidsError(f"{path}: column '{name}' is missing; run the states rule of train_gnn again")
+    capture = frame["capture"].rle_id().to_numpy()
+    window = frame["window"].to_numpy().astype(np.int64)
+    follows = (np.diff(capture) == 0) & (np.diff(window) == 1)
+    backwards = np.flatnonzero(follows & (np.diff(frame["t_start"].to_numpy()) < 0))
+    if len(backwards):
+        row = int(backwards[0]) + 1
+        raise CanidsError(f"{path}: row {row} ({frame['capture'][row]}): windows are not in time order")
+    return States(
+        path=path,
+        keys=frame.select(list(KEYS)),
+        columns=columns,
+        values=frame.select(columns).to_numpy().astype(np.float32),
+        labels=frame["label"].cast(pl.Int8).fill_null(-1).to_numpy(),
+        segments=np.concatenate([[0], np.flatnonzero(~follows) + 1, [len(frame)]])
+        if len(frame)
+        else np.zeros(1, np.int64),
+    )
+
+
+def require(states: States, *, attacked: bool, attack_free: bool) -> States:
+    """Return `states` if it has labelled windows of the classes asked for; else `CanidsError` naming file and class."""
+    for wanted, label, name in ((attack_free, 0, "attack-free"), (attacked, 1, "attacked")):
+        if wanted and not (states.labels == label).any():
+            raise CanidsError(
+                f"{states.path}: no {name} windows, and the policy cannot be learned without; "
+                "add training captures, or change how preprocess cuts them into splits"
+            )
+    return states
+
+
+def same_windows(own: States, other: States) -> None:
+    """Raise `CanidsError` unless both files hold the same windows, row by row."""
+    names = ["capture", "window", "t_start", "t_end", "label"]
+    if not own.keys.select(names).equals(other.keys.select(names)):
+        raise CanidsError(f"{other.path}: not the same windows as {own.path}; delete both and run train_gnn again")

@@ -1,0 +1,1 @@
+"""Stage 2: the detectors (VGAE, GAT) and what they say about every window."""

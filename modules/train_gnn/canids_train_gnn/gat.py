@@ -1,0 +1,114 @@
+"""Train a GAT: `python -m canids_train_gnn.gat --spec JSON --model … --config … --history … --graphs FIT SELECT [--teacher MODEL]`."""
+
+import logging
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from canids_shared import cli
+from canids_shared.errors import CanidsError
+from canids_shared.graphstore import GraphStore
+from canids_shared.runs import Checkpoint
+from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_train_gnn import distillation, loop, modelfile
+from canids_train_gnn.models import GAT, parameter_count
+from canids_train_gnn.outliers import exposed
+
+log = logging.getLogger(__name__)
+
+
+def _labelled(store: TorchStore) -> Tensor:
+    return torch.nonzero(store.y >= 0).squeeze(1)
+
+
+def train(
+    fabric: Fabric,
+    fit: TorchStore,
+    select: TorchStore,
+    scale: str,
+    config: dict[str, Any],
+    seed: int,
+    teacher: GAT | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[GAT, list[dict[str, Any]]]:
+    """Train on the labelled windows of `fit`, choose the epoch on those of `select`.
+
+    Args:
+        scale: `large` or `small`.
+        config: the section `gat` of the module's config.
+        teacher: distils its softened logits and its embeddings into this model.
+
+    Raises:
+        CanidsError: a split without attacked or without attack-free windows.
+    """
+    for name, store in (("fit", fit), ("select", select)):
+        for label, what in ((0, "attack-free"), (1, "attacked")):
+            if not bool((store.y == label).any()):
+                raise CanidsError(
+                    f"split '{name}' has no {what} window: a GAT cannot be trained; change blocks.shares or the captures"
+                )
+    torch.manual_seed(seed)
+    model = GAT(fit.header["node_features"], fit.header["edge_features"], config[scale]).to(fabric.device)
+    model.encoder.node_scaling.learn(fit.x)
+    model.encoder.edge_scaling.learn(fit.edge_attr)
+    windows = _labelled(fit)
+    positive = float((fit.y[windows] == 1).float().mean())
+    weight = torch.tensor([0.5 / (1.0 - positive), 0.5 / positive], device=fabric.device)
+    criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=config["label_smoothing"])
+    student = nn.ModuleDict({"gat": model})
+    if teacher is not None:
+        student["projection"] = distillation.projection(model.classify.in_features, teacher.classify.in_features)
+        student.to(fabric.device)
+
+    def loss_of(graphs: DenseGraphs) -> Tensor:
+        exposure = config["exposure"]
+        graphs = exposed(
+            graphs,
+            model.encoder.node_scaling,
+            model.encoder.feature_dropout,
+            exposure["rate"],
+            (exposure["lowest"], exposure["highest"]),
+        )
+        logits, embedding = model(graphs)
+        loss: Tensor = criterion(logits, graphs.y)
+        if teacher is None:
+            return loss
+        with torch.no_grad():
+            told, meant = teacher(graphs)
+        with_teacher = config["distillation"]
+        loss = loss + with_teacher["logits"] * distillation.soft_logits(logits, told, with_teacher["temperature"])
+        return loss + with_teacher["embeddings"] * distillation.embeddings(embedding, meant, student["projection"])
+
+    def select_loss() -> float:
+        chosen = _labelled(select)
+        logits = torch.cat([model(g)[0] for g in loop.batches(select, chosen, config["batch"])])
+        return float(nn.functional.cross_entropy(logits, select.y[chosen], weight=weight))
+
+    history = loop.fit(fabric, student, fit, windows, loss_of, select_loss, config, seed, checkpoint)
+    return model, history
+
+
+def main(call: cli.Call) -> None:
+    """Entry point."""
+    fabric = loop.start(call.config)
+    fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
+    teacher = None
+    if call.inputs["teacher"]:
+        teacher = modelfile.load(call.inputs["teacher"][0], GAT).to(fabric.device)
+    scale, config, seed = call.constants["scale"], call.config["gat"], call.config["seed"]
+    checkpoint = Checkpoint(call, call.output["model"].parent)
+    model, history = train(fabric, fit, select, scale, config, seed, teacher, checkpoint)
+    log.info(
+        "GAT %s: %d parameters, best select loss %.5f",
+        scale,
+        parameter_count(model),
+        min(r["select_loss"] for r in history),
+    )
+    modelfile.write_run(call, model, config[scale], fit.header, history)
+    checkpoint.remove()
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["graphs", "teacher"], outputs=["model", "config", "history"])

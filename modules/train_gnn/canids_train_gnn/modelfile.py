@@ -1,0 +1,56 @@
+"""Model files of the detectors (contract `detector/1`): weights, scaling, and what is needed to build the model again."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from canids_shared import cli, runs
+from canids_shared.errors import CanidsError
+from canids_train_gnn.loop import from_arrays, to_arrays
+from canids_train_gnn.models import GAT, VGAE, parameter_count
+
+CONTRACT = "detector/1"
+Detector = TypeVar("Detector", GAT, VGAE)
+
+
+def write_run(
+    call: cli.Call, model: nn.Module, size: dict[str, Any], graphs: dict[str, Any], history: list[dict[str, Any]]
+) -> None:
+    """Write `model.safetensors`, `config.yaml` and `history.parquet` of a training.
+
+    Args:
+        size: the model's own size options.
+        graphs: header of the graph store that it was trained on.
+    """
+    header = {
+        "contract": CONTRACT,
+        "kind": type(model).__name__,
+        "size": size,
+        "node_features": graphs["node_features"],
+        "edge_features": graphs["edge_features"],
+        "window": graphs["window"],
+        "parameters": parameter_count(model),
+    }
+    runs.write_history(call.output["history"], history)
+    runs.write_config(call.output["config"], call)
+    runs.save_arrays(call.output["model"], to_arrays(model.state_dict()), header)
+
+
+def load(path: Path, kind: type[Detector], graphs: dict[str, Any] | None = None) -> Detector:
+    """Read a detector, ready to be applied.
+
+    Args:
+        graphs: header of the graph store that it is to be applied to; other features than it learnt on are an error.
+    """
+    arrays, header = runs.load_arrays(path, CONTRACT)
+    if header["kind"] != kind.__name__:
+        raise CanidsError(f"{path}: holds a {header['kind']}, not a {kind.__name__}")
+    if graphs is not None:
+        for key in ("node_features", "edge_features", "window"):
+            if graphs[key] != header[key]:
+                raise CanidsError(f"{path}: trained with other {key} than these graphs have; train again")
+    model = kind(header["node_features"], header["edge_features"], header["size"])
+    model.load_state_dict(from_arrays(arrays))
+    model.eval().requires_grad_(False)
+    return model

@@ -1,0 +1,135 @@
+"""The two detectors: VGAE (unsupervised) and GAT (supervised)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from canids_shared.torchstore import DenseGraphs
+from canids_train_gnn.layers import Encoder, pooled
+
+
+class GAT(nn.Module):
+    """Graph attention network with jumping knowledge that classifies a window as attack-free or attacked."""
+
+    def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder = Encoder(node_features, edge_features, size)
+        width = size["channels"] * size["heads"]
+        self.embed = nn.Sequential(nn.Linear(2 * self.encoder.width, width), nn.ELU())
+        self.classify = nn.Linear(width, 2)
+
+    def forward(self, graphs: DenseGraphs) -> tuple[Tensor, Tensor]:
+        """Logits [B, 2] and graph embeddings [B, channels·heads]."""
+        embedding = self.embed(pooled(self.encoder(graphs), graphs.mask))
+        return self.classify(embedding), embedding
+
+
+ERROR_TERMS = (
+    "node_error_mean",
+    "node_error_max",
+    "edge_error_mean",
+    "edge_error_max",
+    "divergence_mean",
+    "divergence_max",
+)
+"""What the VGAE says of a window: mean and largest value over its nodes."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the VGAE makes of a batch.
+
+    Attributes:
+        mean, log_var: [B, N, Z] of the latent q(z|x).
+        decoded: [B, N, F] expected scaled node features.
+        node_error: [B, N] negative log likelihood of a node's features, per feature, in nats.
+        edge_error: [B, N] binary cross-entropy of a node's outgoing edges, per possible edge, edges and non-edges balanced.
+        divergence: [B, N] KL(q(z|x) || N(0, 1)) per latent dimension.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+    decoded: Tensor
+    node_error: Tensor
+    edge_error: Tensor
+    divergence: Tensor
+
+    def terms(self, mask: Tensor) -> Tensor:
+        """The `ERROR_TERMS` of every graph, [B, 6]; `mask` [B, N] tells the nodes."""
+        values = (self.node_error, self.edge_error, self.divergence)
+        return torch.stack([f(v, mask) for v in values for f in (node_mean, node_max)], -1)
+
+
+class VGAE(nn.Module):
+    """Variational graph autoencoder (Kipf & Welling 2016) with an attention encoder.
+
+    Beside the directed adjacency (a bilinear form of their inner-product decoder, eq. 2) it decodes the node features,
+    as a Gaussian whose spread per feature is learnt: a feature that is never predictable weighs little in the score.
+    """
+
+    ordinary: Tensor
+    usual_spread: Tensor
+
+    def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder = Encoder(node_features, edge_features, size)
+        latent = size["latent"]
+        self.mean = nn.Linear(self.encoder.width, latent)
+        self.log_var = nn.Linear(self.encoder.width, latent)
+        width = size["channels"] * size["heads"]
+        self.decode = nn.Sequential(nn.Linear(latent, width), nn.ELU(), nn.Linear(width, len(node_features)))
+        self.spread = nn.Parameter(torch.zeros(len(node_features)))
+        self.link = nn.Linear(latent, latent, bias=False)
+        self.link_bias = nn.Parameter(torch.zeros(()))
+        self.register_buffer("ordinary", torch.zeros(len(ERROR_TERMS)))
+        self.register_buffer("usual_spread", torch.ones(len(ERROR_TERMS)))
+
+    def forward(self, graphs: DenseGraphs, noise: Tensor | None = None) -> Reconstruction:
+        """Encode and decode; `noise` [B, N, Z] draws z from the posterior, without it z is its mean."""
+        h = self.encoder(graphs)
+        mean, log_var = self.mean(h), self.log_var(h).clamp(-8.0, 4.0)
+        z = mean if noise is None else mean + noise * (0.5 * log_var).exp()
+        decoded = self.decode(z)
+        target = self.encoder.node_scaling(graphs.x)
+        spread = self.spread.clamp(-3.0, 3.0)
+        node_error = (0.5 * (target - decoded) ** 2 * (-spread).exp() + 0.5 * spread).mean(-1)
+        link = (self.link(z) @ z.transpose(1, 2)) / z.shape[-1] ** 0.5 + self.link_bias  # [B, N, N]
+        pair = graphs.mask[:, :, None] & graphs.mask[:, None, :]
+        truth = graphs.adjacency.to(link.dtype)
+        wrong = nn.functional.binary_cross_entropy_with_logits(link, truth, reduction="none")
+        edges = graphs.adjacency.sum(-1).clamp(min=1)
+        others = (pair & ~graphs.adjacency).sum(-1).clamp(min=1)
+        hit = (wrong * graphs.adjacency).sum(-1) / edges
+        miss = (wrong * (pair & ~graphs.adjacency)).sum(-1) / others
+        divergence = 0.5 * (mean**2 + log_var.exp() - 1.0 - log_var).mean(-1)
+        return Reconstruction(mean, log_var, decoded, node_error, 0.5 * (hit + miss), divergence)
+
+    def learn_ordinary(self, terms: Tensor) -> None:
+        """Keep median and spread (10 % to 90 %, as of a normal distribution) of the terms [n, 6] of attack-free windows."""
+        low, middle, high = torch.quantile(terms, torch.tensor([0.1, 0.5, 0.9], device=terms.device), dim=0)
+        self.ordinary.copy_(middle)
+        self.usual_spread.copy_(((high - low) / 2.563).clamp(min=1e-6))
+
+    def anomaly(self, terms: Tensor) -> Tensor:
+        """Anomaly score [B]: sum over the terms of log(1 + how many spreads it lies above the ordinary).
+
+        The logarithm keeps one exploding term from hiding that all others agree.
+        """
+        return ((terms - self.ordinary) / self.usual_spread).clamp(min=0).log1p().sum(-1)
+
+
+def node_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the nodes of each graph: [B, N] to [B]."""
+    return (values * mask).sum(1) / mask.sum(1)
+
+
+def node_max(values: Tensor, mask: Tensor) -> Tensor:
+    """Largest value over the nodes of each graph: [B, N] to [B]."""
+    return values.masked_fill(~mask, float("-inf")).amax(1)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,41 @@
+"""Outlier exposure (Hendrycks, Mazeika and Dietterich 2019): attack-free windows, disturbed, as further attacks.
+
+A classifier that has seen two kinds of attack learns what tells these two; shown windows in which any quantity of any
+ID deviates in any direction, it learns that deviation from the ordinary is what counts.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from canids_shared.torchstore import DenseGraphs
+from canids_train_gnn.layers import FeatureDropout, Scaling
+
+
+def exposed(
+    graphs: DenseGraphs, scaling: Scaling, groups: FeatureDropout, rate: float, strength: tuple[float, float]
+) -> DenseGraphs:
+    """Disturb a share `rate` of the attack-free windows and call them attacked.
+
+    In a disturbed window some nodes (from one to all) and some quantities (each with probability 0.2) are shifted by
+    `strength` (lowest, highest) standard deviations; columns of one quantity move together by random parts of it.
+    """
+    b, n, width = graphs.x.shape
+    device = graphs.x.device
+    chosen = (graphs.y == 0) & (torch.rand(b, device=device) < rate)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=device)
+
+    share = uniform(b, 1) ** 2  # mostly few nodes
+    hit = uniform(b, n) < share
+    hit[torch.arange(b, device=device), (uniform(b) * graphs.mask.sum(1)).long()] = True
+    moved = uniform(b, groups.groups) < 0.2
+    moved[torch.arange(b, device=device), (uniform(b) * groups.groups).long()] = True
+    low, high = strength
+    shift = torch.where(uniform(b, groups.groups) < 0.5, -1.0, 1.0) * (low + (high - low) * uniform(b, groups.groups))
+    shift = (shift * moved)[:, groups.group] * (0.3 + 0.7 * uniform(b, width))  # [B, F]
+    disturbed = graphs.x + shift[:, None] * scaling.scale * (0.5 + uniform(b, n, 1)) * (hit & graphs.mask)[..., None]
+    x = torch.where(chosen[:, None, None], disturbed, graphs.x)
+    return replace(graphs, x=x, y=torch.where(chosen, 1, graphs.y))

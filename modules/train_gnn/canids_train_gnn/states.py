@@ -1,0 +1,68 @@
+"""What the two detectors of a variant say of every window of a split (contract `states/1`).
+
+`python -m canids_train_gnn.states --spec JSON --output X.parquet --graphs SPLIT --vgae MODEL --gat MODEL`
+"""
+
+import logging
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from canids_shared import cli, tables
+from canids_shared.graphstore import GraphStore
+from canids_shared.torchstore import TorchStore
+from canids_train_gnn import loop, modelfile
+from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE, node_mean
+
+BATCH = 256
+log = logging.getLogger(__name__)
+
+
+def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tensor]:
+    """Raw, uncalibrated outputs per window, each [W] float32.
+
+    `vgae_error` (the anomaly score) and its terms, `vgae_latent_norm`; `gat_logit` (attacked minus attack-free), both
+    logits, and norm and mean of the graph embedding.
+    """
+    rows = []
+    with torch.inference_mode():
+        for graphs in loop.batches(store, torch.arange(len(store), device=store.device), BATCH):
+            made = vgae(graphs)
+            terms = made.terms(graphs.mask)
+            logits, embedding = gat(graphs)
+            rows.append(
+                {
+                    "vgae_error": vgae.anomaly(terms),
+                    **{f"vgae_{name}": terms[:, i] for i, name in enumerate(ERROR_TERMS)},
+                    "vgae_latent_norm": node_mean(made.mean.norm(dim=-1), graphs.mask),
+                    "gat_logit": logits[:, 1] - logits[:, 0],
+                    "gat_logit_free": logits[:, 0],
+                    "gat_logit_attacked": logits[:, 1],
+                    "gat_embedding_norm": embedding.norm(dim=-1),
+                    "gat_embedding_mean": embedding.mean(-1),
+                }
+            )
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def main(call: cli.Call) -> None:
+    """Entry point."""
+    fabric = loop.start(call.config)
+    store = GraphStore(call.inputs["graphs"][0])
+    vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header).to(fabric.device)
+    gat = modelfile.load(call.inputs["gat"][0], GAT, store.header).to(fabric.device)
+    outputs = detector_outputs(vgae, gat, TorchStore(store, fabric.device))
+    columns = [pl.Series(name, values.float().cpu().numpy()) for name, values in outputs.items()]
+    frame = store.keys().hstack(columns)
+    metadata = {
+        "dataset": call.wildcards["dataset"],
+        "split": call.wildcards["split"],
+        "variant": call.wildcards["variant"],
+    }
+    tables.write(call.output["output"], tables.STATES, frame, metadata)
+    log.info("%d windows", len(frame))
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["graphs", "vgae", "gat"])

@@ -1,0 +1,119 @@
+"""Train a VGAE: `python -m canids_train_gnn.vgae --spec JSON --model … --config … --history … --graphs FIT SELECT [--teacher MODEL]`."""
+
+import logging
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from canids_shared import cli
+from canids_shared.errors import CanidsError
+from canids_shared.graphstore import GraphStore
+from canids_shared.runs import Checkpoint
+from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_train_gnn import distillation, loop, modelfile
+from canids_train_gnn.models import VGAE, Reconstruction, node_mean, parameter_count
+
+log = logging.getLogger(__name__)
+
+
+def attack_free(store: TorchStore) -> Tensor:
+    """Numbers of the windows that hold no attacked frame: all that this detector ever learns from."""
+    return torch.nonzero(store.y == 0).squeeze(1)
+
+
+def objective(made: Reconstruction, graphs: DenseGraphs, config: dict[str, Any]) -> Tensor:
+    """Negative evidence lower bound, weighted: node features, edges, and divergence from the prior; mean over nodes."""
+    terms = made.node_error + config["edge_weight"] * made.edge_error + config["divergence_weight"] * made.divergence
+    return node_mean(terms, graphs.mask).mean()
+
+
+def train(
+    fabric: Fabric,
+    fit: TorchStore,
+    select: TorchStore,
+    scale: str,
+    config: dict[str, Any],
+    seed: int,
+    teacher: VGAE | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[VGAE, list[dict[str, Any]]]:
+    """Train on the attack-free windows of `fit`, choose the epoch on those of `select`.
+
+    Args:
+        scale: `large` or `small`.
+        config: the section `vgae` of the module's config.
+        teacher: distils its latents and its reconstructions into this model.
+
+    Raises:
+        CanidsError: a split without attack-free windows.
+    """
+    for name, store in (("fit", fit), ("select", select)):
+        if not len(attack_free(store)):
+            raise CanidsError(
+                f"split '{name}' has no attack-free window: a VGAE cannot be trained; change blocks.shares or the captures"
+            )
+    torch.manual_seed(seed)
+    size = config[scale]
+    model = VGAE(fit.header["node_features"], fit.header["edge_features"], size).to(fabric.device)
+    windows = attack_free(fit)
+    nodes = torch.zeros(len(fit.x), dtype=torch.bool, device=fabric.device)
+    edges = torch.zeros(len(fit.edge_attr), dtype=torch.bool, device=fabric.device)
+    for window in windows.tolist():
+        nodes[fit.node_ptr[window] : fit.node_ptr[window + 1]] = True
+        edges[fit.edge_ptr[window] : fit.edge_ptr[window + 1]] = True
+    model.encoder.node_scaling.learn(fit.x[nodes])
+    model.encoder.edge_scaling.learn(fit.edge_attr[edges])
+    student = nn.ModuleDict({"vgae": model})
+    if teacher is not None:
+        student["projection"] = distillation.projection(model.mean.out_features, teacher.mean.out_features)
+        student.to(fabric.device)
+
+    def loss_of(graphs: DenseGraphs) -> Tensor:
+        noise = torch.randn(*graphs.mask.shape, size["latent"], device=fabric.device)
+        made: Reconstruction = model(graphs, noise)
+        loss = objective(made, graphs, config)
+        if teacher is None:
+            return loss
+        with torch.no_grad():
+            told = teacher(graphs)
+        latent, decoded = distillation.reconstructions(made, told, student["projection"], graphs.mask)
+        return loss + config["distillation"]["latents"] * latent + config["distillation"]["reconstructions"] * decoded
+
+    def select_loss() -> float:
+        chosen = attack_free(select)
+        total = 0.0
+        for graphs in loop.batches(select, chosen, config["batch"]):
+            total += float(objective(model(graphs), graphs, config)) * len(graphs.y)
+        return total / len(chosen)
+
+    history = loop.fit(fabric, student, fit, windows, loss_of, select_loss, config, seed, checkpoint)
+    with torch.inference_mode():
+        made = [model(g).terms(g.mask) for g in loop.batches(fit, windows, config["batch"])]
+    model.learn_ordinary(torch.cat(made))
+    return model, history
+
+
+def main(call: cli.Call) -> None:
+    """Entry point."""
+    fabric = loop.start(call.config)
+    fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
+    teacher = None
+    if call.inputs["teacher"]:
+        teacher = modelfile.load(call.inputs["teacher"][0], VGAE).to(fabric.device)
+    scale, config, seed = call.constants["scale"], call.config["vgae"], call.config["seed"]
+    checkpoint = Checkpoint(call, call.output["model"].parent)
+    model, history = train(fabric, fit, select, scale, config, seed, teacher, checkpoint)
+    log.info(
+        "VGAE %s: %d parameters, best select loss %.5f",
+        scale,
+        parameter_count(model),
+        min(r["select_loss"] for r in history),
+    )
+    modelfile.write_run(call, model, config[scale], fit.header, history)
+    checkpoint.remove()
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["graphs", "teacher"], outputs=["model", "config", "history"])

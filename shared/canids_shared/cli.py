@@ -1,0 +1,64 @@
+"""The one way in which rules call code: `python -m canids_<stage>.<entry> --spec JSON --output … --<input> …`."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from canids_shared.errors import CanidsError
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a rule hands to an entry point.
+
+    Attributes:
+        wildcards: the job's wildcards, such as `{"dataset": "simulated", "split": "fit", "instance": ""}`.
+        config: the part of the stage's config that the rule uses.
+        constants: what else the rule says (`variant`, `capture`, …), and `code`, the hash of the sources behind the entry.
+        output: the paths to write, by name.
+        inputs: the paths to read, by name, in the rule's order.
+        spec: the JSON string itself, for the record of the run.
+    """
+
+    wildcards: dict[str, str]
+    config: dict[str, Any]
+    constants: dict[str, Any]
+    output: dict[str, Path]
+    inputs: dict[str, list[Path]]
+    spec: str
+
+    @property
+    def instance(self) -> str:
+        """The run instance, `@name` or empty."""
+        return self.wildcards.get("instance", "")
+
+
+def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None) -> None:
+    """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1."""
+    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
+    parser.add_argument("--spec", required=True, help="JSON with wildcards, config and constants (params of the rule)")
+    names = outputs or ["output"]
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    for name in inputs:
+        parser.add_argument(f"--{name}", nargs="*", default=[], type=Path)
+    parsed = vars(parser.parse_args())
+    spec = json.loads(parsed["spec"])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    call = Call(
+        wildcards=spec["wildcards"],
+        config=spec["config"],
+        constants={k: v for k, v in spec.items() if k not in ("wildcards", "config")},
+        output={name: parsed[name] for name in names},
+        inputs={name: parsed[name] for name in inputs},
+        spec=parsed["spec"],
+    )
+    try:
+        main(call)
+    except CanidsError as error:
+        sys.exit(f"error: {error}")

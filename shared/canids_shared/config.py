@@ -1,0 +1,73 @@
+"""Config checked against a JSON Schema: defaults filled in, errors in one line that name the key."""
+
+import copy
+import difflib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from canids_shared.errors import CanidsError
+
+
+@cache
+def _read(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as stream:
+        schema: dict[str, Any] = yaml.safe_load(stream)
+    return schema
+
+
+def load_schema(path: str | Path, common: bool = False) -> dict[str, Any]:
+    """Read a schema; with `common`, add the keys that every module shares (`common.schema.yaml`)."""
+    schema = copy.deepcopy(_read(str(path)))
+    if common:
+        shared = _read(str(Path(__file__).with_name("common.schema.yaml")))
+        schema["properties"] = {**shared["properties"], **schema["properties"]}
+    return schema
+
+
+def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
+    """Add the schema's defaults to `value` in place, nested objects included."""
+    if not isinstance(value, dict):
+        return
+    for key, sub in schema.get("properties", {}).items():
+        if key not in value and "default" in sub:
+            value[key] = copy.deepcopy(sub["default"])
+        if key in value:
+            fill_defaults(value[key], sub)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        for key in value.keys() - schema.get("properties", {}).keys():
+            fill_defaults(value[key], extra)
+
+
+def _explain(error: jsonschema.ValidationError, where: str) -> str:
+    place = ".".join([where, *map(str, error.absolute_path)]).strip(".")
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known), key=str)
+        hints = []
+        for key in unknown:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
+            hints.append(f"unknown key '{place}.{key}'; {hint}".replace("'.", "'"))
+        return "; ".join(hints)
+    return f"{place or 'config'}: {error.message}"
+
+
+def check(value: Any, schema: dict[str, Any], where: str) -> Any:
+    """Return a copy of `value` with defaults filled in.
+
+    Raises `CanidsError` with every violation in one line; `where` names the config section or file.
+    """
+    value = copy.deepcopy(value)
+    fill_defaults(value, schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    errors: Iterator[jsonschema.ValidationError] = validator.iter_errors(value)
+    messages = sorted(_explain(error, where) for error in errors)
+    if messages:
+        raise CanidsError(" | ".join(messages))
+    return value

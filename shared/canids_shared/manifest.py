@@ -1,0 +1,180 @@
+"""The dataset manifest: which captures a dataset has, and what each is for (contract user → every module).
+
+A manifest is YAML. It is looked for, in this order, as
+
+1. `{data_root}/{dataset}/manifest.yaml`, written by the user;
+2. `results/{dataset}/manifest.yaml`, drafted once from the folders `train_*` and `test_*` of `{data_root}/{dataset}`;
+3. a built-in one (`canids_shared/manifests/`): the simulated vehicles.
+
+Paths in it are relative to `{data_root}/{dataset}`, so moving the data means changing `data_root` alone.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from canids_shared.config import check, load_schema
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
+
+CONTRACT = "manifest/1"
+SPLITS = ("fit", "select", "fuse", "calibrate")
+"""What the training captures are cut into."""
+LEFT_OUT = "left_out"
+"""The only scenario of a fold: the training captures that its `leave_out` names."""
+_HERE = Path(__file__).parent
+_SCHEMA = _HERE / "manifest.schema.yaml"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One entry of a manifest.
+
+    Attributes:
+        name: unique in the dataset.
+        path: the raw file (None: made by the simulator).
+        format: one of the formats of `manifest.schema.yaml`.
+        vehicle: the vehicle it was recorded on.
+        role: `train`, or the name of a test scenario.
+        attack: the kind of attack it holds, or None.
+        content: `labelled`, `attack-free` or `unlabelled`.
+        simulation: what the simulator needs to know, for `format: simulated`.
+    """
+
+    name: str
+    path: Path | None
+    format: str
+    vehicle: str
+    role: str
+    attack: str | None
+    content: str
+    simulation: dict[str, Any] | None
+
+
+def _entry_of(file: Path, dataset: str) -> dict[str, str]:
+    """Draft an entry from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle)."""
+    attack, hyphen, vehicle = file.stem.rpartition("-")
+    if not hyphen or vehicle.isdigit():  # `DoS-1.csv`: the number counts captures, it is no vehicle
+        attack, vehicle = (attack if hyphen else file.stem), dataset
+    folder = file.parent.name
+    entry = {
+        "path": f"{folder}/{file.name}",
+        "format": "can-train-and-test",
+        "vehicle": vehicle,
+        "role": "train" if folder.startswith("train_") else folder,
+    }
+    if attack == "attack-free":
+        return {**entry, "content": "attack-free"}
+    return {**entry, "content": "labelled", "attack": attack}
+
+
+def _folder_captures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*/*.csv") if re.match("train_|test_", p.parent.name))
+
+
+def draft(dataset: str, data_root: str | Path) -> str:
+    """The text of a manifest for a folder in the layout of can-train-and-test (`train_*/*.csv`, `test_*/*.csv`).
+
+    Raises `CanidsError` if the folder holds no capture in that layout.
+    """
+    folder = Path(data_root) / dataset
+    files = _folder_captures(folder)
+    if not files:
+        raise CanidsError(
+            f"dataset '{dataset}': no manifest, and no captures train_*/*.csv or test_*/*.csv in {folder}; "
+            "set data_root to the folder that holds the dataset, or write a manifest.yaml there"
+        )
+    captures = {f"{f.parent.name}.{f.stem}": _entry_of(f, dataset) for f in files}
+    head = (
+        f"# Drafted from the folders of dataset {dataset}: vehicle and attack come from the file names.\n"
+        "# Edit it, or delete it to have it drafted anew.\n"
+    )
+    body: str = yaml.safe_dump({"contract": CONTRACT, "captures": captures}, sort_keys=False)
+    return head + body
+
+
+def locate(dataset: str, data_root: str | Path) -> Path:
+    """Path of the dataset's manifest; drafts one where there is none yet."""
+    written = Path(data_root) / dataset / "manifest.yaml"
+    drafted = Path("results") / dataset / "manifest.yaml"
+    builtin = _HERE / "manifests" / f"{dataset}.yaml"
+    for path in (written, drafted, builtin):
+        if path.exists():
+            return path
+    write_text(drafted, draft(dataset, data_root))
+    log.warning("drafted %s from the captures in %s", drafted, Path(data_root) / dataset)
+    return drafted
+
+
+@cache
+def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
+    """All captures of a dataset by name, in the manifest's order.
+
+    Raises `CanidsError` naming the manifest and the entry if a key is unknown or missing, a scenario is named like a
+    split, or there is no training capture or no scenario; also if the data folder holds captures that a drafted
+    manifest does not list.
+    """
+    path = locate(dataset, data_root)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content = check(content, load_schema(_SCHEMA), where=str(path))
+    folder = Path(data_root) / dataset
+    captures = {
+        name: Capture(
+            name=name,
+            path=folder / e["path"] if "path" in e else None,
+            format=e["format"],
+            vehicle=e["vehicle"],
+            role=e["role"],
+            attack=e.get("attack"),
+            content=e["content"],
+            simulation=e.get("simulation"),
+        )
+        for name, e in content["captures"].items()
+    }
+    _check_roles(path, captures)
+    if path.parent.parent == Path("results"):
+        listed = {c.path for c in captures.values()}
+        unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]
+        if unlisted:
+            raise CanidsError(
+                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to draft it anew"
+            )
+    return captures
+
+
+def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
+    for capture in captures.values():
+        place = f"{path}: captures.{capture.name}"
+        if capture.role in (*SPLITS, LEFT_OUT):
+            raise CanidsError(f"{place}.role: a scenario cannot be named '{capture.role}', that is a split's name")
+        if (capture.format == "simulated") != (capture.path is None):
+            raise CanidsError(f"{place}: needs 'path', or 'format: simulated' and no path")
+        if (capture.format == "simulated") != (capture.simulation is not None):
+            raise CanidsError(f"{place}: 'simulation' belongs to 'format: simulated', and only there")
+        if capture.role == "train" and capture.content == "unlabelled":
+            raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
+    if not scenarios(captures) or not any(c.role == "train" for c in captures.values()):
+        raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
+
+
+def scenarios(captures: dict[str, Capture]) -> list[str]:
+    """Names of the test scenarios, in the manifest's order."""
+    return list(dict.fromkeys(c.role for c in captures.values() if c.role != "train"))
+
+
+def missing(captures: dict[str, Capture], dataset: str) -> list[str]:
+    """One message per capture whose raw file does not exist."""
+    return [
+        f"dataset '{dataset}', capture '{c.name}': no file {c.path}; is data_root right?"
+        for c in captures.values()
+        if c.path is not None and not c.path.exists()
+    ]

@@ -1,0 +1,91 @@
+"""Which code and which libraries shape the output of an entry point, as one hash for a rule's params."""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(importlib.metadata.packages_distributions())
+
+
+def _origin(module: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return spec.origin if spec else None
+
+
+def _names(source: bytes, module: str, is_package: bool) -> set[str]:
+    """Every module that `source` may import, absolute."""
+    package = module if is_package else module.rpartition(".")[0]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def closure(module: str) -> tuple[dict[str, Path], set[str]]:
+    """Files of this project that `module` imports (itself included, found without running them), and the top-level names of all other packages."""
+    files: dict[str, Path] = {}
+    others: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if not name.startswith("canids_"):
+            others.add(name.partition(".")[0])
+            continue
+        origin = _origin(name)
+        if name in files or origin is None:
+            continue  # `None`: a name imported from a module, not a module
+        files[name] = Path(origin)
+        source = files[name].read_bytes()
+        waiting += _names(source, name, files[name].name == "__init__.py")
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+    return files, others - set(sys.stdlib_module_names)
+
+
+@cache
+def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
+    """Version of each imported package as `python` sees it."""
+    if python == sys.executable:
+        found = {p: _distributions().get(p, [p])[0] for p in packages}
+        return {d: importlib.metadata.version(d) for d in sorted(set(found.values()))}
+    query = (
+        "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
+        "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"
+    )
+    answer = subprocess.run([python, "-c", query, *packages], check=True, capture_output=True, text=True)
+    return dict(json.loads(answer.stdout))
+
+
+@cache
+def code_hash(module: str, python: str = sys.executable, also: tuple[str, ...] = ()) -> str:
+    """Hash over the sources of this project that `module` imports and the versions of the libraries that they import.
+
+    Editing a file that the entry point does not reach leaves it as it is; so does another checkout. `also` names files
+    of data, such as schemas, that belong to it.
+    """
+    files, others = closure(module)
+    if module not in files:
+        raise ModuleNotFoundError(f"no module {module}: install canids into the environment of Snakemake")
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")
+    for path in also:
+        digest.update(Path(path).read_bytes())
+    digest.update(json.dumps(_versions(tuple(sorted(others)), python), sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,129 @@
+"""The Parquet contracts between the stages: `frames`, `states`, `decisions`.
+
+Each is written and read by one pair of functions and checked on both sides: a wrong version, a missing column, a null
+or a NaN where none may be, or a truncated file is a `CanidsError` that names the file.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from canids_shared.errors import CanidsError
+from canids_shared.files import canonical_json, written_whole
+
+_KEY = "canids"
+
+KEYS: dict[str, Any] = {
+    "capture": pl.String,
+    "vehicle": pl.String,
+    "window": pl.Int32,
+    "t_start": pl.Float64,
+    "t_end": pl.Float64,
+    "label": pl.UInt8,
+    "attack": pl.String,
+}
+"""Identity of a window: number within its capture (and block), seconds, 0/1 or null, the attack's name (empty: none)."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table contract: its name and version, columns with types, which of them may be null, and open column families.
+
+    Attributes:
+        prefixes: further columns allowed, by prefix; they are float32 and finite.
+    """
+
+    contract: str
+    columns: dict[str, Any]
+    nullable: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+
+
+FRAMES = Table(
+    "frames/1",
+    {
+        "timestamp": pl.Float64,
+        "can_id": pl.UInt32,
+        "extended": pl.Boolean,
+        "remote": pl.Boolean,
+        "fd": pl.Boolean,
+        "dlc": pl.UInt8,
+        "payload": pl.Binary,
+        "channel": pl.String,
+        "label": pl.UInt8,
+        "attack": pl.String,
+    },
+    nullable=frozenset({"label", "channel"}),
+)
+STATES = Table("states/1", KEYS, nullable=frozenset({"label"}), prefixes=("vgae_", "gat_"))
+DECISIONS = Table(
+    "decisions/1",
+    {
+        **KEYS,
+        "vgae_score": pl.Float32,
+        "gat_score": pl.Float32,
+        "fusion_score": pl.Float32,
+        "alarm": pl.Boolean,
+        "action": pl.Int16,
+    },
+    nullable=frozenset({"label"}),
+    prefixes=("rival_",),
+)
+
+
+def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | None = None) -> None:
+    absent = [c for c in wanted or table.columns if c not in frame.columns]
+    if absent:
+        raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
+    for name in frame.columns:
+        expected = table.columns.get(name)
+        if expected is None:
+            if not name.startswith(table.prefixes or ("\0",)):
+                raise CanidsError(f"{path}: unknown column '{name}' (contract {table.contract})")
+            expected = pl.Float32
+        if frame.schema[name] != expected:
+            raise CanidsError(
+                f"{path}: column '{name}' is {frame.schema[name]}, not {expected} (contract {table.contract})"
+            )
+        if name not in table.nullable and frame[name].null_count():
+            raise CanidsError(f"{path}: column '{name}' has nulls")
+        if frame.schema[name].is_float() and not frame[name].is_finite().all():
+            raise CanidsError(f"{path}: column '{name}' holds NaN or infinity")
+
+
+def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[str, Any]) -> None:
+    """Check `frame` against the contract and write it whole; `metadata` must be JSON."""
+    _check(frame, table, Path(path))
+    head = canonical_json({**metadata, "contract": table.contract})
+    with written_whole(path) as temporary:
+        frame.write_parquet(temporary, metadata={_KEY: head}, row_group_size=1 << 18)
+
+
+def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
+    """The metadata of a table file.
+
+    Raises `CanidsError` if the file is truncated, not Parquet, or of another contract.
+    """
+    try:
+        head: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_KEY])
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file") from None
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError):
+        raise CanidsError(f"{path}: not a whole canids table; delete it and run again") from None
+    if head["contract"] != table.contract:
+        raise CanidsError(f"{path}: contract {head['contract']}, not {table.contract}; delete it and run again")
+    return head
+
+
+def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Read and check a table; returns it with its metadata.  `columns` reads (and checks) only some of them."""
+    head = read_metadata(path, table)
+    try:
+        frame = pl.read_parquet(path, columns=columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+    _check(frame, table, Path(path), columns)
+    return frame, head

@@ -1,0 +1,188 @@
+"""What the Snakefiles need: config by schema, run instances, ports, params, interpreters.
+
+A module's Snakefile makes one `Stage` from its config; a pipeline hands each module its part by `section`.  An instance
+(`@seed-1`, `@without-kia`) is declared once, in the pipeline: name → stage → what it overrides.  A stage makes files
+for an instance only if an override reaches it or a stage before it; otherwise its files are those of the first
+instance that is equal up to there, so two seeds share their graphs.
+"""
+
+import copy
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from canids_shared import manifest
+from canids_shared.config import check, load_schema
+from canids_shared.errors import CanidsError
+from canids_shared.sources import code_hash
+
+STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
+VARIANTS = ("large", "small_kd", "small_nokd")
+PORTS = {
+    "graphs": ("preprocess",),
+    "states": ("preprocess", "train_gnn"),
+    "decisions": ("preprocess", "train_gnn", "train_drl"),
+    "baselines": ("preprocess", "evaluate"),
+}
+"""What a stage may read of another (or, `baselines`, of itself): port → the stages whose overrides make its files differ."""
+_TOP = ("datasets", "data_root", "instances", *STAGES)
+
+Config = dict[str, Any]
+
+
+def merged(base: Config, over: Config | None) -> Config:
+    """`base` with `over` laid on it, nested mappings merged."""
+    out = copy.deepcopy(base)
+    for key, value in (over or {}).items():
+        nested = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = merged(out[key], value) if nested else copy.deepcopy(value)
+    return out
+
+
+def section(config: Config, stage: str) -> Config:
+    """A module's config within a pipeline's: its own section, the datasets, its instances, and what they read upstream.
+
+    Raises `CanidsError` naming the key if the pipeline's config has an unknown one.
+    """
+    if unknown := sorted(set(config) - set(_TOP)):
+        raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join(_TOP)}")
+    instances: dict[str, Config] = {"": {}, **(config.get("instances") or {})}
+    for name, overrides in instances.items():
+        if unknown := sorted(set(overrides or {}) - set(STAGES)):
+            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {', '.join(STAGES)}")
+
+    def first_equal(name: str, stages: tuple[str, ...]) -> str:
+        def overrides(n: str) -> list[Config]:
+            return [(instances[n] or {}).get(s) or {} for s in stages]
+
+        return next(n for n in instances if overrides(n) == overrides(name))
+
+    upto = STAGES[: STAGES.index(stage) + 1]
+    own = {n: (instances[n] or {}).get(stage) or {} for n in instances if n and first_equal(n, upto) == n}
+    preprocess = config.get("preprocess") or {}
+    folds = [n for n in own if merged(preprocess, (instances[n] or {}).get("preprocess")).get("leave_out")]
+    common = {k: config[k] for k in ("datasets", "data_root") if k in config}
+    ports = {port: {n: first_equal(n, stages) for n in own} for port, stages in PORTS.items()}
+    return {**(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
+
+
+def instance_names(config: Config) -> list[str]:
+    """The plain instance and all declared ones, as they stand in paths (`""`, `@seed-1`, …)."""
+    return ["", *("@" + name for name in config.get("instances") or {})]
+
+
+def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
+    """Resource function: `base_mb` at the first attempt, twice that at the second, …, never above `cap_mb`."""
+
+    def of(wildcards: Any, attempt: int) -> int:
+        return min(base_mb * attempt, cap_mb)
+
+    return of
+
+
+class Stage:
+    """One stage as its Snakefile sees it.
+
+    Attributes:
+        config: instance (`""`, `"@seed-1"`, …) → checked config with defaults.
+        dataset, instance: regular expressions for the wildcards of these names.
+    """
+
+    def __init__(self, name: str, config: Config, schema: str | Path) -> None:
+        """Check `config` (the module's section) against `schema` for every instance.
+
+        Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
+        """
+        self.name = name
+        full = load_schema(schema, common=True)
+        base = check(config, full, where=name)
+        self._ports: dict[str, dict[str, str]] = base.pop("ports")
+        self._folds = {"@" + fold for fold in base.pop("folds")}
+        instances = base.pop("instances")
+        raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds")}
+        self.config = {"": base}
+        for instance, overrides in instances.items():
+            self.config["@" + instance] = check(merged(raw, overrides), full, where=f"instances.{instance}.{name}")
+        self.datasets: list[str] = base["datasets"]
+        self.captures = {d: manifest.load(d, base["data_root"]) for d in self.datasets}
+        environment = base["environment"]
+        self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
+        if not os.path.exists(self.python):
+            raise CanidsError(f"{name}.environment: no Python at {self.python}")
+        # Constant text in `shell`, so that another checkout finds the same cache entry.
+        os.environ[f"CANIDS_{name.upper()}_PYTHON"] = self.python
+        self.dataset = "|".join(map(re.escape, self.datasets))
+        # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
+        self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"
+
+    def scenarios(self, dataset: str, instance: str = "") -> list[str]:
+        """Test scenarios of a dataset; of a fold, only its left-out captures."""
+        return [manifest.LEFT_OUT] if instance in self._folds else manifest.scenarios(self.captures[dataset])
+
+    def splits(self, dataset: str, instance: str = "") -> list[str]:
+        """The four splits of the training captures, then the scenarios."""
+        return [*manifest.SPLITS, *self.scenarios(dataset, instance)]
+
+    def targets(self, pattern: str, **values: list[str]) -> list[str]:
+        """`pattern` for every dataset, instance and, where it has these wildcards, split and item of `values`."""
+        paths = []
+        for dataset in self.datasets:
+            for instance in self.config:
+                splits = self.splits(dataset, instance) if "{split}" in pattern else [""]
+                rows = [{"dataset": dataset, "instance": instance, "split": s} for s in splits]
+                for key, items in values.items():
+                    rows = [{**row, key: item} for row in rows for item in items]
+                paths += [pattern.format(**row) for row in rows]
+        return paths
+
+    def upstream(self, *paths: str, splits: Callable[[Any], list[str]] | None = None) -> Callable[[Any], list[str]]:
+        """Input function for files of another stage, such as `<graphs>{instance}/{split}.safetensors`.
+
+        `{instance}` becomes the instance that this port has for the rule's instance; `splits` multiplies by splits.
+        An instance whose port is not declared is a `CanidsError`: to fall back to the plain one would, in a fold, leak
+        what was left out.
+        """
+        for path in paths:
+            if (found := re.match("<(.+?)>", path)) is None or found[1] not in PORTS:
+                raise CanidsError(f"{self.name}: '{path}' does not begin with a port; ports: {', '.join(PORTS)}")
+
+        def files(wildcards: Any) -> list[str]:
+            own = getattr(wildcards, "instance", "")[1:]
+            out = []
+            for path in paths:
+                port = path[1 : path.index(">")]
+                if own and own not in self._ports.get(port, {}):
+                    raise CanidsError(
+                        f"{self.name}: instance '{own}' does not say what it reads; set ports.{port}.{own}"
+                    )
+                source = self._ports[port][own] if own else ""
+                file = path.replace("{instance}", source and "@" + source)
+                out += [file.replace("{split}", s) for s in splits(wildcards)] if splits else [file]
+            return out
+
+        return files
+
+    def spec(self, entry: str, *keys: str, **constants: Any) -> Callable[[Any], str]:
+        """Params function: JSON of the wildcards, the named keys of the instance's config, constants, and the code's hash.
+
+        Params decide reruns and are the key of the cache between workflows, which does not look at wildcards or code
+        by itself. Constants that are functions are called with the wildcards.
+
+        Args:
+            entry: the module that the shell runs; its hash (`canids_shared.sources.code_hash`) goes in as `code`.
+            keys: keys of the stage's config that it uses.
+            constants: what else it needs to know.
+        """
+        code = code_hash(entry, self.python)
+
+        def of(wildcards: Any) -> str:
+            config = self.config[getattr(wildcards, "instance", "")]
+            extra = {k: v(wildcards) if callable(v) else v for k, v in constants.items()}
+            value = {"wildcards": dict(wildcards), "config": {k: config[k] for k in keys}, "code": code, **extra}
+            return json.dumps(value, sort_keys=True)
+
+        return of

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from test_drl_dqn import call_of
+from test_drl_states import loaded, synthetic, written
+
+from canids_shared import cli, tables
+from canids_shared.errors import CanidsError
+from canids_shared.tables import DECISIONS, KEYS
+from canids_train_drl import decide, dqn
+from canids_train_drl.policy import Policy
+
+RIVALS = {f"rival_{name}_{what}" for name in ("fixed_weight", "hysteresis") for what in ("score", "alarm")}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    files = {
+        s: written(folder / f"{s}.parquet", synthetic(n, 2, 150)) for n, s in enumerate(("fuse", "select", "calibrate"))
+    }
+    call = call_of(folder / "run", "small_nokd", files, steps=100, evaluate_every=50)
+    dqn.main(call)
+    return call.output["model"]
+
+
+def test_decisions_follow_the_contract(model: Path, tmp_path: Path) -> None:
+    frame = synthetic(5, 2, 100, ("unknown",)).with_columns(label=pl.lit(None, dtype=pl.UInt8))
+    wildcards = {"dataset": "simulated", "variant": "small_nokd", "instance": "", "split": "test"}
+    output = tmp_path / "decisions.parquet"
+    inputs = {"states": [written(tmp_path / "test.parquet", frame)], "model": [model]}
+    decide.main(cli.Call(wildcards, {"torch_threads": 1}, {}, {"output": output}, inputs, "{}"))
+    decisions, metadata = tables.read(output, DECISIONS)
+    assert metadata["split"] == "test"
+    assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
+    assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS
+    scores = decisions.select("vgae_score", "gat_score", "fusion_score", *RIVALS).to_numpy()
+    assert scores.min() >= 0
+    assert scores.max() <= 1
+    above = decisions["rival_hysteresis_score"].to_numpy() > 0.5
+    np.testing.assert_array_equal(above, decisions["rival_hysteresis_alarm"].to_numpy() == 1)
+
+
+def test_decisions_do_not_look_ahead_nor_across_captures(model: Path, tmp_path: Path) -> None:
+    policy, frame = Policy.load(model), synthetic(6, 2, 80)
+    whole = decide.decide(policy, loaded(tmp_path, frame))
+    cut = decide.decide(policy, loaded(tmp_path, frame[:40]))
+    alone = decide.decide(policy, loaded(tmp_path, frame[80:]))
+    for part, rows in ((cut, slice(0, 40)), (alone, slice(80, 160))):
+        for name in ("fusion_score", "rival_hysteresis_score"):
+            np.testing.assert_allclose(part[name].to_numpy(), whole[name].to_numpy()[rows], atol=1e-6)
+        assert part["alarm"].to_list() == whole["alarm"].to_list()[rows]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_capture_of_one_window_and_split_of_none(model: Path, tmp_path: Path, rows: int) -> None:
+    decisions = decide.decide(Policy.load(model), loaded(tmp_path, synthetic(7, 1, 20)[:rows]))
+    assert len(decisions) == rows
+
+
+def test_other_columns_are_refused(model: Path, tmp_path: Path) -> None:
+    policy, frame = Policy.load(model), synthetic(8, 1, 20)
+    for other in (frame.drop("vgae_kl"), frame.with_columns(gat_new=pl.lit(0, dtype=pl.Float32))):
+        with pytest.raises(CanidsError, match=r"states\.parquet: other detector outputs .*(vgae_kl|gat_new)"):
+            decide.decide(policy, loaded(tmp_path, other))
+
+
+def test_cut_off_policy_is_named(model: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(model.read_bytes()[:-10])
+    with pytest.raises(CanidsError, match=r"cut\.safetensors.*delete it"):
+        Policy.load(cut)
