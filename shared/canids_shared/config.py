@@ -47,7 +47,8 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
 def _explain(error: jsonschema.ValidationError, where: str) -> str:
     place = ".".join([where, *map(str, error.absolute_path)]).strip(".")
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema.get("properties", {}))
+        schema: Any = error.schema
+        known = list(schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(known), key=str)
         hints = []
         for key in unknown:
@@ -58,11 +59,21 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
     return f"{place or 'config'}: {error.message}"
 
 
+def _no_text(value: Any, where: str) -> Iterator[str]:
+    """Messages for keys that YAML reads as numbers, dates or booleans; JSON Schema takes every key for text."""
+    for key, item in value.items() if isinstance(value, dict) else []:
+        if not isinstance(key, str):
+            yield f"{where}: key {key} is not text; put it in quotes"
+        yield from _no_text(item, f"{where}.{key}")
+
+
 def check(value: Any, schema: dict[str, Any], where: str) -> Any:
     """Return a copy of `value` with defaults filled in.
 
     Raises `CanidsError` with every violation in one line; `where` names the config section or file.
     """
+    if wrong := list(_no_text(value, where)):
+        raise CanidsError(" | ".join(wrong))
     value = copy.deepcopy(value)
     fill_defaults(value, schema)
     validator = jsonschema.Draft202012Validator(schema)

@@ -60,10 +60,10 @@ def closure(module: str) -> tuple[dict[str, Path], set[str]]:
 
 @cache
 def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
-    """Version of each imported package as `python` sees it."""
+    """Version of each imported package that `python` has; one that is absent stops the job, not the planning."""
     if python == sys.executable:
-        found = {p: _distributions().get(p, [p])[0] for p in packages}
-        return {d: importlib.metadata.version(d) for d in sorted(set(found.values()))}
+        found = {_distributions()[p][0] for p in packages if p in _distributions()}
+        return {d: importlib.metadata.version(d) for d in sorted(found)}
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
         "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"

@@ -109,12 +109,13 @@ def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
     """
     try:
         head: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_KEY])
+        contract = head["contract"]
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file") from None
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError):
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError, TypeError):
         raise CanidsError(f"{path}: not a whole canids table; delete it and run again") from None
-    if head["contract"] != table.contract:
-        raise CanidsError(f"{path}: contract {head['contract']}, not {table.contract}; delete it and run again")
+    if contract != table.contract:
+        raise CanidsError(f"{path}: contract {contract}, not {table.contract}; delete it and run again")
     return head
 
 

@@ -46,12 +46,17 @@ def merged(base: Config, over: Config | None) -> Config:
 def section(config: Config, stage: str) -> Config:
     """A module's config within a pipeline's: its own section, the datasets, its instances, and what they read upstream.
 
-    Raises `CanidsError` naming the key if the pipeline's config has an unknown one.
+    Raises `CanidsError` naming the key if the pipeline's config has an unknown one, or a section that is no mapping.
     """
     if unknown := sorted(set(config) - set(_TOP)):
         raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join(_TOP)}")
+    for key in ("instances", *STAGES):
+        if not isinstance(config.get(key) or {}, dict):
+            raise CanidsError(f"config: {key} must be a mapping, not {config[key]!r}")
     instances: dict[str, Config] = {"": {}, **(config.get("instances") or {})}
     for name, overrides in instances.items():
+        if not isinstance(overrides or {}, dict):
+            raise CanidsError(f"config: instances.{name} must be a mapping (stage → overrides), not {overrides!r}")
         if unknown := sorted(set(overrides or {}) - set(STAGES)):
             raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {', '.join(STAGES)}")
 

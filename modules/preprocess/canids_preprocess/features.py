@@ -11,8 +11,6 @@ from numba import njit
 
 FRAME_FEATURES = (
     "interval_ratio",
-    "interval_irregularity",
-    "rate_ratio",
     "payload_distance",
     "payload_deviation",
     "alternation",
@@ -21,6 +19,7 @@ FRAME_FEATURES = (
     "byte_jump",
     "first_sighting",
     "young",
+    "newcomer",
     "dlc",
     "dlc_changed",
     "bus_gap_ratio",
@@ -32,12 +31,15 @@ EXTENDED = np.uint32(1 << 31)
 
 _SHORTEST = 1e-6  # s; two frames of a classical bus at 1 Mbit/s cannot follow each other faster
 _CLIP = 8.0  # log2 units; a factor of 256
-_ESTABLISHED = 8  # sightings after which an ID has an interval worth the name
+_ESTABLISHED = 16  # sightings after which an ID has an interval worth the name
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
-_OVERDUE_FROM, _OVERDUE_TO = 4.0, 64.0  # multiples of the usual interval; beyond, the ID is no longer expected
+_OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyond, the ID is no longer expected
+_SLOWEST_BUS = 1.0 / 16384.0  # the same for the gap between any two frames
+_REGULAR = 0.5  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
+_SLOWEST = 1.0 / 512.0  # smallest step of a running median; a burst of attacked frames moves it little
 
 # Columns of the per-ID state.
-_SEEN, _LAST, _LEVEL, _FAST, _IRREGULAR, _MEAN, _VAR, _DLC, _OLDER_DLC = range(9)
+_SEEN, _LAST, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _DLC, _OLDER_DLC, _FIRST = range(9)
 _WIDTH = 9
 
 
@@ -66,7 +68,7 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
     """Features of every frame of a chunk; updates all state in place.
 
     `payload[offset[i]:offset[i + 1]]` are the bytes of frame i; `bus` holds the time of the last frame, the running
-    level of the gap between frames, the number of frames, and the share of overdue IDs.
+    level of the gap between frames, the number of frames, the share of overdue IDs, and the time of the first frame.
     """
     for i in range(len(timestamp)):
         now = timestamp[i]
@@ -75,21 +77,24 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
         size = offset[i + 1] - offset[i]
         bits = 8.0 * max(size, 1)
 
-        # Bus: gap to the frame before against its running level (geometric, memory of 1,024 frames).
+        # Bus: gap to the frame before against a running median of its logarithm, slow enough to outlast an attack.
         gap_ratio = 0.0
         if bus[2] > 0:
             gap = np.log2(max(now - bus[0], _SHORTEST))
             if bus[2] > 1:
                 gap_ratio = gap - bus[1]
-                bus[1] += gap_ratio / min(bus[2], 1024.0)
+                step = max(2.0 / bus[2], _SLOWEST_BUS)
+                bus[1] += min(max(gap_ratio, -step), step)
             else:
                 bus[1] = gap
+        else:
+            bus[4] = now
         bus[0] = max(now, bus[0])
         bus[2] += 1
         if bus[2] % _OVERDUE_EVERY == 0:
             known, overdue = 0, 0
             for s in range(n_slots):
-                if state[s, _SEEN] >= _ESTABLISHED:
+                if state[s, _SEEN] >= _ESTABLISHED and state[s, _IRREGULAR] < _REGULAR:
                     silent = (now - state[s, _LAST]) / 2.0 ** state[s, _LEVEL]
                     if silent <= _OVERDUE_TO:
                         known += 1
@@ -98,22 +103,17 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
             bus[3] = overdue / max(known, 1)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
-        # Sandler 2013) whose step shrinks with the number of sightings, so that a flood does not soon look usual.
-        ratio, rate = 0.0, 0.0
-        if seen > 0:
-            interval = np.log2(max(now - me[_LAST], _SHORTEST))
-            if seen == 1:
-                me[_LEVEL] = interval
-                me[_FAST] = interval
-            else:
-                ratio = min(max(interval - me[_LEVEL], -_CLIP), _CLIP)
-                step = max(2.0 / seen, 1.0 / 128.0)
-                me[_LEVEL] += min(max(ratio, -step), step)
-                me[_FAST] += (interval - me[_FAST]) / 8.0
-                rate = min(max(me[_LEVEL] - me[_FAST], -_CLIP), _CLIP)
-        irregular = me[_IRREGULAR]
-        if seen > 1:
-            me[_IRREGULAR] += (abs(ratio) - irregular) / min(seen, 64.0)
+        # Sandler 2013) whose step shrinks with the number of sightings: robust, so that neither a flood soon looks
+        # usual nor the traffic after an attack unusual.
+        ratio = 0.0
+        step = max(2.0 / max(seen, 1.0), _SLOWEST)
+        if seen == 1:
+            me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
+            me[_IRREGULAR] = 2.0 * _REGULAR  # periodic only once it has shown to be
+        elif seen > 1:
+            ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
+            me[_LEVEL] += min(max(ratio, -step), step)
+            me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -step), step)
 
         # Payload against the two frames before, the bits that ever toggled, and each byte's usual change.
         distance, older, changed, novel, jumped = 0, 0, 0, 0, 0.0
@@ -131,38 +131,40 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
                 change = abs(float(value) - float(mine[b]))
                 change = min(change, 256.0 - change)  # counters wrap
                 jumped = max(jumped, np.log2((1.0 + change) / (1.0 + usual[b])))
-                usual[b] += (change - usual[b]) / min(seen, 64.0)
+                usual[b] += min(max((change - usual[b]) / min(seen, 64.0), -1.0), 1.0)
         deviation = 0.0
-        if seen > 1:
-            deviation = min(max((distance - me[_MEAN]) / (np.sqrt(me[_VAR]) + 1.0), -_CLIP), _CLIP)
-        if seen > 0:
-            weight = 1.0 / min(seen, 64.0)
-            difference = distance - me[_MEAN]
-            me[_MEAN] += weight * difference
-            me[_VAR] = (1.0 - weight) * (me[_VAR] + weight * difference * difference)
+        if seen == 1:
+            me[_DISTANCE] = distance
+        elif seen > 1:
+            off = distance - me[_DISTANCE]
+            deviation = min(max(off / (me[_SPREAD] + 1.0), -_CLIP), _CLIP)
+            bit = max(4.0 / seen, 16.0 * _SLOWEST)
+            me[_DISTANCE] += min(max(off, -bit), bit)
+            me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -bit), bit)
 
         row = out[i]
         row[0] = ratio
-        row[1] = irregular
-        row[2] = rate
-        row[3] = distance / bits
-        row[4] = deviation
-        row[5] = (distance - older) / bits if seen > 1 else 0.0
-        row[6] = changed / max(size, 1)
-        row[7] = novel / bits if seen >= _ESTABLISHED else 0.0
-        row[8] = jumped if seen > 1 else 0.0
-        row[9] = 1.0 if seen == 0 else 0.0
-        row[10] = 1.0 / (1.0 + seen)
-        row[11] = size / 8.0
-        row[12] = 1.0 if seen > 0 and me[_DLC] != size else 0.0
-        row[13] = min(max(gap_ratio, -_CLIP), _CLIP)
-        row[14] = bus[3]
+        row[1] = distance / bits
+        row[2] = deviation
+        row[3] = (distance - older) / bits if seen > 1 else 0.0
+        row[4] = changed / max(size, 1)
+        row[5] = novel / bits if seen >= _ESTABLISHED else 0.0
+        row[6] = jumped if seen > 1 else 0.0
+        row[7] = 1.0 if seen == 0 else 0.0
+        row[8] = 1.0 / (1.0 + seen)
+        row[9] = 1.0 - (now - me[_FIRST]) / max(now - bus[4], _SHORTEST) if seen > 0 else 1.0
+        row[10] = size / 8.0
+        row[11] = 1.0 if seen > 0 and me[_DLC] != size else 0.0
+        row[12] = min(max(gap_ratio, -_CLIP), _CLIP)
+        row[13] = bus[3]
 
         for b in range(MAX_BYTES):
             if b >= max(size, me[_DLC], me[_OLDER_DLC]):
                 break
             before[b] = mine[b]
             mine[b] = payload[offset[i] + b] if b < size else 0
+        if seen == 0:
+            me[_FIRST] = now
         me[_SEEN] = seen + 1
         me[_LAST] = max(now, me[_LAST]) if seen > 0 else now
         me[_OLDER_DLC] = me[_DLC]
@@ -179,7 +181,7 @@ class Tracker:
         self._slot_of_standard = np.full(1 << 11, -1, np.int32)
         self._slot_of_extended: dict[int, int] = {}
         self.n_slots = 0
-        self._bus = np.zeros(4)
+        self._bus = np.zeros(5)
         self._arrays: dict[str, np.ndarray] = {
             "state": np.zeros((64, _WIDTH)),
             "last_bytes": np.zeros((64, MAX_BYTES), np.uint8),

@@ -43,10 +43,11 @@ def episodes(timestamp: np.ndarray, attacked: np.ndarray) -> list[tuple[float, f
 
 
 def _cuts(begin: float, end: float, found: list[tuple[float, float]], targets: list[float], gap: float) -> list[float]:
-    """Times at which to cut: as few blocks without an episode as possible, then as close to the targets as possible.
+    """Times at which to cut, as close to the targets as possible.
 
-    Dynamic programming over the zones before, between and behind the episodes; a cut lies within one zone, and the
-    gap that follows it too where the zone is long enough.
+    Before that come as few blocks without an episode as possible, and then as few episodes whose beginning lies in the
+    gap behind a cut. Dynamic programming over the zones before, between and behind the episodes; a cut lies within one
+    zone, and the gap that follows it too where the zone is long enough.
     """
     edges = [begin, *(t for episode in found for t in episode), end]
     zones = [
@@ -54,15 +55,18 @@ def _cuts(begin: float, end: float, found: list[tuple[float, float]], targets: l
         for low, high in zip(edges[::2], edges[1::2], strict=True)
     ]
     where = [[min(max(target, low), high) for low, high in zones] for target in targets]
-    empty = 1e3 * (end - begin)  # a block without an episode costs more than any displacement
+    empty, clipped = 1e6 * (end - begin), 1e3 * (end - begin)  # either costs more than any displacement
     last = len(zones) - 1
+    short = [z < last and low >= high for z, (low, high) in enumerate(zones)]
 
     def without(before: int, behind: int) -> float:
         return empty if found and before == behind else 0.0
 
     best: list[list[tuple[float, tuple[int, ...]]]] = [[(without(0, z), (z,)) for z in range(len(zones))]]
     for j in range(len(targets)):
-        best[j] = [(cost + abs(where[j][z] - targets[j]), path) for z, (cost, path) in enumerate(best[j])]
+        best[j] = [
+            (cost + abs(where[j][z] - targets[j]) + clipped * short[z], path) for z, (cost, path) in enumerate(best[j])
+        ]
         following = [
             min((best[j][y][0] + without(y, z), (*best[j][y][1], z)) for y in range(z + 1)) for z in range(len(zones))
         ]

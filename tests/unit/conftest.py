@@ -1,0 +1,25 @@
+"""Fixtures of the unit tests, and how Hypothesis behaves here: the same examples every time, no database, no deadline."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from canids_shared import manifest
+
+settings.register_profile("canids", derandomize=True, database=None, deadline=None)
+settings.load_profile("canids")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory; manifests, which are found relative to it, are read anew."""
+    monkeypatch.chdir(tmp_path)
+    manifest.load.cache_clear()
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all the examples of a property."""
+    return tmp_path_factory.mktemp("examples")

@@ -1,0 +1,189 @@
+"""Per-frame features: causal, independent of chunks and of ID values, and equal to what one works out by hand."""
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+from captures import features, fed, frames, traffic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canids_preprocess.features import (
+    _ESTABLISHED,
+    _OVERDUE_EVERY,
+    _OVERDUE_FROM,
+    _OVERDUE_TO,
+    FRAME_FEATURES,
+    Tracker,
+)
+
+PERIOD = 1 / 64
+"""Seconds; a power of two, so that intervals and their logarithms are exact."""
+SEEDS = st.integers(0, 10**6)
+
+
+def regular(n: int, late: dict[int, float] | None = None, payload: list[bytes] | None = None) -> dict[str, np.ndarray]:
+    """Features of one regular ID; `late` sets the interval before some frames, in periods."""
+    intervals = np.ones(n)
+    for frame, periods in (late or {}).items():
+        intervals[frame] = periods
+    return features(frames(PERIOD * np.cumsum(intervals), [0x100] * n, payload))
+
+
+# --- properties --------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS, st.integers(1, 299))
+def test_feature_depends_on_no_later_frame(seed: int, n: int) -> None:
+    table = traffic(300, np.random.default_rng(seed))
+    whole, part = Tracker().feed(fed(table)), Tracker().feed(fed(table.head(n)))
+    assert whole[:n].tobytes() == part.tobytes()
+
+
+@given(SEEDS, st.lists(st.integers(0, 60), max_size=20))
+def test_chunks_of_any_sizes_give_equal_features(seed: int, sizes: list[int]) -> None:
+    table = traffic(300, np.random.default_rng(seed))
+    borders = [0, *np.minimum(np.cumsum(sizes, dtype=int), 300).tolist(), 300]
+    tracker = Tracker()
+    parts = [tracker.feed(fed(table[a:b])) for a, b in pairwise(borders)]
+    assert np.concatenate(parts).tobytes() == Tracker().feed(fed(table)).tobytes()
+
+
+@given(SEEDS)
+def test_renaming_all_ids_changes_no_feature(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = traffic(300, rng)
+    renamed = table.with_columns(can_id=pl.Series(rng.permutation(2048)[table["can_id"]], dtype=pl.UInt32))
+    assert Tracker().feed(fed(renamed)).tobytes() == Tracker().feed(fed(table)).tobytes()
+
+
+@given(SEEDS)
+def test_features_are_finite_for_extreme_times_and_payloads(seed: int) -> None:
+    values = Tracker().feed(fed(traffic(300, np.random.default_rng(seed))))
+    assert np.isfinite(values).all()
+    assert np.abs(values).max() <= 64
+
+
+@pytest.mark.parametrize("timestamp", [np.zeros(200), 1e9 * np.arange(200), np.geomspace(1e-9, 1e15, 200)])
+def test_features_are_finite_for_standing_and_leaping_clocks(timestamp: np.ndarray) -> None:
+    ids = np.random.default_rng(0).integers(0, 5, len(timestamp))
+    assert np.isfinite(Tracker().feed(fed(frames(timestamp, ids)))).all()
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_more_ids_than_the_first_allocation_holds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 1 << 29, 400)
+    table = frames(np.cumsum(rng.random(400)), np.concatenate([ids, ids])[:400], extended=[True] * 400)
+    assert features(table)["first_sighting"].sum() == len(set(ids.tolist()))
+
+
+# --- worked out by hand ------------------------------------------------------------------------------------------
+
+
+def test_regular_id_deviates_in_nothing() -> None:
+    found = regular(60)
+    silent = set(FRAME_FEATURES) - {"first_sighting", "young", "dlc"}
+    assert {name for name in silent if found[name].any()} == set()
+    assert found["first_sighting"].tolist() == [1.0] + [0.0] * 59
+    np.testing.assert_array_equal(found["young"], (1 / np.arange(1, 61)).astype(np.float32))
+    assert set(found["dlc"].tolist()) == {1.0}
+
+
+@pytest.mark.parametrize(("periods", "ratio"), [(4, 2.0), (0.25, -2.0), (2**12, 8.0), (0, -8.0)])
+def test_interval_against_the_usual_one(periods: float, ratio: float) -> None:
+    found = regular(20, late={16: periods})["interval_ratio"]
+    assert found[16] == ratio
+    assert not found[:16].any()
+
+
+def test_one_late_frame_leaves_its_trace() -> None:
+    found = regular(20, late={16: 4})
+    assert found["interval_ratio"][17] == -2 / 16  # after 16 sightings the running median moves by 2/16
+    assert found["bus_gap_ratio"][16] == 2.0
+
+
+def test_payload_distance_counts_bits() -> None:
+    found = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
+    assert found["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]
+    assert found["bytes_changed"].tolist() == [0, 1 / 2, 1 / 2, 0]
+    # Against the running medians of distance (3, then 5) and of its deviation (0, then 2), plus one bit.
+    assert found["payload_deviation"] == pytest.approx([0, 0, 5 / 1, -5 / 3])
+
+
+def test_alternation_tells_an_injector_from_the_sender() -> None:
+    a, b = b"\x00" * 8, b"\xff" + b"\x00" * 7
+    found = regular(6, payload=[a, b, a, b, b, b])["alternation"]
+    # Distance to the frame before less that to the one before that: 8 − 0 bits of 64 as long as two senders alternate.
+    assert found.tolist() == [0, 0, 8 / 64, 8 / 64, -8 / 64, 0]
+
+
+def test_alternation_across_a_change_of_length() -> None:
+    found = regular(5, payload=[b"\xff" * 8, b"", b"", b"\xff" * 8, b"\xff" * 8])["alternation"]
+    # Bytes that a frame lacks count as zero, also two frames later.
+    assert found.tolist() == [0, 0, 0, 0, -1.0]
+
+
+def test_bits_that_never_toggled_before() -> None:
+    quiet, odd = bytes(8), b"\x03" + bytes(7)
+    n = _ESTABLISHED
+    found = regular(n + 4, payload=[quiet] * n + [odd, quiet, odd, quiet])["novel_bits"]
+    assert found.tolist() == [0] * n + [2 / 64, 0, 0, 0]
+    # An ID seen less often has not shown yet which bits it toggles.
+    assert not regular(n + 4, payload=[quiet] * (n - 1) + [odd] + [quiet] * 4)["novel_bits"].any()
+
+
+def test_jump_of_a_byte_against_its_usual_change() -> None:
+    counter = [bytes([(250 + i) % 256]) for i in range(10)]
+    assert not regular(10, payload=counter)["byte_jump"].any()
+    jumping = [*counter[:5], bytes([(counter[4][0] + 7) % 256])]
+    assert regular(6, payload=jumping)["byte_jump"].tolist() == [0, 0, 0, 0, 0, 2.0]  # log2((1 + 7) / (1 + 1))
+
+
+def test_length_and_its_change() -> None:
+    found = regular(4, payload=[bytes(8), bytes(64), bytes(64), b""])
+    assert found["dlc"].tolist() == [1.0, 8.0, 8.0, 0.0]
+    assert found["dlc_changed"].tolist() == [0, 1, 0, 1]
+
+
+def test_all_64_bytes_are_compared() -> None:
+    found = regular(3, payload=[bytes(64), bytes(63) + b"\xff", bytes(63) + b"\xff"])
+    assert found["payload_distance"].tolist() == [0, 8 / 512, 0]
+
+
+def test_silent_id_is_overdue_until_it_is_forgotten() -> None:
+    counted, alone = 2 * _OVERDUE_EVERY, int(_OVERDUE_FROM + _OVERDUE_TO) // 2
+    both = counted - alone  # frames in which A and B take turns; from then on A comes alone, as often as before
+    assert both >= 2 * _ESTABLISHED
+    timestamp = PERIOD * np.concatenate([np.arange(both), both + 2.0 * np.arange(4 * _OVERDUE_EVERY)])
+    ids = np.concatenate([np.arange(both) % 2, np.zeros(4 * _OVERDUE_EVERY, int)])
+    found = features(frames(timestamp, ids))["overdue"]
+    # At the count B, one of two known IDs, is silent for `alone` of its intervals; at the next, for too many.
+    assert not found[: counted - 1].any()
+    assert set(found[counted - 1 : counted + _OVERDUE_EVERY - 1].tolist()) == {0.5}
+    assert not found[counted + _OVERDUE_EVERY - 1 :].any()
+
+
+def test_silence_of_an_id_without_a_period_means_nothing() -> None:
+    rng = np.random.default_rng(0)
+    event = np.cumsum(PERIOD * 2.0 ** rng.uniform(-3, 3, 200))
+    periodic = np.arange(0, 2 * event[-1], PERIOD)
+    timestamp = np.concatenate([event, periodic])
+    order = np.argsort(timestamp, kind="stable")
+    ids = np.repeat([1, 2], [len(event), len(periodic)])
+    assert not features(frames(timestamp[order], ids[order]))["overdue"].any()
+
+
+def test_equal_values_of_11_and_29_bits_are_different_ids() -> None:
+    table = frames(PERIOD * np.arange(4), [0x10] * 4, [b"\x00", b"\xff"] * 2, extended=[False, True] * 2)
+    found = features(table)
+    assert found["first_sighting"].tolist() == [1, 1, 0, 0]
+    assert not found["payload_distance"].any()
+
+
+def test_two_trackers_share_nothing() -> None:
+    table = fed(traffic(50, np.random.default_rng(0)))
+    first = Tracker().feed(table)
+    assert Tracker().feed(table).tobytes() == first.tobytes()

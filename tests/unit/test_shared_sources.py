@@ -1,0 +1,84 @@
+"""The hash of the code behind a rule: what changes it and what does not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from canids_shared import sources
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "__init__.py": "",
+    "entry.py": "import numpy\nfrom canids_probe import used\nfrom canids_probe.names import value\n",
+    "used.py": "def f():\n    from .deep import inner\n    return inner\n",
+    "names.py": "value = 1\n",
+    "unused.py": "x = 1\n",
+    "deep/__init__.py": "from . import inner\n",
+    "deep/inner.py": "y = 1\n",
+}
+
+
+@pytest.fixture
+def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callable[[], str]]:
+    """A package whose `entry` reaches all files but one, and a function that hashes it anew."""
+    folder = tmp_path / "canids_probe"
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [n for n in sys.modules if n.startswith("canids_probe")]:
+        monkeypatch.delitem(sys.modules, name)
+    return folder, lambda: sources.code_hash.__wrapped__("canids_probe.entry")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_editing_a_file_changes_the_hash_if_the_entry_point_reaches_it(
+    probe: tuple[Path, Callable[[], str]], file: str
+) -> None:
+    folder, code_hash = probe
+    before = code_hash()
+    assert before == code_hash()
+    (folder / file).write_text(FILES[file] + "\nz = 3\n")
+    assert (code_hash() != before) == (file != "unused.py")
+
+
+def test_versions_of_imported_libraries_count(
+    probe: tuple[Path, Callable[[], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, code_hash = probe
+    before = code_hash()
+    monkeypatch.setattr(sources, "_versions", lambda packages, python: dict.fromkeys(packages, "0.0"))
+    assert code_hash() != before
+    assert sources.closure("canids_probe.entry")[1] == {"numpy"}
+
+
+def test_absent_library_does_not_stop_the_planning(probe: tuple[Path, Callable[[], str]]) -> None:
+    folder, code_hash = probe
+    (folder / "entry.py").write_text("import no_such_library\n")
+    assert len(code_hash()) == 16
+
+
+def test_unknown_entry_point_is_an_error() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"no module canids_shared\.nothing"):
+        sources.code_hash("canids_shared.nothing")
+
+
+def test_location_of_the_checkout_does_not_matter(tmp_path: Path) -> None:
+    hashes = []
+    script = (
+        "import sys; from canids_shared.sources import closure, code_hash; m = 'canids_preprocess.graphs';"
+        "assert all(str(p).startswith(sys.argv[1]) for p in closure(m)[0].values()); print(code_hash(m))"
+    )
+    for number, place in enumerate(("one", "another/deeper")):
+        for package in ("shared/canids_shared", "modules/preprocess/canids_preprocess"):
+            target = tmp_path / place / Path(package).name
+            shutil.copytree(ROOT / package, target, ignore=shutil.ignore_patterns("__pycache__"))
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path / place), "PYTHONHASHSEED": str(number)}
+        command = [sys.executable, "-c", script, str(tmp_path / place)]
+        hashes.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert hashes[0] == hashes[1] == sources.code_hash("canids_preprocess.graphs") + "\n"

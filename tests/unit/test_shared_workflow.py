@@ -1,0 +1,164 @@
+"""What the Snakefiles rely on: instances, ports, params, resources."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
+
+from canids_shared.errors import CanidsError
+from canids_shared.manifest import SPLITS
+from canids_shared.workflow import STAGES, Stage, memory, section
+
+ROOT = Path(__file__).parents[2]
+PREPROCESS = ROOT / "modules/preprocess/config.schema.yaml"
+INSTANCES: dict[str, Any] = {
+    "seed-1": {"train_gnn": {"seed": 1}, "train_drl": {"seed": 1}},
+    "seed-2": {"train_gnn": {"seed": 2}, "train_drl": {"seed": 2}},
+    "policy-2": {"train_drl": {"seed": 2}},
+    "without-van": {"preprocess": {"leave_out": {"vehicles": ["van"]}}},
+    "without-van-seed-1": {"preprocess": {"leave_out": {"vehicles": ["van"]}}, "train_gnn": {"seed": 1}},
+    "wide": {"preprocess": {"window": 200}},
+    "late": {"evaluate": {"budget": 2}},
+}
+CONFIG: dict[str, Any] = {"datasets": ["simulated"], "preprocess": {"stride": 50}, "instances": INSTANCES}
+
+
+def wildcards(**values: str) -> Any:
+    return Wildcards(fromdict={"dataset": "simulated", **values})
+
+
+@pytest.fixture
+def stages(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
+    """All stages of `CONFIG`; those after preprocess with a schema that knows `seed` and `budget`."""
+    for stage in STAGES:  # Stage sets them
+        monkeypatch.setenv(f"CANIDS_{stage.upper()}_PYTHON", "")
+    known = {key: {"type": "integer", "default": 0} for key in ("seed", "budget")}
+    schema = workplace / "schema.yaml"
+    schema.write_text(yaml.safe_dump({"type": "object", "additionalProperties": False, "properties": known}))
+    return {s: Stage(s, section(CONFIG, s), PREPROCESS if s == "preprocess" else schema) for s in STAGES}
+
+
+def test_stage_has_files_of_its_own_only_for_instances_that_reach_it(stages: dict[str, Stage]) -> None:
+    seeds, folds, wide = ["@seed-1", "@seed-2"], ["@without-van"], ["@wide"]
+    assert list(stages["preprocess"].config) == ["", *folds, *wide]
+    assert list(stages["train_gnn"].config) == ["", *seeds, *folds, "@without-van-seed-1", *wide]
+    assert set(stages["train_drl"].config) == {"", "@policy-2", *(i for i in stages["train_gnn"].config if i)}
+    assert set(stages["evaluate"].config) == {"", *("@" + i for i in INSTANCES)}
+
+
+def test_overrides_lie_on_the_base_config(stages: dict[str, Stage]) -> None:
+    config = stages["preprocess"].config
+    assert [config[i]["window"] for i in ("", "@without-van", "@wide")] == [100, 100, 200]
+    assert {c["stride"] for c in config.values()} == {50}
+    assert [c["seed"] for c in stages["train_gnn"].config.values()] == [0, 1, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "port", "expected"),
+    [
+        ("train_gnn", "graphs", {"": "", "@seed-1": "", "@seed-2": "", "@without-van-seed-1": "@without-van", "@wide": "@wide"}),
+        ("train_drl", "states", {"@policy-2": "", "@seed-2": "@seed-2", "@without-van": "@without-van"}),
+        ("evaluate", "decisions", {"@late": "", "@policy-2": "@policy-2", "@seed-1": "@seed-1"}),
+        ("evaluate", "graphs", {"@late": "", "@seed-1": "", "@without-van-seed-1": "@without-van"}),
+        ("evaluate", "baselines", {"@seed-1": "", "@late": "@late", "@without-van-seed-1": "@without-van"}),
+    ],
+)  # fmt: skip
+def test_instances_share_what_is_equal_up_to_there(
+    stages: dict[str, Stage], stage: str, port: str, expected: dict[str, str]
+) -> None:
+    files = stages[stage].upstream(f"<{port}>{{instance}}/fit.safetensors")
+    found = {instance: files(wildcards(instance=instance)) for instance in expected}
+    assert found == {i: [f"<{port}>{source}/fit.safetensors"] for i, source in expected.items()}
+
+
+def test_upstream_multiplies_by_splits(stages: dict[str, Stage]) -> None:
+    stage = stages["train_gnn"]
+    files = stage.upstream("<graphs>{instance}/{split}.safetensors", splits=lambda w: ["fit", "select"])
+    assert files(wildcards(instance="@wide")) == ["<graphs>@wide/fit.safetensors", "<graphs>@wide/select.safetensors"]
+    assert files(wildcards()) == ["<graphs>/fit.safetensors", "<graphs>/select.safetensors"]
+
+
+def test_undeclared_port_is_an_error_and_never_the_plain_instance(workplace: Path) -> None:
+    part = section(CONFIG, "preprocess")
+    part["ports"]["graphs"].pop("without-van")
+    stage = Stage("preprocess", part, PREPROCESS)
+    files = stage.upstream("<graphs>{instance}/fit.safetensors")
+    assert files(wildcards(instance="@wide")) == ["<graphs>@wide/fit.safetensors"]
+    with pytest.raises(CanidsError, match=r"instance 'without-van' .* set ports\.graphs\.without-van"):
+        files(wildcards(instance="@without-van"))
+    with pytest.raises(CanidsError, match=r"'<frames>/x' does not begin with a port; ports: graphs, states"):
+        stage.upstream("<frames>/x")
+    with pytest.raises(CanidsError, match="does not begin with a port"):
+        stage.upstream("results/x")
+
+
+def test_fold_has_the_left_out_captures_for_its_only_scenario(stages: dict[str, Stage]) -> None:
+    scenarios = ["test_known_attack", "test_unknown_attack"]
+    for name, folds in (("preprocess", ["@without-van"]), ("train_gnn", ["@without-van", "@without-van-seed-1"])):
+        for fold in folds:
+            assert stages[name].splits("simulated", fold) == [*SPLITS, "left_out"]
+        assert stages[name].splits("simulated") == [*SPLITS, *scenarios]
+        assert stages[name].scenarios("simulated", "@wide") == scenarios
+
+
+def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> None:
+    targets = stages["preprocess"].targets("results/{dataset}/graphs{instance}/{split}.safetensors")
+    assert len(targets) == 6 + 5 + 6
+    assert "results/simulated/graphs@without-van/left_out.safetensors" in targets
+    assert not [t for t in targets if "without-van/test" in t]
+    assert len(stages["train_drl"].targets("{dataset}{instance}/{variant}", variant=["large", "small_kd"])) == 14
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"preproces": {}}, "config: unknown key 'preproces'; known keys: datasets, "),
+        ({"instances": {"a": {"train": {}}}}, "config: instances.a: no stage 'train'; stages: preprocess"),
+        ({"instances": {"a": 5}}, "config: instances.a must be a mapping"),
+        ({"instances": ["a"]}, "config: instances must be a mapping"),
+        ({"preprocess": 5}, "config: preprocess must be a mapping"),
+        ({"preprocess": {"windw": 5}}, "unknown key 'preprocess.windw'; did you mean 'window'?"),
+        ({"instances": {"a": {"preprocess": {"window": 1}}}}, "instances.a.preprocess.window: 1 is less than"),
+        ({"instances": {2024: {"preprocess": {"window": 9}}}}, "preprocess.instances: key 2024 is not text"),
+        ({"preprocess": {"environment": "/nowhere"}}, "preprocess.environment: no Python at /nowhere/bin/python"),
+        ({"datasets": ["a b"]}, "preprocess.datasets.0: 'a b' does not match"),
+        ({"datasets": []}, "preprocess.datasets: "),
+    ],
+)
+def test_wrong_config_is_named_in_one_line(workplace: Path, change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CanidsError) as caught:
+        Stage("preprocess", section({**CONFIG, **change}, "preprocess"), PREPROCESS)
+    assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)
+
+
+def test_spec_holds_what_decides_the_outcome_and_no_place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
+    here = os.path.dirname(os.path.dirname(sys.executable))
+    config = {**CONFIG, "preprocess": {"environment": here}, "data_root": str(workplace / "data")}
+    stage = Stage("preprocess", section(config, "preprocess"), PREPROCESS)
+    spec = stage.spec("canids_preprocess.graphs", "window", "blocks", capture=lambda w: w.split + "!", kind="k")
+    text = spec(wildcards(split="fit", instance="@wide"))
+    value = json.loads(text)
+    assert value["wildcards"] == {"dataset": "simulated", "split": "fit", "instance": "@wide"}
+    assert (value["capture"], value["kind"], value["config"]["window"]) == ("fit!", "k", 200)
+    assert sorted(value["config"]) == ["blocks", "window"]
+    assert len(value["code"]) == 16
+    assert '"/' not in text
+    assert str(workplace) not in text
+    assert str(ROOT) not in text
+    assert text == spec(wildcards(split="fit", instance="@wide"))
+
+
+def test_interpreter_of_the_stage_is_set_for_its_shells(stages: dict[str, Stage]) -> None:
+    assert os.environ["CANIDS_PREPROCESS_PYTHON"] == sys.executable == stages["preprocess"].python
+
+
+def test_memory_doubles_at_the_second_attempt_and_is_capped() -> None:
+    of = memory(1000, cap_mb=2500)
+    assert [of(None, attempt) for attempt in (1, 2, 3)] == [1000, 2000, 2500]
