@@ -89,6 +89,15 @@ def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
     return of
 
 
+def use_cache() -> None:
+    """Give the cache between workflows a folder of the user's own, where `SNAKEMAKE_OUTPUT_CACHE` does not name one."""
+    if "SNAKEMAKE_OUTPUT_CACHE" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "canids"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["SNAKEMAKE_OUTPUT_CACHE"] = str(folder)
+
+
 class Stage:
     """One stage as its Snakefile sees it.
 

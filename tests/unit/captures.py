@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from canids_preprocess import graphs
 from canids_preprocess.features import FRAME_FEATURES, Tracker
 from canids_shared import tables
 from canids_shared.cli import Call
+from canids_shared.graphstore import GraphStore
 
 HEADER = "timestamp,arbitration_id,data_field,attack\n"
 BLOCKS: dict[str, Any] = {
@@ -112,3 +114,11 @@ def call(
     """What `canids_shared.cli.run` hands to an entry point."""
     spec = json.dumps({"wildcards": wildcards, "config": config, **constants})
     return Call(wildcards, config, constants, {"output": output}, inputs, spec)
+
+
+def built(folder: Path, *paths: Path, split: str = "test", **config: Any) -> GraphStore:
+    """The store of a split of these captures."""
+    output = folder / f"{split}.safetensors"
+    wildcards = {"dataset": "fleet", "split": split, "instance": ""}
+    graphs.main(call(wildcards, {**GRAPHS, **config}, output, {"frames": list(paths)}))
+    return GraphStore(output)

@@ -85,9 +85,9 @@ def test_more_ids_than_the_first_allocation_holds(seed: int) -> None:
 
 def test_regular_id_deviates_in_nothing() -> None:
     found = regular(60)
-    silent = set(FRAME_FEATURES) - {"first_sighting", "young", "dlc"}
+    silent = set(FRAME_FEATURES) - {"first_sighting", "young", "newcomer", "dlc"}
     assert {name for name in silent if found[name].any()} == set()
-    assert found["first_sighting"].tolist() == [1.0] + [0.0] * 59
+    assert found["first_sighting"].tolist() == found["newcomer"].tolist() == [1.0] + [0.0] * 59
     np.testing.assert_array_equal(found["young"], (1 / np.arange(1, 61)).astype(np.float32))
     assert set(found["dlc"].tolist()) == {1.0}
 
@@ -151,6 +151,13 @@ def test_length_and_its_change() -> None:
 def test_all_64_bytes_are_compared() -> None:
     found = regular(3, payload=[bytes(64), bytes(63) + b"\xff", bytes(63) + b"\xff"])
     assert found["payload_distance"].tolist() == [0, 8 / 512, 0]
+
+
+def test_newcomer_is_the_share_of_the_time_before_the_id_appeared() -> None:
+    found = features(frames([10.0, 12.0, 14.0, 16.0, 18.0], [1, 1, 2, 2, 2]))["newcomer"]
+    assert found == pytest.approx([1, 0, 1, 4 / 6, 4 / 8])
+    stepping_back = features(frames([10.0, 9.9997, 9.9998, 10.0001], [1, 2, 1, 2]))["newcomer"]
+    assert ((stepping_back >= 0) & (stepping_back <= 1)).all()
 
 
 def test_silent_id_is_overdue_until_it_is_forgotten() -> None:

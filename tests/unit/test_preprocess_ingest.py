@@ -148,10 +148,10 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
 
 
 def test_step_back_within_the_tolerance_is_counted_and_beyond_it_refused(tmp_path: Path) -> None:
-    rows = ["1.0000,1,,0", "0.9997,1,,0", "1.0002,1,,0", "1.0001,1,,0"]
+    rows = ["1.0000,1,,0", "0.9997,1,,0", "1.0002,1,,0", "1.0002,1,,0", "1.0001,1,,0"]
     frames, metadata = ingested(tmp_path, csv(*rows))
     assert metadata["stepped_back"] == 2
-    assert frames["timestamp"].to_list() == [1.0, 0.9997, 1.0002, 1.0001]
+    assert frames["timestamp"].to_list() == [1.0, 0.9997, 1.0002, 1.0002, 1.0001]
     (tmp_path / "frames.parquet").unlink()
     text = refused(tmp_path, csv(*rows), tolerance=0.0002)
     assert text.startswith(", line 3: the timestamp steps back by 0.000300 s, more than timestamp_tolerance (0.0002 s)")

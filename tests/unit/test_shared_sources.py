@@ -14,12 +14,15 @@ from canids_shared import sources
 ROOT = Path(__file__).parents[2]
 FILES = {
     "__init__.py": "",
-    "entry.py": "import numpy\nfrom canids_probe import used\nfrom canids_probe.names import value\n",
+    "entry.py": "import numpy\nfrom canids_probe import used\nfrom canids_probe.names import value\n"
+    "from canids_probe.other.leaf import w\n",
     "used.py": "def f():\n    from .deep import inner\n    return inner\n",
     "names.py": "value = 1\n",
     "unused.py": "x = 1\n",
     "deep/__init__.py": "from . import inner\n",
     "deep/inner.py": "y = 1\n",
+    "other/__init__.py": "",
+    "other/leaf.py": "w = 1\n",
 }
 
 

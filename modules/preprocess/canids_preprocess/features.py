@@ -152,7 +152,8 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
         row[6] = jumped if seen > 1 else 0.0
         row[7] = 1.0 if seen == 0 else 0.0
         row[8] = 1.0 / (1.0 + seen)
-        row[9] = 1.0 - (now - me[_FIRST]) / max(now - bus[4], _SHORTEST) if seen > 0 else 1.0
+        age = (now - me[_FIRST]) / max(now - bus[4], _SHORTEST)  # beyond 0 to 1 where the first timestamps step back
+        row[9] = 1.0 - min(max(age, 0.0), 1.0) if seen > 0 else 1.0
         row[10] = size / 8.0
         row[11] = 1.0 if seen > 0 and me[_DLC] != size else 0.0
         row[12] = min(max(gap_ratio, -_CLIP), _CLIP)

@@ -1,0 +1,80 @@
+# make demo · make test · make lint · make hcrl_sa DATA=… · make rulegraph · make clean
+
+PYTHON ?= python3
+# For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
+TORCH_INDEX ?=
+PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+BIN = .venv/bin
+SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
+SOURCES = shared modules tests
+SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
+QUIET = --quiet rules
+
+.PHONY: demo test fast-test lint format hcrl_sa rulegraph lock clean
+.DELETE_ON_ERROR:
+
+# The main job on the built-in simulated vehicles.
+demo: .venv/runtime
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET)
+	@$(MAKE) --no-print-directory results/simulated/report.html
+	@cat results/simulated/summary/results.md
+	@echo
+	@echo "Report: results/simulated/report.html (figures also in results/simulated/summary/)"
+
+results/simulated/report.html: results/simulated/summary/results.md
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --report $@
+
+# The main job on real captures: DATA is the folder that holds hcrl_sa/.
+hcrl_sa: .venv/runtime
+	@test -n "$(DATA)" || { echo "make hcrl_sa DATA=FOLDER: FOLDER holds hcrl_sa/ with train_*/*.csv and test_*/*.csv" >&2; exit 1; }
+	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml --config data_root=$(DATA)
+	@cat results/hcrl_sa/summary/results.md
+
+test: .venv/development
+	$(BIN)/pytest -q
+
+# What takes longer than ten seconds is left out.
+fast-test: .venv/development
+	$(BIN)/pytest -q -m "not slow" tests/unit
+
+lint: .venv/development
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/snakefmt --check $(SNAKEFILES)
+	$(BIN)/mypy
+	@for snakefile in $(SNAKEFILES); do echo "snakemake --lint -s $$snakefile"; $(BIN)/snakemake --lint -s $$snakefile || exit 1; done
+
+format: .venv/development
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/snakefmt $(SNAKEFILES)
+
+# The rule graph of the README (Mermaid: it is drawn where the README is shown).
+rulegraph: .venv/runtime
+	$(BIN)/python -m canids_shared.rulegraph README.md pipelines/kd_fusion/Snakefile
+
+# Newest versions that install together, written to constraints.txt.
+lock:
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
+	{ echo "# Exact versions that the project is tested with; made by 'make lock'."; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+	rm -r .venv-lock
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "canids needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv (some minutes at first)"
+	$(BIN)/pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate]'
+	@touch $@
+
+.venv/development: .venv/runtime
+	@echo "installing what tests and checks need"
+	$(BIN)/pip install $(PIP_ARGS) -e '.[dev]'
+	@touch $@
+
+# Everything but the captures and the cache between workflows.
+clean:
+	rm -rf results experimentruns .snakemake .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
