@@ -1,0 +1,45 @@
+"""Draw the rule graph of a workflow into a document: `python -m canids_shared.rulegraph README.md SNAKEFILE`.
+
+The graph replaces what stands between the marks `<!-- rulegraph SNAKEFILE -->` and `<!-- /rulegraph -->`.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
+
+
+def drawn(snakefile: str) -> str:
+    """The rule graph as Mermaid text, its edges sorted: Snakemake's own order and numbers differ from run to run."""
+    command = [sys.executable, "-m", "snakemake", "-s", snakefile, "--rulegraph", "mermaid-js", "--forceall", "--quiet"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise CanidsError(f"{snakefile}: no rule graph: {answer.stderr.strip().splitlines()[-1]}")
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", answer.stdout))
+    edges = sorted(f"    {names[a]} --> {names[b]}" for a, b in re.findall(r"(id\d+) --> (id\d+)", answer.stdout))
+    return "\n".join(["flowchart TB", *edges])
+
+
+def with_graph(text: str, snakefile: str, graph: str) -> str:
+    """`text` with the graph between its marks; raises `CanidsError` if it has none for this Snakefile."""
+    begin, end = f"<!-- rulegraph {snakefile} -->", "<!-- /rulegraph -->"
+    if begin not in text or end not in text.partition(begin)[2]:
+        raise CanidsError(f"no marks '{begin}' and '{end}' around the place for the graph")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n```mermaid\n{graph}\n```\n{end}{rest.partition(end)[2]}"
+
+
+def main() -> None:
+    """Entry point."""
+    document, snakefile = Path(sys.argv[1]), sys.argv[2]
+    try:
+        write_text(document, with_graph(document.read_text(encoding="utf-8"), snakefile, drawn(snakefile)))
+    except CanidsError as error:
+        sys.exit(f"error: {document}: {error}")
+
+
+if __name__ == "__main__":
+    main()
