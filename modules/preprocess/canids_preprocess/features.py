@@ -34,9 +34,11 @@ _CLIP = 8.0  # log2 units; a factor of 256
 _ESTABLISHED = 16  # sightings after which an ID has an interval worth the name
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
 _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyond, the ID is no longer expected
-_SLOWEST_BUS = 1.0 / 16384.0  # the same for the gap between any two frames
+_WARM_UP = 64  # sightings during which the step of a running median shrinks
+_SLOWEST = 1.0 / 4096.0  # octaves; its step afterwards, so that seconds of attack move it little
+_WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between any two frames
+_BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
 _REGULAR = 0.5  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
-_SLOWEST = 1.0 / 512.0  # smallest step of a running median; a burst of attacked frames moves it little
 
 # Columns of the per-ID state.
 _SEEN, _LAST, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _DLC, _OLDER_DLC, _FIRST = range(9)
@@ -83,7 +85,7 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
             gap = np.log2(max(now - bus[0], _SHORTEST))
             if bus[2] > 1:
                 gap_ratio = gap - bus[1]
-                step = max(2.0 / bus[2], _SLOWEST_BUS)
+                step = 2.0 / bus[2] if bus[2] < _WARM_UP_BUS else _SLOWEST_BUS
                 bus[1] += min(max(gap_ratio, -step), step)
             else:
                 bus[1] = gap
@@ -103,17 +105,19 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
             bus[3] = overdue / max(known, 1)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
-        # Sandler 2013) whose step shrinks with the number of sightings: robust, so that neither a flood soon looks
-        # usual nor the traffic after an attack unusual.
+        # Sandler 2013). A frame that comes early moves all of its ID's statistics by as much less, so that they learn
+        # per time and not per frame: neither does a flood soon look usual, nor the traffic after it unusual.
         ratio = 0.0
-        step = max(2.0 / max(seen, 1.0), _SLOWEST)
+        learn = 2.0 / seen if 0 < seen < _WARM_UP else _SLOWEST
         if seen == 1:
             me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
             me[_IRREGULAR] = 2.0 * _REGULAR  # periodic only once it has shown to be
         elif seen > 1:
             ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
-            me[_LEVEL] += min(max(ratio, -step), step)
-            me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -step), step)
+            if seen >= _WARM_UP:
+                learn *= min(2.0**ratio, 1.0)
+            me[_LEVEL] += min(max(ratio, -learn), learn)
+            me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -learn), learn)
 
         # Payload against the two frames before, the bits that ever toggled, and each byte's usual change.
         distance, older, changed, novel, jumped = 0, 0, 0, 0, 0.0
@@ -131,16 +135,15 @@ def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
                 change = abs(float(value) - float(mine[b]))
                 change = min(change, 256.0 - change)  # counters wrap
                 jumped = max(jumped, np.log2((1.0 + change) / (1.0 + usual[b])))
-                usual[b] += min(max((change - usual[b]) / min(seen, 64.0), -1.0), 1.0)
+                usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
         deviation = 0.0
         if seen == 1:
             me[_DISTANCE] = distance
         elif seen > 1:
             off = distance - me[_DISTANCE]
             deviation = min(max(off / (me[_SPREAD] + 1.0), -_CLIP), _CLIP)
-            bit = max(4.0 / seen, 16.0 * _SLOWEST)
-            me[_DISTANCE] += min(max(off, -bit), bit)
-            me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -bit), bit)
+            me[_DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
+            me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -_BIT * learn), _BIT * learn)
 
         row = out[i]
         row[0] = ratio

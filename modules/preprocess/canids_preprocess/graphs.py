@@ -22,6 +22,7 @@ from canids_shared.manifest import LEFT_OUT, SPLITS
 
 _CHUNK = 1 << 17  # frames held at once
 _COLUMNS = ["timestamp", "can_id", "extended", "payload", "label", "attack"]
+_FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
 UNKNOWN = -1
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def _append_block(
 
 
 def _check_fold(call: cli.Call, heads: list[dict[str, Any]]) -> None:
-    for kind, key in (("vehicles", "vehicle"), ("attacks", "attack")):
+    for kind, key in _FOLD_KEYS.items():
         known = {h[key] for h in heads if h[key]}
         for name in call.config["leave_out"].get(kind, []):
             if name not in known:
@@ -160,11 +161,15 @@ def _members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
     leave_out = call.config["leave_out"]
     if leave_out:
         _check_fold(call, list(heads.values()))
-    vehicles, attacks = leave_out.get("vehicles", []), leave_out.get("attacks", [])
+    # By content: a copy of a left-out capture under another name is left out with it.
+    left = {
+        head["sha256"]
+        for head in heads.values()
+        if any(head[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
+    }
     members: dict[str, Path] = {}
     for path, head in heads.items():
-        left = head["vehicle"] in vehicles or head["attack"] in attacks
-        if leave_out and left != (call.wildcards["split"] == LEFT_OUT):
+        if leave_out and (head["sha256"] in left) != (call.wildcards["split"] == LEFT_OUT):
             continue
         if head["sha256"] in members:
             log.info("%s has the same content as an earlier capture and counts once", head["capture"])
