@@ -1,0 +1,84 @@
+"""Random graph stores for the tests of the module train_gnn, made with the shared writer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from canids_shared.graphstore import GraphStore, GraphWriter
+from canids_shared.torchstore import TorchStore
+
+NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
+EDGE_FEATURES = ["count", "gap_mean"]
+SMALL: dict[str, Any] = {"channels": 4, "heads": 2, "layers": 2, "dropout": 0.1, "feature_dropout": 0.2, "latent": 3}
+GAT: dict[str, Any] = {
+    "large": SMALL,
+    "small": {**SMALL, "channels": 2},
+    "epochs": 4,
+    "patience": 4,
+    "batch": 16,
+    "learning_rate": 0.01,
+    "weight_decay": 0.01,
+    "clip": 1.0,
+    "label_smoothing": 0.02,
+    "exposure": {"rate": 0.3, "lowest": 4.0, "highest": 12.0},
+    "distillation": {"temperature": 4.0, "logits": 1.0, "embeddings": 0.1},
+}
+VGAE: dict[str, Any] = {
+    **{k: v for k, v in GAT.items() if k not in ("label_smoothing", "exposure")},
+    "edge_weight": 0.2,
+    "divergence_weight": 0.02,
+    "distillation": {"latents": 0.5, "reconstructions": 0.5},
+}
+
+
+def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[int] | None = None) -> Path:
+    """A store with one window a label; attacked windows have one node whose features lie far out."""
+    sizes = sizes or [int(n) for n in rng.integers(2, 7, len(labels))]
+    nodes = sum(sizes)
+    x = rng.normal(size=(nodes, len(NODE_FEATURES))).astype(np.float32)
+    first = np.cumsum([0, *sizes])
+    for w, label in enumerate(labels):
+        if label == 1:
+            x[first[w]] += 6.0
+    edges = [max(n - 1, 0) for n in sizes]
+    windows = len(labels)
+    chunk: dict[str, np.ndarray] = {
+        "x": x,
+        "node_id": rng.integers(0, 2048, nodes),
+        "node_count": np.ones(nodes),
+        "edge_source": np.concatenate([np.arange(n - 1) for n in sizes]),
+        "edge_target": np.concatenate([np.arange(1, n) for n in sizes]),
+        "edge_attr": rng.normal(size=(sum(edges), len(EDGE_FEATURES))),
+        "node_counts": np.array(sizes),
+        "edge_counts": np.array(edges),
+        "y": np.array(labels),
+        "n_attacked": np.maximum(labels, 0),
+        "attack": np.maximum(labels, 0),
+        "capture": np.zeros(windows),
+        "vehicle": np.zeros(windows),
+        "window": np.arange(windows),
+        "t_start": np.arange(windows, dtype=float),
+        "t_end": np.arange(windows) + 0.9,
+        "statistics": np.zeros((windows, 1)),
+    }
+    header = {
+        "node_features": NODE_FEATURES,
+        "edge_features": EDGE_FEATURES,
+        "statistics": ["none"],
+        "attacks": ["", "dos"],
+        "captures": ["c"],
+        "vehicles": ["van"],
+        "window": 10,
+        "stride": 10,
+    }
+    with GraphWriter(path) as writer:
+        writer.append(chunk)
+        writer.close(header)
+    return path
+
+
+def store(path: Path) -> TorchStore:
+    """Open a store on the CPU."""
+    return TorchStore(GraphStore(path), torch.device("cpu"))
