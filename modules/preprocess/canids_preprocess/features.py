@@ -53,7 +53,7 @@ def _bits(value: int) -> int:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _step(  # noqa: PLR0912, PLR0915, PLR0917 (one compiled loop)
+def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
     timestamp: np.ndarray,
     slot: np.ndarray,
     offset: np.ndarray,

@@ -77,9 +77,10 @@ def train(
             return loss
         with torch.no_grad():
             told, meant = teacher(graphs)
-        with_teacher = config["distillation"]
-        loss = loss + with_teacher["logits"] * distillation.soft_logits(logits, told, with_teacher["temperature"])
-        return loss + with_teacher["embeddings"] * distillation.embeddings(embedding, meant, student["projection"])
+        weights = config["distillation"]
+        loss = loss + weights["logits"] * distillation.soft_logits(logits, told, weights["temperature"])
+        loss = loss + weights["embeddings"] * distillation.embeddings(embedding, meant, student["projection"])
+        return loss
 
     def select_loss() -> float:
         chosen = _labelled(select)

@@ -94,7 +94,8 @@ class GraphAttention(nn.Module):
         away = (w * self.source[:, None]).sum(-1)[..., None, :]  # [B, H, 1, N]
         score = nn.functional.leaky_relu(towards + away + self.edge(edge).permute(0, 3, 1, 2), 0.2)
         attention = score.masked_fill(~neighbours[:, None], float("-inf")).softmax(-1)
-        return (attention @ w).transpose(1, 2).reshape(b, n, -1) + self.bias
+        gathered: Tensor = attention @ w
+        return gathered.transpose(1, 2).reshape(b, n, -1) + self.bias
 
 
 class Encoder(nn.Module):

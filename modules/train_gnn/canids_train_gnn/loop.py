@@ -125,7 +125,8 @@ def fit(
             done = (progress.epoch * steps + number) / (config["epochs"] * steps)
             for group in optimizer.param_groups:
                 group["lr"] = config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * done))
-            loss = loss_of(graphs)
+            with fabric.autocast():
+                loss = loss_of(graphs)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise CanidsError(

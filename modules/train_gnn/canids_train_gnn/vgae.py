@@ -73,13 +73,15 @@ def train(
     def loss_of(graphs: DenseGraphs) -> Tensor:
         noise = torch.randn(*graphs.mask.shape, size["latent"], device=fabric.device)
         made: Reconstruction = model(graphs, noise)
-        loss = objective(made, graphs, config)
+        loss: Tensor = objective(made, graphs, config)
         if teacher is None:
             return loss
         with torch.no_grad():
             told = teacher(graphs)
         latent, decoded = distillation.reconstructions(made, told, student["projection"], graphs.mask)
-        return loss + config["distillation"]["latents"] * latent + config["distillation"]["reconstructions"] * decoded
+        weights = config["distillation"]
+        loss = loss + weights["latents"] * latent + weights["reconstructions"] * decoded
+        return loss
 
     def select_loss() -> float:
         chosen = attack_free(select)
