@@ -32,6 +32,8 @@ EXTENDED = np.uint32(1 << 31)
 _SHORTEST = 1e-6  # s; two frames of a classical bus at 1 Mbit/s cannot follow each other faster
 _CLIP = 8.0  # log2 units; a factor of 256
 _ESTABLISHED = 16  # sightings after which an ID has an interval worth the name
+_TRUSTED = 8.0  # sightings after which deviations from the ID's own past count in full
+_SETTLING = 2.0  # s from the first frame of a bus until an ID not seen before is news
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
 _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyond, the ID is no longer expected
 _WARM_UP = 64  # sightings during which the step of a running median shrinks
@@ -145,18 +147,22 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             me[_DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
             me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -_BIT * learn), _BIT * learn)
 
+        # An ID that is new means little on a bus just switched on, and a deviation little from what was seen but twice.
+        settled = min(max(now - bus[4], 0.0) / _SETTLING, 1.0)
+        trust = min(seen / _TRUSTED, 1.0)
+        if seen == 0:
+            me[_FIRST] = now
         row = out[i]
-        row[0] = ratio
+        row[0] = ratio * trust
         row[1] = distance / bits
-        row[2] = deviation
+        row[2] = deviation * trust
         row[3] = (distance - older) / bits if seen > 1 else 0.0
         row[4] = changed / max(size, 1)
         row[5] = novel / bits if seen >= _ESTABLISHED else 0.0
-        row[6] = jumped if seen > 1 else 0.0
-        row[7] = 1.0 if seen == 0 else 0.0
-        row[8] = 1.0 / (1.0 + seen)
-        age = (now - me[_FIRST]) / max(now - bus[4], _SHORTEST)  # beyond 0 to 1 where the first timestamps step back
-        row[9] = 1.0 - min(max(age, 0.0), 1.0) if seen > 0 else 1.0
+        row[6] = jumped * trust if seen > 1 else 0.0
+        row[7] = settled if seen == 0 else 0.0
+        row[8] = settled / (1.0 + seen)
+        row[9] = min(max((me[_FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
         row[10] = size / 8.0
         row[11] = 1.0 if seen > 0 and me[_DLC] != size else 0.0
         row[12] = min(max(gap_ratio, -_CLIP), _CLIP)
@@ -167,8 +173,6 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 break
             before[b] = mine[b]
             mine[b] = payload[offset[i] + b] if b < size else 0
-        if seen == 0:
-            me[_FIRST] = now
         me[_SEEN] = seen + 1
         me[_LAST] = max(now, me[_LAST]) if seen > 0 else now
         me[_OLDER_DLC] = me[_DLC]

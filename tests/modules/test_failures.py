@@ -1,0 +1,58 @@
+"""What goes wrong is said in one line that names file, line or key, also through Snakemake."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workflows import TINY, Checkout, one_line
+
+HEADER = "timestamp,arbitration_id,data_field,attack"
+
+
+@pytest.fixture(scope="module")
+def checkout(new_checkout: Callable[[], Checkout], tiny_dataset: Path) -> Checkout:
+    made = new_checkout()
+    shutil.copytree(tiny_dataset, made.folder / "data")
+    return made
+
+
+def test_broken_row_names_file_and_line(checkout: Checkout) -> None:
+    rows = (HEADER, "0.001,100,00FF,0", "0.002,100,00FG,0", "0.003,100,00FF,0")
+    (checkout.folder / "data/tiny/test.csv").write_text("\n".join(rows) + "\n")
+    done = checkout.module("preprocess", "results/tiny/frames/test.parquet", "--configfile", TINY)
+    assert done.returncode != 0
+    one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "data_field '00FG'", "mend or remove the line")
+    assert "Traceback" not in done.stderr
+    assert not (checkout.folder / "results/tiny/frames/test.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("snakefile", "text", "parts"),
+    [
+        ("modules/preprocess/Snakefile", "strde: 50", ("'preprocess.strde'", "did you mean 'stride'?")),
+        ("pipelines/kd_fusion/Snakefile", "train_gnn: {gat: {epoch: 1}}", ("'train_gnn.gat.epoch'", "'epochs'?")),
+        ("pipelines/kd_fusion/Snakefile", "train_gn: {}", ("unknown key 'train_gn'", "train_gnn")),
+    ],
+)
+def test_misspelt_key_is_named(checkout: Checkout, snakefile: str, text: str, parts: tuple[str, ...]) -> None:
+    (checkout.folder / "misspelt.yaml").write_text(text + "\n")
+    done = checkout.snakemake("-s", snakefile, "--configfile", "misspelt.yaml")
+    assert done.returncode != 0
+    one_line(done.stderr, *parts)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.workflow("kd_fusion")
+def test_half_a_graph_file_stops_the_training_and_is_named(checkout: Checkout, workflow_dir: Path) -> None:
+    graphs = checkout.folder / "results/smoke/graphs"
+    shutil.copytree(workflow_dir / "results/smoke/graphs", graphs)
+    whole = (graphs / "fit.safetensors").read_bytes()
+    (graphs / "fit.safetensors").write_bytes(whole[: len(whole) // 2])
+    (checkout.folder / "train_gnn.yaml").write_text("{datasets: [smoke], data_root: tests/data, accelerator: cpu}\n")
+    model = "experimentruns/smoke/vgae_large/model.safetensors"
+    done = checkout.module("train_gnn", model, "--configfile", "train_gnn.yaml")
+    assert done.returncode != 0
+    one_line(done.stderr, "error: ", "results/smoke/graphs/fit.safetensors", "run again")
+    assert "Traceback" not in done.stderr
+    assert not (checkout.folder / model).exists()

@@ -1,0 +1,123 @@
+"""What the Snakefiles and schemas promise to profiles, clusters and users."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.rules import Rule
+from snakemake.settings.types import OutputSettings, ResourceSettings
+from workflows import CACHED, EVALUATIONS, REPOSITORY, STAGES, TRAININGS
+
+SNAKEFILES = sorted(REPOSITORY.glob("modules/*/Snakefile")) + sorted(REPOSITORY.glob("pipelines/*/Snakefile"))
+PROFILES = sorted(REPOSITORY.glob("shared/profiles/*/config*.yaml"))
+SCHEMAS = [
+    *sorted(REPOSITORY.glob("modules/*/config.schema.yaml")),
+    REPOSITORY / "shared/canids_shared/common.schema.yaml",
+]
+UNUSED = {"input": [], "threads": 1, "rulename": ""}
+"""What Snakemake hands to a resource function beside wildcards and attempt."""
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Rule]]:
+    """Snakefile → its rules by name, parsed with no config but the Snakefile's own."""
+    found = {}
+    for snakefile in SNAKEFILES:
+        workdir = tmp_path_factory.mktemp("parsed")
+        with SnakemakeApi(OutputSettings(quiet=None)) as api:
+            parsed = api.workflow(ResourceSettings(cores=1), snakefile=snakefile, workdir=workdir)
+            found[named(snakefile)] = {rule.name: rule for rule in parsed._workflow.rules}
+    return found
+
+
+@pytest.fixture(scope="module")
+def composed(rules: dict[str, dict[str, Rule]]) -> dict[str, Rule]:
+    return rules["pipelines/kd_fusion/Snakefile"]
+
+
+def test_rule_names_are_unique_over_modules(rules: dict[str, dict[str, Rule]]) -> None:
+    names = [name for stage in STAGES for name in rules[f"modules/{stage}/Snakefile"]]
+    assert len(names) == len(set(names))
+
+
+def test_modules_and_pipelines_have_a_target_of_their_own_name(rules: dict[str, dict[str, Rule]]) -> None:
+    for snakefile, found in rules.items():
+        assert f"all_{Path(snakefile).parent.name}" in found
+
+
+def test_pipeline_adds_nothing_but_its_target(rules: dict[str, dict[str, Rule]], composed: dict[str, Rule]) -> None:
+    modules = {name for stage in STAGES for name in rules[f"modules/{stage}/Snakefile"]}
+    assert set(composed) - modules == {"all_kd_fusion"}
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=named)
+def test_profiles_name_only_rules_that_exist(profile: Path, rules: dict[str, dict[str, Rule]]) -> None:
+    """Snakemake ignores unknown names in silence."""
+    known = {name for found in rules.values() for name in found}
+    config = yaml.safe_load(profile.read_text())
+    for key in ("set-resources", "set-threads", "set-scatter", "groups", "set-resource-scopes"):
+        assert set(config.get(key) or {}) <= known, key
+    assert set(config.get("cache", [])) <= known
+
+
+def test_cached_rules_are_eligible_and_unmeasured(composed: dict[str, Rule]) -> None:
+    """A rule with a benchmark cannot be cached."""
+    assert {name for name, rule in composed.items() if rule.cache.flag} == set(CACHED)
+    assert not any(composed[name].benchmark for name in CACHED)
+
+
+@pytest.mark.parametrize("name", [*TRAININGS, *EVALUATIONS])
+def test_runs_are_measured_and_logged_in_their_folder(name: str, composed: dict[str, Rule]) -> None:
+    rule = composed[name]
+    folder = f"experimentruns/{{dataset}}/{name}"
+    assert str(rule.benchmark).startswith(folder)
+    assert str(rule.benchmark).endswith("/benchmark.tsv")
+    assert [str(log).rpartition("/")[2] for log in rule.log] == ["log.txt"]
+    assert all(str(path).startswith(folder) for path in [*rule.log, *rule.output])
+
+
+def test_work_is_logged_timed_and_asks_for_more_memory_at_the_next_attempt(composed: dict[str, Rule]) -> None:
+    for name, rule in composed.items():
+        if name.startswith("all_"):
+            continue
+        assert list(rule.log), name
+        assert rule.message, name
+        assert rule.resources["runtime"].value > 0
+        memory = [rule.resources["mem_mb"].evaluate({}, attempt=a, **UNUSED).value for a in (1, 2)]
+        assert memory[1] == 2 * memory[0] > 0, name
+
+
+def test_trainings_say_whether_they_want_a_gpu(composed: dict[str, Rule]) -> None:
+    assert all("gpu" in composed[name].resources for name in TRAININGS)
+    assert not any("gpu" in composed[name].resources for name in EVALUATIONS)
+
+
+def test_evaluations_and_summary_are_one_submission(composed: dict[str, Rule]) -> None:
+    """Only `summary`, which consumes all three, makes one group of them."""
+    # `Rule.group` itself is empty wherever jobs run locally.
+    assert {name for name, rule in composed.items() if rule._group == "evaluation"} == {*EVALUATIONS, "summary"}
+
+
+def options(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, option in schema.get("properties", {}).items():
+        yield f"{place}{key}", option
+        yield from options(option, f"{place}{key}.")
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=named)
+def test_every_option_is_described_and_has_a_default(path: Path) -> None:
+    schema = yaml.safe_load(path.read_text())
+    # The lists of what to leave out are absent unless a fold names them; pathvars are Snakemake's.
+    for name, option in options(schema, ""):
+        assert option.get("description"), name
+        assert "default" in option or name == "pathvars" or name.startswith("leave_out."), name
+        if "properties" in option:
+            assert option["additionalProperties"] is False, name
+            assert option["default"] == {}, name

@@ -1,0 +1,98 @@
+"""The cache between workflows: another checkout takes what is equal, and nothing else."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workflows import CACHED, TINY, Checkout
+
+from canids_shared.files import sha256_of
+
+pytestmark = pytest.mark.slow
+SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
+FRAMES = {f"results/tiny/frames/{c}.parquet" for c in ("free", "dos", "test")}
+GRAPHS = {f"results/tiny/graphs/{s}.safetensors" for s in SPLITS}
+SIMULATED = {"results/tiny/captures/free.csv"}
+
+
+class Caching:
+    """Checkouts with the dataset `tiny` and one cache for all of them."""
+
+    def __init__(self, new_checkout: Callable[[], Checkout], data: Path, cache: Path) -> None:
+        self._new, self._data, self.cache = new_checkout, data, cache
+
+    def checkout(self) -> Checkout:
+        made = self._new()
+        shutil.copytree(self._data, made.folder / "data")
+        return made
+
+    def run(self, checkout: Checkout, *targets: str) -> tuple[set[str], set[str]]:
+        """Run preprocess with the cache; returns the files that were made, and those that were taken from the cache."""
+        options = ("-c2", "--configfile", TINY, "--cache", *CACHED)
+        done = checkout.module("preprocess", *targets, *options, SNAKEMAKE_OUTPUT_CACHE=str(self.cache))
+        assert done.returncode == 0, done.stderr
+        made = set(re.findall(r"Moving output file (\S+) to cache", done.stderr))
+        linked = set(re.findall(r"Symlinking output file (\S+) from cache", done.stderr))
+        return made, linked - made
+
+
+@pytest.fixture(scope="module")
+def caching(
+    new_checkout: Callable[[], Checkout], tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Caching:
+    return Caching(new_checkout, tiny_dataset, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def first(caching: Caching) -> Checkout:
+    """The checkout that filled the cache."""
+    checkout = caching.checkout()
+    made, taken = caching.run(checkout)
+    assert made == SIMULATED | FRAMES | GRAPHS
+    assert not taken
+    return checkout
+
+
+def test_captures_and_splits_never_share_an_entry(first: Checkout, caching: Caching) -> None:
+    files = SIMULATED | FRAMES | GRAPHS
+    assert len({(first.folder / f).resolve() for f in files}) == len(files) == len(list(caching.cache.iterdir()))
+    assert len({sha256_of(first.folder / f) for f in files}) == len(files)
+
+
+def test_second_checkout_makes_nothing(first: Checkout, caching: Caching) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in caching.cache.iterdir()}
+    second = caching.checkout()
+    made, taken = caching.run(second)
+    assert not made
+    assert taken == SIMULATED | FRAMES | GRAPHS
+    assert {p.name for p in caching.cache.iterdir()} == set(before)
+    for file in taken:
+        assert sha256_of(second.folder / file) == sha256_of(first.folder / file)
+
+
+def test_changed_option_misses(first: Checkout, caching: Caching) -> None:
+    other = caching.checkout()
+    config = other.folder / TINY
+    config.write_text(config.read_text().replace("stride: 50", "stride: 25"))
+    made, taken = caching.run(other)
+    assert made == GRAPHS
+    assert taken == SIMULATED | FRAMES
+    for file in GRAPHS:
+        assert sha256_of(other.folder / file) != sha256_of(first.folder / file)
+
+
+def test_changed_byte_of_a_raw_capture_misses(first: Checkout, caching: Caching) -> None:
+    other = caching.checkout()
+    raw = other.folder / "data/tiny/test.csv"
+    content = bytearray(raw.read_bytes())
+    end = content.index(b"\n", content.index(b"\n") + 1)
+    content[end - 3] = ord("0") if content[end - 3] != ord("0") else ord("1")  # last nibble of the first payload
+    raw.write_bytes(content)
+    made, taken = caching.run(other)
+    assert made == {"results/tiny/frames/test.parquet", "results/tiny/graphs/test_dos.safetensors"}
+    assert taken == (SIMULATED | FRAMES | GRAPHS) - made
+    assert sha256_of(other.folder / "results/tiny/frames/test.parquet") != sha256_of(
+        first.folder / "results/tiny/frames/test.parquet"
+    )

@@ -1,0 +1,207 @@
+"""What the files of the main job hold, in the smoke preset (`test_kd_fusion.yml` runs it)."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+from sklearn.metrics import average_precision_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
+from workflows import EVALUATIONS, TRAININGS, VARIANTS
+
+from canids_shared import manifest
+from canids_shared.graphstore import GraphStore
+from canids_shared.runs import load_arrays
+from canids_shared.tables import DECISIONS, FRAMES, KEYS, STATES, read
+
+pytestmark = pytest.mark.workflow("kd_fusion")
+SCENARIOS = ("test_known_attack", "test_unknown_attack")
+METRICS = ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")
+METRICS += ("false_alarms_per_hour", "detection_delay_s", "episodes_found")
+COUNTS = ("n_windows", "n_attacked", "n_episodes")
+RIVALS = ("fixed_weight", "hysteresis")
+BASELINES = {"id_rate", "isolation_forest", "extra_trees", "always_attack"}
+
+
+def graphs(folder: Path, split: str) -> GraphStore:
+    return GraphStore(folder / f"results/smoke/graphs/{split}.safetensors")
+
+
+def decisions(folder: Path, variant: str, split: str) -> pl.DataFrame:
+    return read(folder / f"results/smoke/decisions/{variant}/{split}.parquet", DECISIONS)[0]
+
+
+def metrics(folder: Path, variant: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / f"experimentruns/smoke/eval_{variant}/metrics.json").read_text())
+    return content
+
+
+def baselines(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "results/smoke/baselines/metrics.json").read_text())
+    return content
+
+
+def test_every_contract_can_be_read(workflow_dir: Path) -> None:
+    results = workflow_dir / "results/smoke"
+    for path in sorted((results / "frames").glob("*.parquet")):
+        frames, head = read(path, FRAMES)
+        assert head["rows_read"] == len(frames) > 0
+    for table, kind in ((STATES, "states"), (DECISIONS, "decisions")):
+        for path in sorted((results / kind).glob("*/*.parquet")):
+            assert len(read(path, table)[0])
+    for run in TRAININGS:
+        contract = "policy/1" if run.startswith("dqn") else "detector/1"
+        arrays, _ = load_arrays(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors", contract)
+        assert all(np.isfinite(a).all() for a in arrays.values())
+
+
+def test_all_stages_speak_of_the_same_windows(workflow_dir: Path) -> None:
+    for split in (*manifest.SPLITS, *SCENARIOS):
+        keys = graphs(workflow_dir, split).keys()
+        for variant in VARIANTS:
+            if split != "fit":  # nothing downstream reads those of `fit`
+                states, _ = read(workflow_dir / f"results/smoke/states/{variant}/{split}.parquet", STATES)
+                assert_frame_equal(states.select(list(KEYS)), keys)
+            if split in ("calibrate", *SCENARIOS):
+                assert_frame_equal(decisions(workflow_dir, variant, split).select(list(KEYS)), keys)
+
+
+def test_blocks_of_a_capture_lie_apart_by_the_gap(workflow_dir: Path) -> None:
+    gap = yaml.safe_load((workflow_dir / "tests/smoke.yaml").read_text())["preprocess"]["blocks"]["gap"]
+    keys = pl.concat(
+        [graphs(workflow_dir, s).keys().select("capture", "t_start", "t_end", split=pl.lit(s)) for s in manifest.SPLITS]
+    )
+    for (capture,), rows in keys.group_by("capture"):
+        found = 0
+        for a, b in pairwise(rows.sort("t_start").iter_rows(named=True)):
+            distance = b["t_start"] - a["t_end"]
+            assert distance >= (gap - 1e-6 if a["split"] != b["split"] else 0), f"{capture}: {a} {b}"
+            found += a["split"] != b["split"]
+        assert found == len(manifest.SPLITS) - 1
+    captures = {s: set(graphs(workflow_dir, s).header["captures"]) for s in (*manifest.SPLITS, *SCENARIOS)}
+    trained_on = set.union(*(captures[s] for s in manifest.SPLITS))
+    assert not trained_on & set.union(*(captures[s] for s in SCENARIOS))
+
+
+def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path: Path) -> None:
+    """Trained again on graphs whose attacked windows are spoilt, it is the same to the byte."""
+    run = workflow_dir / "experimentruns/smoke/vgae_large"
+    paths = []
+    for split in ("fit", "select"):
+        path = tmp_path / f"{split}.safetensors"
+        shutil.copy(workflow_dir / f"results/smoke/graphs/{split}.safetensors", path)
+        store = GraphStore(path)
+        attacked = np.repeat(store["y"] != 0, np.diff(store["node_ptr"]))
+        assert attacked.any()
+        x = store["x"]
+        assert isinstance(x, np.memmap)
+        spoilt = np.memmap(path, x.dtype, "r+", offset=x.offset, shape=x.shape)
+        spoilt[attacked] = 1e3
+        spoilt.flush()
+        paths.append(str(path))
+    spec = yaml.safe_load((run / "config.yaml").read_text())["spec"]
+    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history")}
+    options = [text for name, path in outputs.items() for text in (f"--{name}", path)]
+    command = [sys.executable, "-m", "canids_train_gnn.vgae", "--spec", json.dumps(spec), *options, "--graphs", *paths]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert (tmp_path / "model").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> None:
+    reports = [(metrics(workflow_dir, v), v, {"gat", "vgae", "fusion", *RIVALS}) for v in VARIANTS]
+    for report, variant, methods in [*reports, (baselines(workflow_dir), None, BASELINES)]:
+        assert report.keys() == {"contract", "dataset", "variant", "instance", "seed", "thresholds", "scenarios"}
+        assert (report["dataset"], report["variant"], report["instance"]) == ("smoke", variant, "")
+        assert set(report["scenarios"]) == set(SCENARIOS)
+        assert set(report["thresholds"]) == methods
+        for found in report["scenarios"].values():
+            assert set(found) == methods
+            for values in found.values():
+                check_ranges(values)
+                assert set(values["intervals"]) == set(METRICS)
+                for group in (*values["per_attack"].values(), *values["per_capture"].values()):
+                    check_ranges(group)
+
+
+def check_ranges(values: dict[str, Any]) -> None:
+    assert {*METRICS, *COUNTS} <= set(values)
+    for name in METRICS:
+        low = -1 if name == "mcc" else 0
+        high = np.inf if name in ("false_alarms_per_hour", "detection_delay_s") else 1
+        assert values[name] is None or low <= values[name] <= high, name
+    assert values["n_windows"] >= values["n_attacked"] >= values["n_episodes"] > 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_metrics_follow_from_the_decisions(workflow_dir: Path, variant: str) -> None:
+    report = metrics(workflow_dir, variant)
+    for scenario in SCENARIOS:
+        rows = decisions(workflow_dir, variant, scenario)
+        label = rows["label"].to_numpy()
+        alarms = {"fusion": rows["alarm"].to_numpy()} | {r: rows[f"rival_{r}_alarm"].to_numpy() > 0.5 for r in RIVALS}
+        scores = {m: rows[f"{m}_score"].to_numpy() for m in ("fusion", "gat", "vgae")}
+        scores |= {r: rows[f"rival_{r}_score"].to_numpy() for r in RIVALS}
+        for method in ("gat", "vgae"):
+            alarms[method] = scores[method] > report["thresholds"][method]["budget"]
+        for method, alarm in alarms.items():
+            values = report["scenarios"][scenario][method]
+            assert values["n_windows"] == len(label)
+            assert values["n_attacked"] == label.sum()
+            expected = precision_recall_fscore_support(label, alarm, average="binary", zero_division=np.nan)[:3]
+            for name, value in zip(("precision", "recall", "f1"), expected, strict=True):
+                assert values[name] is None if np.isnan(value) else values[name] == pytest.approx(value, abs=1e-9), name
+            if len(set(alarm)) == 2:
+                assert values["mcc"] == pytest.approx(matthews_corrcoef(label, alarm), abs=1e-9)
+            assert values["fpr"] == pytest.approx(alarm[label == 0].mean(), abs=1e-9)
+            assert values["auroc"] == pytest.approx(roc_auc_score(label, scores[method]), abs=1e-9)
+            assert values["pr_auc"] == pytest.approx(average_precision_score(label, scores[method]), abs=1e-9)
+
+
+def test_thresholds_keep_the_false_alarm_budget(workflow_dir: Path) -> None:
+    for variant in VARIANTS:
+        free = decisions(workflow_dir, variant, "calibrate").filter(pl.col("label") == 0)
+        for method in ("gat", "vgae"):
+            threshold = metrics(workflow_dir, variant)["thresholds"][method]["budget"]
+            assert (free[f"{method}_score"] > threshold).mean() <= 0.005
+
+
+def test_every_run_is_measured_and_can_be_repeated(workflow_dir: Path) -> None:
+    runs = workflow_dir / "experimentruns/smoke"
+    for run in (*TRAININGS, *EVALUATIONS):
+        with open(runs / run / "benchmark.tsv", encoding="utf-8") as stream:
+            (row,) = csv.DictReader(stream, delimiter="\t")
+        assert float(row["s"]) > 0
+        assert "max_rss" in row
+    for run in TRAININGS:
+        config = yaml.safe_load((runs / run / "config.yaml").read_text())
+        assert {"spec", "inputs", "files", "python"} <= set(config)
+        assert bool(config["files"]["teacher"]) == run.endswith("small_kd")
+        assert not any(Path(p).is_absolute() for paths in config["files"].values() for p in paths)
+        assert len(pl.read_parquet(runs / run / "history.parquet"))
+        assert not (runs / run / ".checkpoint").exists()
+
+
+def test_students_are_smaller_than_their_teacher(workflow_dir: Path) -> None:
+    sizes = {r: (workflow_dir / f"experimentruns/smoke/{r}/model.safetensors").stat().st_size for r in TRAININGS}
+    for kind in ("vgae", "gat", "dqn"):
+        assert sizes[f"{kind}_small_kd"] < sizes[f"{kind}_large"]
+        assert sizes[f"{kind}_small_nokd"] < sizes[f"{kind}_large"]
+
+
+def test_every_reading_of_a_test_scenario_is_recorded(workflow_dir: Path) -> None:
+    lines = (workflow_dir / "experimentruns/test_readings.jsonl").read_text().splitlines()
+    readings = [json.loads(line) for line in lines]
+    assert sorted(r["rule"] for r in readings) == sorted([*EVALUATIONS, "baselines"])
+    for reading in readings:
+        assert {"time", "commit", "dirty", "code", "instance"} <= set(reading)
+        assert reading["dataset"] == "smoke"
+        assert reading["scenarios"] == list(SCENARIOS)

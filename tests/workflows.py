@@ -1,0 +1,71 @@
+"""What the tests of modules and pipelines share: fresh checkouts, Snakemake in them, and a dataset of a few seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from canids_preprocess.simulate import simulate, write
+
+REPOSITORY = Path(__file__).parents[1]
+STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
+VARIANTS = ("large", "small_kd", "small_nokd")
+TRAININGS = tuple(f"{kind}_{variant}" for kind in ("vgae", "gat", "dqn") for variant in VARIANTS)
+EVALUATIONS = tuple(f"eval_{variant}" for variant in VARIANTS)
+CACHED = ("simulate", "ingest", "graphs")
+TINY = "data/tiny/preprocess.yaml"
+"""Config of preprocess for the dataset `tiny`, within a checkout."""
+_TINY_MANIFEST = """\
+contract: manifest/1
+captures:
+  free: {format: simulated, vehicle: compact, role: train, content: attack-free, simulation: {duration: 12}}
+  dos:  {path: dos.csv,  format: can-train-and-test, vehicle: compact, role: train,    content: labelled, attack: dos}
+  test: {path: test.csv, format: can-train-and-test, vehicle: compact, role: test_dos, content: labelled, attack: dos}
+"""
+
+
+def write_tiny_dataset(folder: Path) -> None:
+    """The smallest dataset with raw captures of its own: one that `simulate` makes, two in CSV, and a config for them."""
+    folder.mkdir(parents=True)
+    write(simulate("compact", attack="dos", duration=12, seed=1, n_episodes=4, episode_s=0.3), folder / "dos.csv")
+    write(simulate("compact", attack="dos", duration=4, seed=2, n_episodes=1, episode_s=0.5), folder / "test.csv")
+    (folder / "manifest.yaml").write_text(_TINY_MANIFEST)
+    (folder / "preprocess.yaml").write_text("datasets: [tiny]\nwindow: 50\nstride: 50\nblocks: {gap: 0.3}\n")
+
+
+def copy_tracked(folder: Path) -> None:
+    """Copy the repository's tracked files, as they are now."""
+    listed = subprocess.run(["git", "-C", str(REPOSITORY), "ls-files"], check=True, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, folder / name)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the repository in which workflows run; the code comes from the installed packages."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake in it, on one core unless told otherwise, with further environment variables."""
+        command = [sys.executable, "-m", "snakemake", "-c1", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+        )
+
+    def module(self, stage: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a module alone."""
+        return self.snakemake("-s", f"modules/{stage}/Snakefile", *arguments, **variables)
+
+
+def one_line(text: str, *parts: str) -> str:
+    """The only line of `text` that holds the first of `parts`; it must hold the others too."""
+    lines = {line.strip() for line in text.splitlines() if parts[0] in line}
+    assert len(lines) == 1, f"'{parts[0]}' is to be on one line of:\n{text}"
+    line = lines.pop()
+    for part in parts[1:]:
+        assert part in line
+    return line
