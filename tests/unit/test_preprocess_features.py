@@ -76,8 +76,8 @@ def test_features_are_finite_for_standing_and_leaping_clocks(timestamp: np.ndarr
 def test_more_ids_than_the_first_allocation_holds(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 1 << 29, 400)
-    table = frames(np.cumsum(rng.random(400)), np.concatenate([ids, ids])[:400], extended=[True] * 400)
-    assert features(table)["first_sighting"].sum() == len(set(ids.tolist()))
+    table = frames(np.cumsum(0.5 + rng.random(400)), np.concatenate([ids, ids])[:400], extended=[True] * 400)
+    assert (features(table)["first_sighting"][20:] == 1).sum() == len(set(ids[20:].tolist()) - set(ids[:20].tolist()))
 
 
 # --- worked out by hand ------------------------------------------------------------------------------------------
@@ -85,10 +85,10 @@ def test_more_ids_than_the_first_allocation_holds(seed: int) -> None:
 
 def test_regular_id_deviates_in_nothing() -> None:
     found = regular(60)
-    silent = set(FRAME_FEATURES) - {"first_sighting", "young", "newcomer", "dlc"}
+    silent = set(FRAME_FEATURES) - {"young", "dlc"}
     assert {name for name in silent if found[name].any()} == set()
-    assert found["first_sighting"].tolist() == found["newcomer"].tolist() == [1.0] + [0.0] * 59
-    np.testing.assert_array_equal(found["young"], (1 / np.arange(1, 61)).astype(np.float32))
+    settled = PERIOD * np.arange(60) / 2.0  # 2 s after its first frame a bus has settled
+    np.testing.assert_array_equal(found["young"], (settled / np.arange(1, 61)).astype(np.float32))
     assert set(found["dlc"].tolist()) == {1.0}
 
 
@@ -105,12 +105,20 @@ def test_one_late_frame_leaves_its_trace() -> None:
     assert found["bus_gap_ratio"][16] == 2.0
 
 
+def test_an_id_that_appears_late_is_news() -> None:
+    times = np.array([0, 1, 2, 3, 4, 4.5])
+    found = features(frames(times, [1, 2, 1, 2, 3, 3]))
+    assert found["first_sighting"].tolist() == [0, 0.5, 0, 0, 1, 0]
+    assert found["young"] == pytest.approx([0, 0.5, 1 / 2, 1 / 2, 1, 1 / 2])
+
+
 def test_payload_distance_counts_bits() -> None:
     found = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
     assert found["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]
     assert found["bytes_changed"].tolist() == [0, 1 / 2, 1 / 2, 0]
-    # Against the running medians of distance (3, then 5) and of its deviation (0, then 2), plus one bit.
-    assert found["payload_deviation"] == pytest.approx([0, 0, 5 / 1, -5 / 3])
+    # Against the running medians of distance (3, then 8) and of its deviation (0, then 5), plus one bit; trusted in
+    # full after eight sightings.
+    assert found["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 5 / 1, 3 / 8 * -8 / 6])
 
 
 def test_alternation_tells_an_injector_from_the_sender() -> None:
@@ -139,7 +147,7 @@ def test_jump_of_a_byte_against_its_usual_change() -> None:
     counter = [bytes([(250 + i) % 256]) for i in range(10)]
     assert not regular(10, payload=counter)["byte_jump"].any()
     jumping = [*counter[:5], bytes([(counter[4][0] + 7) % 256])]
-    assert regular(6, payload=jumping)["byte_jump"].tolist() == [0, 0, 0, 0, 0, 2.0]  # log2((1 + 7) / (1 + 1))
+    assert regular(6, payload=jumping)["byte_jump"].tolist() == [0, 0, 0, 0, 0, 5 / 8 * 2.0]  # log2((1 + 7) / (1 + 1))
 
 
 def test_length_and_its_change() -> None:
@@ -155,7 +163,7 @@ def test_all_64_bytes_are_compared() -> None:
 
 def test_newcomer_is_the_share_of_the_time_before_the_id_appeared() -> None:
     found = features(frames([10.0, 12.0, 14.0, 16.0, 18.0], [1, 1, 2, 2, 2]))["newcomer"]
-    assert found == pytest.approx([1, 0, 1, 4 / 6, 4 / 8])
+    assert found == pytest.approx([0, 0, 1, 4 / 6, 4 / 8])
     stepping_back = features(frames([10.0, 9.9997, 9.9998, 10.0001], [1, 2, 1, 2]))["newcomer"]
     assert ((stepping_back >= 0) & (stepping_back <= 1)).all()
 
@@ -186,7 +194,7 @@ def test_silence_of_an_id_without_a_period_means_nothing() -> None:
 def test_equal_values_of_11_and_29_bits_are_different_ids() -> None:
     table = frames(PERIOD * np.arange(4), [0x10] * 4, [b"\x00", b"\xff"] * 2, extended=[False, True] * 2)
     found = features(table)
-    assert found["first_sighting"].tolist() == [1, 1, 0, 0]
+    assert found["young"].tolist() == pytest.approx([0, PERIOD / 2, PERIOD / 2, 3 * PERIOD / 4])
     assert not found["payload_distance"].any()
 
 
