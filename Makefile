@@ -10,7 +10,7 @@ SOURCES = shared modules tests
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test fast-test lint format hcrl_sa rulegraph lock clean
+.PHONY: demo test fast-test lint format hcrl_sa rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -53,6 +53,10 @@ format: .venv/development
 # The rule graph of the README (Mermaid: it is drawn where the README is shown).
 rulegraph: .venv/runtime
 	$(BIN)/python -m canids_shared.rulegraph README.md pipelines/kd_fusion/Snakefile
+
+# The results of the README, from finished runs of both datasets.
+readme-results: .venv/runtime
+	$(BIN)/python -m canids_evaluate.readme README.md hcrl_sa simulated
 
 # Newest versions that install together, written to constraints.txt.
 lock:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from canids_shared.documents import insert
 from canids_shared.errors import CanidsError
-from canids_shared.files import write_text
 
 
 def drawn(snakefile: str) -> str:
@@ -23,22 +23,13 @@ def drawn(snakefile: str) -> str:
     return "\n".join(["flowchart TB", *edges])
 
 
-def with_graph(text: str, snakefile: str, graph: str) -> str:
-    """`text` with the graph between its marks; raises `CanidsError` if it has none for this Snakefile."""
-    begin, end = f"<!-- rulegraph {snakefile} -->", "<!-- /rulegraph -->"
-    if begin not in text or end not in text.partition(begin)[2]:
-        raise CanidsError(f"no marks '{begin}' and '{end}' around the place for the graph")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n```mermaid\n{graph}\n```\n{end}{rest.partition(end)[2]}"
-
-
 def main() -> None:
     """Entry point."""
     document, snakefile = Path(sys.argv[1]), sys.argv[2]
     try:
-        write_text(document, with_graph(document.read_text(encoding="utf-8"), snakefile, drawn(snakefile)))
+        insert(document, f"rulegraph {snakefile}", f"```mermaid\n{drawn(snakefile)}\n```")
     except CanidsError as error:
-        sys.exit(f"error: {document}: {error}")
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
