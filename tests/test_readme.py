@@ -15,7 +15,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.S)
 SHELL = [line for kind, text in BLOCKS if not kind for line in text.replace("\\\n", " ").splitlines()]
 COMMANDS = [line.split("  #")[0].strip() for line in SHELL if line.startswith((".venv/bin/snakemake", "make "))]
-INLINE = re.findall(r"`(make [a-z-]+)", README)
+INLINE = re.findall(r"`(make [a-z_-]+)", README)
 
 
 def test_the_readme_has_commands() -> None:
@@ -50,7 +50,7 @@ def test_snakemake_command_plans(command: str, new_checkout: object, tmp_path: P
         # What the module reads is not there in a fresh checkout: the plan must say so, naming a file of its port.
         done = checkout.snakemake(*words, "-n")
         assert done.returncode != 0
-        assert re.search(r"MissingInput.*|Missing input files", done.stderr), done.stderr
+        assert re.search(r"Missing input files", done.stdout), done.stdout
         return
     done = checkout.snakemake(*words, "-n")
     assert done.returncode == 0, done.stderr
