@@ -133,6 +133,11 @@ class Stage:
         # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
         self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"
 
+    def require_captures(self) -> None:
+        """Raise `CanidsError` naming every capture whose raw file is not there; for the stage that reads them."""
+        if absent := [m for d in self.datasets for m in manifest.missing(self.captures[d], d)]:
+            raise CanidsError(" | ".join(absent))
+
     def scenarios(self, dataset: str, instance: str = "") -> list[str]:
         """Test scenarios of a dataset; of a fold, only its left-out captures."""
         return [manifest.LEFT_OUT] if instance in self._folds else manifest.scenarios(self.captures[dataset])
