@@ -175,7 +175,7 @@ def _curves(path: Path, contents: list[dict[str, Any]], kind: str) -> None:
         axes[0][0].set_ylabel("Recall (true-positive rate)" if kind == "roc" else "Precision")
         handles = [Line2D([], [], color=c, linestyle=s, label=label(m)) for m, (c, s) in _LINES.items() if m in shown]
         if handles:
-            figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 3 * len(scenarios)))
+            figure.legend(handles=handles, loc="outside upper center", ncols=3)
 
 
 def roc(path: Path, contents: list[dict[str, Any]]) -> None:
