@@ -112,6 +112,19 @@ def test_an_id_that_appears_late_is_news() -> None:
     assert found["young"] == pytest.approx([0, 0.5, 1 / 2, 1 / 2, 1, 1 / 2])
 
 
+@pytest.mark.parametrize("before", [20, 500])
+def test_what_is_usual_outlasts_a_flood(before: int) -> None:
+    """Injected frames come early and with odd payloads; the genuine ones after them look as they did before."""
+    flood = dict.fromkeys(range(before, before + 40), 1 / 64)
+    rng = np.random.default_rng(0)
+    payload = [rng.bytes(8) if i in flood else bytes(8) for i in range(before + 60)]
+    found = regular(before + 60, late=flood, payload=payload)
+    after = slice(before + 42, None)
+    assert found["interval_ratio"][before] == -6.0
+    assert np.abs(found["interval_ratio"][after]).max() < 0.25
+    assert np.abs(found["payload_deviation"][after]).max() < 1.5
+
+
 def test_payload_distance_counts_bits() -> None:
     found = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
     assert found["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]

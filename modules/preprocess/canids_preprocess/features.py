@@ -116,8 +116,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             me[_IRREGULAR] = 2.0 * _REGULAR  # periodic only once it has shown to be
         elif seen > 1:
             ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
-            if seen >= _WARM_UP:
-                learn *= min(2.0**ratio, 1.0)
+            learn *= min(2.0**ratio, 1.0)
             me[_LEVEL] += min(max(ratio, -learn), learn)
             me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -learn), learn)
 
