@@ -89,6 +89,11 @@ def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
     return of
 
 
+def uses_conda(workflow: Any) -> bool:
+    """Whether Snakemake was told to run rules in their conda environments (`--software-deployment-method conda`)."""
+    return any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
+
+
 def use_cache() -> None:
     """Give the cache between workflows a folder of the user's own, where `SNAKEMAKE_OUTPUT_CACHE` does not name one."""
     if "SNAKEMAKE_OUTPUT_CACHE" not in os.environ:
@@ -106,8 +111,11 @@ class Stage:
         dataset, instance: regular expressions for the wildcards of these names.
     """
 
-    def __init__(self, name: str, config: Config, schema: str | Path) -> None:
+    def __init__(self, name: str, config: Config, schema: str | Path, conda: bool = False) -> None:
         """Check `config` (the module's section) against `schema` for every instance.
+
+        With `conda`, entry points are run by the `python` of the environment that Snakemake activates; else by that of
+        the virtual environment which `environment` names, or by Snakemake's own.
 
         Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
         """
@@ -128,7 +136,7 @@ class Stage:
         if not os.path.exists(self.python):
             raise CanidsError(f"{name}.environment: no Python at {self.python}")
         # Constant text in `shell`, so that another checkout finds the same cache entry.
-        os.environ[f"CANIDS_{name.upper()}_PYTHON"] = self.python
+        os.environ[f"CANIDS_{name.upper()}_PYTHON"] = "python" if conda else self.python
         self.dataset = "|".join(map(re.escape, self.datasets))
         # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
         self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"

@@ -1,0 +1,38 @@
+"""What the Snakefile of preprocess asks of the manifest: which files a job reads, and what it is told about them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from canids_shared import manifest
+from canids_shared.workflow import Stage
+
+
+def raw_capture(stage: Stage) -> Callable[[Any], str]:
+    """Input function: the raw file of a capture; the simulator's, if it has none of its own."""
+
+    def of(wildcards: Any) -> str:
+        capture = stage.captures[wildcards.dataset][wildcards.capture]
+        return str(capture.path or "<captures>/{capture}.csv")
+
+    return of
+
+
+def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: the captures that a split is made from, all training captures or those of a scenario."""
+
+    def of(wildcards: Any) -> list[str]:
+        captures = stage.captures[wildcards.dataset]
+        role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
+        return [f"<frames>/{c.name}.parquet" for c in captures.values() if c.role == role]
+
+    return of
+
+
+def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
+    """Params function: what the manifest says of a capture; paths are left out, or another checkout would miss the cache."""
+
+    def of(wildcards: Any) -> dict[str, Any]:
+        capture = stage.captures[wildcards.dataset][wildcards.capture]
+        return {key: getattr(capture, key) for key in keys}
+
+    return of
