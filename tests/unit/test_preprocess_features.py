@@ -204,6 +204,20 @@ def test_silence_of_an_id_without_a_period_means_nothing() -> None:
     assert not features(frames(timestamp[order], ids[order]))["overdue"].any()
 
 
+def test_ids_of_a_fuzzing_attack_are_not_missed_afterwards() -> None:
+    rng = np.random.default_rng(0)
+    times = [np.arange(0, 40, 0.01) + 0.0007 * i for i in range(10)]  # ten periodic IDs all along
+    ids = [np.full(len(t), i) for i, t in enumerate(times)]
+    for begin in (10.0, 20.0, 30.0):
+        times.append(np.sort(begin + 5 * rng.random(10_000)))
+        ids.append(rng.integers(100, 400, 10_000))  # about 33 frames of each ID in 5 s, at random times
+    order = np.argsort(np.concatenate(times), kind="stable")
+    timestamp = np.concatenate(times)[order]
+    overdue = features(frames(timestamp, np.concatenate(ids)[order]))["overdue"]
+    for begin in (15.0, 25.0, 35.0):
+        assert not overdue[(timestamp > begin + 0.5) & (timestamp < begin + 5)].any()
+
+
 def test_equal_values_of_11_and_29_bits_are_different_ids() -> None:
     table = frames(PERIOD * np.arange(4), [0x10] * 4, [b"\x00", b"\xff"] * 2, extended=[False, True] * 2)
     found = features(table)

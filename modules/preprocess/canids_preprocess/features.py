@@ -31,7 +31,7 @@ EXTENDED = np.uint32(1 << 31)
 
 _SHORTEST = 1e-6  # s; two frames of a classical bus at 1 Mbit/s cannot follow each other faster
 _CLIP = 8.0  # log2 units; a factor of 256
-_ESTABLISHED = 16  # sightings after which an ID has an interval worth the name
+_ESTABLISHED = 32  # sightings after which an ID has an interval worth the name
 _TRUSTED = 8.0  # sightings after which deviations from the ID's own past count in full
 _SETTLING = 2.0  # s from the first frame of a bus until an ID not seen before is news
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
@@ -40,7 +40,7 @@ _WARM_UP = 64  # sightings during which the step of a running median shrinks
 _SLOWEST = 1.0 / 4096.0  # octaves; its step afterwards, so that seconds of attack move it little
 _WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between any two frames
 _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
-_REGULAR = 0.5  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
+_REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
 
 # Columns of the per-ID state.
 _SEEN, _LAST, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _DLC, _OLDER_DLC, _FIRST = range(9)
@@ -113,7 +113,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         learn = 2.0 / seen if 0 < seen < _WARM_UP else _SLOWEST
         if seen == 1:
             me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
-            me[_IRREGULAR] = 2.0 * _REGULAR  # periodic only once it has shown to be
+            me[_IRREGULAR] = 1.0  # periodic only once it has shown to be
         elif seen > 1:
             ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
             learn *= min(2.0**ratio, 1.0)
