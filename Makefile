@@ -16,13 +16,11 @@ QUIET = --quiet rules
 # The main job on the built-in simulated vehicles.
 demo: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET)
-	@$(MAKE) --no-print-directory results/simulated/report.html
+	@test results/simulated/report.html -nt results/simulated/summary/results.md || \
+		$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --report results/simulated/report.html
 	@cat results/simulated/summary/results.md
 	@echo
 	@echo "Report: results/simulated/report.html (figures also in results/simulated/summary/)"
-
-results/simulated/report.html: results/simulated/summary/results.md
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --report $@
 
 # The main job on real captures: DATA is the folder that holds hcrl_sa/.
 hcrl_sa: .venv/runtime
