@@ -52,9 +52,9 @@ format: .venv/development
 rulegraph: .venv/runtime
 	$(BIN)/python -m canids_shared.rulegraph README.md pipelines/kd_fusion/Snakefile
 
-# The results of the README, from finished runs of both datasets.
+# The results of the README, from a finished run on the real captures.
 readme-results: .venv/runtime
-	$(BIN)/python -m canids_evaluate.readme README.md hcrl_sa simulated
+	$(BIN)/python -m canids_evaluate.readme README.md hcrl_sa
 
 # Newest versions that install together, written to constraints.txt.
 lock:
