@@ -1,6 +1,5 @@
 """Train a GAT: `python -m canids_train_gnn.gat --spec JSON --model … --config … --history … --graphs FIT SELECT [--teacher MODEL]`."""
 
-import logging
 from typing import Any
 
 import torch
@@ -9,14 +8,11 @@ from torch import Tensor, nn
 
 from canids_shared import cli
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import DenseGraphs, TorchStore
-from canids_train_gnn import distillation, loop, modelfile
-from canids_train_gnn.models import GAT, parameter_count
+from canids_train_gnn import distillation, loop, training
+from canids_train_gnn.models import GAT
 from canids_train_gnn.outliers import exposed
-
-log = logging.getLogger(__name__)
 
 
 def _labelled(store: TorchStore) -> Tensor:
@@ -93,22 +89,7 @@ def train(
 
 def main(call: cli.Call) -> None:
     """Entry point."""
-    fabric = loop.start(call.config)
-    fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
-    teacher = None
-    if call.inputs["teacher"]:
-        teacher = modelfile.load(call.inputs["teacher"][0], GAT).to(fabric.device)
-    scale, config, seed = call.constants["scale"], call.config["gat"], call.config["seed"]
-    checkpoint = Checkpoint(call, call.output["model"].parent)
-    model, history = train(fabric, fit, select, scale, config, seed, teacher, checkpoint)
-    log.info(
-        "GAT %s: %d parameters, best select loss %.5f",
-        scale,
-        parameter_count(model),
-        min(r["select_loss"] for r in history),
-    )
-    modelfile.write_run(call, model, config[scale], fit.header, history)
-    checkpoint.remove()
+    training.run(call, GAT, "gat", train)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Train a VGAE: `python -m canids_train_gnn.vgae --spec JSON --model … --config … --history … --graphs FIT SELECT [--teacher MODEL]`."""
 
-import logging
 from typing import Any
 
 import torch
@@ -9,13 +8,10 @@ from torch import Tensor, nn
 
 from canids_shared import cli
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import DenseGraphs, TorchStore
-from canids_train_gnn import distillation, loop, modelfile
-from canids_train_gnn.models import VGAE, Reconstruction, node_mean, parameter_count
-
-log = logging.getLogger(__name__)
+from canids_train_gnn import distillation, loop, training
+from canids_train_gnn.models import VGAE, Reconstruction, node_mean
 
 
 def attack_free(store: TorchStore) -> Tensor:
@@ -58,13 +54,9 @@ def train(
     size = config[scale]
     model = VGAE(fit.header["node_features"], fit.header["edge_features"], size).to(fabric.device)
     windows = attack_free(fit)
-    nodes = torch.zeros(len(fit.x), dtype=torch.bool, device=fabric.device)
-    edges = torch.zeros(len(fit.edge_attr), dtype=torch.bool, device=fabric.device)
-    for window in windows.tolist():
-        nodes[fit.node_ptr[window] : fit.node_ptr[window + 1]] = True
-        edges[fit.edge_ptr[window] : fit.edge_ptr[window + 1]] = True
-    model.encoder.node_scaling.learn(fit.x[nodes])
-    model.encoder.edge_scaling.learn(fit.edge_attr[edges])
+    free = fit.y == 0
+    model.encoder.node_scaling.learn(fit.x[torch.repeat_interleave(free, fit.node_ptr.diff())])
+    model.encoder.edge_scaling.learn(fit.edge_attr[torch.repeat_interleave(free, fit.edge_ptr.diff())])
     student = nn.ModuleDict({"vgae": model})
     if teacher is not None:
         student["projection"] = distillation.projection(model.mean.out_features, teacher.mean.out_features)
@@ -99,22 +91,7 @@ def train(
 
 def main(call: cli.Call) -> None:
     """Entry point."""
-    fabric = loop.start(call.config)
-    fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
-    teacher = None
-    if call.inputs["teacher"]:
-        teacher = modelfile.load(call.inputs["teacher"][0], VGAE).to(fabric.device)
-    scale, config, seed = call.constants["scale"], call.config["vgae"], call.config["seed"]
-    checkpoint = Checkpoint(call, call.output["model"].parent)
-    model, history = train(fabric, fit, select, scale, config, seed, teacher, checkpoint)
-    log.info(
-        "VGAE %s: %d parameters, best select loss %.5f",
-        scale,
-        parameter_count(model),
-        min(r["select_loss"] for r in history),
-    )
-    modelfile.write_run(call, model, config[scale], fit.header, history)
-    checkpoint.remove()
+    training.run(call, VGAE, "vgae", train)
 
 
 if __name__ == "__main__":

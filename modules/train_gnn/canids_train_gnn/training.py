@@ -1,0 +1,50 @@
+"""What a training rule does around the training itself: open the splits and the teacher, then write the run."""
+
+import logging
+from typing import Any, Protocol
+
+from lightning_fabric import Fabric
+
+from canids_shared import cli
+from canids_shared.graphstore import GraphStore
+from canids_shared.runs import Checkpoint
+from canids_shared.torchstore import TorchStore
+from canids_train_gnn import loop, modelfile
+from canids_train_gnn.modelfile import Detector
+from canids_train_gnn.models import parameter_count
+
+log = logging.getLogger(__name__)
+
+
+class Train(Protocol[Detector]):
+    """How a detector is trained."""
+
+    def __call__(
+        self,
+        fabric: Fabric,
+        fit: TorchStore,
+        select: TorchStore,
+        scale: str,
+        config: dict[str, Any],
+        seed: int,
+        teacher: Detector | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> tuple[Detector, list[dict[str, Any]]]:
+        """Train on `fit`, choose the epoch on `select`; returns the detector and its history."""
+        ...
+
+
+def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
+    """Train a detector of this kind as `section` of the config says, and write model, config and history."""
+    fabric = loop.start(call.config)
+    fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
+    teacher = None
+    if call.inputs["teacher"]:
+        teacher = modelfile.load(call.inputs["teacher"][0], kind, fit.header).to(fabric.device)
+    scale, config = call.constants["scale"], call.config[section]
+    checkpoint = Checkpoint(call, call.output["model"].parent)
+    model, history = train(fabric, fit, select, scale, config, call.config["seed"], teacher, checkpoint)
+    best = min(row["select_loss"] for row in history)
+    log.info("%s %s: %d parameters, best select loss %.5f", section, scale, parameter_count(model), best)
+    modelfile.write_run(call, model, config[scale], fit.header, history)
+    checkpoint.remove()
