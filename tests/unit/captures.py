@@ -20,7 +20,13 @@ BLOCKS: dict[str, Any] = {
     "repeats": 1,
     "gap": 2.0,
 }
-GRAPHS: dict[str, Any] = {"window": 20, "stride": 20, "blocks": BLOCKS, "leave_out": {}}
+GRAPHS: dict[str, Any] = {
+    "window": 20,
+    "stride": 20,
+    "blocks": BLOCKS,
+    "restarts": {"every": 10.0, "length": 0.0},
+    "leave_out": {},
+}
 
 
 def csv(*rows: str) -> bytes:

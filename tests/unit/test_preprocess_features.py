@@ -101,7 +101,7 @@ def test_interval_against_the_usual_one(periods: float, ratio: float) -> None:
 
 def test_one_late_frame_leaves_its_trace() -> None:
     found = regular(20, late={16: 4})
-    assert found["interval_ratio"][17] == -2 / 16  # after 16 sightings the running median moves by 2/16
+    assert found["interval_ratio"][17] == -1 / 16  # after 16 sightings the running median moves by 1/16
     assert found["bus_gap_ratio"][16] == 2.0
 
 

@@ -67,6 +67,29 @@ def test_blocks_of_one_split_never_look_adjacent(tmp_path: Path) -> None:
     assert (step > 1).sum() == 1
 
 
+def test_restarts_know_nothing_of_what_came_before(tmp_path: Path) -> None:
+    path = capture(tmp_path)
+    once = built(tmp_path, path, split="fit")
+    known = once.keys()
+    store = built(tmp_path, path, split="fit", restarts={"every": 6.0, "length": 2.0})
+    keys = store.keys()
+    assert keys[: len(known)].equals(known)
+    again = keys[len(known) :]
+    assert again["window"].min() > 2000 // 20 + 1  # beyond the capture's end
+    assert not keys.select("capture", "window").is_duplicated().any()
+    begins = again.filter(pl.col("window").diff().fill_null(2) > 1)["t_start"].to_numpy() - known["t_start"][0]
+    assert begins == pytest.approx([3.0, 9.0], abs=0.2)
+    assert store.header["counts"]["a"]["restarted"] == len(again)
+
+    table, block = pl.read_parquet(path), splits.Block(0, 0, 600)
+    for part in splits.restarts(table["timestamp"].to_numpy(), block, every=6.0, length=2.0):
+        alone = built(tmp_path, write_frames(tmp_path / "part.parquet", table[part.start : part.stop]))
+        (here,) = np.flatnonzero(store["t_start"] == alone["t_start"][0])[-1:]
+        same = slice(here, here + len(alone))
+        np.testing.assert_array_equal(store["t_end"][same], alone["t_end"])
+        np.testing.assert_array_equal(store["statistics"][same], alone["statistics"])
+
+
 def test_split_has_seen_no_frame_of_another(tmp_path: Path) -> None:
     path = capture(tmp_path)
     table = pl.read_parquet(path)

@@ -36,8 +36,7 @@ _TRUSTED = 8.0  # sightings after which deviations from the ID's own past count 
 _SETTLING = 2.0  # s from the first frame of a bus until an ID not seen before is news
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
 _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyond, the ID is no longer expected
-_WARM_UP = 64  # sightings during which the step of a running median shrinks
-_SLOWEST = 1.0 / 4096.0  # octaves; its step afterwards, so that seconds of attack move it little
+_SLOWEST = 1.0 / 4096.0  # octaves; smallest step of a running median, so that seconds of attack move it little
 _WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between any two frames
 _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
@@ -107,16 +106,16 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             bus[3] = overdue / max(known, 1)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
-        # Sandler 2013). A frame that comes early moves all of its ID's statistics by as much less, so that they learn
-        # per time and not per frame: neither does a flood soon look usual, nor the traffic after it unusual.
+        # Sandler 2013). A frame that comes early, as injected ones do, moves all of its ID's statistics by the square of
+        # that less: neither does a flood soon look usual, nor the traffic after it unusual.
         ratio = 0.0
-        learn = 2.0 / seen if 0 < seen < _WARM_UP else _SLOWEST
+        learn = max(1.0 / max(seen, 1.0), _SLOWEST)
         if seen == 1:
             me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
             me[_IRREGULAR] = 1.0  # periodic only once it has shown to be
         elif seen > 1:
             ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
-            learn *= min(2.0**ratio, 1.0)
+            learn *= min(4.0**ratio, 1.0)
             me[_LEVEL] += min(max(ratio, -learn), learn)
             me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -learn), learn)
 

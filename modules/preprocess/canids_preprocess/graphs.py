@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from canids_preprocess.features import EXTENDED, Tracker
-from canids_preprocess.splits import Block, blocks
+from canids_preprocess.splits import Block, blocks, restarts
 from canids_preprocess.windows import EDGE_FEATURES, NODE_FEATURES, STATISTICS, build
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
@@ -31,8 +32,12 @@ Frames = dict[str, np.ndarray]
 
 def _chunks(path: Path, block: Block) -> Iterator[Frames]:
     """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk."""
-    position = 0
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=_CHUNK, columns=_COLUMNS):
+    source = pq.ParquetFile(path)
+    rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
+    begins = np.cumsum([0, *rows])
+    groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
+    position = int(begins[groups[0]]) if groups else 0
+    for batch in source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=_COLUMNS):
         first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
         position += len(batch)
         if first >= last:
@@ -102,9 +107,9 @@ def _arrays(pending: Frames, starts: np.ndarray, window: int) -> dict[str, np.nd
 
 
 def _append_block(
-    writer: GraphWriter, path: Path, block: Block, *, ids: dict[str, int], config: dict[str, Any], attacks: list[str]
+    writer: GraphWriter, path: Path, block: Block, *, first: int, ids: dict[str, int], config: dict[str, Any], attacks: list[str]
 ) -> dict[str, int]:
-    """Append the windows of one block; returns windows written and frames dropped with the incomplete tail."""
+    """Append the windows of one block, numbered from `first`; returns windows written and frames dropped at its end."""
     window, stride = config["window"], config["stride"]
     tracker = Tracker()
     skip = block.start - block.prime
@@ -131,8 +136,7 @@ def _append_block(
         if count <= 0:
             continue
         arrays = _arrays(pending, stride * np.arange(count), window)
-        # Numbered along the capture, so that two blocks of one split never look adjacent.
-        arrays["window"] = block.start // stride + done + np.arange(count)
+        arrays["window"] = first + done + np.arange(count)
         arrays["capture"] = np.full(count, ids["capture"])
         arrays["vehicle"] = np.full(count, ids["vehicle"])
         writer.append(arrays)
@@ -206,11 +210,24 @@ def main(call: cli.Call) -> None:
                         f"blocks.gap: {cut['gap']} s of {head['capture']} hold fewer frames than a window"
                     )
                 chosen = blocks(timestamp, attacked, **cut, window=config["window"])[split]
+                again = [part for block in chosen for part in restarts(timestamp, block, **config["restarts"])]
             else:
-                chosen = [Block(0, 0, len(timestamp))]
-            ids = {"capture": len(captures) - 1, "vehicle": vehicles.index(head["vehicle"])}
-            rows = [_append_block(writer, path, block, ids=ids, config=config, attacks=attacks) for block in chosen]
+                chosen, again = [Block(0, 0, len(timestamp))], []
+            append = partial(
+                _append_block,
+                writer,
+                path,
+                ids={"capture": len(captures) - 1, "vehicle": vehicles.index(head["vehicle"])},
+                config=config,
+                attacks=attacks,
+            )
+            # Numbered along the capture, restarts beyond its end, so that two blocks of one split never look adjacent.
+            stride, beyond = config["stride"], len(timestamp) // config["stride"] + 2
+            rows = [append(block, first=block.start // stride) for block in chosen]
+            cold = [append(block, first=beyond + block.start // stride) for block in again]
             counts[head["capture"]] = {k: sum(r[k] for r in rows) for k in ("windows", "frames", "dropped")}
+            if split in SPLITS:
+                counts[head["capture"]]["restarted"] = sum(r["windows"] for r in cold)
             log.info("%s: %s", head["capture"], counts[head["capture"]])
         if not any(c["windows"] for c in counts.values()):
             raise CanidsError(

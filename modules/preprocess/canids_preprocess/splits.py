@@ -3,6 +3,9 @@
 Cuts are placed between attack episodes, so that every block holds whole ones where there are enough of them. Frames
 in a gap belong to no split; its latter part primes the running statistics of the block behind it, so that no feature
 of a block has ever seen a frame of another block.
+
+Every capture to be judged begins with a bus of which nothing is known yet, but of the four splits only `fit` has such a
+beginning, one a capture. So parts of each block recur in it as restarts, without any past.
 """
 
 from dataclasses import dataclass
@@ -103,3 +106,18 @@ def blocks(
         if stop > start:
             out[split].append(Block(prime, start, stop))
     return out
+
+
+def restarts(timestamp: np.ndarray, block: Block, *, every: float, length: float) -> list[Block]:
+    """Stretches of `length` seconds of a block, one every `every` seconds, that nothing primes.
+
+    Args:
+        timestamp: [n] seconds, of the capture.
+        block: the block.
+        every: seconds from one to the next; the first begins half as long behind the block's beginning.
+        length: seconds.
+    """
+    running = np.maximum.accumulate(timestamp[block.start : block.stop])
+    begins = np.arange(running[0] + every / 2, running[-1] - length, every)
+    starts, stops = (block.start + np.searchsorted(running, times) for times in (begins, begins + length))
+    return [Block(int(start), int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
