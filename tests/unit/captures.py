@@ -98,7 +98,7 @@ def fed(table: pl.DataFrame) -> dict[str, Any]:
 
 def features(table: pl.DataFrame) -> dict[str, np.ndarray]:
     """All features of a capture by name, each [n] float32."""
-    return dict(zip(FRAME_FEATURES, Tracker().feed(fed(table)).T, strict=True))
+    return dict(zip(FRAME_FEATURES, Tracker().feed(fed(table))[0].T, strict=True))
 
 
 def write_frames(path: Path, table: pl.DataFrame, **metadata: Any) -> Path:

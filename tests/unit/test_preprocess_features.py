@@ -37,7 +37,7 @@ def regular(n: int, late: dict[int, float] | None = None, payload: list[bytes] |
 @given(SEEDS, st.integers(1, 299))
 def test_feature_depends_on_no_later_frame(seed: int, n: int) -> None:
     table = traffic(300, np.random.default_rng(seed))
-    whole, part = Tracker().feed(fed(table)), Tracker().feed(fed(table.head(n)))
+    whole, part = Tracker().feed(fed(table))[0], Tracker().feed(fed(table.head(n)))[0]
     assert whole[:n].tobytes() == part.tobytes()
 
 
@@ -46,8 +46,8 @@ def test_chunks_of_any_sizes_give_equal_features(seed: int, sizes: list[int]) ->
     table = traffic(300, np.random.default_rng(seed))
     borders = [0, *np.minimum(np.cumsum(sizes, dtype=int), 300).tolist(), 300]
     tracker = Tracker()
-    parts = [tracker.feed(fed(table[a:b])) for a, b in pairwise(borders)]
-    assert np.concatenate(parts).tobytes() == Tracker().feed(fed(table)).tobytes()
+    parts = [tracker.feed(fed(table[a:b]))[0] for a, b in pairwise(borders)]
+    assert np.concatenate(parts).tobytes() == Tracker().feed(fed(table))[0].tobytes()
 
 
 @given(SEEDS)
@@ -55,12 +55,12 @@ def test_renaming_all_ids_changes_no_feature(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = traffic(300, rng)
     renamed = table.with_columns(can_id=pl.Series(rng.permutation(2048)[table["can_id"]], dtype=pl.UInt32))
-    assert Tracker().feed(fed(renamed)).tobytes() == Tracker().feed(fed(table)).tobytes()
+    assert Tracker().feed(fed(renamed))[0].tobytes() == Tracker().feed(fed(table))[0].tobytes()
 
 
 @given(SEEDS)
 def test_features_are_finite_for_extreme_times_and_payloads(seed: int) -> None:
-    values = Tracker().feed(fed(traffic(300, np.random.default_rng(seed))))
+    values = Tracker().feed(fed(traffic(300, np.random.default_rng(seed))))[0]
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 64
 
@@ -68,7 +68,7 @@ def test_features_are_finite_for_extreme_times_and_payloads(seed: int) -> None:
 @pytest.mark.parametrize("timestamp", [np.zeros(200), 1e9 * np.arange(200), np.geomspace(1e-9, 1e15, 200)])
 def test_features_are_finite_for_standing_and_leaping_clocks(timestamp: np.ndarray) -> None:
     ids = np.random.default_rng(0).integers(0, 5, len(timestamp))
-    assert np.isfinite(Tracker().feed(fed(frames(timestamp, ids)))).all()
+    assert np.isfinite(Tracker().feed(fed(frames(timestamp, ids)))[0]).all()
 
 
 @settings(max_examples=20)
@@ -123,6 +123,30 @@ def test_what_is_usual_outlasts_a_flood(before: int) -> None:
     assert found["interval_ratio"][before] == -6.0
     assert np.abs(found["interval_ratio"][after]).max() < 0.25
     assert np.abs(found["payload_deviation"][after]).max() < 1.5
+
+
+@pytest.mark.parametrize("early", [0.1, 0.5, 0.85])
+def test_one_injected_frame_leaves_no_trace_on_a_periodic_id(early: float) -> None:
+    """The sender's next frame is compared with the sender's last one, not with the injector's."""
+    times = PERIOD * np.arange(40)
+    times = np.insert(times, 30, times[29] + early * PERIOD)
+    payload = [bytes(8)] * 41
+    payload[30] = b"\xff" * 5
+    found = features(frames(times, [0x10] * 41, payload))
+    assert found["interval_ratio"][30] == pytest.approx(np.log2(early), abs=1e-3)
+    assert found["payload_distance"][30] == 1.0
+    assert found["dlc_changed"][30] == 1.0
+    for name in ("payload_distance", "payload_deviation", "dlc_changed", "alternation", "byte_jump", "novel_bits"):
+        assert not found[name][31:].any()
+    assert np.abs(found["interval_ratio"][31:]).max() < 0.05
+
+
+def test_an_irregular_id_has_no_early_frames() -> None:
+    """Event-driven traffic is compared with the frame before, whenever that came."""
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.exponential(1.0, 60))
+    payload = [bytes([i % 2] * 8) for i in range(60)]
+    assert (features(frames(times, [0x10] * 60, payload))["payload_distance"][1:] == 8 / 64).all()
 
 
 def test_payload_distance_counts_bits() -> None:
@@ -227,5 +251,5 @@ def test_equal_values_of_11_and_29_bits_are_different_ids() -> None:
 
 def test_two_trackers_share_nothing() -> None:
     table = fed(traffic(50, np.random.default_rng(0)))
-    first = Tracker().feed(table)
-    assert Tracker().feed(table).tobytes() == first.tobytes()
+    first, _ = Tracker().feed(table)
+    assert Tracker().feed(table)[0].tobytes() == first.tobytes()

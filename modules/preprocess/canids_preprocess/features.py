@@ -39,6 +39,9 @@ _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyon
 _SLOWEST = 1.0 / 4096.0  # octaves; smallest step of a running median, so that seconds of attack move it little
 _WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between any two frames
 _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
+_EARLY = (
+    0.125  # log2 units, beside four times the usual scatter; a periodic ID's frame earlier than that is not its own
+)
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
 
 # Columns of the per-ID state.
@@ -46,11 +49,7 @@ _SEEN, _LAST, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _DLC, _OLDER_DLC, _FIRST =
 _WIDTH = 9
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def _bits(value: int) -> int:
-    value = value - ((value >> 1) & 0x55)
-    value = (value & 0x33) + ((value >> 2) & 0x33)
-    return (value + (value >> 4)) & 0x0F
+_BITS = np.array([bin(value).count("1") for value in range(256)], np.uint8)  # set bits of a byte
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -63,7 +62,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
     last_bytes: np.ndarray,
     older_bytes: np.ndarray,
     toggled: np.ndarray,
-    jump: np.ndarray,
+    usual_change: np.ndarray,
     bus: np.ndarray,
     n_slots: int,
     out: np.ndarray,
@@ -106,44 +105,56 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             bus[3] = overdue / max(known, 1)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
-        # Sandler 2013). A frame that comes early, as injected ones do, moves all of its ID's statistics by the square of
-        # that less: neither does a flood soon look usual, nor the traffic after it unusual.
-        ratio = 0.0
+        # Sandler 2013). A frame that comes early, as injected ones do, moves it by the square of that less; where the ID
+        # is periodic and the frame far too early, later ones are not compared with it at all. So neither does a flood
+        # soon look usual, nor the traffic after it unusual.
+        ratio, on_time = 0.0, True
         learn = max(1.0 / max(seen, 1.0), _SLOWEST)
         if seen == 1:
             me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
             me[_IRREGULAR] = 1.0  # periodic only once it has shown to be
         elif seen > 1:
             ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
-            learn *= min(4.0**ratio, 1.0)
+            learn *= np.exp2(2.0 * min(ratio, 0.0))
+            on_time = ratio >= -(_EARLY + 4.0 * me[_IRREGULAR]) or me[_IRREGULAR] >= _REGULAR or seen < _TRUSTED
             me[_LEVEL] += min(max(ratio, -learn), learn)
             me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -learn), learn)
 
         # Payload against the two frames before, the bits that ever toggled, and each byte's usual change.
-        distance, older, changed, novel, jumped = 0, 0, 0, 0, 0.0
-        mine, before, ever, usual = last_bytes[slot[i]], older_bytes[slot[i]], toggled[slot[i]], jump[slot[i]]
-        if seen > 0:
-            for b in range(size):
-                value = payload[offset[i] + b]
-                flipped = value ^ mine[b]
-                distance += _bits(flipped)
-                older += _bits(value ^ before[b])
+        distance, older, changed, novel, jump = 0, 0, 0, 0, 1.0
+        mine, before, ever, usual = last_bytes[slot[i]], older_bytes[slot[i]], toggled[slot[i]], usual_change[slot[i]]
+        for b in range(size):
+            value, last = payload[offset[i] + b], mine[b]
+            if seen > 0:
+                flipped = value ^ last
+                distance += _BITS[flipped]
+                older += _BITS[value ^ before[b]]
                 if flipped:
                     changed += 1
-                    novel += _bits(flipped & ~ever[b] & 0xFF)
-                    ever[b] |= flipped
-                change = abs(float(value) - float(mine[b]))
-                change = min(change, 256.0 - change)  # counters wrap
-                jumped = max(jumped, np.log2((1.0 + change) / (1.0 + usual[b])))
-                usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
+                    novel += _BITS[flipped & ~ever[b]]
+                    if on_time:
+                        ever[b] |= flipped
+                change = abs(np.int64(value) - np.int64(last))
+                change = min(change, 256 - change)  # counters wrap
+                jump = max(jump, (1.0 + change) / (1.0 + usual[b]))
+                if on_time:
+                    usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
+            if on_time:
+                before[b] = last
+                mine[b] = value
+        if on_time:  # of a shorter frame the rest counts as zeros
+            for b in range(size, max(me[_DLC], me[_OLDER_DLC])):
+                before[b] = mine[b]
+                mine[b] = 0
         deviation = 0.0
         if seen == 1:
             me[_DISTANCE] = distance
         elif seen > 1:
             off = distance - me[_DISTANCE]
             deviation = min(max(off / (me[_SPREAD] + 1.0), -_CLIP), _CLIP)
-            me[_DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
-            me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -_BIT * learn), _BIT * learn)
+            if on_time:
+                me[_DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
+                me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -_BIT * learn), _BIT * learn)
 
         # An ID that is new means little on a bus just switched on, and a deviation little from what was seen but twice.
         settled = min(max(now - bus[4], 0.0) / _SETTLING, 1.0)
@@ -157,7 +168,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         row[3] = (distance - older) / bits if seen > 1 else 0.0
         row[4] = changed / max(size, 1)
         row[5] = novel / bits if seen >= _ESTABLISHED else 0.0
-        row[6] = jumped * trust if seen > 1 else 0.0
+        row[6] = np.log2(jump) * trust if seen > 1 else 0.0
         row[7] = settled if seen == 0 else 0.0
         row[8] = settled / (1.0 + seen)
         row[9] = min(max((me[_FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
@@ -166,15 +177,11 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         row[12] = min(max(gap_ratio, -_CLIP), _CLIP)
         row[13] = bus[3]
 
-        for b in range(MAX_BYTES):
-            if b >= max(size, me[_DLC], me[_OLDER_DLC]):
-                break
-            before[b] = mine[b]
-            mine[b] = payload[offset[i] + b] if b < size else 0
         me[_SEEN] = seen + 1
-        me[_LAST] = max(now, me[_LAST]) if seen > 0 else now
-        me[_OLDER_DLC] = me[_DLC]
-        me[_DLC] = size
+        if on_time:
+            me[_LAST] = max(now, me[_LAST]) if seen > 0 else now
+            me[_OLDER_DLC] = me[_DLC]
+            me[_DLC] = size
 
 
 class Tracker:
@@ -193,7 +200,7 @@ class Tracker:
             "last_bytes": np.zeros((64, MAX_BYTES), np.uint8),
             "older_bytes": np.zeros((64, MAX_BYTES), np.uint8),
             "toggled": np.zeros((64, MAX_BYTES), np.uint8),
-            "jump": np.zeros((64, MAX_BYTES), np.float32),
+            "usual_change": np.zeros((64, MAX_BYTES), np.float32),
         }
 
     def _slots(self, can_id: np.ndarray, extended: np.ndarray) -> np.ndarray:
@@ -228,8 +235,10 @@ class Tracker:
                 grown[: len(array)] = array
                 self._arrays[name] = grown
 
-    def feed(self, frames: dict[str, Any]) -> np.ndarray:
-        """Features of the next frames, [n, len(FRAME_FEATURES)] float32.
+    def feed(self, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the next frames, float32 [n, len(FRAME_FEATURES)], and a number for each one's ID, int32 [n].
+
+        IDs are numbered from 0 in the order of first sighting; `n_slots` says how many there are so far.
 
         Args:
             frames: `timestamp` [n] f64 s, `can_id` [n] u32, `extended` [n] bool, `offset` [n+1] i64 into `payload` u8.
@@ -247,9 +256,9 @@ class Tracker:
             a["last_bytes"],
             a["older_bytes"],
             a["toggled"],
-            a["jump"],
+            a["usual_change"],
             self._bus,
             self.n_slots,
             out,
         )
-        return out
+        return out, slot

@@ -69,9 +69,9 @@ def _attack_index(names: np.ndarray, attacks: list[str]) -> np.ndarray:
     return out
 
 
-def _arrays(pending: Frames, starts: np.ndarray, window: int) -> dict[str, np.ndarray]:
-    """The arrays of `GraphWriter.append` for the windows at `starts`, without capture and vehicle."""
-    rows = len(starts) * window
+def _arrays(pending: Frames, count: int, n_slots: int, window: int, stride: int) -> dict[str, np.ndarray]:
+    """The arrays of `GraphWriter.append` for the first `count` windows, without capture and vehicle."""
+    rows = count * window
     out: dict[str, np.ndarray] = {
         "node_id": np.empty(rows, np.uint32),
         "node_count": np.empty(rows, np.int32),
@@ -79,35 +79,42 @@ def _arrays(pending: Frames, starts: np.ndarray, window: int) -> dict[str, np.nd
         "edge_source": np.empty(rows, np.int16),
         "edge_target": np.empty(rows, np.int16),
         "edge_attr": np.empty((rows, len(EDGE_FEATURES)), np.float32),
-        "statistics": np.empty((len(starts), len(STATISTICS)), np.float32),
-        "node_counts": np.empty(len(starts), np.int64),
-        "edge_counts": np.empty(len(starts), np.int64),
+        "statistics": np.empty((count, len(STATISTICS)), np.float32),
+        "node_counts": np.empty(count, np.int64),
+        "edge_counts": np.empty(count, np.int64),
     }
     names = ("node_id", "node_count", "x", "edge_source", "edge_target", "edge_attr")
     nodes, edges = build(
-        pending["features"],
-        pending["timestamp"],
-        pending["key"],
-        starts,
+        *(pending[n] for n in ("features", "timestamp", "key", "slot")),
+        n_slots,
+        stride * np.arange(count),
         window,
         *(out[n] for n in names),
         *(out[n] for n in ("statistics", "node_counts", "edge_counts")),
     )
     for name in names:
         out[name] = out[name][: nodes if name in ("node_id", "node_count", "x") else edges]
-    inside = starts[:, None] + np.arange(window)
-    label = pending["label"][inside]
-    attacked = label == 1
-    out["n_attacked"] = attacked.sum(1)
-    out["y"] = np.where(attacked.any(1), 1, np.where((label == UNKNOWN).any(1), UNKNOWN, 0))
-    out["attack"] = np.where(attacked, pending["attack"][inside], 0).max(1)
-    times = pending["timestamp"][inside]
-    out["t_start"], out["t_end"] = times.min(1), times.max(1)
+
+    def inside(name: str) -> np.ndarray:  # [count, window], a view
+        return np.lib.stride_tricks.sliding_window_view(pending[name], window)[::stride][:count]
+
+    label = inside("label")
+    out["n_attacked"] = (label == 1).sum(1)
+    out["y"] = np.where(out["n_attacked"] > 0, 1, np.where((label == UNKNOWN).any(1), UNKNOWN, 0))
+    out["attack"] = inside("attack").max(1)
+    out["t_start"], out["t_end"] = inside("timestamp").min(1), inside("timestamp").max(1)
     return out
 
 
 def _append_block(
-    writer: GraphWriter, path: Path, block: Block, *, first: int, ids: dict[str, int], config: dict[str, Any], attacks: list[str]
+    writer: GraphWriter,
+    path: Path,
+    block: Block,
+    *,
+    first: int,
+    ids: dict[str, int],
+    config: dict[str, Any],
+    attacks: list[str],
 ) -> dict[str, int]:
     """Append the windows of one block, numbered from `first`; returns windows written and frames dropped at its end."""
     window, stride = config["window"], config["stride"]
@@ -117,25 +124,23 @@ def _append_block(
     done = 0  # windows so far
     ahead = 0  # frames to skip before the next window begins, when stride exceeds window
     for frames in _chunks(path, block):
-        features = tracker.feed(frames)
-        warm = min(skip, len(features))
-        skip -= warm
+        features, slot = tracker.feed(frames)
+        drop = min(skip + ahead, len(slot))
+        skip, ahead = max(skip - drop, 0), max(ahead - max(drop - skip, 0), 0)
+        attack = np.where(frames["label"] == 1, _attack_index(frames["attack"], attacks), 0)
         new: Frames = {
-            "features": features[warm:],
-            "timestamp": frames["timestamp"][warm:],
-            "key": (frames["can_id"] | np.where(frames["extended"], EXTENDED, np.uint32(0)))[warm:],
-            "label": frames["label"][warm:],
-            "attack": _attack_index(frames["attack"], attacks)[warm:],
+            "features": features,
+            "slot": slot,
+            "timestamp": frames["timestamp"],
+            "key": frames["can_id"] | np.where(frames["extended"], EXTENDED, np.uint32(0)),
+            "label": frames["label"],
+            "attack": attack,
         }
-        pending = {k: np.concatenate([pending[k], v]) if pending else v for k, v in new.items()}
-        if ahead:
-            dropped = min(ahead, len(pending["key"]))
-            pending = {k: v[dropped:] for k, v in pending.items()}
-            ahead -= dropped
+        pending = {k: np.concatenate([pending[k], v[drop:]]) if pending else v[drop:] for k, v in new.items()}
         count = (len(pending["key"]) - window) // stride + 1 if len(pending["key"]) >= window else 0
-        if count <= 0:
+        if not count:
             continue
-        arrays = _arrays(pending, stride * np.arange(count), window)
+        arrays = _arrays(pending, count, tracker.n_slots, window, stride)
         arrays["window"] = first + done + np.arange(count)
         arrays["capture"] = np.full(count, ids["capture"])
         arrays["vehicle"] = np.full(count, ids["vehicle"])

@@ -20,10 +20,12 @@ _SHORTEST = 1e-6  # s, as in `features`
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
+def build(  # noqa: PLR0915 (one compiled loop)
     features: np.ndarray,
     timestamp: np.ndarray,
     node_key: np.ndarray,
+    slot: np.ndarray,
+    n_slots: int,
     starts: np.ndarray,
     window: int,
     node_id: np.ndarray,
@@ -45,49 +47,51 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
         features: [n, P] per-frame features.
         timestamp: [n] seconds.
         node_key: [n] arbitration ID, bit 31 set if extended.
+        slot: [n] the same as a number below `n_slots`.
         starts: [W] first frame of each window.
     """
     n_features = features.shape[1]
-    local = np.empty(window, np.int64)  # node of each frame in the window
-    pair = np.full((window, window), -1, np.int64)  # edge of each pair of nodes
+    most = min(window, n_slots)
+    node_of = np.full(n_slots, -1, np.int32)  # node of each ID in the window
+    pair = np.full((most, most), -1, np.int32)  # edge of each pair of nodes
+    total = np.empty((most, n_features))
+    low = np.empty((most, n_features), np.float32)
+    high = np.empty((most, n_features), np.float32)
+    mean = np.empty(n_features)
+    square = np.empty(n_features)
     nodes, edges = 0, 0
     for w in range(len(starts)):
         first = starts[w]
-        n, e = 0, 0
-        begin = timestamp[first]
-        span = max(timestamp[first + window - 1] - begin, _SHORTEST)
+        n, e, before = 0, 0, 0
+        span = max(timestamp[first + window - 1] - timestamp[first], _SHORTEST)
+        usual_gap = np.log2(span / window)
         for k in range(window):
             f = first + k
-            here = -1
-            for j in range(n):
-                if node_id[nodes + j] == node_key[f]:
-                    here = j
-                    break
+            here = node_of[slot[f]]
             if here < 0:
                 here = n
+                node_of[slot[f]] = n
                 node_id[nodes + n] = node_key[f]
                 node_count[nodes + n] = 0
                 for p in range(n_features):
-                    x[nodes + n, 3 * p] = 0.0
-                    x[nodes + n, 3 * p + 1] = features[f, p]
-                    x[nodes + n, 3 * p + 2] = features[f, p]
+                    total[n, p] = 0.0
+                    low[n, p] = features[f, p]
+                    high[n, p] = features[f, p]
                 n += 1
-            local[k] = here
             node_count[nodes + here] += 1
             for p in range(n_features):
                 value = features[f, p]
-                x[nodes + here, 3 * p] += value
-                x[nodes + here, 3 * p + 1] = min(x[nodes + here, 3 * p + 1], value)
-                x[nodes + here, 3 * p + 2] = max(x[nodes + here, 3 * p + 2], value)
+                total[here, p] += value
+                low[here, p] = min(low[here, p], value)
+                high[here, p] = max(high[here, p], value)
             if k > 0:
-                a, b = local[k - 1], here
-                gap = np.log2(max(timestamp[f] - timestamp[f - 1], _SHORTEST) * window / span)
-                at = pair[a, b]
+                gap = np.log2(max(timestamp[f] - timestamp[f - 1], _SHORTEST)) - usual_gap
+                at = pair[before, here]
                 if at < 0:
                     at = e
-                    pair[a, b] = e
-                    source[edges + e] = a
-                    target[edges + e] = b
+                    pair[before, here] = e
+                    source[edges + e] = before
+                    target[edges + e] = here
                     edge_attr[edges + e, 0] = 0.0
                     edge_attr[edges + e, 2] = 0.0
                     edge_attr[edges + e, 3] = gap
@@ -96,12 +100,18 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 edge_attr[edges + at, 0] += 1.0
                 edge_attr[edges + at, 2] += gap
                 edge_attr[edges + at, 3] = min(edge_attr[edges + at, 3], gap)
+            before = here
+
         entropy, largest = 0.0, 0.0
+        mean[:] = 0.0
         for j in range(n):
             count = node_count[nodes + j]
             share = count / window
             for p in range(n_features):
-                x[nodes + j, 3 * p] /= count
+                mean[p] += total[j, p]
+                x[nodes + j, 3 * p] = total[j, p] / count
+                x[nodes + j, 3 * p + 1] = low[j, p]
+                x[nodes + j, 3 * p + 2] = high[j, p]
             x[nodes + j, 3 * n_features] = share
             entropy -= share * np.log2(share)
             largest = max(largest, share)
@@ -114,21 +124,18 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
             edge_attr[edges + j, 5] = 1.0 if pair[b, a] >= 0 else 0.0
         for j in range(e):
             pair[source[edges + j], target[edges + j]] = -1
+
+        mean /= window
+        square[:] = 0.0
+        for f in range(first, first + window):
+            node_of[slot[f]] = -1
+            for p in range(n_features):
+                square[p] += (features[f, p] - mean[p]) ** 2
         for p in range(n_features):
-            total, square = 0.0, 0.0
-            low, high = features[first, p], features[first, p]
-            for f in range(first, first + window):
-                value = features[f, p]
-                total += value
-                low = min(low, value)
-                high = max(high, value)
-            mean = total / window
-            for f in range(first, first + window):
-                square += (features[f, p] - mean) ** 2
-            statistics[w, 4 * p] = mean
-            statistics[w, 4 * p + 1] = np.sqrt(square / window)
-            statistics[w, 4 * p + 2] = low
-            statistics[w, 4 * p + 3] = high
+            statistics[w, 4 * p] = mean[p]
+            statistics[w, 4 * p + 1] = np.sqrt(square[p] / window)
+            statistics[w, 4 * p + 2] = low[:n, p].min()
+            statistics[w, 4 * p + 3] = high[:n, p].max()
         statistics[w, 4 * n_features] = n
         statistics[w, 4 * n_features + 1] = largest
         statistics[w, 4 * n_features + 2] = entropy
