@@ -85,7 +85,10 @@ def _arrays(pending: Frames, count: int, n_slots: int, window: int, stride: int)
     }
     names = ("node_id", "node_count", "x", "edge_source", "edge_target", "edge_attr")
     nodes, edges = build(
-        *(pending[n] for n in ("features", "timestamp", "key", "slot")),
+        pending["features"],
+        pending["timestamp"],
+        pending["key"],
+        pending["slot"],
         n_slots,
         stride * np.arange(count),
         window,

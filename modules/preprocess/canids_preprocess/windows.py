@@ -20,7 +20,7 @@ _SHORTEST = 1e-6  # s, as in `features`
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def build(  # noqa: PLR0915 (one compiled loop)
+def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
     features: np.ndarray,
     timestamp: np.ndarray,
     node_key: np.ndarray,
