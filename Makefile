@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hcrl_sa DATA=… · make rulegraph · make clean
+# make demo · make test · make lint · make hcrl_sa DATA=… · make manifest DIR=… · make bench · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -6,11 +6,11 @@ TORCH_INDEX ?=
 PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BIN = .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
-SOURCES = shared modules tests
+SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test fast-test lint format hcrl_sa rulegraph readme-results lock clean
+.PHONY: demo test fast-test lint format hcrl_sa manifest bench rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -28,6 +28,15 @@ hcrl_sa: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml --config data_root=$(DATA)
 	@cat results/hcrl_sa/summary/results.md
+
+# A manifest drafted for a folder of captures, to be checked: DIR is the folder.
+manifest: .venv/runtime
+	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
+	$(BIN)/python -m canids_preprocess.draft $(DIR)
+
+# Speed, against a peer in the same run: bench/results.json.
+bench: .venv/runtime
+	$(BIN)/python bench/preprocess.py
 
 test: .venv/development
 	$(BIN)/pytest -q

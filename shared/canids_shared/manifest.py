@@ -39,12 +39,14 @@ class Capture:
     Attributes:
         name: unique in the dataset.
         path: the raw file (None: made by the simulator).
-        format: one of the formats of `manifest.schema.yaml`.
+        format: one of the formats of `manifest.schema.yaml`; `auto` where it is to be recognised.
         vehicle: the vehicle it was recorded on.
         role: `train`, or the name of a test scenario.
         attack: the kind of attack it holds, or None.
         content: `labelled`, `attack-free` or `unlabelled`.
         simulation: what the simulator needs to know, for `format: simulated`.
+        metadata: ROAD's file of metadata, or None.
+        attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Capture:
     attack: str | None
     content: str
     simulation: dict[str, Any] | None
+    metadata: Path | None = None
+    attacked: tuple[tuple[float, float], ...] = ()
 
 
 def _entry_of(file: Path, dataset: str) -> dict[str, str]:
@@ -131,12 +135,14 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
         name: Capture(
             name=name,
             path=folder / e["path"] if "path" in e else None,
-            format=e["format"],
+            format="road" if e["format"] == "auto" and "metadata" in e else e["format"],
             vehicle=e["vehicle"],
             role=e["role"],
             attack=e.get("attack"),
             content=e["content"],
             simulation=e.get("simulation"),
+            metadata=folder / e["metadata"] if "metadata" in e else None,
+            attacked=tuple((float(start), float(end)) for start, end in e.get("attacked", [])),
         )
         for name, e in content["captures"].items()
     }
@@ -160,6 +166,15 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             raise CanidsError(f"{place}: needs 'path', or 'format: simulated' and no path")
         if (capture.format == "simulated") != (capture.simulation is not None):
             raise CanidsError(f"{place}: 'simulation' belongs to 'format: simulated', and only there")
+        if capture.metadata and capture.format != "road":
+            raise CanidsError(f"{place}.metadata: belongs to 'format: road', and only there")
+        for start, end in capture.attacked:
+            if start >= end:
+                raise CanidsError(f"{place}.attacked: [{start:g}, {end:g}] does not end after it begins")
+        if capture.attacked and capture.content != "labelled":
+            raise CanidsError(
+                f"{place}: has 'attacked' intervals, so its content is 'labelled', not '{capture.content}'"
+            )
         if capture.role == "train" and capture.content == "unlabelled":
             raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
     if not scenarios(captures) or not any(c.role == "train" for c in captures.values()):
@@ -172,9 +187,10 @@ def scenarios(captures: dict[str, Capture]) -> list[str]:
 
 
 def missing(captures: dict[str, Capture], dataset: str) -> list[str]:
-    """One message per capture whose raw file does not exist."""
+    """One message per raw file, or file of metadata, that does not exist."""
     return [
-        f"dataset '{dataset}', capture '{c.name}': no file {c.path}; is data_root right?"
+        f"dataset '{dataset}', capture '{c.name}': no file {path}; is data_root right?"
         for c in captures.values()
-        if c.path is not None and not c.path.exists()
+        for path in (c.path, c.metadata)
+        if path is not None and not path.exists()
     ]

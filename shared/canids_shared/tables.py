@@ -5,11 +5,14 @@ or a NaN where none may be, or a truncated file is a `CanidsError` that names th
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
@@ -58,6 +61,8 @@ FRAMES = Table(
     },
     nullable=frozenset({"label", "channel"}),
 )
+REJECTS = Table("rejects/1", {"line": pl.UInt64, "reason": pl.String, "text": pl.String})
+"""Rows of a raw capture that are no frames: line (or record), why, and what stands there."""
 STATES = Table("states/1", KEYS, nullable=frozenset({"label"}), prefixes=("vgae_", "gat_"))
 DECISIONS = Table(
     "decisions/1",
@@ -100,6 +105,54 @@ def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[st
     head = canonical_json({**metadata, "contract": table.contract})
     with written_whole(path) as temporary:
         frame.write_parquet(temporary, metadata={_KEY: head}, row_group_size=1 << 18)
+
+
+class TableWriter:
+    """Writes a table piece by piece; made by `writing`."""
+
+    def __init__(self, path: Path, temporary: Path, table: Table) -> None:
+        self._path, self._table = path, table
+        empty = pl.DataFrame(schema=table.columns).to_arrow(compat_level=pl.CompatLevel.oldest())
+        # Payloads hardly repeat and are short: their lengths and their bytes each in one run are smaller than a
+        # dictionary, and several times as fast.
+        binary = [name for name, kind in table.columns.items() if kind == pl.Binary]
+        constant = [name for name, kind in table.columns.items() if kind == pl.String]
+        self._writer = pq.ParquetWriter(
+            temporary,
+            empty.schema,
+            # Times hardly compress, and take the longest to.
+            compression={n: "none" if kind == pl.Float64 else "lz4" for n, kind in table.columns.items()},
+            use_dictionary=constant,
+            column_encoding=dict.fromkeys(binary, "DELTA_LENGTH_BYTE_ARRAY"),
+            write_statistics=False,
+        )
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Check some rows against the contract and write them as a row group."""
+        frame = frame.select(list(self._table.columns))
+        _check(frame, self._table, self._path)
+        if len(frame):
+            self._writer.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+    def close(self, metadata: dict[str, Any]) -> None:
+        """Complete the file; `metadata` must be JSON."""
+        self._writer.add_key_value_metadata({_KEY: canonical_json({**metadata, "contract": self._table.contract})})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be completed."""
+        self._writer.close()
+
+
+@contextmanager
+def writing(path: str | Path, table: Table) -> Iterator[TableWriter]:
+    """Write a table in constant memory; `close` it before leaving. An exception leaves no file behind."""
+    with written_whole(path) as temporary:
+        writer = TableWriter(Path(path), temporary, table)
+        try:
+            yield writer
+        finally:
+            writer.abandon()
 
 
 def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:

@@ -23,6 +23,8 @@ BLOCKS: dict[str, Any] = {
 GRAPHS: dict[str, Any] = {
     "window": 20,
     "stride": 20,
+    "window_unit": "frames",
+    "features": "relative",
     "blocks": BLOCKS,
     "restarts": {"every": 10.0, "length": 0.0},
     "leave_out": {},
@@ -113,13 +115,14 @@ def write_frames(path: Path, table: pl.DataFrame, **metadata: Any) -> Path:
 def call(
     wildcards: dict[str, str],
     config: dict[str, Any],
-    output: Path,
+    output: Path | dict[str, Path],
     inputs: dict[str, list[Path]],
     **constants: Any,
 ) -> Call:
     """What `canids_shared.cli.run` hands to an entry point."""
     spec = json.dumps({"wildcards": wildcards, "config": config, **constants})
-    return Call(wildcards, config, constants, {"output": output}, inputs, spec)
+    outputs = output if isinstance(output, dict) else {"output": output}
+    return Call(wildcards, config, constants, outputs, inputs, spec)
 
 
 def built(folder: Path, *paths: Path, split: str = "test", **config: Any) -> GraphStore:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from captures import BLOCKS, built, traffic, write_frames
 
-from canids_preprocess import graphs, splits
+from canids_preprocess import cutting, splits
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import SPLITS
 
@@ -33,7 +33,7 @@ def test_chunk_borders_lose_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = capture(tmp_path)
     expected = built(tmp_path, path, split=split, stride=stride).path.read_bytes()
     for chunk in (3, 19, 20, 21, 333):
-        monkeypatch.setattr(graphs, "_CHUNK", chunk)
+        monkeypatch.setattr(cutting, "_CHUNK", chunk)
         assert built(tmp_path, path, split=split, stride=stride).path.read_bytes() == expected
 
 
@@ -175,7 +175,7 @@ def test_fold_keeps_what_it_leaves_out_for_its_scenario(
         ({"leave_out": {"vehicles": ["ki"]}}, "fit", "leave_out.vehicles: the training captures of dataset 'fleet' have no vehicle 'ki'; they have kia, van"),
         ({"leave_out": {"attacks": ["rpm"]}}, "fit", "leave_out.attacks: the training captures of dataset 'fleet' have no attack 'rpm'; they have dos, replay"),
         ({"leave_out": {"vehicles": ["kia", "van"]}}, "fit", "leave_out leaves no capture for split 'fit'"),
-        ({"blocks": {**BLOCKS, "gap": 0.1}}, "fit", "blocks.gap: 0.1 s of kia-dos hold fewer frames than a window"),
+        ({"blocks": {**BLOCKS, "gap": 0.1}}, "fit", "blocks.gap: 0.1 s of kia-dos are no longer than a window"),
         ({"window": 2001}, "test", "split 'test' of dataset 'fleet' has no whole window of 2001 frames"),
     ],
 )  # fmt: skip

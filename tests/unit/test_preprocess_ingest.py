@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from canids_preprocess import ingest
+from canids_preprocess.formats import FORMATS
 from canids_shared import tables
 from canids_shared.errors import CanidsError
 
@@ -16,14 +17,24 @@ GOOD = ["1.000000,123,00FF,0", "1.001000,0A0,,0", "1.002500,18FEF100,00112233445
 
 
 def ingested(
-    folder: Path, raw: bytes, content: str = "labelled", attack: str | None = "dos", tolerance: float = 0.0005
+    folder: Path,
+    raw: bytes,
+    content: str = "labelled",
+    attack: str | None = "dos",
+    tolerance: float = 0.0005,
+    on_bad_rows: str = "error",
+    attacked: tuple[tuple[float, float], ...] = (),
 ) -> tuple[Any, dict[str, Any]]:
     """Frames and metadata of a raw capture."""
     path, output = folder / "raw.csv", folder / "frames.parquet"
     path.write_bytes(raw)
     entry = {"name": "a", "vehicle": "van", "format": "can-train-and-test", "attack": attack, "content": content}
-    config = {"timestamp_tolerance": tolerance}
-    ingest.main(call({"dataset": "d", "capture": "a"}, config, output, {"capture": [path]}, capture=entry))
+    config = {"timestamp_tolerance": tolerance, "on_bad_rows": on_bad_rows}
+    outputs = {"output": output, "rejects": folder / "rejects.parquet"}
+    inputs = {"capture": [path], "metadata": []}
+    ingest.main(
+        call({"dataset": "d", "capture": "a"}, config, outputs, inputs, capture={**entry, "attacked": attacked})
+    )
     return tables.read(output, tables.FRAMES)
 
 
@@ -88,7 +99,7 @@ def test_identifier_of_29_bits_may_have_a_small_value(tmp_path: Path) -> None:
         ("nan,123,00,0", "timestamp 'nan' is not a number of seconds"),
         ("1e999,123,00,0", "timestamp '1e999' is not a number of seconds"),
         (",123,00,0", "timestamp '' is not a number of seconds"),
-        ("", "timestamp '' is not a number of seconds"),
+        ("", "1 fields instead of 4"),
         ("1.0,0x123,00,0", "arbitration_id '0x123' is not a hexadecimal number"),
         ("1.0,12G,00,0", "arbitration_id '12G' is not a hexadecimal number"),
         ("1.0,,00,0", "arbitration_id '' is not a hexadecimal number"),
@@ -129,13 +140,13 @@ def test_first_bad_row_is_named_and_the_others_are_counted(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", ", line 1: header is ''"),
-        (csv(), ": no frames below the header"),
-        (csv()[:-1], ": no frames below the header"),
+        (b"", ": the file is empty"),
+        (csv(), ": no frames in it"),
+        (csv()[:-1], ": no frames in it"),
         (b"1.0,123,00,0\n", ", line 1: header is '1.0,123,00,0', not 'timestamp,"),
         (csv(*GOOD).replace(b",attack", b",flag", 1), ", line 1: header is 'timestamp,arbitration_id,data_field,flag'"),
         (b"Timestamp;ID\x07\n1;2\n", ", line 1: header is 'Timestamp;ID�'"),
-        (b"\xff\xfet\x00\n", ", line 1: not text in UTF-8"),
+        (b"\xff\xfet\x00\n", ", line 1: header is '��t�'"),
     ],
 )
 def test_file_without_frames_or_with_another_header_is_refused(tmp_path: Path, raw: bytes, reason: str) -> None:
@@ -144,7 +155,7 @@ def test_file_without_frames_or_with_another_header_is_refused(tmp_path: Path, r
 
 def test_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CanidsError, match=r"nowhere\.csv: no such file; is data_root right\?"):
-        ingest.read_can_train_and_test(tmp_path / "nowhere.csv", None, "labelled", 0.0)
+        list(FORMATS["can-train-and-test"].read(tmp_path / "nowhere.csv", {}))
 
 
 def test_step_back_within_the_tolerance_is_counted_and_beyond_it_refused(tmp_path: Path) -> None:
@@ -173,6 +184,44 @@ def test_unlabelled_capture_keeps_no_label(tmp_path: Path) -> None:
 def test_attack_without_a_name_is_called_attack(tmp_path: Path) -> None:
     frames, _ = ingested(tmp_path, csv(*GOOD), attack=None)
     assert frames["attack"].to_list() == ["", "", "attack", ""]
+
+
+def test_quarantine_keeps_every_row_as_a_frame_or_a_reject(tmp_path: Path) -> None:
+    rows = [GOOD[0], "1.0,xyz,00,0", GOOD[1], "", "1.002,123,0,0", GOOD[3]]
+    frames, metadata = ingested(tmp_path, csv(*rows), on_bad_rows="quarantine")
+    rejects, _ = tables.read(tmp_path / "rejects.parquet", tables.REJECTS)
+    assert frames["timestamp"].to_list() == [1.0, 1.001, 1.003]
+    assert rejects["line"].to_list() == [3, 5, 6]
+    assert rejects["text"].to_list() == ["1.0,xyz,00,0", "", "1.002,123,0,0"]
+    assert rejects["reason"][0] == "arbitration_id 'xyz' is not a hexadecimal number"
+    assert (metadata["rows_read"], metadata["frames"], metadata["rejects"]) == (6, 3, 3)
+
+
+def test_oddly_spelt_rows_are_frames_all_the_same(tmp_path: Path) -> None:
+    rows = [
+        "1e0,123,00,0",
+        "+1.5,123,00,0",
+        "1.60000000000000000,123,00,0",
+        "0000000000001.7,123,00,0",
+        "1.800,123,00,1",
+    ]
+    frames, _ = ingested(tmp_path, csv(*rows))
+    assert frames["timestamp"].to_list() == [1.0, 1.5, 1.6, 1.7, 1.8]
+    assert frames["label"].to_list() == [0, 0, 0, 0, 1]
+
+
+@given(st.floats(0, 2e9, allow_nan=False), st.integers(0, 12))
+def test_timestamp_is_the_nearest_double(folder: Path, seconds: float, decimals: int) -> None:
+    text = f"{seconds:.{decimals}f}"
+    frames, _ = ingested(folder, csv(f"{text},123,00,0"))
+    assert frames["timestamp"][0] == float(text)
+
+
+def test_intervals_of_the_manifest_label_what_leaves_no_frame(tmp_path: Path) -> None:
+    rows = [f"{100 + i},123,00,0" for i in range(6)]
+    frames, _ = ingested(tmp_path, csv(*rows), attack="suppression", attacked=((1.0, 2.0), (4.5, 9.0)))
+    assert frames["label"].to_list() == [0, 1, 1, 0, 0, 1]
+    assert frames["attack"].to_list() == ["", "suppression", "suppression", "", "", "suppression"]
 
 
 def test_same_capture_same_bytes(tmp_path: Path) -> None:

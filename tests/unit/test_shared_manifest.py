@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from canids_preprocess.formats import FORMATS
 from canids_shared import manifest
+from canids_shared.config import load_schema
 from canids_shared.errors import CanidsError
 
 TRAIN: dict[str, Any] = {"format": "can-train-and-test", "vehicle": "van", "role": "train", "content": "attack-free"}
@@ -123,6 +125,12 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
         ({"a": {**TRAIN, "content": "unlabelled"}, "b": TEST}, "captures.a: an unlabelled capture cannot be trained"),
         ({"a": {**TRAIN, "format": "simulated"}, "b": TEST}, "captures.a: needs 'path', or 'format: simulated'"),
         ({"a": {**TRAIN, "simulation": {"duration": 5}}, "b": TEST}, "captures.a: 'simulation' belongs to"),
+        ({"a": TRAIN, "b": {**TEST, "format": "asc", "metadata": "m.json"}}, "captures.b.metadata: belongs to 'format: road'"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2], [4, 3]]}}, "captures.b.attacked: [4, 3] does not end after it begins"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2, 3]]}}, "captures.b.attacked.0: [1, 2, 3]"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[-1, 2]]}}, "captures.b.attacked.0.0: -1 is less than"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": []}}, "captures.b.attacked: []"),
+        ({"a": {**TRAIN, "attacked": [[1, 2]]}, "b": TEST}, "captures.a: has 'attacked' intervals, so its content is 'labelled'"),
         ({"a/b": TRAIN, "b": TEST}, "'a/b' does not match"),
         ({2024: TRAIN, "b": TEST}, "captures: key 2024 is not text; put it in quotes"),
     ],
@@ -131,6 +139,33 @@ def test_wrong_entry_is_named(workplace: Path, captures: dict[Any, dict[str, Any
     written(workplace, captures)
     assert complaint in refused()
     assert "data/fleet/manifest.yaml" in refused()
+
+
+def test_format_metadata_and_attacked_intervals(workplace: Path) -> None:
+    plain = {k: v for k, v in TEST.items() if k != "format"}
+    entries = {
+        "a": TRAIN,
+        "b": plain,
+        "c": {**plain, "metadata": "m.json"},
+        "d": {**plain, "attacked": [[1, 2.5], [4, 9]]},
+    }
+    written(workplace, entries)
+    captures = manifest.load("fleet", "data")
+    assert {c.name: (c.format, c.metadata, c.attacked) for c in captures.values()} == {
+        "a": ("can-train-and-test", None, ()),
+        "b": ("auto", None, ()),
+        "c": ("road", Path("data/fleet/m.json"), ()),
+        "d": ("auto", None, ((1.0, 2.5), (4.0, 9.0))),
+    }
+    assert "dataset 'fleet', capture 'c': no file data/fleet/m.json; is data_root right?" in manifest.missing(
+        captures, "fleet"
+    )
+
+
+def test_formats_of_the_schema_are_those_that_can_be_read() -> None:
+    schema = load_schema(Path(manifest.__file__).with_name("manifest.schema.yaml"))
+    named = schema["properties"]["captures"]["additionalProperties"]["properties"]["format"]["enum"]
+    assert set(named) == {*FORMATS, "auto", "simulated"}
 
 
 def test_wrong_contract_is_refused(workplace: Path) -> None:

@@ -1,169 +1,161 @@
-"""Turn one raw capture into frames: `python -m canids_preprocess.ingest --spec JSON --output X.parquet --capture RAW`.
+"""Turn one raw capture into frames, in constant memory.
 
-Rows read = frames: a row that cannot be understood stops the job with file, line and reason.
+    python -m canids_preprocess.ingest --spec JSON --output X.parquet --rejects Y.parquet --capture RAW [--metadata JSON]
+
+Rows read = frames + rejects, always. With `on_bad_rows: error` the first row that cannot be understood stops the job with
+file, line and reason; with `quarantine` such rows go to the rejects, with the reason.
 """
 
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats.base import Batch, Format
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 
-CTT_HEADER = ["timestamp", "arbitration_id", "data_field", "attack"]
-MAX_STANDARD_ID = 0x7FF
-MAX_EXTENDED_ID = 0x1FFFFFFF
-MAX_BYTES = {False: 8, True: 64}
-"""Payload bytes of classical CAN and of CAN FD (ISO 11898-1:2015)."""
+log = logging.getLogger(__name__)
 
 
-def _ragged_line(path: Path) -> str:
-    """Say which line has the wrong number of fields or is no text; called only once reading has failed."""
-    with open(path, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            fields = line.count(b",") + 1
-            if fields != len(CTT_HEADER):
-                return f"{path}, line {number}: {fields} fields instead of {len(CTT_HEADER)}"
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return f"{path}, line {number}: not text in UTF-8"
-    return f"{path}: not a CSV file in UTF-8"
+@dataclass
+class Account:
+    """What happened to a capture's rows so far."""
+
+    frames: int = 0
+    rejects: int = 0
+    stepped_back: int = 0
+    first: float = 0.0
+    last: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        return self.frames + self.rejects
 
 
-def _printable(text: str, length: int = 160) -> str:
-    """`text` on one line of bounded length: a damaged capture may hold anything."""
-    return "".join(c if c.isprintable() else "�" for c in text[:length])
+def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
+    line, reason, _ = rejects.row(0)
+    more = f" (and {len(rejects) - 1} more rows)" if len(rejects) > 1 else ""
+    raise CanidsError(f"{path}, line {line}: {reason}{more}; mend or remove the line, or set on_bad_rows to quarantine")
 
 
-def _read_text(path: Path) -> pl.DataFrame:
-    """All fields as text, one row a line, in the file's order."""
-    try:
-        with open(path, "rb") as stream:
-            first = stream.readline().decode("utf-8-sig").strip()
-    except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file; is data_root right?") from None
-    except UnicodeDecodeError:
-        raise CanidsError(f"{path}, line 1: not text in UTF-8") from None
-    if first.split(",") != CTT_HEADER:
-        raise CanidsError(f"{path}, line 1: header is '{_printable(first, 80)}', not '{','.join(CTT_HEADER)}'")
-    try:
-        text = pl.read_csv(
-            path,
-            has_header=False,
-            skip_lines=1,
-            new_columns=CTT_HEADER,
-            schema=dict.fromkeys(CTT_HEADER, pl.String),
-            empty_string_is_null=False,
-            missing_columns="raise",
-            extra_columns="raise",
-            raise_if_empty=False,
-            quote_char=None,
-        )
-    except pl.exceptions.PolarsError:
-        raise CanidsError(_ragged_line(path)) from None
-    if not len(text):
-        raise CanidsError(f"{path}: no frames below the header")
-    return text
-
-
-def _reasons() -> pl.Expr:
-    """Why a row cannot be read, or null."""
-    payload = pl.col("data_field")
-    found = pl.col("arbitration_id").str.to_integer(base=16, dtype=pl.Int64, strict=False)
-    return (
-        pl.when(pl.col("timestamp").cast(pl.Float64, strict=False).is_finite().fill_null(False).not_())
-        .then(pl.format("timestamp '{}' is not a number of seconds", "timestamp"))
-        .when(pl.col("arbitration_id").str.contains("^[0-9A-Fa-f]{1,8}$").not_())
-        .then(pl.format("arbitration_id '{}' is not a hexadecimal number", "arbitration_id"))
-        .when(found > MAX_EXTENDED_ID)
-        .then(pl.format("arbitration_id '{}' has more than 29 bits", "arbitration_id"))
-        .when(payload.str.contains("^([0-9A-Fa-f]{2})*$").not_())
-        .then(pl.format("data_field '{}' is not a row of hexadecimal bytes", "data_field"))
-        .when(payload.str.len_bytes() > 2 * MAX_BYTES[True])
-        .then(pl.format("data_field has more than {} bytes", pl.lit(MAX_BYTES[True])))
-        .when(pl.col("attack").is_in(["0", "1"]).not_())
-        .then(pl.format("attack '{}' is neither 0 nor 1", "attack"))
-    )
-
-
-def _refuse_bad_rows(path: Path, text: pl.DataFrame) -> None:
-    bad = text.with_row_index("row").select("row", reason=_reasons()).filter(pl.col("reason").is_not_null())
-    if len(bad):
-        row, reason = bad.row(0)
-        more = f" (and {len(bad) - 1} more rows)" if len(bad) > 1 else ""
-        raise CanidsError(f"{path}, line {row + 2}: {_printable(reason)}{more}; mend or remove the line")
-
-
-def _refuse_steps_back(path: Path, timestamp: pl.Series, tolerance: float) -> int:
+def _steps_back(path: Path, frames: pl.DataFrame, last: float | None, tolerance: float) -> int:
     """Number of frames whose time lies before the frame above, within the tolerance; beyond it is an error."""
-    step = timestamp.diff()
+    timestamp = frames["timestamp"]
+    step = timestamp.diff() if last is None else timestamp - timestamp.shift(1, fill_value=last)
     worst = step.arg_min()
     if worst is not None and step[worst] < -tolerance:
         raise CanidsError(
-            f"{path}, line {worst + 2}: the timestamp steps back by {-step[worst]:.6f} s, more than "
+            f"{path}, line {frames['line'][worst]}: the timestamp steps back by {-step[worst]:.6f} s, more than "
             f"timestamp_tolerance ({tolerance} s); sort the capture or cut it there"
         )
     return int((step < 0).sum())
 
 
-def read_can_train_and_test(path: Path, attack: str | None, content: str, tolerance: float) -> tuple[pl.DataFrame, int]:
-    """Read `timestamp,arbitration_id,data_field,attack` (seconds, hex, packed hex, 0/1; Lampe & Meng 2023).
-
-    Returns the frames (`canids_shared.tables.FRAMES`) and how many timestamps step back within the tolerance (seconds).
-    Raises `CanidsError` with file and line for the first row that is malformed.
-    """
-    text = _read_text(path)
-    _refuse_bad_rows(path, text)
-    label = pl.lit(None, dtype=pl.UInt8) if content == "unlabelled" else pl.col("attack").cast(pl.UInt8)
-    size = (pl.col("data_field").str.len_bytes() // 2).cast(pl.UInt8)
-    # 11-bit identifiers are written with three digits; a longer one is a 29-bit identifier, however small its value.
-    extended = (pl.col("arbitration_id").str.len_bytes() > 3) | (pl.col("can_id") > MAX_STANDARD_ID)
-    frames = (
-        text.with_columns(can_id=pl.col("arbitration_id").str.to_integer(base=16, dtype=pl.UInt32))
-        .with_columns(extended=extended)
-        .select(
-            timestamp=pl.col("timestamp").cast(pl.Float64),
-            can_id="can_id",
-            extended="extended",
-            remote=pl.lit(False),
-            fd=size > MAX_BYTES[False],
-            dlc=size,
-            payload=pl.col("data_field").str.decode("hex"),
-            channel=pl.lit(None, dtype=pl.String),
-            label=label,
-            attack=pl.when(label == 1).then(pl.lit(attack or "attack")).otherwise(pl.lit("")),
-        )
-    )
-    if content == "attack-free" and frames["label"].max() == 1:
-        line = int(frames["label"].arg_max() or 0) + 2
+def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: float) -> pl.DataFrame:
+    """`frames` with the labels that the manifest's entry asks for, and the attack's name."""
+    label = pl.col("label")
+    if entry["content"] == "unlabelled":
+        label = pl.lit(None, dtype=pl.UInt8)
+    elif entry["content"] == "attack-free":
+        label = label.fill_null(0)
+    if entry["attacked"]:
+        since = pl.col("timestamp") - first
+        inside = pl.any_horizontal([since.is_between(start, end) for start, end in entry["attacked"]])
+        label = pl.when(inside).then(pl.lit(1, pl.UInt8)).otherwise(label.fill_null(0))
+    attack = pl.when(pl.col("label") == 1).then(pl.lit(entry["attack"] or "attack")).otherwise(pl.lit(""))
+    frames = frames.with_columns(label=label).with_columns(attack=attack)
+    if entry["content"] == "attack-free" and frames["label"].max() == 1:
+        line = frames["line"][int(frames["label"].arg_max() or 0)]
         raise CanidsError(f"{path}, line {line}: an attacked frame, but the manifest calls the capture attack-free")
-    return frames, _refuse_steps_back(path, frames["timestamp"], tolerance)
+    if entry["content"] == "labelled" and frames["label"].null_count():
+        raise CanidsError(
+            f"{path}: says of no frame whether it is attacked, but the manifest calls the capture labelled; give it "
+            "'attacked' intervals there, or call it attack-free or unlabelled"
+        )
+    return frames
+
+
+def read(
+    path: Path, form: Format, entry: dict[str, Any], *, tolerance: float, quarantine: bool, account: Account
+) -> Iterator[Batch]:
+    """Read a capture by batches, labelled and accounted for; frames as `canids_shared.tables.FRAMES` and their line.
+
+    Args:
+        path: the raw file.
+        form: its format.
+        entry: what the manifest says of it: `attack`, `content`, `attacked`, and for ROAD `metadata`.
+        tolerance: by how much a timestamp may step back, seconds.
+        quarantine: whether rejects are passed on rather than refused.
+        account: is kept up to date.
+
+    Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, or a label that
+    contradicts the manifest.
+    """
+    for frames, rejects in form.read(path, entry):
+        if len(rejects) and not quarantine:
+            _refuse_bad_rows(path, rejects)
+        if len(frames):
+            if account.last is None:
+                account.first = frames["timestamp"][0]
+            account.stepped_back += _steps_back(path, frames, account.last, tolerance)
+            account.last = frames["timestamp"][-1]
+        account.frames += len(frames)
+        account.rejects += len(rejects)
+        yield Batch(_labelled(path, frames, entry, account.first), rejects)
+    if not account.frames:
+        raise CanidsError(f"{path}: no frames in it" + (f", {account.rejects} rejects" if account.rejects else ""))
 
 
 def main(call: cli.Call) -> None:
     """Entry point; the rule's constant `capture` is the manifest's entry."""
-    entry: dict[str, Any] = call.constants["capture"]
+    entry: dict[str, Any] = {**call.constants["capture"]}
     (path,) = call.inputs["capture"]
-    frames, stepped_back = read_can_train_and_test(
-        path, entry["attack"], entry["content"], call.config["timestamp_tolerance"]
+    if call.inputs["metadata"]:
+        entry["metadata"] = call.inputs["metadata"][0]
+    if entry["format"] == "auto":
+        entry["format"] = recognise(path)
+        log.info("%s: %s", path.name, entry["format"])
+    # The simulator writes what most public captures are written in.
+    form = FORMATS["can-train-and-test" if entry["format"] == "simulated" else entry["format"]]
+    account = Account()
+    batches = read(
+        path,
+        form,
+        entry,
+        tolerance=call.config["timestamp_tolerance"],
+        quarantine=call.config["on_bad_rows"] == "quarantine",
+        account=account,
     )
-    metadata = {
-        "capture": entry["name"],
-        "vehicle": entry["vehicle"],
-        "format": entry["format"],
-        "content": entry["content"],
-        "attack": entry["attack"],
-        "sha256": sha256_of(path),
-        "rows_read": len(frames),
-        "frames": len(frames),
-        "rejects": 0,
-        "stepped_back": stepped_back,
-    }
-    tables.write(call.output["output"], tables.FRAMES, frames, metadata)
+    with (
+        tables.writing(call.output["output"], tables.FRAMES) as frames,
+        tables.writing(call.output["rejects"], tables.REJECTS) as rejects,
+    ):
+        for batch in batches:
+            frames.append(batch.frames)
+            rejects.append(batch.rejects)
+        metadata = {
+            "capture": entry["name"],
+            "vehicle": entry["vehicle"],
+            "format": entry["format"],
+            "content": entry["content"],
+            "attack": entry["attack"],
+            "sha256": sha256_of(path),
+            "rows_read": account.rows,
+            "frames": account.frames,
+            "rejects": account.rejects,
+            "stepped_back": account.stepped_back,
+        }
+        frames.close(metadata)
+        rejects.close({"capture": entry["name"]})
+    log.info("%s: %d frames, %d rejects", entry["name"], account.frames, account.rejects)
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["capture"])
+    cli.run(main, inputs=["capture", "metadata"], outputs=["output", "rejects"])

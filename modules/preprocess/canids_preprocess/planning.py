@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+from canids_preprocess.formats.candump import METADATA
 from canids_shared import manifest
 from canids_shared.workflow import Stage
 
 
-def raw_capture(stage: Stage) -> Callable[[Any], str]:
-    """Input function: the raw file of a capture; the simulator's, if it has none of its own."""
+def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
+    """Input function: the raw file of a capture (the simulator's, if it has none of its own), and its metadata file."""
 
-    def of(wildcards: Any) -> str:
+    def of(wildcards: Any) -> dict[str, Any]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
-        return str(capture.path or "<captures>/{capture}.csv")
+        metadata = capture.metadata
+        if capture.format == "road" and capture.path and not metadata and capture.content == "labelled":
+            metadata = capture.path.with_name(METADATA)
+        return {
+            "capture": str(capture.path or "<captures>/{capture}.csv"),
+            "metadata": [str(metadata)] if metadata else [],
+        }
 
     return of
 
@@ -24,6 +31,15 @@ def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
         captures = stage.captures[wildcards.dataset]
         role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
         return [f"<frames>/{c.name}.parquet" for c in captures.values() if c.role == role]
+
+    return of
+
+
+def frames_of_dataset(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: all captures of a dataset."""
+
+    def of(wildcards: Any) -> list[str]:
+        return [f"<frames>/{name}.parquet" for name in stage.captures[wildcards.dataset]]
 
     return of
 

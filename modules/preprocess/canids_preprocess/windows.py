@@ -8,26 +8,46 @@ from canids_preprocess.features import FRAME_FEATURES
 _AGGREGATES = ("mean", "min", "max")
 NODE_FEATURES = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in _AGGREGATES), "share")
 EDGE_FEATURES = ("count", "share", "gap_mean", "gap_min", "position", "reciprocal")
+COMMON_STATISTICS = ("distinct_ids", "largest_share", "id_entropy", "edges", "frames_per_s")
 STATISTICS = (
     *(f"{name}_{how}" for name in FRAME_FEATURES for how in ("mean", "std", "min", "max")),
-    "distinct_ids",
-    "largest_share",
-    "id_entropy",
-    "edges",
-    "frames_per_s",
+    *COMMON_STATISTICS,
 )
 _SHORTEST = 1e-6  # s, as in `features`
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
+def summarise(features: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+    """Mean, standard deviation, minimum and maximum of each of P features over some frames, into `out[:4 * P]`."""
+    n_features = features.shape[1]
+    mean, square = np.zeros(n_features), np.zeros(n_features)
+    low, high = features[start].copy(), features[start].copy()
+    for f in range(start, stop):
+        for p in range(n_features):
+            value = features[f, p]
+            mean[p] += value
+            low[p] = min(low[p], value)
+            high[p] = max(high[p], value)
+    mean /= stop - start
+    for f in range(start, stop):
+        for p in range(n_features):
+            square[p] += (features[f, p] - mean[p]) ** 2
+    for p in range(n_features):
+        out[4 * p] = mean[p]
+        out[4 * p + 1] = np.sqrt(square[p] / (stop - start))
+        out[4 * p + 2] = low[p]
+        out[4 * p + 3] = high[p]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def build(  # noqa: PLR0915 (one compiled loop)
     features: np.ndarray,
     timestamp: np.ndarray,
     node_key: np.ndarray,
     slot: np.ndarray,
     n_slots: int,
     starts: np.ndarray,
-    window: int,
+    stops: np.ndarray,
     node_id: np.ndarray,
     node_count: np.ndarray,
     x: np.ndarray,
@@ -38,7 +58,7 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
     node_counts: np.ndarray,
     edge_counts: np.ndarray,
 ) -> tuple[int, int]:
-    """Fill the arrays of the graph store for windows `starts[w]:starts[w] + window`; returns nodes and edges written.
+    """Fill the arrays of the graph store for windows `starts[w]:stops[w]`; returns nodes and edges written.
 
     Nodes come in the order in which their IDs first appear in the window, edges in the order in which the pair first
     does: renaming the IDs changes nothing.
@@ -48,20 +68,18 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
         timestamp: [n] seconds.
         node_key: [n] arbitration ID, bit 31 set if extended.
         slot: [n] the same as a number below `n_slots`.
-        starts: [W] first frame of each window.
+        starts, stops: [W] first frame of each window, and the one behind its last.
     """
     n_features = features.shape[1]
-    most = min(window, n_slots)
+    most = min((stops - starts).max(), n_slots)
     node_of = np.full(n_slots, -1, np.int32)  # node of each ID in the window
     pair = np.full((most, most), -1, np.int32)  # edge of each pair of nodes
     total = np.empty((most, n_features))
     low = np.empty((most, n_features), np.float32)
     high = np.empty((most, n_features), np.float32)
-    mean = np.empty(n_features)
-    square = np.empty(n_features)
     nodes, edges = 0, 0
     for w in range(len(starts)):
-        first = starts[w]
+        first, window = starts[w], stops[w] - starts[w]
         n, e, before = 0, 0, 0
         span = max(timestamp[first + window - 1] - timestamp[first], _SHORTEST)
         usual_gap = np.log2(span / window)
@@ -103,12 +121,10 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
             before = here
 
         entropy, largest = 0.0, 0.0
-        mean[:] = 0.0
         for j in range(n):
             count = node_count[nodes + j]
             share = count / window
             for p in range(n_features):
-                mean[p] += total[j, p]
                 x[nodes + j, 3 * p] = total[j, p] / count
                 x[nodes + j, 3 * p + 1] = low[j, p]
                 x[nodes + j, 3 * p + 2] = high[j, p]
@@ -125,17 +141,9 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
         for j in range(e):
             pair[source[edges + j], target[edges + j]] = -1
 
-        mean /= window
-        square[:] = 0.0
-        for f in range(first, first + window):
-            node_of[slot[f]] = -1
-            for p in range(n_features):
-                square[p] += (features[f, p] - mean[p]) ** 2
-        for p in range(n_features):
-            statistics[w, 4 * p] = mean[p]
-            statistics[w, 4 * p + 1] = np.sqrt(square[p] / window)
-            statistics[w, 4 * p + 2] = low[:n, p].min()
-            statistics[w, 4 * p + 3] = high[:n, p].max()
+        for k in range(first, stops[w]):
+            node_of[slot[k]] = -1
+        summarise(features, first, stops[w], statistics[w])
         statistics[w, 4 * n_features] = n
         statistics[w, 4 * n_features + 1] = largest
         statistics[w, 4 * n_features + 2] = entropy

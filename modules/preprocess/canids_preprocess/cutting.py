@@ -1,0 +1,232 @@
+"""The frames of a block, cut into windows and turned into the arrays of the graph store, chunk by chunk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from canids_preprocess import published, windows
+from canids_preprocess.features import EXTENDED, Tracker
+from canids_preprocess.splits import Block
+from canids_shared.errors import CanidsError
+from canids_shared.graphstore import GraphWriter
+
+_CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
+_COLUMNS = ["timestamp", "can_id", "extended", "payload", "label", "attack"]
+UNKNOWN = -1
+FEATURES = {"relative": windows, "published": published}
+"""What makes the graphs: the module with names of features (nodes, edges, statistics) and the kernel `build`."""
+
+Frames = dict[str, np.ndarray]
+
+
+def _chunks(path: Path, block: Block) -> Iterator[Frames]:
+    """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk."""
+    source = pq.ParquetFile(path, read_dictionary=["attack"])
+    rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
+    begins = np.cumsum([0, *rows])
+    groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
+    position = int(begins[groups[0]]) if groups else 0
+    for batch in source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=_COLUMNS, use_threads=False):
+        first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
+        position += len(batch)
+        if first >= last:
+            continue
+        part = batch.slice(first, last - first)
+        payload = part["payload"].cast("large_binary")
+        offset = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
+        data = payload.buffers()[2]
+        yield {
+            "timestamp": part["timestamp"].to_numpy(),
+            "can_id": part["can_id"].to_numpy(),
+            "extended": part["extended"].to_numpy(zero_copy_only=False),
+            "offset": offset,
+            "payload": np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8),
+            "label": pc.fill_null(part["label"].cast("int8"), UNKNOWN).to_numpy(),
+            "attack": part["attack"].indices.to_numpy(),
+            "attacks": np.asarray(part["attack"].dictionary.to_pylist(), dtype=object),
+        }
+
+
+def _attack_index(frames: Frames, attacks: list[str]) -> np.ndarray:
+    """[n] index of each frame's attack in `attacks`, which grows as names appear (0: none)."""
+    known = np.zeros(len(frames["attacks"]), np.int16)
+    for entry in np.unique(frames["attack"]).tolist():
+        name = frames["attacks"][entry]
+        if name not in attacks:
+            attacks.append(name)
+        known[entry] = attacks.index(name)
+    return np.where(frames["label"] == 1, known[frames["attack"]], 0).astype(np.int16)
+
+
+@dataclass
+class Count:
+    """Cuts windows of `window` frames, one every `stride` frames; the incomplete tail is left."""
+
+    window: int
+    stride: int
+    done: int = 0
+    ahead: int = 0
+
+    def cut(self, timestamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First frame, end and number of each window that is complete in what is pending, int64 [W] each."""
+        usable = len(timestamp) - self.ahead - self.window
+        count = usable // self.stride + 1 if usable >= 0 else 0
+        starts = self.ahead + self.stride * np.arange(count)
+        number = self.done + np.arange(count)
+        self.done += count
+        self.ahead += self.stride * count
+        return starts, starts + self.window, number
+
+    def release(self, pending: int) -> int:
+        """How many of the pending frames no later window needs."""
+        free = min(self.ahead, pending)
+        self.ahead -= free
+        return free
+
+
+@dataclass
+class Time:
+    """Cuts windows of `window` seconds, one every `stride` seconds from `origin`; those of fewer than two frames are left out.
+
+    A frame that steps back in time belongs to the window of the frame before it.
+    """
+
+    window: float
+    stride: float
+    origin: float | None = None
+    done: int = 0
+    free: int = 0
+
+    def cut(self, timestamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `Count.cut`; a window is complete once a frame behind it is there."""
+        if not len(timestamp):
+            return (np.zeros(0, np.int64),) * 3
+        running = np.maximum.accumulate(timestamp)
+        if self.origin is None:
+            self.origin = float(running[0])
+        last = int(np.floor((running[-1] - self.origin - self.window) / self.stride))
+        number = np.arange(self.done, last + 1)
+        begin = self.origin + self.stride * number
+        starts, stops = np.searchsorted(running, begin), np.searchsorted(running, begin + self.window)
+        self.done = max(self.done, last + 1)
+        self.free = int(np.searchsorted(running, self.origin + self.stride * self.done))
+        whole = stops - starts >= 2
+        return starts[whole], stops[whole], number[whole]
+
+    def release(self, pending: int) -> int:
+        """How many of the pending frames no later window needs."""
+        return min(self.free, pending)
+
+
+def _arrays(
+    pending: Frames, starts: np.ndarray, stops: np.ndarray, n_slots: int, features: str
+) -> dict[str, np.ndarray]:
+    """The arrays of `GraphWriter.append` for some windows, without number, capture and vehicle."""
+    kind = FEATURES[features]
+    rows = int((stops - starts).sum())
+    out: dict[str, np.ndarray] = {
+        "node_id": np.empty(rows, np.uint32),
+        "node_count": np.empty(rows, np.int32),
+        "x": np.empty((rows, len(kind.NODE_FEATURES)), np.float32),
+        "edge_source": np.empty(rows, np.int16),
+        "edge_target": np.empty(rows, np.int16),
+        "edge_attr": np.empty((rows, len(kind.EDGE_FEATURES)), np.float32),
+        "statistics": np.empty((len(starts), len(kind.STATISTICS)), np.float32),
+        "node_counts": np.empty(len(starts), np.int64),
+        "edge_counts": np.empty(len(starts), np.int64),
+    }
+    nodes, edges = kind.build(
+        pending["features"],
+        pending["timestamp"],
+        pending["key"],
+        pending["slot"],
+        n_slots,
+        starts,
+        stops,
+        *out.values(),
+    )
+    for name in ("node_id", "node_count", "x"):
+        out[name] = out[name][:nodes]
+    for name in ("edge_source", "edge_target", "edge_attr"):
+        out[name] = out[name][:edges]
+
+    def over_windows(reduce: Any, values: np.ndarray) -> np.ndarray:  # [W]; windows may overlap, and frames lie between
+        bounds = np.stack([starts, stops], axis=1).ravel()
+        return np.asarray(reduce.reduceat(np.append(values, values[-1:]), bounds)[::2])
+
+    label = pending["label"]
+    out["n_attacked"] = over_windows(np.add, (label == 1).astype(np.int32))
+    unknown = over_windows(np.logical_or, label == UNKNOWN)
+    out["y"] = np.where(out["n_attacked"] > 0, 1, np.where(unknown, UNKNOWN, 0))
+    out["attack"] = over_windows(np.maximum, pending["attack"])
+    out["t_start"] = over_windows(np.minimum, pending["timestamp"])
+    out["t_end"] = over_windows(np.maximum, pending["timestamp"])
+    return out
+
+
+def append(
+    writer: GraphWriter,
+    path: Path,
+    block: Block,
+    *,
+    first: int,
+    ids: dict[str, int],
+    config: dict[str, Any],
+    attacks: list[str],
+) -> dict[str, int]:
+    """Append the windows of one block, numbered from `first`; returns windows written and frames dropped at its end.
+
+    Args:
+        writer: the store.
+        path: the frames.
+        block: which of them.
+        first: number of the window that begins with the block.
+        ids: indices of `capture` and `vehicle`.
+        config: `window`, `stride`, `window_unit` and `features`.
+        attacks: names of attacks so far; grows.
+    """
+    cutter: Count | Time
+    cutter = (
+        Count(int(config["window"]), int(config["stride"]))
+        if config["window_unit"] == "frames"
+        else Time(config["window"], config["stride"])
+    )
+    tracker = Tracker()
+    skip = block.start - block.prime
+    pending: Frames = {}
+    done, released, covered = 0, 0, 0
+    for frames in _chunks(path, block):
+        features, slot = tracker.feed(frames)
+        if config["features"] == "published":
+            features = published.payload_bytes(frames["offset"], frames["payload"])
+        new: Frames = {
+            "features": features,
+            "slot": slot,
+            "timestamp": frames["timestamp"],
+            "key": frames["can_id"] | np.where(frames["extended"], EXTENDED, np.uint32(0)),
+            "label": frames["label"],
+            "attack": _attack_index(frames, attacks),
+        }
+        warm = min(skip, len(slot))
+        skip -= warm
+        pending = {k: np.concatenate([pending[k], v[warm:]]) if pending else v[warm:] for k, v in new.items()}
+        starts, stops, number = cutter.cut(pending["timestamp"])
+        if len(starts):
+            if (stops - starts).max() > np.iinfo(np.int16).max:
+                raise CanidsError(f"{path}: a window of more than {np.iinfo(np.int16).max} frames; choose shorter ones")
+            arrays = _arrays(pending, starts, stops, tracker.n_slots, config["features"])
+            arrays["window"] = first + number
+            arrays["capture"] = np.full(len(starts), ids["capture"])
+            arrays["vehicle"] = np.full(len(starts), ids["vehicle"])
+            writer.append(arrays)
+            done += len(starts)
+            covered = released + int(stops[-1])
+        free = cutter.release(len(pending["slot"]))
+        released += free
+        pending = {k: v[free:] for k, v in pending.items()}
+    return {"windows": done, "frames": block.stop - block.start, "dropped": block.stop - block.start - covered}

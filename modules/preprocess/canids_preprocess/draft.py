@@ -1,0 +1,174 @@
+"""Draft a dataset's manifest from a folder of captures: `python -m canids_preprocess.draft data/mycar`.
+
+Writes `manifest.yaml` into the folder, never over one that is there. Formats are recognised by what the files hold; vehicle
+and attack are guessed from names, and to be checked by whoever knows them. Folders in the layout of can-train-and-test
+(`train_*/*.csv`, `test_*/*.csv`) keep their roles.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from canids_preprocess.formats import recognise
+from canids_preprocess.formats.candump import METADATA
+from canids_preprocess.formats.hcrl import ATTACKED
+from canids_preprocess.formats.text import mostly
+from canids_shared import manifest
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
+
+MANIFEST = "manifest.yaml"
+_ATTACK_FREE = "attack.?free|free.?driving|normal|ambient|benign|clean"
+_ATTACKS = {
+    "dos|flood": "dos",
+    "fuzz": "fuzzing",
+    "gear": "gear-spoofing",
+    "rpm": "rpm-spoofing",
+    "malfunction": "malfunction",
+    "replay": "replay",
+    "imperson": "impersonation",
+    "suppress|suspen": "suppression",
+    "accelerator": "accelerator",
+    "correlated.?signal": "correlated-signal",
+    "max.?engine.?coolant": "max-engine-coolant-temp",
+    "max.?speedometer": "max-speedometer",
+    "reverse.?light": "reverse-light",
+    "spoof": "spoofing",
+}
+_VEHICLES = "sonata|soul|kia|spark|hyundai|chevrolet|impala|silverado|traverse|forester|subaru|tesla|renault|opel"
+_PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
+"""The one vehicle of a published data set, whose files do not name it."""
+
+Entry = dict[str, str]
+
+
+def _guess_attack(name: str) -> str | None:
+    """The kind of attack that a file's name tells of; None: none."""
+    if re.search(_ATTACK_FREE, name):
+        return None
+    attack = next((kind for words, kind in _ATTACKS.items() if re.search(words, name)), "attack")
+    return f"{attack}-masquerade" if "masquerade" in name else attack
+
+
+def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
+    if capture_format == "hcrl-car-hacking":
+        with open(path, "rb") as stream:
+            return mostly(stream.read(1 << 12), ATTACKED.sniff)
+    if capture_format == "otids":
+        return attack in ("dos", "fuzzing", "impersonation")
+    return capture_format in ("can-train-and-test", "road")
+
+
+def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
+    relative = path.relative_to(folder)
+    name = str(relative.with_suffix("")).lower()
+    found = re.search(_VEHICLES, name)
+    vehicle = found[0] if found else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
+    entry = {"path": relative.as_posix(), "format": capture_format, "vehicle": vehicle}
+    attack = _guess_attack(name)
+    if attack is None:
+        return {**entry, "role": "train", "content": "attack-free"}
+    if not _has_labels(path, capture_format, attack):
+        return {**entry, "role": "to_score", "content": "unlabelled"}
+    if capture_format == "road":
+        entry["metadata"] = relative.with_name(METADATA).as_posix()
+    return {**entry, "role": "train", "content": "labelled", "attack": attack}
+
+
+def _captures(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        documents = path.suffix.lower() in (".yaml", ".yml", ".json", ".md", ".pdf", ".dbc", ".py")
+        if path.is_file() and not hidden and not documents:
+            yield path
+
+
+def _name(path: Path, folder: Path, taken: set[str]) -> str:
+    relative = path.relative_to(folder)
+    names = [
+        re.sub("[^A-Za-z0-9_.-]", "-", p.as_posix().replace("/", ".")) for p in (relative.with_suffix(""), relative)
+    ]
+    name = next((n for n in names if n not in taken), f"{names[1]}-{len(taken)}")
+    taken.add(name)
+    return name
+
+
+def draft(folder: Path) -> str:
+    """The text of a manifest for all captures below `folder`, with what is to be checked as comments.
+
+    Attack-free and labelled captures are there to train on, all others are the scenario `to_score`. The last labelled
+    capture is held out as the scenario `test`, where another one is left to train on.
+
+    Raises `CanidsError` if there is no such folder, or no capture in it.
+    """
+    if not folder.is_dir():
+        raise CanidsError(f"{folder}: no such folder")
+    folder = folder.resolve()
+    if any(re.match("(train|test)_", p.parent.name) for p in folder.glob("*/*.csv")):
+        return manifest.draft(folder.name, folder.parent)
+    entries: dict[str, Entry] = {}
+    unread: list[str] = []
+    for path in _captures(folder):
+        try:
+            entry = _entry(path, folder, recognise(path))
+        except CanidsError as error:
+            unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
+            continue
+        entries[_name(path, folder, set(entries))] = entry
+    if not entries:
+        raise CanidsError(f"{folder}: no capture in a format that is recognised; see 'Formats' in preprocess' README")
+    labelled = [name for name, entry in entries.items() if entry["content"] == "labelled"]
+    if labelled and sum(entry["role"] == "train" for entry in entries.values()) > 1:
+        entries[labelled[-1]]["role"] = "test"
+    return _text(folder.name, entries, unread)
+
+
+def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
+    lines = [
+        f"# Drafted from the captures of {dataset}. Check every entry: vehicle, attack and content are guesses from file names.",
+        "# role: train, or the name of a test scenario. Keys: shared/canids_shared/manifest.schema.yaml",
+    ]
+    roles = {entry["role"] for entry in entries.values()}
+    if "train" not in roles:
+        lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
+    if roles == {"train"}:
+        lines.append("# Missing: no capture to test on; give one of them a scenario's name as role, such as test")
+    lines += [f"# not a capture that is recognised: {complaint}" for complaint in unread]
+    lines += [f"contract: {manifest.CONTRACT}", "captures:"]
+    for name, entry in entries.items():
+        if entry["content"] == "attack-free":
+            lines.append("  # attack-free by its name: is it?")
+        elif entry["content"] == "unlabelled":
+            lines.append(
+                "  # no labels: will be scored only; content attack-free (role train) or 'attacked: [[from, to]]' make more of it"
+            )
+        body: str = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=1000)
+        lines += [f"  {line}" for line in body.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the draft, or say in one line why not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of one dataset's captures")
+    folder: Path = parser.parse_args().folder
+    try:
+        if (folder / MANIFEST).exists():
+            raise CanidsError(f"{folder / MANIFEST}: is there already; edit it, or move it away to draft a new one")
+        text = draft(folder)
+        try:
+            write_text(folder / MANIFEST, text)
+        except OSError as error:
+            raise CanidsError(f"{folder / MANIFEST}: cannot be written ({error.strerror})") from None
+    except CanidsError as error:
+        sys.exit(f"error: {error}")
+    print(text, end="")
+    print(f"written to {folder / MANIFEST}; check it before the first run", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

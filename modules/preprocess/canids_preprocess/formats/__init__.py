@@ -1,0 +1,48 @@
+"""The capture formats: each a reader, how its files are recognised, and whether it says which frames are attacked."""
+
+from pathlib import Path
+
+from canids_preprocess.formats.base import Format
+from canids_preprocess.formats.blf import BLF
+from canids_preprocess.formats.can_train_and_test import CAN_TRAIN_AND_TEST
+from canids_preprocess.formats.candump import CANDUMP, ROAD
+from canids_preprocess.formats.hcrl import CAR_HACKING, OTIDS, SURVIVAL
+from canids_preprocess.formats.mf4 import MF4
+from canids_preprocess.formats.python_can_csv import PYTHON_CAN_CSV
+from canids_preprocess.formats.text import opened
+from canids_preprocess.formats.textlogs import ASC, TRC
+from canids_shared.errors import CanidsError
+
+FORMATS: dict[str, Format] = {
+    "can-train-and-test": CAN_TRAIN_AND_TEST,
+    "hcrl-car-hacking": CAR_HACKING,
+    "hcrl-survival": SURVIVAL,
+    "otids": OTIDS,
+    "road": ROAD,
+    "candump": CANDUMP,
+    "asc": ASC,
+    "blf": BLF,
+    "trc": TRC,
+    "mf4": MF4,
+    "python-can-csv": PYTHON_CAN_CSV,
+}
+"""By the names that a manifest uses."""
+_HEAD = 1 << 12
+
+
+def recognise(path: Path) -> str:
+    """The name of the format that a file is in, from its first bytes.
+
+    Raises `CanidsError` if the file is absent or empty, or not exactly one format fits.
+    """
+    opened(path)
+    with open(path, "rb") as stream:
+        head = stream.read(_HEAD)
+    found = [name for name, capture_format in FORMATS.items() if capture_format.matches(path, head)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CanidsError(f"{path}: may be {' or '.join(found)}; name the format in the manifest (format: {found[0]})")
+    raise CanidsError(
+        f"{path}: its beginning fits no known format; name the format in the manifest if it is one of {', '.join(FORMATS)}"
+    )

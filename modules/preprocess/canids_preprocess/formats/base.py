@@ -1,0 +1,63 @@
+"""What a reader of a capture format yields: batches of frames, and of rows that it cannot understand."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+FRAME_COLUMNS: dict[str, pl.DataType] = {
+    "line": pl.UInt64(),
+    "timestamp": pl.Float64(),
+    "can_id": pl.UInt32(),
+    "extended": pl.Boolean(),
+    "remote": pl.Boolean(),
+    "fd": pl.Boolean(),
+    "dlc": pl.UInt8(),
+    "payload": pl.Binary(),
+    "channel": pl.String(),
+    "label": pl.UInt8(),
+}
+"""As `canids_shared.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
+in a binary file). `timestamp` in seconds; `label` null where the file does not say."""
+
+REJECT_COLUMNS: dict[str, pl.DataType] = {"line": pl.UInt64(), "reason": pl.String(), "text": pl.String()}
+"""Line (or record), why it is no frame, and what stands there, at most `MAX_TEXT` characters on one line."""
+
+MAX_TEXT = 160
+MAX_STANDARD_ID = 0x7FF
+MAX_EXTENDED_ID = 0x1FFFFFFF
+MAX_BYTES = {False: 8, True: 64}
+"""Payload bytes of classical CAN and of CAN FD (ISO 11898-1:2015)."""
+ROWS_A_BATCH = 1 << 18
+
+
+class Batch(NamedTuple):
+    """Some rows of a capture, in the file's order: frames (`FRAME_COLUMNS`) and rejects (`REJECT_COLUMNS`)."""
+
+    frames: pl.DataFrame
+    rejects: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Format:
+    """A capture format.
+
+    Attributes:
+        read: yields the batches of a file, in constant memory, at most about `ROWS_A_BATCH` rows each. It is given the
+            file and the manifest's entry (`attack`, `content`, …). Every row of data ends up either as a frame or as a
+            reject; a header, an empty last line and comments of the format are no rows. Raises `CanidsError` naming the
+            file if it is absent or not in this format at all.
+        matches: whether the file looks like this format, from its name and its first bytes (4 KiB).
+        labelled: whether the format says which frames are attacked.
+    """
+
+    read: Callable[[Path, dict[str, Any]], Iterator[Batch]]
+    matches: Callable[[Path, bytes], bool]
+    labelled: bool
+
+
+def printable(text: str, length: int = MAX_TEXT) -> str:
+    """`text` on one line of bounded length: a damaged capture may hold anything."""
+    return "".join(c if c.isprintable() else "�" for c in text[:length])

@@ -1,0 +1,138 @@
+"""BLF (Vector's binary log), through python-can.
+
+A file is a header and objects; most objects are containers of further ones, compressed. python-can passes over what is cut
+off, damaged or of a kind that it does not know, so the containers are opened and counted here, strictly, and only whole
+objects that hold frames are handed to it. Objects of other kinds (error frames, statistics, notes) are no rows. Times
+count from the start of the measurement.
+
+Source: python-can, `can.BLFReader`, after Tobias Lorenz' description of the format in Vector_BLF.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import can
+from can.io import blf
+
+from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.objects import Row, batches
+from canids_preprocess.formats.text import opened, report_events
+from canids_shared.errors import CanidsError
+
+_FRAMES = (blf.CAN_MESSAGE, blf.CAN_MESSAGE2, blf.CAN_FD_MESSAGE, blf.CAN_FD_MESSAGE_64)
+_OBJECT = blf.OBJ_HEADER_BASE_STRUCT
+_CONTAINER = blf.LOG_CONTAINER_STRUCT
+_LONGEST_OBJECT = 1 << 26
+"""Bytes; containers hold 128 KiB, as a rule. A damaged length must not fill the memory."""
+
+
+def _damaged(path: Path, at: int, what: str) -> CanidsError:
+    return CanidsError(
+        f"{path}, byte {at}: {what}; the file is cut off or damaged, record it anew or convert what is left"
+    )
+
+
+def _containers(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+    """The content of each container, uncompressed, and each object outside of one."""
+    size = path.stat().st_size
+    while head := stream.read(_OBJECT.size):
+        at = stream.tell() - len(head)
+        if len(head) < _OBJECT.size or not any(head):
+            raise _damaged(path, at, "not a whole object")
+        signature, _, _, length, kind = _OBJECT.unpack(head)
+        if signature != b"LOBJ" or not _OBJECT.size <= length <= min(_LONGEST_OBJECT, size - at):
+            raise _damaged(path, at, "no object begins here, or not a whole one")
+        body = stream.read(length - _OBJECT.size)
+        stream.read(length % 4)  # padding
+        if kind != blf.LOG_CONTAINER:
+            yield head + body
+            continue
+        if len(body) < _CONTAINER.size:
+            raise _damaged(path, at, "a container without its header")
+        method, length = _CONTAINER.unpack_from(body)
+        content = body[_CONTAINER.size :]
+        if method == blf.ZLIB_DEFLATE:
+            if length > _LONGEST_OBJECT:
+                raise _damaged(path, at, f"a container of {length} bytes")
+            opener = zlib.decompressobj()
+            try:
+                content = opener.decompress(content, length + 1)
+            except zlib.error as error:
+                raise _damaged(path, at, f"a container that cannot be unpacked ({error})") from None
+        elif method != blf.NO_COMPRESSION:
+            raise _damaged(path, at, f"a container packed by the unknown method {method}")
+        if len(content) != length or (method == blf.ZLIB_DEFLATE and not opener.eof):
+            raise _damaged(path, at, f"a container of {len(content)} instead of {length} bytes")
+        yield content
+
+
+def _objects(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Kind and bytes of each object; one may go on in the next container."""
+    rest = b""
+    for content in _containers(path, stream):
+        data, pos = rest + content, 0
+        while True:
+            found = data.find(b"LOBJ", pos, pos + 8)  # up to three bytes of padding come before it
+            if found < 0 and len(data) - pos >= 8:
+                raise _damaged(path, stream.tell(), "no object where one should begin, in the container before")
+            if found < 0 or len(data) - found < _OBJECT.size:
+                break
+            _, _, _, length, kind = _OBJECT.unpack_from(data, found)
+            if not _OBJECT.size <= length <= _LONGEST_OBJECT:
+                raise _damaged(path, stream.tell(), f"an object of {length} bytes, in the container before")
+            if found + length > len(data):
+                break
+            yield kind, data[found : found + length]
+            pos = found + length
+        rest = data[pos:]
+    if rest.strip(b"\0"):
+        raise _damaged(path, stream.tell(), "the last object is not whole")
+
+
+def _message(reader: can.BLFReader, data: bytes) -> can.Message | str:
+    """The message of one object, or why there is none."""
+    try:
+        # The reader's inner loop: it takes objects out of bytes, and stops at the first that is not whole.
+        found = next(reader._parse_data(data), None)
+    except Exception as error:  # a damaged object raises whatever its fields lead to
+        return f"python-can cannot read it: {' '.join(str(error).split()) or type(error).__name__}"
+    return found or "an object of an unknown version"
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        try:
+            reader = can.BLFReader(io.BytesIO(stream.read(1 << 12)))
+        except (blf.BLFParseError, struct.error):
+            raise CanidsError(f"{path}: not a BLF file") from None
+        stream.seek(4)
+        (header,) = struct.unpack("<L", stream.read(4))
+        if size < max(reader.file_size, header) or header < blf.FILE_HEADER_STRUCT.size:
+            raise CanidsError(f"{path}: {size} bytes, not {reader.file_size} as its header says: cut off or damaged")
+        reader.start_timestamp = 0.0
+        stream.seek(header)
+        number = events = 0
+        for kind, data in _objects(path, stream):
+            if kind in _FRAMES:
+                number += 1
+                yield Row(number, _message(reader, data), data.hex())
+            else:
+                events += 1
+        report_events(path, events)
+
+
+def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a BLF file; `line` is the number of the frame.
+
+    Raises `CanidsError` if it is cut off or a container is damaged: what it held cannot be counted.
+    """
+    opened(path)
+    return batches(_rows(path))
+
+
+BLF = Format(read, lambda path, head: head.startswith(b"LOGG"), labelled=False)

@@ -1,0 +1,224 @@
+"""`can-train-and-test`: CSV with header `timestamp,arbitration_id,data_field,attack` (Lampe and Meng 2023).
+
+Seconds, hexadecimal identifier, packed hexadecimal payload, 0 or 1. This is the format of the large captures, so rows in
+the usual spelling are read by a compiled loop at the speed of memory; every other row is looked at one by one.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numba import njit
+
+from canids_preprocess.formats.base import (
+    FRAME_COLUMNS,
+    MAX_BYTES,
+    MAX_EXTENDED_ID,
+    MAX_STANDARD_ID,
+    REJECT_COLUMNS,
+    Batch,
+    Format,
+    printable,
+)
+from canids_preprocess.formats.text import chunks
+from canids_shared.errors import CanidsError
+
+HEADER = "timestamp,arbitration_id,data_field,attack"
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_EXACT = 1 << 53  # integers up to here are exact in float64
+
+_HEX = np.full(256, 255, np.uint8)
+for _digits, _first in ((b"0123456789", 0), (b"abcdef", 10), (b"ABCDEF", 10)):
+    _HEX[np.frombuffer(_digits, np.uint8)] = np.arange(_first, _first + len(_digits))
+_POWERS = 10.0 ** np.arange(16)  # exact
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
+    text: np.ndarray,
+    timestamp: np.ndarray,
+    can_id: np.ndarray,
+    extended: np.ndarray,
+    label: np.ndarray,
+    offset: np.ndarray,
+    payload: np.ndarray,
+    row: np.ndarray,
+    odd: np.ndarray,
+) -> tuple[int, int]:
+    """Parse whole lines; returns the number of frames, and of lines in another than the usual spelling.
+
+    Frame i lies in line `row[i]` (from 0) and has the bytes `payload[offset[i]:offset[i + 1]]`; line `odd[j, 0]` is
+    `text[odd[j, 1]:odd[j, 2]]`. A decimal of at most 15 digits behind the point whose digits make an integer below 2^53
+    is that integer divided by a power of ten, both exact, so the quotient is rounded correctly (Clinger 1990).
+    """
+    at, lines, frames, others, size = 0, 0, 0, 0, 0
+    end = len(text)
+    offset[0] = 0
+    while at < end:
+        begin = at
+        good = True
+        digits, decimals, value = 0, 0, np.int64(0)
+        while at < end and 48 <= text[at] <= 57:
+            value = value * 10 + (text[at] - 48)
+            digits += 1
+            at += 1
+        if at < end and text[at] == 46:
+            at += 1
+            while at < end and 48 <= text[at] <= 57:
+                value = value * 10 + (text[at] - 48)
+                decimals += 1
+                at += 1
+        # Nineteen digits could overflow; more are an odd row.
+        good = bool(digits > 0 and digits + decimals <= 18 and decimals < 16 and value < _EXACT)
+        good = good and at < end and text[at] == 44
+        if good:
+            at += 1
+            first = at
+            number = np.int64(0)
+            while at < end and at - first < 9 and _HEX[text[at]] < 16:
+                number = number * 16 + _HEX[text[at]]
+                at += 1
+            width = at - first
+            good = bool(0 < width <= 8 and number <= MAX_EXTENDED_ID and at < end and text[at] == 44)
+        if good:
+            at += 1
+            first = at
+            while at + 1 < end:
+                high, low = _HEX[text[at]], _HEX[text[at + 1]]
+                if high > 15 or low > 15:
+                    break
+                payload[size + (at - first) // 2] = 16 * high + low
+                at += 2
+                if at - first > 128:
+                    break
+            length = (at - first) // 2
+            good = length <= 64 and at + 1 < end and text[at] == 44 and 48 <= text[at + 1] <= 49
+        if good:
+            attacked = text[at + 1] - 48
+            at += 2
+            if at < end and text[at] == 13:
+                at += 1
+            good = at == end or text[at] == 10
+        if good:
+            at += 1
+            timestamp[frames] = value / _POWERS[decimals]
+            can_id[frames] = number
+            # 11-bit identifiers are written with three digits; a longer one is a 29-bit identifier, however small.
+            extended[frames] = width > 3 or number > MAX_STANDARD_ID
+            label[frames] = attacked
+            size += length
+            row[frames] = lines
+            frames += 1
+            offset[frames] = size
+        else:
+            at = begin
+            while at < end and text[at] != 10:
+                at += 1
+            odd[others, 0] = lines
+            odd[others, 1] = begin
+            odd[others, 2] = at
+            others += 1
+            at += 1
+        lines += 1
+    return frames, others
+
+
+def _complaints(line: bytes, fields: list[bytes]) -> Iterator[tuple[bool, str]]:
+    """Whether, and why, a row is no frame; to be asked in this order, up to the first that holds."""
+    yield len(fields) != len(HEADER.split(",")), f"{len(fields)} fields instead of {len(HEADER.split(','))}"
+    yield "\ufffd" in line.decode(errors="replace"), "not text in UTF-8"
+    time, identifier, data, attack = (printable(f.decode(), 80) for f in fields)
+    number = _NUMBER.fullmatch(fields[0])
+    yield not (number and np.isfinite(float(fields[0]))), f"timestamp '{time}' is not a number of seconds"
+    hexadecimal = re.fullmatch("[0-9A-Fa-f]{1,8}", identifier)
+    yield not hexadecimal, f"arbitration_id '{identifier}' is not a hexadecimal number"
+    yield int(identifier, 16) > MAX_EXTENDED_ID, f"arbitration_id '{identifier}' has more than 29 bits"
+    packed = re.fullmatch(rb"([0-9A-Fa-f]{2})*", fields[2])
+    yield not packed, f"data_field '{data}' is not a row of hexadecimal bytes"
+    yield len(fields[2]) > 2 * MAX_BYTES[True], f"data_field has more than {MAX_BYTES[True]} bytes"
+    yield attack not in ("0", "1"), f"attack '{attack}' is neither 0 nor 1"
+
+
+def _look_at(line: bytes) -> tuple[float, int, bool, bytes, int] | str:
+    """The frame in an oddly spelt row (timestamp, ID, extended, payload, label), or why there is none."""
+    fields = line.removesuffix(b"\r").split(b",")
+    for wrong, reason in _complaints(line, fields):
+        if wrong:
+            return reason
+    number = int(fields[1], 16)
+    extended = len(fields[1]) > 3 or number > MAX_STANDARD_ID
+    return float(fields[0]), number, extended, bytes.fromhex(fields[2].decode()), int(fields[3])
+
+
+def _frames(columns: dict[str, Any], payload: pl.Series) -> pl.DataFrame:
+    size = payload.bin.size().cast(pl.UInt8)
+    return (
+        pl.DataFrame({**columns, "payload": payload, "dlc": size, "fd": size > MAX_BYTES[False]})
+        .select(
+            *(pl.col(c).cast(t) for c, t in FRAME_COLUMNS.items() if c not in ("remote", "channel")),
+            remote=pl.lit(False),
+            channel=pl.lit(None, dtype=pl.String),
+        )
+        .select(list(FRAME_COLUMNS))
+    )
+
+
+def _batch(block: bytes, line: int) -> Batch:
+    """The batch in a block of whole lines, the first of which is line `line`."""
+    text = np.frombuffer(block, np.uint8)
+    most = np.count_nonzero(text == ord("\n")) + 1
+    timestamp, label = np.empty(most), np.empty(most, np.uint8)
+    can_id, extended = np.empty(most, np.uint32), np.empty(most, np.bool_)
+    offset, row = np.empty(most + 1, np.int64), np.empty(most, np.int64)
+    payload, odd = np.empty(len(text) // 2 + 1, np.uint8), np.empty((most, 3), np.int64)
+    n, others = _parse(text, timestamp, can_id, extended, label, offset, payload, row, odd)
+    packed = pa.Array.from_buffers(
+        pa.large_binary(), n, [None, pa.py_buffer(offset[: n + 1]), pa.py_buffer(payload[: offset[n]])]
+    )
+    frames = _frames(
+        {
+            "line": line + row[:n],
+            "timestamp": timestamp[:n],
+            "can_id": can_id[:n],
+            "extended": extended[:n],
+            "label": label[:n],
+        },
+        pl.Series(pl.from_arrow(packed)),
+    )
+    rejects: list[tuple[int, str, str]] = []
+    rescued: list[tuple[Any, ...]] = []
+    for number, begin, end in odd[:others].tolist():
+        found = _look_at(block[begin:end])
+        if isinstance(found, str):
+            rejects.append((line + number, found, printable(block[begin:end].decode(errors="replace"))))
+        else:
+            rescued.append((line + number, *found))
+    if rescued:
+        names = ("line", "timestamp", "can_id", "extended", "bytes", "label")
+        columns = dict(zip(names, map(list, zip(*rescued, strict=True)), strict=True))
+        more = _frames({k: v for k, v in columns.items() if k != "bytes"}, pl.Series(columns["bytes"], dtype=pl.Binary))
+        frames = pl.concat([frames, more]).sort("line")
+    return Batch(frames, pl.DataFrame(rejects, schema=REJECT_COLUMNS, orient="row"))
+
+
+def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    for line, piece in chunks(path):
+        border = 0
+        if line == 1:
+            header, _, _ = piece.partition(b"\n")
+            border = len(header) + 1
+            found = header.decode(errors="replace").strip()
+            if found != HEADER:
+                raise CanidsError(f"{path}, line 1: header is '{printable(found, 80)}', not '{HEADER}'")
+        yield _batch(piece[border:], line + (line == 1))
+
+
+CAN_TRAIN_AND_TEST = Format(
+    read=_read,
+    matches=lambda path, head: head.removeprefix(b"\xef\xbb\xbf").startswith(HEADER.encode()),
+    labelled=True,
+)

@@ -1,0 +1,202 @@
+"""`candump -l` of can-utils, and ROAD, whose captures are such logs beside a metadata file that says what was injected.
+
+A line is `(seconds) interface ID#payload`: three hexadecimal digits are an 11-bit ID, eight a 29-bit one; `ID#R` or
+`ID#R4` is a remote frame (with its DLC), `ID##1AABB` a CAN FD frame with its flags, a payload's ending `_9` to `_F` the
+raw DLC of a classical frame with eight bytes. A trailing R or T is the direction (received, sent), no label. A line
+whose ID has SocketCAN's error flag (0x20000000) tells of a bus error: it is no frame.
+
+Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canframe`); Linux `include/uapi/linux/can.h`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.text import mostly, opened, quoted, read_rows
+from canids_shared.errors import CanidsError
+
+SHAPE = "'(seconds) interface ID#payload'"
+METADATA = "capture_metadata.json"
+"""ROAD's metadata: one object a capture, by the capture's file name without `.log`."""
+_LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"
+_SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
+_REMOTE = r"^R([0-9A-Fa-f]?)(?:_[9A-Fa-f])?$"
+
+
+def _fields(table: pl.DataFrame) -> pl.DataFrame:
+    rows = table.with_columns(
+        pl.col("text").str.extract_groups(_LINE).struct.rename_fields(["seconds", "channel", "identifier", "data"]).alias("f")
+    ).unnest("f")  # fmt: skip
+    digits = pl.col("identifier").str.len_bytes()
+    rows = rows.with_columns(
+        extended=digits == 8,
+        remote=pl.col("data").str.starts_with("R").fill_null(False),
+        fd=pl.col("data").str.starts_with("#").fill_null(False),
+        event=pl.col("identifier").str.contains("^[23][0-9A-Fa-f]{7}$"),
+        announced=pl.lit(None, dtype=pl.Int64),
+        label=pl.lit(None, dtype=pl.UInt8),
+        reason=pl.when(digits.is_in([3, 8]).not_()).then(
+            quoted("arbitration ID", "identifier", "has neither three digits (11 bits) nor eight (29 bits)")
+        ),
+        written=pl.col("data"),
+    )
+    if rows["fd"].any():
+        no_flags = pl.col("fd") & pl.col("data").str.contains("^#[0-9A-Fa-f]").not_()
+        rows = rows.with_columns(
+            written=pl.when("fd").then(pl.col("data").str.slice(2)).otherwise("written"),
+            reason=pl.coalesce("reason", pl.when(no_flags).then(quoted("payload", "data", "has no CAN FD flags"))),
+        )
+    if rows["remote"].any():
+        length = pl.col("data").str.extract(_REMOTE)
+        rows = rows.with_columns(
+            announced=pl.when("remote").then(length.replace("", "0").str.to_integer(base=16, strict=False)),
+            written=pl.when("remote").then(pl.lit("")).otherwise("written"),
+            reason=pl.coalesce(
+                "reason",
+                pl.when(pl.col("remote") & length.is_null()).then(
+                    quoted("remote frame", "data", "is not R and its DLC")
+                ),
+            ),
+        )
+    raw_dlc = pl.col("written").str.contains("^[0-9A-Fa-f]{16}_[9A-Fa-f]$") & ~pl.col("fd")
+    written = pl.when(raw_dlc).then(pl.col("written").str.slice(0, 16)).otherwise("written")
+    return rows.with_columns(payload=written.str.decode("hex", strict=False))
+
+
+def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a log of `candump -l`; labels are null."""
+    return read_rows(path, _fields, SHAPE)
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What ROAD's metadata says of a capture.
+
+    Attributes:
+        interval: seconds since the first frame, both ends included; None: the whole capture.
+        can_id: the injected ID; None: every ID.
+        data: regular expression for the whole payload in capital hexadecimal digits; None: every payload.
+        digits: length of the pattern; shorter payloads are filled up with zeros on the left, as ROAD's own code does.
+    """
+
+    interval: tuple[float, float] | None
+    can_id: int | None
+    data: str | None
+    digits: int
+
+    def labels(self, elapsed: pl.Expr) -> pl.Expr:
+        """1 for each attacked frame, `elapsed` seconds after the first one, else 0."""
+        attacked = pl.lit(True)
+        if self.interval:
+            attacked = attacked & elapsed.is_between(*self.interval)
+        if self.can_id is not None:
+            attacked = attacked & (pl.col("can_id") == self.can_id)
+        if self.data is not None:
+            digits = pl.col("payload").bin.encode("hex").str.to_uppercase().str.pad_start(self.digits, "0")
+            attacked = attacked & digits.str.contains(self.data)
+        return attacked.cast(pl.UInt8)
+
+
+def _interval(value: Any, place: str) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    if not numbers or value[0] > value[1]:
+        raise CanidsError(f"{place}: injection_interval is {json.dumps(value)[:80]}, not [from, to] in seconds")
+    return float(value[0]), float(value[1])
+
+
+def injection_of(metadata: Path, capture: str) -> Injection:
+    """What ROAD's metadata file says of a capture (its file name without `.log`).
+
+    Raises `CanidsError` naming the file and the key if there is no such entry, or one that cannot be understood.
+    """
+    try:
+        content = json.loads(metadata.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise CanidsError(f"{metadata}: no such file; set 'metadata' in the manifest to ROAD's metadata") from None
+    except (ValueError, RecursionError):
+        raise CanidsError(f"{metadata}: not JSON") from None
+    known = content if isinstance(content, dict) else {}
+    found = known if "injection_interval" in known else known.get(capture)
+    if not isinstance(found, dict):
+        raise CanidsError(f"{metadata}: no entry '{capture}', the capture's file name without .log")
+    place = f"{metadata}: {capture}"
+    # The paper's repository and copies of the data name these two keys differently.
+    written_id = found.get("injection_id", found.get("injected_aid"))
+    written_data = found.get("injection_data_str", found.get("injection_data"))
+    can_id = None
+    if written_id is not None and not re.fullmatch("[Xx]+", str(written_id)):
+        if not re.fullmatch("(0[xX])?[0-9A-Fa-f]{1,8}", str(written_id)):
+            raise CanidsError(f"{place}: injection_id is '{str(written_id)[:40]}', not a hexadecimal ID, XXX or null")
+        can_id = int(str(written_id), 16)
+    pattern = None
+    if written_data is not None:
+        if not re.fullmatch("[0-9A-Fa-fXx]{0,128}", str(written_data)):
+            raise CanidsError(
+                f"{place}: injection_data_str is '{str(written_data)[:40]}', not hexadecimal digits and X"
+            )
+        pattern = str(written_data).upper()
+    return Injection(
+        interval=_interval(found.get("injection_interval"), place),
+        can_id=can_id,
+        data=None if pattern is None else f"^{pattern.replace('X', '.')}$",
+        digits=len(pattern or ""),
+    )
+
+
+def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a capture of ROAD (Verma et al. 2024, "A comprehensive guide to CAN IDS data and introduction of the ROAD dataset").
+
+    A frame is attacked if it lies within `injection_interval`, has the injected ID, and its payload fits
+    `injection_data_str`, where X stands for any digit. An ID of null (or XXX) means any: in the fuzzing captures,
+    frames of all IDs with the payload FFFFFFFFFFFFFFFF were injected, so the payload alone tells. The accelerator
+    attacks name neither ID nor payload: the vehicle had been brought into another state before, no frame of the capture
+    was injected, and so every frame of the interval (where it is null: of the capture) is attacked. In masquerade
+    captures the replaced frames are the ones that fit.
+
+    `entry["metadata"]` is the metadata file; without it, `capture_metadata.json` beside the capture. Only captures whose
+    `content` is `labelled` need one; the others, and those with intervals `attacked` instead, get no labels here. Raises `CanidsError` if it is absent or unfit.
+    """
+    opened(path)
+    injection = None
+    intervals_alone = entry.get("attacked") and not entry.get("metadata")
+    if entry.get("content", "labelled") == "labelled" and not intervals_alone:
+        injection = injection_of(Path(entry.get("metadata") or path.with_name(METADATA)), path.stem)
+    return _labelled(read(path, entry), injection)
+
+
+def _labelled(batches: Iterator[Batch], injection: Injection | None) -> Iterator[Batch]:
+    start: float | None = None
+    for frames, rejects in batches:
+        if injection and len(frames):
+            start = frames["timestamp"][0] if start is None else start
+            elapsed = (pl.col("timestamp") - start).round(6)  # as the interval is given
+            yield Batch(frames.with_columns(label=injection.labels(elapsed)), rejects)
+        else:
+            yield Batch(frames, rejects)
+
+
+def _is_candump(head: bytes) -> bool:
+    return mostly(head, _SNIFF)
+
+
+def _is_road(path: Path, head: bytes) -> bool:
+    """A log whose folder's `capture_metadata.json` has an entry of its name."""
+    if not _is_candump(head):
+        return False
+    try:
+        content = json.loads(path.with_name(METADATA).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and path.stem in content
+
+
+CANDUMP = Format(read, lambda path, head: _is_candump(head) and not _is_road(path, head), labelled=False)
+ROAD = Format(read_road, _is_road, labelled=True)

@@ -1,0 +1,210 @@
+"""The data sets of the Hacking and Countermeasure Research Lab: Car-Hacking, Survival, OTIDS.
+
+Three layouts of a row, one a file, recognised by the file's first lines:
+
+- attacked: `seconds,ID,DLC,byte,…,byte,flag` without header; the flag comes right after the last byte, T for an injected
+  frame, R for any other. Copies begin with a byte order mark, pad short rows with commas, or short payloads with zero
+  bytes up to eight; bytes of zero beyond the DLC are therefore left out.
+- listed: `seconds,ID,DLC,"byte byte …"` without header, attack-free (Survival).
+- text: `Timestamp: seconds  ID: ID  000  DLC: 8  byte byte …`; the field behind the ID is 100 for a remote frame.
+
+IDs have four hexadecimal digits, for 11 bits. Sources: Seo, Song, Kim 2018 (Car-Hacking: "GIDS: GAN based intrusion
+detection system for in-vehicle network"); Han, Kwak, Kim 2018 (Survival: "Anomaly intrusion detection method for
+vehicular networks based on survival analysis"); Lee, Jeong, Kim 2017 ("OTIDS: a novel intrusion detection system for
+in-vehicle network by using remote frame"); the descriptions beside the data on the lab's site.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from canids_preprocess.formats.base import MAX_STANDARD_ID, Batch, Format, printable
+from canids_preprocess.formats.text import head_lines, mostly, opened, quoted, read_rows
+from canids_shared.errors import CanidsError
+
+OTIDS_START = 250.0
+"""Seconds after the first frame at which OTIDS's fuzzy and impersonation attacks begin."""
+_BYTE = "[0-9A-Fa-f]{2}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row is written.
+
+    Attributes:
+        shape: for the reason of a line that is not so.
+        row: regular expression with the groups `names`; of an attacked row, for what follows the DLC.
+        sniff: regular expression that tells the layout from the others, damage by a spreadsheet included.
+        data: regular expression for the bytes, separators included.
+        names: the columns that the groups of `row` become.
+    """
+
+    shape: str
+    row: str
+    sniff: str
+    data: str
+    names: tuple[str, ...]
+
+
+ATTACKED = Layout(
+    "'seconds,ID,DLC,byte,...,byte,flag' with flag R or T",
+    r"^(?:[^,]*,)*[RT],*$",
+    r"^[-+.0-9Ee]+,[^,]{1,8},[0-9]{1,2},(?:[0-9A-Fa-f]{1,2},)*[RT],*$",
+    rf"^(?:{_BYTE},)*$",
+    (),
+)
+LISTED = Layout(
+    "'seconds,ID,DLC,\"byte byte ...\"'",
+    r'^([^,]*),([^,]*),([^,]*),"?([^",]*)"?,*$',
+    r'^[-+.0-9Ee]+,[^,]{1,8},[0-9]{1,2},"?[0-9A-Fa-f ]*"?,*$',
+    rf"^(?:{_BYTE}(?: +|$))*$",
+    ("seconds", "identifier", "length", "data"),
+)
+TEXT = Layout(
+    "'Timestamp: seconds ID: ID 000 DLC: n byte byte ...'",
+    r"^Timestamp:[ \t]*([^ \t]+)[ \t]+ID:[ \t]*([^ \t]+)[ \t]+([^ \t]+)[ \t]+DLC:[ \t]*([^ \t]+)[ \t]*(.*)$",
+    r"^Timestamp:.*ID:.*DLC:",
+    rf"^(?:{_BYTE}(?:[ \t]+|$))*$",
+    ("seconds", "identifier", "flag", "length", "data"),
+)
+LAYOUTS = (ATTACKED, LISTED, TEXT)
+
+
+def _extract(table: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    groups = pl.col("text").str.extract_groups(layout.row).struct.rename_fields(list(layout.names))
+    return table.with_columns(f=groups).unnest("f")
+
+
+def _split(table: pl.DataFrame) -> pl.DataFrame:
+    """As `_extract` for attacked rows, the large files of the three, in half the time."""
+    parts = pl.col("text").str.splitn(",", 4).struct.rename_fields(["seconds", "identifier", "length", "rest"])
+    rows = table.with_columns(f=parts).unnest("f")
+    rest = pl.when(pl.col("rest").str.contains(ATTACKED.row)).then(pl.col("rest").str.strip_chars_end(","))
+    return rows.with_columns(rest=rest).with_columns(
+        seconds=pl.when(pl.col("rest").is_not_null()).then("seconds"),
+        data=pl.col("rest").str.head(-1),
+        flag=pl.col("rest").str.tail(1),
+    )
+
+
+def _fields(layout: Layout) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """The fields of rows in a layout, for `read_rows`."""
+    length, flag = pl.col("length"), pl.col("flag")
+    remote = (flag == "100").fill_null(False) if layout is TEXT else pl.lit(False)
+    bad_flag = flag.is_in(["000", "100"]).not_() if layout is TEXT else pl.lit(False)
+    label = (flag == "T").cast(pl.UInt8) if layout is ATTACKED else pl.lit(None, dtype=pl.UInt8)
+
+    def fields(table: pl.DataFrame) -> pl.DataFrame:
+        rows = _split(table) if layout is ATTACKED else _extract(table, layout)
+        if layout is ATTACKED:
+            kept = 3 * length.cast(pl.UInt32, strict=False)  # two digits and a comma a byte
+            padded = pl.col("data").str.slice(kept).str.contains("^(?:00,)+$")
+            rows = rows.with_columns(data=pl.when(padded).then(pl.col("data").str.slice(0, kept)).otherwise("data"))
+        hexadecimal = pl.col("data").str.replace_all(r"[, \t]", "")
+        return rows.with_columns(
+            announced=length.cast(pl.Int64, strict=False),
+            payload=pl.when(pl.col("data").str.contains(layout.data)).then(hexadecimal.str.decode("hex", strict=False)),
+            extended=(pl.col("identifier").str.len_bytes() > 4)
+            | (pl.col("identifier").str.to_integer(base=16, strict=False) > MAX_STANDARD_ID).fill_null(False),
+            remote=remote,
+            fd=pl.lit(False),
+            channel=pl.lit(None, dtype=pl.String),
+            label=label,
+            reason=pl.when(length.str.contains("^[0-9]{1,2}$").not_())
+            .then(quoted("DLC", "length", "is not a number of bytes"))
+            .when(bad_flag)
+            .then(quoted("field", "flag" if layout is TEXT else "length", "behind the ID is neither 000 nor 100")),
+        )
+
+    return fields
+
+
+def _refuse_mangled(path: Path, text: pl.Series, sniff: str) -> None:
+    """Refuse a file whose first rows show that a spreadsheet has saved it; what it left out cannot be brought back."""
+    rows = text.filter(text.str.contains(sniff))
+    if not len(rows):
+        return
+    fields = rows.str.split(",")
+    whole = fields.list.get(0).str.contains(r"\.[0-9]{3,}$").not_()
+    short = rows.str.contains(r"^[^,]*,[^,]*,[^,]*,.*\b[0-9A-Fa-f],")
+    if 2 * whole.sum() > len(rows) or 2 * short.sum() > len(rows):
+        lost = ["timestamps have lost their fractions"] * bool(2 * whole.sum() > len(rows))
+        lost += ["leading zeros of IDs and bytes are gone"] * bool(short.any())
+        raise CanidsError(
+            f"{path}: mangled by a spreadsheet: {' and '.join(lost)} ('{printable(rows[0], 60)}'); "
+            "take the file as it was published"
+        )
+
+
+def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a file in any of the three layouts; labels are null unless its rows carry flags R and T.
+
+    Raises `CanidsError` if it is in none of them, or a spreadsheet has mangled it.
+    """
+    opened(path)
+    with open(path, "rb") as stream:
+        head = stream.read(1 << 16)
+    found = [layout for layout in LAYOUTS if mostly(head, layout.sniff)]
+    if not found:
+        text = head_lines(head)
+        raise CanidsError(
+            f"{path}, line 1: '{printable(text[0], 80)}' begins no capture of Car-Hacking, Survival or OTIDS"
+        )
+    layout = found[0]
+    if layout is not TEXT:
+        _refuse_mangled(path, head_lines(head), layout.sniff)
+    return read_rows(path, _fields(layout), layout.shape)
+
+
+def read_otids(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read OTIDS, whose files carry no labels, and label them by what is documented beside them.
+
+    In the DoS capture the injected frames are those of ID 0. Fuzzy and impersonation begin 250 s after the first frame;
+    which frames were injected is not told, so every one from then on is attacked. Which attack it is, `entry["attack"]`
+    says. Captures whose `content` is not `labelled`, or with intervals `attacked` of their own, get no labels here.
+
+    Raises `CanidsError` as `read`, or if a labelled capture's attack is none of the three.
+    """
+    attack = None
+    if entry.get("content", "labelled") == "labelled" and not entry.get("attacked"):
+        attack = str(entry.get("attack") or "")
+        if not re.search("dos|fuzz|imperson", attack.lower()):
+            raise CanidsError(
+                f"{path}: OTIDS labels by the attack: set 'attack' in the manifest to dos, fuzzy or impersonation"
+                f", not '{printable(attack, 40)}'"
+            )
+    return _labelled(read(path, entry), attack)
+
+
+def _labelled(batches: Iterator[Batch], attack: str | None) -> Iterator[Batch]:
+    start: float | None = None
+    for frames, rejects in batches:
+        if attack is None or not len(frames):
+            yield Batch(frames, rejects)
+            continue
+        start = frames["timestamp"][0] if start is None else start
+        elapsed = (pl.col("timestamp") - start).round(6)
+        attacked = pl.col("can_id") == 0 if "dos" in attack.lower() else elapsed >= OTIDS_START
+        yield Batch(frames.with_columns(label=attacked.cast(pl.UInt8)), rejects)
+
+
+def _is_otids(path: Path, head: bytes) -> bool:
+    """Text under one of the names in which OTIDS is published, or with remote frames, which the other sets lack."""
+    name = re.fullmatch("(attack_free|dos_attack|fuzzy_attack|impersonation_attack)_dataset", path.stem.lower())
+    return mostly(head, TEXT.sniff) and (
+        name is not None or bool(head_lines(head).str.contains(r"[ \t]100[ \t]").any())
+    )
+
+
+def _is_car_hacking(path: Path, head: bytes) -> bool:
+    """Survival's attacked captures and its text are written alike, and read alike."""
+    return mostly(head, ATTACKED.sniff) or (mostly(head, TEXT.sniff) and not _is_otids(path, head))
+
+
+CAR_HACKING = Format(read, _is_car_hacking, labelled=True)
+SURVIVAL = Format(read, lambda path, head: mostly(head, LISTED.sniff), labelled=True)
+OTIDS = Format(read_otids, _is_otids, labelled=True)

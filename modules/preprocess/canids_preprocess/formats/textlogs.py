@@ -1,0 +1,170 @@
+"""ASC (Vector) and TRC (PEAK), line by line through python-can.
+
+python-can passes over what it does not understand. So it is handed the lines that must hold a frame, and only those; one
+for which no message comes back is a reject. Comments, headers, and lines about the bus or the logger are no rows: error
+frames, statistics, status, triggers, messages of transport protocols.
+
+Times count from the start of the measurement. Sources: Vector, "CAN Log and Trigger ASC Format Specification"; PEAK-System,
+"PEAK CAN TRC File Format" (versions 1.0, 1.1, 1.3, 2.0, 2.1); python-can, `can.ASCReader`, `can.TRCReader`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import can
+
+from canids_preprocess.formats.base import Batch, Format, printable
+from canids_preprocess.formats.objects import Row, batches
+from canids_preprocess.formats.text import head_lines, lines, mostly, report_events
+from canids_shared.errors import CanidsError
+
+_ASC_HEADER = re.compile(r"\s*(date\s|base\s+(hex|dec)|(no\s+)?internal\s+events|//|(begin|end)\s+triggerblock)", re.I)
+_ASC_EVENT = re.compile(
+    r"\s*\d+\.\d+\s+((\d+\s+|CAN\s+\d+\s+|CANFD\s+\d+\s+(Rx|Tx)\s+)?(ErrorFrame|Status:|Statistic:|J1939TP|OverloadFrame)"
+    r"|Start of measurement|log trigger event|previous log|Trigger|SV:|CPU\s|TFS:|EthernetStatus|CAN\s+\d+\s+Status|LIN|Fr\s|ETH)",
+    re.I,
+)
+_TRC_EVENT = {"1.1": (2, {"Warng", "Error"}), "1.3": (3, {"Warng", "Error"}), "2": (2, {"ST", "EC", "ER", "EV"})}
+"""By version: the column of a row's type, and the types that are no frames (of version 1.0: the ID FFFFFFFF)."""
+
+
+class _Feed:
+    """A text file to python-can: it is given lines one at a time, and remembers which."""
+
+    def __init__(self, header: list[str], rows: Iterator[tuple[int, str]]) -> None:
+        self._header = list(header)
+        self._rows = rows
+        self.taken: list[tuple[int, str]] = []
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        if self._header:
+            return self._header.pop(0) + "\n"
+        self.taken.append(next(self._rows))
+        return self.taken[-1][1] + "\n"
+
+    def close(self) -> None:
+        """Nothing to close: the rows outlive a reader that has given up."""
+
+
+def _rows(
+    make: Callable[[TextIO], Iterator[can.Message]], header: list[str], rows: Iterator[tuple[int, str]]
+) -> Iterator[Row]:
+    """A `Row` for every line of `rows`; python-can starts anew, with the header, behind a line that it fails at."""
+    while True:
+        feed = _Feed(header, rows)
+        failure = None
+        try:
+            for message in make(cast(TextIO, feed)):
+                *passed_over, (line, text) = feed.taken
+                feed.taken.clear()
+                yield from (Row(n, "no frame that python-can knows", t) for n, t in passed_over)
+                yield Row(line, message, text)
+        except CanidsError:
+            raise
+        except Exception as error:  # a damaged line raises whatever its fields lead to
+            if not feed.taken:
+                raise CanidsError(f"python-can cannot read its header: {' '.join(str(error).split())}") from None
+            failure = f"python-can cannot read it: {' '.join(str(error).split())}"
+        for n, t in feed.taken[:-1] if failure else feed.taken:
+            yield Row(n, "no frame that python-can knows", t)
+        if failure is None:
+            return
+        yield Row(feed.taken[-1][0], failure, feed.taken[-1][1])
+
+
+def _all_lines(path: Path) -> Iterator[tuple[int, str]]:
+    for table in lines(path):
+        yield from table.iter_rows()
+
+
+def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a Vector ASC log.  Raises `CanidsError` if its times count from the last event, which python-can ignores."""
+    head = path.open("rb").read(1 << 12) if path.is_file() else b""
+    text = "\n".join(head_lines(head))
+    base = re.search(r"^\s*base\s+(hex|dec)(\s+timestamps\s+relative)?", text, re.I | re.M)
+    if base and base[2]:
+        raise CanidsError(f"{path}: timestamps are relative to the last event; export the log with absolute timestamps")
+    events = 0
+
+    def rows() -> Iterator[tuple[int, str]]:
+        nonlocal events
+        for line, content in _all_lines(path):
+            if _ASC_EVENT.match(content):
+                events += 1
+            elif not _ASC_HEADER.match(content) and content.strip():
+                yield line, content
+
+    # The header that python-can looks for ends at this line; without it, it would take the first frame for the end.
+    header = [f"base {base[1].lower() if base else 'hex'}  timestamps absolute", "internal events logged"]
+    yield from _told(path, batches(_rows(lambda file: iter(can.ASCReader(file)), header, rows())))
+    report_events(path, events)
+
+
+def _told(path: Path, found: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from found
+    except CanidsError as error:
+        text = str(error)
+        raise CanidsError(text if text.startswith(str(path)) else f"{path}: {printable(text)}") from None
+
+
+def _trc_messages(file: TextIO) -> Iterator[can.Message]:
+    for message in can.TRCReader(file):
+        if message.is_fd:  # python-can leaves the DLC's code where other readers give the length
+            message.dlc = can.util.dlc2len(message.dlc)
+        yield message
+
+
+def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a PEAK TRC log."""
+    head = path.open("rb").read(1 << 12) if path.is_file() else b""
+    version, columns = "1.0", ["N", "O", "T"]
+    header = [t for t in head_lines(head) if re.match(r";\$(FILEVERSION|STARTTIME|COLUMNS)=", t)]
+    for text in header:
+        key, _, value = text.partition("=")
+        version = value.strip() if key == ";$FILEVERSION" else version
+        columns = value.strip().split(",") if key == ";$COLUMNS" else columns
+    if version not in ("1.0", "1.1", "1.3", "2.0", "2.1"):
+        raise CanidsError(
+            f"{path}: version {printable(version, 20)} of the TRC format; 1.0, 1.1, 1.3, 2.0 and 2.1 are known"
+        )
+    # Without a start time python-can counts from zero, which is what the other logs do.
+    header = [t for t in header if not t.startswith(";$STARTTIME")]
+    place, kinds = _TRC_EVENT.get(version.split(".")[0] if version >= "2" else version, (2, {"FFFFFFFF"}))
+    place = columns.index("T") if version >= "2" and "T" in columns else place
+    events = 0
+
+    def rows() -> Iterator[tuple[int, str]]:
+        nonlocal events
+        for line, content in _all_lines(path):
+            fields = content.split(None, place + 1)
+            if content.lstrip().startswith(";") or not fields:
+                continue
+            if len(fields) > place and fields[place] in kinds:
+                events += 1
+            else:
+                yield line, content
+
+    yield from _told(path, batches(_rows(_trc_messages, header, rows())))
+    report_events(path, events)
+
+
+_ASC_ROW = r"(?i)^\s*(date\s+\w+\s|base\s+(hex|dec)|(no\s+)?internal\s+events\s+logged|//|begin\s+triggerblock|\d+\.\d+\s+(\d+|CANFD|CAN)\s)"
+_TRC_ROW = r"^(;.*|\s*\d+\)?\s+[0-9.]+\s+[0-9A-Za-z]+\s.*)$"
+
+
+def _is_asc(path: Path, head: bytes) -> bool:
+    return mostly(head, _ASC_ROW) and not mostly(head, "^;")
+
+
+def _is_trc(path: Path, head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf").startswith(b";") and mostly(head, _TRC_ROW)
+
+
+ASC = Format(read_asc, _is_asc, labelled=False)
+TRC = Format(read_trc, _is_trc, labelled=False)

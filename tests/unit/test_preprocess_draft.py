@@ -1,0 +1,104 @@
+"""Drafting a manifest for a folder of captures in any format."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from capture_files import MESSAGES, OWN, record
+
+from canids_preprocess.draft import draft
+from canids_shared import manifest
+from canids_shared.errors import CanidsError
+
+
+def command(folder: Path) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "canids_preprocess.draft", str(folder)]
+    return subprocess.run(call, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def captures(workplace: Path) -> Path:
+    """A folder of captures as they may lie there, in `data/mixed`."""
+    folder = workplace / "data/mixed"
+    (folder / "road").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for source, place in {
+        "car_hacking_attacked.csv": "DoS_dataset.csv",
+        "car_hacking_normal.txt": "normal_run_data.txt",
+        "survival_free_driving.csv": "FreeDrivingData_20180323_KIA.txt",
+        "otids_remote.txt": "Fuzzy_attack_dataset.txt",
+        "candump.log": "night drive.log",
+        "log.asc": ".hidden/log.asc",
+        "road/max_speedometer_attack_1.log": "road/max_speedometer_attack_1.log",
+        "road/capture_metadata.json": "road/capture_metadata.json",
+    }.items():
+        shutil.copy(OWN / source, folder / place)
+    record(folder / "night drive.mf4", MESSAGES)
+    (folder / "notes.txt").write_text("captured by night\n")
+    return folder
+
+
+def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
+    (captures / "manifest.yaml").write_text(draft(captures))
+    found = manifest.load("mixed", "data")
+    assert {c.name: (c.format, c.vehicle, c.role, c.content, c.attack) for c in found.values()} == {
+        "DoS_dataset": ("hcrl-car-hacking", "sonata", "train", "labelled", "dos"),
+        "FreeDrivingData_20180323_KIA": ("hcrl-survival", "kia", "train", "attack-free", None),
+        "Fuzzy_attack_dataset": ("otids", "soul", "train", "labelled", "fuzzing"),
+        "night-drive": ("candump", "mixed", "to_score", "unlabelled", None),
+        "night-drive.mf4": ("mf4", "mixed", "to_score", "unlabelled", None),
+        "normal_run_data": ("hcrl-car-hacking", "sonata", "train", "attack-free", None),
+        "road.max_speedometer_attack_1": ("road", "road", "test", "labelled", "max-speedometer"),
+    }
+    assert found["road.max_speedometer_attack_1"].metadata == Path("data/mixed/road/capture_metadata.json")
+    assert manifest.missing(found, "mixed") == []
+
+
+def test_draft_says_what_is_to_be_checked(captures: Path) -> None:
+    comments = [line.strip() for line in draft(captures).splitlines() if line.strip().startswith("#")]
+    assert sum("attack-free by its name: is it?" in c for c in comments) == 2
+    assert sum("no labels: will be scored only" in c for c in comments) == 2
+    assert sum(c.startswith("# not a capture that is recognised: notes.txt: ") for c in comments) == 1
+
+
+def test_draft_of_captures_without_labels_says_what_is_missing(tmp_path: Path) -> None:
+    shutil.copy(OWN / "candump.log", tmp_path / "a.log")
+    assert "# Missing: no capture to train on" in draft(tmp_path)
+    shutil.copy(OWN / "candump.log", tmp_path / "ambient.log")
+    assert "# Missing" not in draft(tmp_path)
+    (tmp_path / "a.log").unlink()
+    assert "# Missing: no capture to test on" in draft(tmp_path)
+
+
+def test_layout_of_can_train_and_test_keeps_its_roles(workplace: Path) -> None:
+    for name in ("train_01/attack-free-kia.csv", "test_01/dos-kia.csv"):
+        path = workplace / "data/fleet" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("timestamp,arbitration_id,data_field,attack\n")
+    text = draft(workplace / "data/fleet")
+    assert text == manifest.draft("fleet", workplace / "data")
+    assert set(yaml.safe_load(text)["captures"]) == {"train_01.attack-free-kia", "test_01.dos-kia"}
+
+
+def test_command_writes_once_and_never_over_a_manifest(tmp_path: Path) -> None:
+    shutil.copy(OWN / "car_hacking_normal.txt", tmp_path / "normal.txt")
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "manifest.yaml").read_text() == done.stdout
+    (tmp_path / "manifest.yaml").write_text("mine")
+    done = command(tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {tmp_path}/manifest.yaml: is there already; edit it")
+    assert (tmp_path / "manifest.yaml").read_text() == "mine"
+
+
+def test_folder_without_captures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CanidsError, match="no such folder"):
+        draft(tmp_path / "nowhere")
+    (tmp_path / "a.json").write_text(json.dumps({}))
+    with pytest.raises(CanidsError, match="no capture in a format that is recognised"):
+        draft(tmp_path)
