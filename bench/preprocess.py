@@ -13,14 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from canids_preprocess import graphs, ingest
-from canids_preprocess.simulate import simulate_csv
+from canids_preprocess.simulate import Capture, record, write_parts
 from canids_shared.cli import Call
+from canids_shared.files import written_whole
 
 THREADS = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 BLOCKS = {"shares": {"fit": 0.5, "select": 0.125, "fuse": 0.25, "calibrate": 0.125}, "repeats": 1, "gap": 2.0}
@@ -35,12 +39,35 @@ GRAPHS = {
 }
 
 
-def capture(folder: Path, frames: int) -> Path:
-    """A CSV of exactly `frames` simulated frames: the beginning of a long drive, made once."""
+def beginning(parts: Iterator[Capture], frames: int) -> Iterator[Capture]:
+    """The first `frames` frames of a capture that comes in parts."""
+    for part in parts:
+        kept = min(frames, len(part.frames))
+        chosen = slice(0, kept)
+        yield replace(
+            part,
+            frames=part.frames[chosen],
+            received=part.received[chosen],
+            logged=part.logged[chosen],
+            attacked=part.attacked[chosen],
+        )
+        frames -= kept
+        if not frames:
+            return
+
+
+def capture(folder: Path, frames: int, most: int) -> Path:
+    """A CSV of the first `frames` frames of one long simulated drive, `most` at most; written once."""
     path = folder / f"simulated_{frames}.csv"
-    if not path.exists():
-        print(f"simulating {frames:,} frames", file=sys.stderr)
-        simulate_csv(path, vehicle="hatchback", frames=frames, seed=1)
+    if path.exists():
+        return path
+    print(f"writing {frames:,} frames", file=sys.stderr)
+    if frames == most:
+        write_parts(beginning(record("compact", duration=float(frames), seed=1), frames), path)
+    else:
+        whole = capture(folder, most, most)
+        with open(whole, "rb") as source, written_whole(path) as temporary, open(temporary, "wb") as part:
+            part.writelines(islice(source, frames + 1))
     return path
 
 
@@ -70,7 +97,7 @@ def measure_preprocess(path: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         folder = Path(name)
         with open(path, "rb") as stream, open(folder / "small.csv", "wb") as small:
-            small.writelines(line for _, line in zip(range(1000), stream, strict=False))
+            small.writelines(islice(stream, 1000))
         whole(folder / "small.csv", folder)  # compiles the kernels, or loads them
         reading_s, graphs_s = whole(path, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -108,20 +135,20 @@ def main() -> None:
         print(json.dumps(MEASUREMENTS[options.measure](options.capture)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    path = capture(options.folder, options.frames)
+    most = 2 * options.frames
+    path = capture(options.folder, options.frames, most)
     read, own = measured("read", path), measured("preprocess", path)
     ratio = own["seconds"] / read["seconds"]
     rows = [
         result("preprocess_frames_per_s", options.frames / own["seconds"], "frames/s"),
         result("preprocess_vs_read_csv", ratio, "ratio", "polars.read_csv of the same file", ratio),
     ]
-    double = 2 * options.frames
-    peak = measured("preprocess", capture(options.folder, double))["peak_rss_mb"]
-    rows.append(result("preprocess_peak_rss_mb", peak, f"MiB at {double:,} frames"))
+    peak = measured("preprocess", capture(options.folder, most, most))["peak_rss_mb"]
+    rows.append(result("preprocess_peak_rss_mb", peak, f"MiB at {most:,} frames"))
     costs = {}
     for share in (0.1, 0.4, 1.6):
         count = int(share * options.frames)
-        costs[count] = 1e9 * measured("preprocess", capture(options.folder, count))["seconds"] / count
+        costs[count] = 1e9 * measured("preprocess", capture(options.folder, count, most))["seconds"] / count
         base = costs[min(costs)]
         rows.append(
             result(
