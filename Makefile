@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hcrl_sa DATA=… · make manifest DIR=… · make bench · make rulegraph · make clean
+# make demo · make test · make lint · make hcrl_sa DATA=… · make folds DATA=… · make manifest DIR=… · make bench · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -10,17 +10,15 @@ SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test fast-test lint format hcrl_sa manifest bench rulegraph readme-results lock clean
+.PHONY: demo test fast-test lint format hcrl_sa folds manifest bench rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
 demo: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET)
-	@test results/simulated/report.html -nt results/simulated/summary/results.md || \
-		$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --report results/simulated/report.html
 	@cat results/simulated/summary/results.md
 	@echo
-	@echo "Report: results/simulated/report.html (figures also in results/simulated/summary/)"
+	@echo "Report: results/simulated/summary/report.html"
 
 # The main job on real captures: DATA is the folder that holds hcrl_sa/.
 hcrl_sa: .venv/runtime
@@ -28,6 +26,12 @@ hcrl_sa: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml --config data_root=$(DATA)
 	@cat results/hcrl_sa/summary/results.md
+
+# Where choices are made: folds of the real training captures (attacks and vehicles left out), three seeds each.
+folds: .venv/runtime
+	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
+	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config data_root=$(DATA)
+	@cat results/hcrl_sa/folds/results.md
 
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime

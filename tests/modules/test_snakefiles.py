@@ -102,7 +102,11 @@ def test_trainings_say_whether_they_want_a_gpu(composed: dict[str, Rule]) -> Non
 def test_evaluations_and_summary_are_one_submission(composed: dict[str, Rule]) -> None:
     """Only `summary`, which consumes all three, makes one group of them."""
     # `Rule.group` itself is empty wherever jobs run locally.
-    assert {name for name, rule in composed.items() if rule._group == "evaluation"} == {*EVALUATIONS, "summary"}
+    assert {name for name, rule in composed.items() if rule._group == "evaluation"} == {
+        *EVALUATIONS,
+        "summary",
+        "report",
+    }
 
 
 def options(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from evaluate_data import episodes, keys, write_decisions, write_store
+from evaluate_data import (
+    episodes,
+    keys,
+    write_benchmark,
+    write_decisions,
+    write_split,
+    write_store,
+    write_training,
+)
 
-from canids_evaluate import baselines, evaluate, id_rate, summary
+from canids_evaluate import baselines, evaluate, id_rate, run_figures, summary
+from canids_evaluate.trainings import Cost, read_cost, read_training
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
@@ -24,6 +33,8 @@ CONFIG = {
     "trees": 5,
 }
 SCENARIOS = ["test_known", "test_unknown"]
+UNLABELLED = "test_unlabelled"
+LOG = Path("experimentruns/test_readings.jsonl")
 
 
 @pytest.fixture(autouse=True)
@@ -38,30 +49,44 @@ def call(output: str, inputs: dict[str, list[Path]], **constants: Any) -> Call:
     return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, inputs, "{}")
 
 
-def decisions(variant: str, noise: float, scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
-    rng = np.random.default_rng(int(10 * noise))
-    paths = {}
-    for i, split in enumerate(["calibrate", *scenarios]):
-        parts = [keys(episodes(200, 0.4, rng), f"{split}-{a}", a) for a in ("dos", "fuzzing")]
-        paths[split] = Path(f"{variant}/{split}.parquet")
-        write_decisions(paths[split], pl.concat(parts), noise * (1 + i), rng)
-    return {"calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
+def split(name: str, rng: np.random.Generator) -> dict[str, tuple[str, list[int]]]:
+    labels = {a: [-1] * 20 if name == UNLABELLED else episodes(200, 0.4, rng) for a in ("dos", "fuzzing")}
+    return {f"{name}-{a}": (a, own) for a, own in labels.items()}
 
 
 def stores(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
     rng = np.random.default_rng(0)
     paths = {}
-    for split in ["fit", "calibrate", *scenarios]:
-        labels = episodes(120, 0.4, rng)
-        windows = [{**dict(zip(range(9), rng.integers(1, 6, 9), strict=True)), 0: 40 if v else 3} for v in labels]
-        paths[split] = Path(f"graphs/{split}.safetensors")
-        write_store(paths[split], windows, labels, capture=split)
+    for name in ["fit", "calibrate", *scenarios]:
+        paths[name] = Path(f"graphs/{name}.safetensors")
+        write_split(paths[name], split(name, rng), rng)
     return {"fit": [paths["fit"]], "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
 
 
+def judged_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+    """The inputs that an evaluation takes from the baselines."""
+    folder = Path("baselines", "-".join(scenarios))
+    if not folder.exists():
+        before = LOG.read_bytes() if LOG.exists() else b""
+        baselines.main(call(str(folder), stores(scenarios), scenarios=scenarios))
+        LOG.parent.mkdir(exist_ok=True)
+        LOG.write_bytes(before)
+    return {"baselines": [folder / "metrics.json"], "baseline_curves": [folder / "curves.json"]}
+
+
+def decisions(variant: str, noise: float, scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+    """Decisions on the windows of `stores`, and the baselines on the same."""
+    found = judged_baselines(scenarios)
+    rng = np.random.default_rng(int(10 * noise))
+    paths = {}
+    for i, name in enumerate(["calibrate", *scenarios]):
+        paths[name] = Path(f"{variant}/{name}.parquet")
+        write_decisions(paths[name], GraphStore(f"graphs/{name}.safetensors").keys(), noise * (1 + i), rng)
+    return {**found, "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
+
+
 def readings() -> list[dict[str, Any]]:
-    path = Path("experimentruns/test_readings.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
 
 
 def test_evaluate_writes_the_contract_twice_the_same() -> None:
@@ -84,8 +109,7 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
 
 
 def test_budget_holds_on_calibrate_and_fusion_takes_its_own_alarms() -> None:
-    inputs = decisions("large", 0.4)
-    inputs["scenarios"] = inputs["calibrate"]
+    inputs = decisions("large", 0.4, ["calibrate"])
     evaluate.main(call("a", inputs, variant="large", scenarios=["calibrate"]))
     found = json.loads(Path("a/metrics.json").read_text())["scenarios"]["calibrate"]
     assert found["gat"]["fpr"] <= 0.01
@@ -103,10 +127,9 @@ def test_calibrate_without_attack_free_windows_is_refused() -> None:
 
 
 def test_unlabelled_scenario_gives_nulls() -> None:
-    inputs = decisions("large", 0.3, ["test_known"])
-    write_decisions(inputs["scenarios"][0], keys([None] * 5), 0.1, np.random.default_rng(0))
-    evaluate.main(call("a", inputs, variant="large", scenarios=["test_known"]))
-    fusion = json.loads(Path("a/metrics.json").read_text())["scenarios"]["test_known"]["fusion"]
+    inputs = decisions("large", 0.3, [UNLABELLED])
+    evaluate.main(call("a", inputs, variant="large", scenarios=[UNLABELLED]))
+    fusion = json.loads(Path("a/metrics.json").read_text())["scenarios"][UNLABELLED]["fusion"]
     assert (fusion["f1"], fusion["n_windows"], fusion["intervals"]["f1"]) == (None, 0, None)
 
 
@@ -146,8 +169,8 @@ def test_baselines_write_the_contract() -> None:
 
 def test_leakage_is_refused() -> None:
     inputs = stores()
-    write_store(inputs["scenarios"][1], [{1: 1}], [0], capture="copy", sha="fit")
-    with pytest.raises(CanidsError, match="'copy' has the same content as the training capture 'fit'"):
+    write_store(inputs["scenarios"][1], [{1: 1}], [0], capture="copy", sha="fit-dos")
+    with pytest.raises(CanidsError, match="'copy' has the same content as the training capture 'fit-dos'"):
         baselines.main(call("a", inputs))
 
 
@@ -159,18 +182,22 @@ def test_one_class_is_refused() -> None:
 
 
 def summarised(output: str, **inputs: list[Path]) -> None:
-    names = {"markdown": "results.md", "csv": "results.csv", "f1": "f1.svg", "delay": "delay.svg"}
-    names |= {"roc": "roc.svg", "pr": "pr.svg", "timelines": "timelines.svg"}
-    paths = {k: Path(output, v) for k, v in names.items()}
+    paths = {"markdown": Path(output, "results.md"), "csv": Path(output, "results.csv")}
+    paths |= {name: Path(output, f"{name}.svg") for name in summary.FIGURES}
     summary.main(Call({"dataset": "d", "instance": ""}, {}, {}, paths, inputs, "{}"))
 
 
+def evaluated(*variants: str) -> dict[str, list[Path]]:
+    """Metrics and curves of these variants, each noisier than the one before, and of the baselines."""
+    for i, variant in enumerate(variants):
+        evaluate.main(call(f"eval_{variant}", decisions(variant, 0.6 + 0.1 * i), variant=variant))
+    runs = [*(Path(f"eval_{v}") for v in variants), judged_baselines()["baselines"][0].parent]
+    return {k: [run / f"{k}.json" for run in runs] for k in ("metrics", "curves")}
+
+
+@pytest.mark.slow
 def test_summary_names_a_baseline_that_wins() -> None:
-    evaluate.main(call("large", decisions("l", 0.6), variant="large"))
-    evaluate.main(call("small_kd", decisions("s", 0.7), variant="small_kd"))
-    baselines.main(call("baselines", stores()))
-    runs = ["large", "small_kd", "baselines"]
-    inputs = {k: [Path(r, f"{k}.json") for r in runs] for k in ("metrics", "curves")}
+    inputs = evaluated("large", "small_kd", "small_nokd")
     summarised("a", **inputs)
     summarised("b", **inputs)
     assert {p.name: p.read_bytes() for p in Path("a").iterdir()} == {
@@ -178,17 +205,17 @@ def test_summary_names_a_baseline_that_wins() -> None:
     }
     page = Path("a/results.md").read_text()
     assert "**1.0000**" in page
-    assert "ID and rate (F1 1.0000) beats the best fusion (large" in page
+    assert "ID and rate (F1 1.0000) beats the fusion (large" in page
     table = pl.read_csv("a/results.csv")
-    assert len(table) == 2 * (5 + 5 + 4)
-    assert {"f1", "f1_low", "f1_high", "n_episodes"} <= set(table.columns)
+    assert len(table) == 2 * (3 * 5 + 4)
+    assert {"f1", "f1_low", "f1_high", "f1_optimal", "n_episodes"} <= set(table.columns)
     assert "<dc:date>" not in Path("a/f1.svg").read_text()
+    assert "Needs a student" not in Path("a/distillation.svg").read_text()
 
 
 def test_summary_of_a_scenario_without_labels() -> None:
-    inputs = decisions("large", 0.3, ["test_known"])
-    write_decisions(inputs["scenarios"][0], keys([None] * 5), 0.1, np.random.default_rng(0))
-    evaluate.main(call("a", inputs, variant="large", scenarios=["test_known"]))
+    inputs = decisions("large", 0.3, [UNLABELLED])
+    evaluate.main(call("a", inputs, variant="large", scenarios=[UNLABELLED]))
     summarised("s", metrics=[Path("a/metrics.json")], curves=[Path("a/curves.json")])
     assert "F1 is undefined here" in Path("s/results.md").read_text()
 
@@ -197,3 +224,24 @@ def test_summary_refuses_a_foreign_file() -> None:
     Path("metrics.json").write_text('{"contract": "metrics/0"}')
     with pytest.raises(CanidsError, match=r"metrics\.json: not of contract metrics/1"):
         summarised("a", metrics=[Path("metrics.json")], curves=[])
+
+
+def test_what_a_run_took_is_null_where_it_was_not_measured() -> None:
+    write_benchmark(Path("gat_large"))
+    assert read_cost(Path("gat_large/benchmark.tsv")) == Cost(12.5, 345.6)
+    Path("b.tsv").write_text("s\th:m:s\tmax_rss\n0.0\t0:00:00\tNA\n")
+    assert read_cost(Path("b.tsv")) == Cost(None, None)
+    run_figures.resources(Path("r.svg"), {"gat_large": Cost(12.5, 345.6), "eval_large": Cost(None, None)})
+    assert Path("r.svg").stat().st_size > 0
+
+
+def test_a_training_is_read_whole_or_refused() -> None:
+    run = Path("gat_small_kd@seed-2")
+    write_training(run, seed=2)
+    files = [run / name for name in ("model.safetensors", "history.parquet", "config.yaml")]
+    found = read_training(*files)
+    assert (found.run, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
+    assert (found.parameters, len(found.history)) == (16, 4)
+    files[1].write_bytes(files[1].read_bytes()[:50])
+    with pytest.raises(CanidsError, match=r"gat_small_kd@seed-2/history\.parquet: damaged"):
+        read_training(*files)

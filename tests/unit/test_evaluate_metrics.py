@@ -21,6 +21,12 @@ def evaluated(
     return metrics.evaluate(windows, windows.take(alarm), windows.take(np.array(scores or alarms, dtype=float)))
 
 
+def intervals(
+    windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: np.ndarray
+) -> dict[str, list[float] | None]:
+    return metrics.intervals(windows, metrics.replicates(windows, alarm, score, weights))
+
+
 def test_window_metrics_by_hand() -> None:
     found = evaluated([0, 0, 1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0, 1, 1])  # tp 2, fn 1, fp 3, tn 2
     assert found["precision"] == pytest.approx(2 / 5)
@@ -128,7 +134,8 @@ def judged(order: list[str]) -> tuple[dict[str, float | int | None], dict[str, l
     windows = windows_of(table, 1.0, 2.0)
     weights = metrics.resamples(windows, 100, 7, "scenario")
     score = windows.take(score)
-    return metrics.evaluate(windows, score > 0.5, score), metrics.intervals(windows, score > 0.5, score, weights)
+    found = metrics.replicates(windows, score > 0.5, score, weights)
+    return metrics.evaluate(windows, score > 0.5, score), metrics.intervals(windows, found)
 
 
 def test_the_order_of_captures_changes_nothing() -> None:
@@ -138,7 +145,7 @@ def test_the_order_of_captures_changes_nothing() -> None:
 def test_intervals_of_a_perfect_method_are_points() -> None:
     windows = windows_of(keys([0, 0, 1, 1, 0, 0, 0, 1]), 1.0, 1.0)
     weights = metrics.resamples(windows, 50, 0, "s")
-    found = metrics.intervals(windows, windows.attacked, windows.attacked.astype(float), weights)
+    found = intervals(windows, windows.attacked, windows.attacked.astype(float), weights)
     assert all(found[m] == [1, 1] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "episodes_found"))
     assert found["fpr"] == [0, 0]
 
@@ -169,7 +176,7 @@ def test_a_replicate_is_the_metric_of_the_resampled_windows() -> None:
 def test_one_episode_has_no_interval() -> None:
     windows = windows_of(keys([0, 0, 1, 1, 0, 0, 0]), 1.0, 1.0)
     score = np.linspace(0, 1, 7)
-    found = metrics.intervals(windows, score > 0.5, score, metrics.resamples(windows, 50, 0, "s"))
+    found = intervals(windows, score > 0.5, score, metrics.resamples(windows, 50, 0, "s"))
     assert [m for m in metrics.METRICS if found[m]] == ["fpr", "false_alarms_per_hour"]
 
 
@@ -177,7 +184,7 @@ def test_nothing_at_all() -> None:
     windows: Windows = windows_of(keys([]), 1.0, 5.0)
     weights = metrics.resamples(windows, 10, 0, "s")
     none = np.zeros(0)
-    assert all(v is None for v in metrics.intervals(windows, none > 0, none, weights).values())
+    assert all(v is None for v in intervals(windows, none > 0, none, weights).values())
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.sampled_from([0.0, 0.005, 0.1, 0.5, 0.9]))

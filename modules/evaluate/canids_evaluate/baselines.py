@@ -10,6 +10,7 @@ statistics, `isolation_forest` (Liu et al. 2008) from attack-free ones; `always_
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
@@ -83,10 +84,16 @@ def main(call: Call) -> None:
     record(call, "baselines", scenarios)
     stores = {s: _open(path, fit) for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)}
     scorers = learn(fit, call.config["trees"], call.config["seed"])
-    judged = judgement(call.config, scores_of(GraphStore(call.inputs["calibrate"][0]), scorers))
+    calibrate = GraphStore(call.inputs["calibrate"][0])
+    judged = judgement(call.config, scores_of(calibrate, scorers))
     for scenario, store in stores.items():
         judged.add(scenario, scores_of(store, scorers))
-    judged.write(call, None)
+    judged.write(call, None, sources=_sources([fit, calibrate, *stores.values()]))
+
+
+def _sources(stores: list[GraphStore]) -> dict[str, Any]:
+    """Capture → what it was made from (hash of the raw file, vehicle, attack, rows), for the record of the report."""
+    return {capture: s.header["sources"][capture] for s in stores for capture in s.header["captures"]}
 
 
 def _open(path: Path, fit: GraphStore) -> GraphStore:

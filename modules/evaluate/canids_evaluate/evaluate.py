@@ -3,9 +3,11 @@
     python -m canids_evaluate.evaluate --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
         "variant": "large", "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
         --calibrate calibrate.parquet --scenarios test_known_attack.parquet
+        --baselines …/metrics.json --baseline_curves …/curves.json
 
 `gat` and `vgae` get their threshold from `calibrate`; the fusion and its rivals bring their own alarms, and their score
-serves the ranking metrics (AUROC, PR-AUC) and the F1-optimal threshold.
+serves the ranking metrics (AUROC, PR-AUC) and the F1-optimal threshold. The baselines come along for the paired
+bootstrap: fusion minus each method on the same resamples.
 """
 
 from pathlib import Path
@@ -13,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from canids_evaluate.judgement import Scores, judgement
+from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, Scores, judgement
+from canids_evaluate.judgement import read as read_json
 from canids_evaluate.readings import record
 from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
-from canids_shared.tables import DECISIONS, KEYS, read
+from canids_shared.tables import DECISIONS, KEYS, read, read_metadata
 
 _RIVAL = "rival_"
 
@@ -55,15 +58,30 @@ def _is_rival(path: Path, column: str, ends: tuple[str, ...]) -> bool:
     return True
 
 
+def refuse_mixture(calibrate: Path, scenarios: dict[str, Path]) -> None:
+    """Raise `CanidsError` naming the file that is of another policy than `calibrate`, or of another split than its own."""
+    policy = read_metadata(calibrate, DECISIONS).get("policy")
+    for split, path in {"calibrate": calibrate, **scenarios}.items():
+        head = read_metadata(path, DECISIONS)
+        if head.get("policy") != policy:
+            raise CanidsError(f"{path}: decided by another policy than {calibrate}; delete both and run again")
+        if head.get("split", split) != split:
+            raise CanidsError(f"{path}: holds the decisions on '{head['split']}'; delete it and run again")
+
+
 def main(call: Call) -> None:
     """Entry point."""
-    scenarios, variant = call.constants["scenarios"], call.constants["variant"]
-    judged = judgement(call.config, scores_of(call.inputs["calibrate"][0]))
-    record(call, f"eval_{variant}", scenarios)
-    for scenario, path in zip(scenarios, call.inputs["scenarios"], strict=True):
+    variant, calibrate = call.constants["variant"], call.inputs["calibrate"][0]
+    scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
+    refuse_mixture(calibrate, scenarios)
+    judged = judgement(call.config, scores_of(calibrate))
+    record(call, f"eval_{variant}", list(scenarios))
+    for scenario, path in scenarios.items():
         judged.add(scenario, scores_of(path))
+    (baselines,), (drawn,) = call.inputs["baselines"], call.inputs["baseline_curves"]
+    judged.add_baselines(drawn, read_json(baselines, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
     judged.write(call, variant)
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["calibrate", "scenarios"], outputs=["metrics", "curves"])
+    cli.run(main, inputs=["calibrate", "scenarios", "baselines", "baseline_curves"], outputs=["metrics", "curves"])

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_evaluate import metrics
+from canids_evaluate import metrics, paired
 from canids_evaluate.curves import curves, timelines
-from canids_evaluate.thresholds import Thresholds, f1_optimal, within_budget
+from canids_evaluate.thresholds import Thresholds, f1_optimal, own_threshold, within_budget
 from canids_evaluate.windows import Windows, windows_of
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, write_text
 
 METRICS_CONTRACT = "metrics/1"
-CURVES_CONTRACT = "curves/1"
+CURVES_CONTRACT = "curves/2"
 log = logging.getLogger(__name__)
 
 
@@ -41,33 +41,43 @@ class Scores:
 
 @dataclass
 class Judgement:
-    """The methods' operating points, and their results as scenarios are added."""
+    """The methods' operating points, and their results as scenarios are added.
+
+    Attributes:
+        calibrate: what the operating points were set on.
+    """
 
     config: dict[str, Any]
+    calibrate: Scores
     thresholds: dict[str, Thresholds]
     scenarios: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
 
     def add(self, scenario: str, scores: Scores) -> None:
         """Judge every method on a scenario.
 
-        Raises `CanidsError` if its methods are not those of `calibrate`.
+        Raises `CanidsError` if its methods are not those of `calibrate`, or one alarms by another threshold than there.
         """
         if scores.score.keys() != self.thresholds.keys():
             found, wanted = ", ".join(sorted(scores.score)), ", ".join(sorted(self.thresholds))
             raise CanidsError(
                 f"{scores.path}: has methods {found}, but calibrate has {wanted}; delete both and run again"
             )
+        for method in scores.alarm:
+            self._refuse_another_threshold(method, scores)
         alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
         parts = {kind: {k: self._windows(f) for k, f in g.items()} for kind, g in _groups(scores.keys).items()}
-        self.scenarios[scenario] = {}
+        self.paths[scenario], self.scenarios[scenario], stored = scores.path, {}, {}
         for method, score in scores.score.items():
             alarm = alarms[method]
+            replicates = metrics.replicates(whole, whole.take(alarm), whole.take(score), weights)
+            stored[method] = paired.stored(replicates)
             result: dict[str, Any] = {
                 **metrics.evaluate(whole, whole.take(alarm), whole.take(score)),
-                "intervals": metrics.intervals(whole, whole.take(alarm), whole.take(score), weights),
+                "intervals": metrics.intervals(whole, replicates),
                 "f1_optimal": _at_f1_optimum(whole, whole.take(score), self.thresholds[method]["f1"]),
             }
             for kind, windows in parts.items():
@@ -78,17 +88,50 @@ class Judgement:
         self.curves[scenario] = {
             "methods": {m: curves(whole.attacked, s) for m, s in ordered.items()},
             "timelines": timelines(whole, ordered, {m: whole.take(a) for m, a in alarms.items()}),
+            "replicates": stored,
+            "windows": paired.fingerprints(scores.keys),
         }
+
+    def _refuse_another_threshold(self, method: str, scores: Scores) -> None:
+        calibrate = self.calibrate
+        there, here = (own_threshold(s.alarm[method], s.score[method]) for s in (calibrate, scores))
+        # Alarms that are no threshold on the score (a memory that the score does not show) prove nothing.
+        if there and here and max(there[0], here[0]) > min(there[1], here[1]):
+            raise CanidsError(
+                f"{scores.path}: '{method}' alarms by another threshold than in {calibrate.path}; delete both and run again"
+            )
+
+    def add_baselines(self, path: Path, found: dict[str, Any], drawn: dict[str, Any]) -> None:
+        """Add to the fusion's results by how much it differs from every other method, under `minus`.
+
+        Args:
+            path: of the baselines' curves, for messages.
+            found, drawn: content of the baselines' `metrics.json` and `curves.json`.
+
+        Raises `CanidsError` if they were judged on other windows or resamples.
+        """
+        for scenario, own in self.scenarios.items():
+            if scenario not in drawn["scenarios"] or found["seed"] != self.config["seed"]:
+                raise CanidsError(f"{path}: of other scenarios or another seed; delete it and run again")
+            theirs, curve = drawn["scenarios"][scenario], self.curves[scenario]
+            paired.refuse_other_windows(self.paths[scenario], curve["windows"], path, theirs["windows"])
+            methods = {**found["scenarios"][scenario], **own}
+            replicates = {**theirs["replicates"], **curve["replicates"]}
+            own["fusion"]["minus"] = {
+                m: paired.differences(own["fusion"], methods[m], replicates["fusion"], replicates[m])
+                for m in methods
+                if m != "fusion"
+            }
 
     def _windows(self, keys: pl.DataFrame) -> Windows:
         return windows_of(keys, self.config["episode_gap"], self.config["bootstrap_block"])
 
-    def write(self, call: Call, variant: str | None) -> None:
-        """Write both files; the keys say which run they belong to."""
+    def write(self, call: Call, variant: str | None, **further: Any) -> None:
+        """Write both files; the keys say which run they belong to. `further` goes into `curves.json`."""
         head = {"dataset": call.wildcards["dataset"], "instance": call.instance, "variant": variant}
         content = {**head, "seed": self.config["seed"], "thresholds": self.thresholds, "scenarios": self.scenarios}
         write_json(call.output["metrics"], {"contract": METRICS_CONTRACT, **content})
-        drawn = {"contract": CURVES_CONTRACT, **head, "scenarios": self.curves}
+        drawn = {"contract": CURVES_CONTRACT, **head, **further, "scenarios": self.curves}
         write_text(call.output["curves"], json.dumps(drawn, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -108,7 +151,7 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
     for method, score in calibrate.score.items():
         budget = None if method in calibrate.alarm else within_budget(score[free], config["false_alarm_rate"])
         thresholds[method] = {"budget": budget, "f1": f1_optimal(label[labelled] == 1, score[labelled])}
-    return Judgement(config, thresholds)
+    return Judgement(config, calibrate, thresholds)
 
 
 def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:

@@ -145,10 +145,8 @@ def resamples(windows: Windows, count: int, seed: int, name: str) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
-def intervals(
-    windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: np.ndarray
-) -> dict[str, list[float] | None]:
-    """Percentile intervals, 95 %, of every metric over the resamples `weights`.
+def intervals(windows: Windows, found: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
+    """Percentile intervals, 95 %, of every metric over its replicates `found` (of `replicates`).
 
     None where a metric rests on fewer than two episodes (or attack-free pieces), which say nothing about the spread
     between them, or is undefined in more than half of the resamples.
@@ -159,9 +157,12 @@ def intervals(
         **dict.fromkeys(_ON_FREE, enough["free"]),
         **dict.fromkeys(_ON_BOTH, enough["episodes"] and enough["free"]),
     }
-    out: dict[str, list[float] | None] = {}
-    for name, values in replicates(windows, alarm, score, weights).items():
-        defined = values[np.isfinite(values)]
-        usable = rests_on[name] and 2 * len(defined) > len(values)
-        out[name] = [float(q) for q in np.quantile(defined, [0.025, 0.975])] if usable else None
-    return out
+    return {name: percentiles(values) if rests_on[name] else None for name, values in found.items()}
+
+
+def percentiles(values: np.ndarray) -> list[float] | None:
+    """The 2.5 % and 97.5 % quantiles of replicates [B]; None if more than half of them are undefined."""
+    defined = values[np.isfinite(values)]
+    if 2 * len(defined) <= len(values):
+        return None
+    return [float(q) for q in np.quantile(defined, [0.025, 0.975])]

@@ -22,15 +22,15 @@ def _git(*arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def commit() -> tuple[str | None, bool | None]:
     """Commit of this code and whether files differ from it; neither, if it is not run from a checkout."""
     # An installed copy may lie inside somebody else's repository, whose commit says nothing about this code.
     if (
         _git("ls-files", "--error-unmatch", Path(__file__).name) is None
-        or (commit := _git("rev-parse", "HEAD")) is None
+        or (revision := _git("rev-parse", "HEAD")) is None
     ):
         return None, None
-    return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return revision, bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 
 def record(call: Call, rule: str, scenarios: list[str]) -> None:
@@ -38,10 +38,10 @@ def record(call: Call, rule: str, scenarios: list[str]) -> None:
     tests = [s for s in scenarios if s != LEFT_OUT]
     if not tests:
         return
-    commit, dirty = _commit()
+    revision, dirty = commit()
     line = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
+        "commit": revision,
         "dirty": dirty,
         "code": call.constants["code"],
         "dataset": call.wildcards["dataset"],

@@ -32,3 +32,13 @@ def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
     below = values[best + 1] if best + 1 < len(values) else values[best] - 1
     middle = float((values[best] + below) / 2)
     return middle if middle < values[best] else float(below)
+
+
+def own_threshold(alarm: np.ndarray, score: np.ndarray) -> tuple[float, float] | None:
+    """Between which scores the threshold of a method lies that brings its own alarms, bool [N], and scores [N].
+
+    None if no threshold on the score gives these alarms.
+    """
+    low = float(score[~alarm].max(initial=-np.inf))
+    high = float(score[alarm].min(initial=np.inf))
+    return (low, high) if low <= high else None

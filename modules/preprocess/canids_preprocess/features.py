@@ -39,14 +39,14 @@ _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyon
 _SLOWEST = 1.0 / 4096.0  # octaves; smallest step of a running median, so that seconds of attack move it little
 _WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between any two frames
 _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
-_EARLY = (
-    0.125  # log2 units, beside four times the usual scatter; a periodic ID's frame earlier than that is not its own
-)
+_EARLY = 1.0 / 16.0  # octaves, beside four times the usual scatter; what comes earlier is not a periodic ID's own
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
 
 # Columns of the per-ID state.
-_SEEN, _LAST, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _DLC, _OLDER_DLC, _FIRST = range(9)
-_WIDTH = 9
+_SEEN, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _FIRST = range(6)
+_LAST, _DLC, _OLDER_DLC = range(6, 9)  # of the last frame on time, and the one before it
+_ANY, _ANY_DLC = range(9, 11)  # of the last frame, on time or not
+_WIDTH = 11
 
 
 _BITS = np.array([bin(value).count("1") for value in range(256)], np.uint8)  # set bits of a byte
@@ -61,6 +61,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
     state: np.ndarray,
     last_bytes: np.ndarray,
     older_bytes: np.ndarray,
+    any_bytes: np.ndarray,
     toggled: np.ndarray,
     usual_change: np.ndarray,
     bus: np.ndarray,
@@ -105,30 +106,37 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             bus[3] = overdue / max(known, 1)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
-        # Sandler 2013). A frame that comes early, as injected ones do, moves it by the square of that less; where the ID
-        # is periodic and the frame far too early, later ones are not compared with it at all. So neither does a flood
-        # soon look usual, nor the traffic after it unusual.
-        ratio, on_time = 0.0, True
+        # Sandler 2013), from the ID's last frame on time or from its last frame, whichever fits better: after an injected
+        # frame the sender's next one follows on the sender's last, and after a mistaken verdict on the one in between.
+        ratio, on_time, fits_any = 0.0, True, False
         learn = max(1.0 / max(seen, 1.0), _SLOWEST)
         if seen == 1:
             me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
             me[_IRREGULAR] = 1.0  # periodic only once it has shown to be
         elif seen > 1:
             ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
+            if me[_ANY] > me[_LAST]:
+                other = min(max(np.log2(max(now - me[_ANY], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
+                fits_any = abs(other) < abs(ratio)
+                ratio = other if fits_any else ratio
+            # What comes early moves the statistics by the square of that less, and what comes far too early not at all:
+            # neither does a flood soon look usual, nor the traffic after it unusual.
             learn *= np.exp2(2.0 * min(ratio, 0.0))
             on_time = ratio >= -(_EARLY + 4.0 * me[_IRREGULAR]) or me[_IRREGULAR] >= _REGULAR or seen < _TRUSTED
             me[_LEVEL] += min(max(ratio, -learn), learn)
             me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -learn), learn)
 
-        # Payload against the two frames before, the bits that ever toggled, and each byte's usual change.
+        # Payload against the frame that the interval counts from, and for alternation against the last on time before
+        # that; the bits that ever toggled; each byte's usual change.
         distance, older, changed, novel, jump = 0, 0, 0, 0, 1.0
         mine, before, ever, usual = last_bytes[slot[i]], older_bytes[slot[i]], toggled[slot[i]], usual_change[slot[i]]
+        latest = any_bytes[slot[i]]
         for b in range(size):
-            value, last = payload[offset[i] + b], mine[b]
+            value, last = payload[offset[i] + b], latest[b] if fits_any else mine[b]
             if seen > 0:
                 flipped = value ^ last
                 distance += _BITS[flipped]
-                older += _BITS[value ^ before[b]]
+                older += _BITS[value ^ (mine[b] if fits_any else before[b])]
                 if flipped:
                     changed += 1
                     novel += _BITS[flipped & ~ever[b]]
@@ -139,10 +147,14 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 jump = max(jump, (1.0 + change) / (1.0 + usual[b]))
                 if on_time:
                     usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
+            latest[b] = value
             if on_time:
-                before[b] = last
+                before[b] = mine[b]
                 mine[b] = value
-        if on_time:  # of a shorter frame the rest counts as zeros
+        # Of a shorter frame the rest counts as zeros.
+        for b in range(size, me[_ANY_DLC]):
+            latest[b] = 0
+        if on_time:
             for b in range(size, max(me[_DLC], me[_OLDER_DLC])):
                 before[b] = mine[b]
                 mine[b] = 0
@@ -165,7 +177,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         row[0] = ratio * trust
         row[1] = distance / bits
         row[2] = deviation * trust
-        row[3] = (distance - older) / bits if seen > 1 else 0.0
+        row[3] = max(distance - older, 0) / bits if seen > 1 else 0.0
         row[4] = changed / max(size, 1)
         row[5] = novel / bits if seen >= _ESTABLISHED else 0.0
         row[6] = np.log2(jump) * trust if seen > 1 else 0.0
@@ -173,13 +185,15 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         row[8] = settled / (1.0 + seen)
         row[9] = min(max((me[_FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
         row[10] = size / 8.0
-        row[11] = 1.0 if seen > 0 and me[_DLC] != size else 0.0
+        row[11] = 1.0 if seen > 0 and me[_ANY_DLC if fits_any else _DLC] != size else 0.0
         row[12] = min(max(gap_ratio, -_CLIP), _CLIP)
         row[13] = bus[3]
 
         me[_SEEN] = seen + 1
+        me[_ANY] = max(now, me[_ANY]) if seen > 0 else now
+        me[_ANY_DLC] = size
         if on_time:
-            me[_LAST] = max(now, me[_LAST]) if seen > 0 else now
+            me[_LAST] = me[_ANY]
             me[_OLDER_DLC] = me[_DLC]
             me[_DLC] = size
 
@@ -199,6 +213,7 @@ class Tracker:
             "state": np.zeros((64, _WIDTH)),
             "last_bytes": np.zeros((64, MAX_BYTES), np.uint8),
             "older_bytes": np.zeros((64, MAX_BYTES), np.uint8),
+            "any_bytes": np.zeros((64, MAX_BYTES), np.uint8),
             "toggled": np.zeros((64, MAX_BYTES), np.uint8),
             "usual_change": np.zeros((64, MAX_BYTES), np.float32),
         }
@@ -255,6 +270,7 @@ class Tracker:
             a["state"],
             a["last_bytes"],
             a["older_bytes"],
+            a["any_bytes"],
             a["toggled"],
             a["usual_change"],
             self._bus,

@@ -2,27 +2,30 @@
 
     python -m canids_preprocess.simulate --output dos.csv --spec '{"wildcards": {}, "config": {}, "capture":
         {"name": "dos", "vehicle": "compact", "attack": "dos",
-         "simulation": {"duration": 60, "seed": 1, "episodes": 4, "episode_s": 4}}}'
+         "simulation": {"duration": 60, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant"}}}'
 
 The vehicle is fixed by its name, its drive by vehicle and seed, the attack by vehicle, seed and its own name: the same
-seed without an attack is the same drive without it. A row is a frame received: its timestamp is the end of the frame.
+seed without an attack is the same drive without it. A row is a frame received: its timestamp is the end of the
+frame by the logger's clock.
 
 Labels: injected frames are 1, also those of a masquerade. A deleted frame can carry no label, so under `suppression`
 every frame received within an episode is 1; label the windows, not the frames, when that attack is evaluated.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canids_preprocess.simulation.attacks import ATTACKS, episodes, mount
-from canids_preprocess.simulation.bus import arbitrate
-from canids_preprocess.simulation.driving import drive
+from canids_preprocess.simulation.attacks import ATTACKS, MEMORY_S, Episode, Scene, episodes, mount
+from canids_preprocess.simulation.bus import Bus
+from canids_preprocess.simulation.driving import Journey
 from canids_preprocess.simulation.signals import as_bytes
-from canids_preprocess.simulation.traffic import SECOND, Frames, genuine
+from canids_preprocess.simulation.traffic import SECOND, Frames, Traffic, joined
 from canids_preprocess.simulation.vehicle import design, seed_of
 from canids_shared.cli import Call, run
 from canids_shared.errors import CanidsError
@@ -30,8 +33,12 @@ from canids_shared.files import written_whole
 
 START = 1_600_000_000
 """Unix time at which every simulated capture begins."""
+LEG_S = 30.0
+"""Seconds simulated at a time; an episode is never cut."""
 _HEADER = b"timestamp,arbitration_id,data_field,attack\n"
 _HEX = np.frombuffer(b"0123456789ABCDEF", dtype=np.uint8)
+_TWO_NIBBLES = _HEX[np.arange(256)[:, None] >> np.array([4, 0]) & 15]
+_FOUR_DIGITS = _HEX[np.arange(10_000)[:, None] // np.array([1000, 100, 10, 1]) % 10]
 _ROWS = 1 << 18
 """Rows formatted at a time."""
 log = logging.getLogger(__name__)
@@ -44,17 +51,19 @@ class Capture:
     Attributes:
         frames: the frames [n] that got through.
         received: when each was complete, int64 nanoseconds from the start.
+        logged: what the logger's clock said, int64 nanoseconds from the start.
         attacked: labels [n], bool.
         intervals: start and end of the attack's episodes in seconds.
     """
 
     frames: Frames
     received: NDArray[np.int64]
+    logged: NDArray[np.int64]
     attacked: NDArray[np.bool_]
     intervals: list[tuple[float, float]]
 
 
-def simulate(
+def record(
     vehicle_name: str,
     *,
     attack: str | None = None,
@@ -62,11 +71,15 @@ def simulate(
     seed: int = 0,
     n_episodes: int = 4,
     episode_s: float = 4.0,
-) -> Capture:
+    stealth: str = "blatant",
+    leg_s: float = LEG_S,
+) -> Iterator[Capture]:
     """Simulate `duration` seconds of a vehicle's bus, with `n_episodes` attack episodes of `episode_s` seconds.
 
-    Raises `CanidsError` if the vehicle or the attack is unknown, the seed negative, or the drive too short for the
-    episodes.
+    The capture comes in parts of `leg_s` seconds, or as long as an episode needs; how long makes no difference to it, only
+    to the memory that it takes.
+    Raises `CanidsError` if the vehicle, the attack or the level of stealth is unknown, the seed negative, or the drive too
+    short for the episodes.
     """
     vehicle = design(vehicle_name)
     if attack is not None and attack not in ATTACKS:
@@ -74,34 +87,91 @@ def simulate(
     if seed < 0:
         raise CanidsError(f"simulation: seed is {seed}, set it to 0 or more")
     entropy = [seed, seed_of(vehicle_name)]
-    journey = drive(duration, np.random.default_rng(np.random.SeedSequence([*entropy, 0])))
-    frames = genuine(vehicle, journey, duration, seed)
-    intervals: list[tuple[float, float]] = []
-    if attack is not None:
-        rng = np.random.default_rng(np.random.SeedSequence([*entropy, 3, seed_of(attack)]))
-        intervals = episodes(duration, n_episodes, episode_s, rng)
-        frames = mount(attack, vehicle=vehicle, drive=journey, genuine=frames, intervals=intervals, rng=rng)
-    received = arbitrate(frames, vehicle.bit_rate)
-    order = np.argsort(received, kind="stable")
-    order = order[(received[order] >= 0) & (received[order] < duration * SECOND)]
-    frames, received = frames[order], received[order]
-    attacked = frames.injected
-    if attack == "suppression":
-        attacked = np.zeros(len(frames), dtype=np.bool_)
-        for start, end in intervals:
-            attacked |= (received >= start * SECOND) & (received < end * SECOND)
-    return Capture(frames, received, attacked, intervals)
+    attacker = [*entropy, 4, seed_of(attack or "")]
+    rng = np.random.default_rng(np.random.SeedSequence(attacker))
+    planned = episodes(duration, n_episodes, episode_s, stealth, rng) if attack else []
+    rank = rng.random(0x800)
+    journey = Journey([*entropy, 0])
+    traffic, bus, logger = Traffic(vehicle, journey, seed), Bus(vehicle.bit_rate), Logger([*entropy, 5])
+    memory = late = traffic.between(0.0, 0.0)
+    for start, end in _legs(duration, planned, leg_s):
+        released = traffic.between(start, end)
+        here = [e for e in planned if start <= e.start < end]
+        if attack:
+            memory = joined([memory[memory.released_in(start - MEMORY_S, start)], released])
+            stretch = journey.drive(start, end)
+            scenes = [Scene(vehicle, stretch, memory, rank, e, _chance(attacker, e)) for e in here]
+            # What an attacker releases behind the leg's end belongs to the next.
+            released = joined([late, mount(attack, scenes, released)])
+        due = released.released_in(start, end)
+        late = released[~due]
+        frames, received = bus.carry(released[due], round(end * SECOND))
+        kept = received < round(duration * SECOND)
+        frames, received = frames[kept], received[kept]
+        attacked = frames.injected
+        if attack == "suppression":
+            attacked = np.zeros(len(frames), dtype=np.bool_)
+            for e in planned:
+                attacked |= (received >= e.start * SECOND) & (received < e.end * SECOND)
+        yield Capture(frames, received, logger.stamp(received), attacked, [(e.start, e.end) for e in here])
 
 
-def rows(frames: Frames, received: NDArray[np.int64], attacked: NDArray[np.bool_]) -> bytes:
+def simulate(vehicle_name: str, **options: Any) -> Capture:
+    """The parts of `record`, with the same options, in one."""
+    parts = list(record(vehicle_name, **options))
+    return Capture(
+        frames=Frames(*(np.concatenate([getattr(p.frames, f.name) for p in parts]) for f in fields(Frames))),
+        received=np.concatenate([p.received for p in parts]),
+        logged=np.concatenate([p.logged for p in parts]),
+        attacked=np.concatenate([p.attacked for p in parts]),
+        intervals=[interval for p in parts for interval in p.intervals],
+    )
+
+
+def _chance(attacker: list[int], episode: Episode) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([*attacker, episode.number]))
+
+
+def _legs(duration: float, planned: list[Episode], leg_s: float) -> Iterator[tuple[float, float]]:
+    """Start and end of the stretches that are simulated at a time; an end within an episode moves behind it."""
+    start = 0.0
+    while start < duration:
+        end = min(start + leg_s, duration)
+        end = next((e.end for e in planned if e.start <= end < e.end), end)
+        yield start, end
+        start = end
+
+
+class Logger:
+    """The device that stamps what it receives.
+
+    It is late by some microseconds, and once in thirty frames by up to 60 µs, as in HCRL Survival.
+    """
+
+    def __init__(self, entropy: list[int]) -> None:
+        self._rng = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._last = 0
+
+    def stamp(self, received: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Times [n] of receipt by the logger's clock (ns), at least a microsecond apart."""
+        drawn = self._rng.random((len(received), 2))
+        late = 6e3 * drawn[:, 0] + np.where(drawn[:, 1] < 1 / 30, 60e3 * 30 * drawn[:, 1], 0)
+        order = 1000 * np.arange(len(received))
+        stamps: NDArray[np.int64] = np.maximum.accumulate(
+            np.maximum(received + late.astype(np.int64) - order, self._last)
+        )
+        stamps += order
+        self._last = int(stamps[-1]) + 1000 if len(stamps) else self._last
+        return stamps
+
+
+def rows(frames: Frames, logged: NDArray[np.int64], attacked: NDArray[np.bool_]) -> bytes:
     """CSV rows of frames [n]: Unix seconds with six decimals, hexadecimal ID and payload, 0 or 1."""
     n = len(frames)
-    microseconds = START * 1_000_000 + received // 1000
-    place = 10 ** np.arange(15, -1, -1, dtype=np.int64)
-    digits = (microseconds[:, None] // place % 10 + ord("0")).astype(np.uint8)
-    content = as_bytes(frames.payload)
-    nibbles = np.stack([content >> 4, content & 15], axis=2).reshape(n, 16)
-    can_id = frames.can_id[:, None] >> np.array([8, 4, 0]) & 15
+    microseconds = START * 1_000_000 + logged // 1000
+    digits = np.hstack([_FOUR_DIGITS[microseconds // 10**k % 10**4] for k in (12, 8, 4, 0)])
+    payload = _TWO_NIBBLES[as_bytes(frames.payload)].reshape(n, 16)
+    can_id = np.hstack([_HEX[frames.can_id >> 8 & 15][:, None], _TWO_NIBBLES[frames.can_id & 255]])
 
     def column(character: str) -> NDArray[np.uint8]:
         return np.full((n, 1), ord(character), dtype=np.uint8)
@@ -113,9 +183,9 @@ def rows(frames: Frames, received: NDArray[np.int64], attacked: NDArray[np.bool_
             column("."),
             digits[:, 10:],
             comma,
-            _HEX[can_id],
+            can_id,
             comma,
-            _HEX[nibbles],
+            payload,
             comma,
             label,
             column("\n"),
@@ -129,33 +199,42 @@ def rows(frames: Frames, received: NDArray[np.int64], attacked: NDArray[np.bool_
 
 def write(capture: Capture, path: str | Path) -> None:
     """Write a capture as CSV, whole."""
+    write_parts([capture], path)
+
+
+def write_parts(parts: Iterable[Capture], path: str | Path) -> None:
+    """Write a capture that comes in parts as CSV, whole; no more than one part is held in memory."""
     with written_whole(path) as temporary, open(temporary, "wb") as stream:
         stream.write(_HEADER)
-        for first in range(0, len(capture.frames), _ROWS):
-            part = np.arange(first, min(first + _ROWS, len(capture.frames)))
-            stream.write(rows(capture.frames[part], capture.received[part], capture.attacked[part]))
+        for part in parts:
+            for first in range(0, len(part.frames), _ROWS):
+                chosen = np.arange(first, min(first + _ROWS, len(part.frames)))
+                stream.write(rows(part.frames[chosen], part.logged[chosen], part.attacked[chosen]))
 
 
 def main(call: Call) -> None:
     """Simulate the capture of the spec."""
     entry = call.constants["capture"]
     options = entry["simulation"]
-    capture = simulate(
+    counts = np.zeros(3, dtype=np.int64)
+
+    def counted(parts: Iterator[Capture]) -> Iterator[Capture]:
+        for part in parts:
+            counts[:] += [len(part.frames), int(part.attacked.sum()), len(part.intervals)]
+            yield part
+
+    parts = record(
         entry["vehicle"],
         attack=entry["attack"],
         duration=options["duration"],
         seed=options["seed"],
         n_episodes=options["episodes"],
         episode_s=options["episode_s"],
+        stealth=options.get("stealth", "blatant"),
     )
-    write(capture, call.output["output"])
+    write_parts(counted(parts), call.output["output"])
     log.info(
-        "%s: %d frames in %g s, %d attacked, %d episodes",
-        entry["name"],
-        len(capture.frames),
-        options["duration"],
-        int(capture.attacked.sum()),
-        len(capture.intervals),
+        "%s: %d frames in %g s, %d attacked, %d episodes", entry["name"], counts[0], options["duration"], *counts[1:]
     )
 
 

@@ -1,8 +1,13 @@
 """The attacks: what an attacker on the bus adds to the vehicle's frames, or takes away.
 
-`dos` floods the bus with ID 0. `fuzzing` sends random IDs with random payloads. `spoofing` sends an existing ID several
-times faster than its owner, with forged payloads. `replay` sends again what several IDs said earlier. `masquerade`
-silences an ID's sender and goes on in its place with forged sensor values. `suppression` silences an ECU.
+`dos` floods the bus with a dominant ID. `fuzzing` sends random payloads. `spoofing` sends an existing ID beside its owner,
+with forged payloads. `replay` sends again what several IDs said earlier. `masquerade` silences an ID's sender and goes on
+in its place with forged sensor values. `suppression` silences an ECU.
+
+How plainly, a level of stealth says: `blatant` is the pace of published captures (a flood every 0.4 to 0.8 ms and random
+frames every 0.3 to 1.7 ms: HCRL Survival, Han, Kwak and Kim 2018; spoofed frames every 1 ms: HCRL Car-Hacking, Song, Woo and
+Kim 2020). `stealthy` is a frame right behind each genuine one, or sensor values that leave slowly, as in ROAD (Verma et al.
+2020). The README of this module has the table.
 """
 
 from collections.abc import Callable
@@ -13,9 +18,17 @@ from numpy.typing import NDArray
 
 from canids_preprocess.simulation.driving import Drive
 from canids_preprocess.simulation.signals import Sending
-from canids_preprocess.simulation.traffic import SECOND, Frames, frames_of, jittered, joined
+from canids_preprocess.simulation.traffic import SECOND, Frames, frames_of, joined
 from canids_preprocess.simulation.vehicle import Message, Vehicle
 from canids_shared.errors import CanidsError
+
+LEVELS = ("blatant", "moderate", "stealthy")
+STEALTH = (*LEVELS, "mixed")
+"""Levels of stealth; `mixed` goes through them from episode to episode."""
+_LENGTH = (1.0, 1.0, 0.5)
+"""Share of `episode_s` that an episode lasts, by level."""
+MEMORY_S = 30.0
+"""How far back an attacker remembers what the bus carried, in seconds."""
 
 _QUIET_SHARE = 0.15
 """Share of the drive, at its beginning, without attacks."""
@@ -26,14 +39,30 @@ _SHORTEST_S = 0.1
 
 
 @dataclass(frozen=True)
+class Episode:
+    """When an attack is on, and how plainly.
+
+    Attributes:
+        number: from 0.
+        level: index into `LEVELS`.
+        start, end: its interval in seconds.
+    """
+
+    number: int
+    level: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class Scene:
     """What an attacker can know in an episode.
 
     Attributes:
-        vehicle, drive, genuine: the vehicle, where it goes, and the frames that its own ECUs release.
+        vehicle, drive, genuine: the vehicle, where it goes, and the frames that its own ECUs release, those of the last
+            `MEMORY_S` seconds included.
         rank: random numbers [2048] that put IDs, or ECUs, into the order in which the drive's episodes attack them.
-        episode: number of the episode.
-        start, end: its interval in seconds.
+        episode: the episode.
         rng: the attacker's own chance.
     """
 
@@ -41,10 +70,12 @@ class Scene:
     drive: Drive
     genuine: Frames
     rank: NDArray[np.float64]
-    episode: int
-    start: float
-    end: float
+    episode: Episode
     rng: np.random.Generator
+
+    def between(self, *bounds: tuple[float, float]) -> float:
+        """A random number within the bounds of the episode's level."""
+        return float(self.rng.uniform(*bounds[self.episode.level]))
 
     def target(self, longest_period: float) -> Message:
         """A periodic message with sensors, its frames at most `longest_period` seconds apart; each episode has another."""
@@ -53,7 +84,7 @@ class Scene:
 
     def turn(self, candidates: list[int]) -> int:
         """The candidate (ID or ECU) whose turn it is in this episode."""
-        return sorted(candidates, key=lambda c: self.rank[c])[self.episode % len(candidates)]
+        return sorted(candidates, key=lambda c: self.rank[c])[self.episode.number % len(candidates)]
 
     def some(self, longest_period: float, size: int) -> list[int]:
         """`size` IDs of periodic messages with sensors."""
@@ -62,6 +93,25 @@ class Scene:
 
     def _readable(self, longest_period: float) -> list[Message]:
         return [m for m in self.vehicle.messages if m.periodic and m.period <= longest_period and m.layout.has_sensor]
+
+    def during(self) -> NDArray[np.bool_]:
+        """Mask [n] of the genuine frames released in the episode."""
+        return self.genuine.released_in(self.episode.start, self.episode.end)
+
+    def spaced(self, spacing: float, spread: float) -> NDArray[np.int64]:
+        """Release times (ns) of one who sends every `spacing` seconds, each gap off by up to the share `spread`."""
+        start, end = self.episode.start, self.episode.end
+        n = int((end - start) / (spacing * (1 - spread))) + 1
+        seconds = start + np.cumsum(spacing * self.rng.uniform(1 - spread, 1 + spread, n))
+        return np.rint(seconds[seconds < end] * SECOND).astype(np.int64)
+
+    def lie(
+        self, message: Message, basis: NDArray[np.uint64], seconds: NDArray[np.float64], **how: float
+    ) -> NDArray[np.uint64]:
+        """Payloads [n] with forged sensor values on the `basis` [n] of genuine ones; `how` as in `Drive.forged`."""
+        chance = self.rng.spawn(len(message.layout.signals))
+        drive = self.drive.forged(self.episode.start, **how)
+        return message.layout.forged(basis, Sending(seconds, np.arange(len(seconds)), drive, chance))
 
 
 @dataclass(frozen=True)
@@ -72,12 +122,14 @@ class Act:
     silenced: NDArray[np.bool_] | None
 
 
-def episodes(duration: float, number: int, length: float, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Start and end of each episode in seconds: one at a random place in each of `number` equal parts of the drive.
+def episodes(duration: float, number: int, length: float, stealth: str, rng: np.random.Generator) -> list[Episode]:
+    """The drive's episodes: one at a random place in each of `number` equal parts of it.
 
     The first 15 % of the drive, and at least a second after each episode, stay free.
-    Raises `CanidsError` if the drive is too short for that, or an episode is shorter than 0.1 s.
+    Raises `CanidsError` if the drive is too short for that, an episode is shorter than 0.1 s, or there is no such level.
     """
+    if stealth not in STEALTH:
+        raise CanidsError(f"simulation: no stealth '{stealth}'; levels: {', '.join(STEALTH)}")
     if not number:
         return []
     if length < _SHORTEST_S:
@@ -91,40 +143,48 @@ def episodes(duration: float, number: int, length: float, rng: np.random.Generat
             f"set duration to {np.ceil(needed):g} or more, or have fewer or shorter episodes"
         )
     starts = duration * _QUIET_SHARE + part * np.arange(number) + slack * rng.random(number)
-    return [(float(s), float(s) + length) for s in starts]
-
-
-def _spaced(scene: Scene, spacing: float, spread: float) -> NDArray[np.int64]:
-    """Release times of an attacker who sends every `spacing` seconds, each gap off by up to the share `spread`."""
-    n = int((scene.end - scene.start) / (spacing * (1 - spread))) + 1
-    seconds = scene.start + np.cumsum(spacing * scene.rng.uniform(1 - spread, 1 + spread, n))
-    return np.rint(seconds[seconds < scene.end] * SECOND).astype(np.int64)
+    levels = [k % len(LEVELS) if stealth == "mixed" else LEVELS.index(stealth) for k in range(number)]
+    return [
+        Episode(k, level, float(start), float(start) + length * _LENGTH[level])
+        for k, (start, level) in enumerate(zip(starts, levels, strict=True))
+    ]
 
 
 def _dos(scene: Scene) -> Act:
-    release = _spaced(scene, float(scene.rng.uniform(0.3e-3, 0.6e-3)), 0.05)
-    return Act(frames_of(0, 8, release, np.zeros(len(release), dtype=np.uint64), injected=True), None)
+    release = scene.spaced(scene.between((0.4e-3, 0.8e-3), (0.8e-3, 1.6e-3), (1.6e-3, 3e-3)), 0.3)
+    can_id, payload = 0, np.zeros(len(release), dtype=np.uint64)
+    if LEVELS[scene.episode.level] == "stealthy":
+        can_id = int(scene.rng.integers(1, scene.vehicle.messages[0].can_id))
+        payload = scene.rng.integers(0, 2**64, len(release), dtype=np.uint64)
+    return Act(frames_of(can_id, 8, release, payload, injected=True), None)
 
 
 def _fuzzing(scene: Scene) -> Act:
-    release = _spaced(scene, float(scene.rng.uniform(1.3e-3, 3e-3)), 0.25)
+    release = scene.spaced(scene.between((0.6e-3, 1.2e-3), (1.2e-3, 3e-3), (3e-3, 8e-3)), 0.65)
     ids = scene.rng.integers(0, 0x800, len(release))
+    if LEVELS[scene.episode.level] == "stealthy":
+        ids = scene.rng.choice([m.can_id for m in scene.vehicle.messages], len(release))
     payload = scene.rng.integers(0, 2**64, len(release), dtype=np.uint64)
     return Act(frames_of(ids, 8, release, payload, injected=True), None)
 
 
 def _spoofing(scene: Scene) -> Act:
-    """Payloads, in turn: plausible but wrong (checksum right), one constant, random."""
+    """Payloads, in turn: plausible but wrong (checksum right), one constant, random; stealthy ones are plausible."""
     message = scene.target(longest_period=0.1)
-    release = _spaced(scene, max(message.period / scene.rng.uniform(3, 6), 1.5e-3), 0.05)
-    kind = ("plausible", "constant", "random")[scene.episode % 3]
+    episode, own = scene.episode, scene.genuine[scene.genuine.can_id == message.can_id]
+    kind = ("plausible", "constant", "random")[(episode.number + episode.number // 3) % 3]
+    if LEVELS[episode.level] == "stealthy":
+        genuine = own.release[own.released_in(episode.start, episode.end)]
+        release = genuine + np.rint(scene.rng.uniform(0.2e-3, 0.8e-3, len(genuine)) * SECOND).astype(np.int64)
+        kind = "plausible"
+    else:
+        pace = max(message.period / scene.between((4, 10), (2, 4), (1, 1)), 1e-3)
+        release = scene.spaced(pace, 0.1)
     n, unused = len(release), np.uint64(64 - 8 * message.layout.dlc)
     if kind == "plausible":
-        own = scene.genuine[scene.genuine.can_id == message.can_id]
         last = np.maximum(np.searchsorted(own.release, release) - 1, 0)
-        lie = scene.drive.forged(scene.start, float(scene.rng.uniform(0.3, 0.6)), ramp_s=0.0)
-        sending = Sending(release / SECOND, np.arange(n), lie, scene.rng)
-        payload = message.layout.forged(own.payload[last], sending)
+        shift = scene.between((0.3, 0.6), (0.2, 0.4), (0.1, 0.3))
+        payload = scene.lie(message, own.payload[last], release / SECOND, shift=shift, ramp_s=0.0)
     else:
         drawn = scene.rng.integers(0, 2**64, 1 if kind == "constant" else n, dtype=np.uint64)
         payload = np.broadcast_to(drawn >> unused << unused, n)
@@ -132,33 +192,45 @@ def _spoofing(scene: Scene) -> Act:
 
 
 def _replay(scene: Scene) -> Act:
-    """Four to eight IDs; what they said in an earlier stretch of the episode's length, or of all that there was."""
-    ids = scene.some(longest_period=0.05, size=int(scene.rng.integers(4, 9)))
-    length = min(scene.end - scene.start, scene.start)
-    begin = float(scene.rng.uniform(0, scene.start - length))
+    """What the IDs said in an earlier stretch of the episode's length, or of all that the attacker remembers."""
+    start, end = scene.episode.start, scene.episode.end
+    size = round(scene.between((4, 8), (2, 4), (1, 1)))
+    ids = scene.some(longest_period=0.05, size=size)
+    reach = min(start, MEMORY_S)
+    length = min(end - start, reach)
+    begin = start - reach + float(scene.rng.uniform(0, reach - length))
     recorded = scene.genuine[scene.genuine.released_in(begin, begin + length) & np.isin(scene.genuine.can_id, ids)]
-    release = recorded.release + round((scene.start - begin) * SECOND)
+    release = recorded.release + round((start - begin) * SECOND)
     again = Frames(release, recorded.can_id, recorded.dlc, recorded.payload, np.ones(len(release), dtype=np.bool_))
     return Act(again, None)
 
 
 def _masquerade(scene: Scene) -> Act:
     message = scene.target(longest_period=0.02)
-    silenced = scene.genuine.released_in(scene.start, scene.end) & (scene.genuine.can_id == message.can_id)
+    silenced = scene.during() & (scene.genuine.can_id == message.can_id)
     replaced = scene.genuine[silenced]
-    period = message.period * (1 + scene.rng.uniform(-80e-6, 80e-6))
-    seconds = jittered(replaced.release[0] / SECOND + period * np.arange(len(replaced)), message, scene.rng)
-    lie = scene.drive.forged(scene.start, float(scene.rng.uniform(0.3, 0.6)), ramp_s=0.5)
-    payload = message.layout.forged(replaced.payload, Sending(seconds, np.arange(len(seconds)), lie, scene.rng))
+    period = message.period * (1 + scene.vehicle.ecus[message.task.ecu].drift + scene.rng.uniform(-80e-6, 80e-6))
+    jitter = scene.rng.uniform(0, 2 * message.task.jitter, len(replaced))
+    seconds = replaced.release[0] / SECOND + period * np.arange(len(replaced)) + jitter
+    shift, ramp = scene.between((0.4, 0.6), (0.3, 0.5), (0.1, 0.3)), (0.0, 0.5, 1.0)[scene.episode.level]
+    payload = scene.lie(message, replaced.payload, seconds, shift=shift, ramp_s=ramp)
     release = np.rint(seconds * SECOND).astype(np.int64)
     return Act(frames_of(message.can_id, message.layout.dlc, release, payload, injected=True), silenced)
 
 
 def _suppression(scene: Scene) -> Act:
-    fastest = [m.ecu for m in scene.vehicle.messages if m.periodic and m.period <= 0.02]
-    ecu = scene.turn(sorted(set(fastest)))
-    ids = [m.can_id for m in scene.vehicle.messages if m.ecu == ecu]
-    return Act(None, scene.genuine.released_in(scene.start, scene.end) & np.isin(scene.genuine.can_id, ids))
+    """An ECU and all that it sends; moderate: one of its fast messages; stealthy: every second frame of one."""
+    fast = [m for m in scene.vehicle.messages if m.periodic and m.period <= 0.02]
+    level = LEVELS[scene.episode.level]
+    if level == "blatant":
+        ecu = scene.turn(sorted({m.task.ecu for m in fast}))
+        ids = [m.can_id for m in scene.vehicle.messages if m.task.ecu == ecu]
+    else:
+        ids = [scene.turn([m.can_id for m in fast])]
+    silenced = scene.during() & np.isin(scene.genuine.can_id, ids)
+    if level == "stealthy":
+        silenced[np.flatnonzero(silenced)[1::2]] = False
+    return Act(None, silenced)
 
 
 _ATTACKS: dict[str, Callable[[Scene], Act]] = {
@@ -172,23 +244,20 @@ _ATTACKS: dict[str, Callable[[Scene], Act]] = {
 ATTACKS = tuple(_ATTACKS)
 
 
-def mount(
-    attack: str,
-    *,
-    vehicle: Vehicle,
-    drive: Drive,
-    genuine: Frames,
-    intervals: list[tuple[float, float]],
-    rng: np.random.Generator,
-) -> Frames:
-    """The vehicle's frames together with the attacker's, in the order of their release."""
-    rank = rng.random(0x800)
+def mount(attack: str, scenes: list[Scene], genuine: Frames) -> Frames:
+    """The vehicle's frames together with what the attacker does in the scenes, in the order of their release.
+
+    Args:
+        attack: one of `ATTACKS`.
+        scenes: the episodes within the frames.
+        genuine: the frames [n] with which every scene's own end; those before them are memory alone.
+    """
     silenced = np.zeros(len(genuine), dtype=np.bool_)
     parts = []
-    for episode, (start, end) in enumerate(intervals):
-        act = _ATTACKS[attack](Scene(vehicle, drive, genuine, rank, episode, start, end, rng))
+    for scene in scenes:
+        act = _ATTACKS[attack](scene)
         if act.added is not None:
             parts.append(act.added)
-        if act.silenced is not None:
-            silenced |= act.silenced
+        if act.silenced is not None and len(genuine):
+            silenced |= act.silenced[-len(genuine) :]
     return joined([genuine[~silenced], *parts])

@@ -1,11 +1,11 @@
 """The bus: one frame at a time, the lowest arbitration ID first."""
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canids_preprocess.simulation.traffic import SECOND, Frames
+from canids_preprocess.simulation.traffic import SECOND, Frames, joined
 
 
 def frame_bits(dlc: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -18,32 +18,54 @@ def frame_bits(dlc: NDArray[np.int64]) -> NDArray[np.int64]:
     return 47 + 8 * dlc + (34 + 8 * dlc) // 10
 
 
-def arbitrate(frames: Frames, bit_rate: int) -> NDArray[np.int64]:
-    """When each frame [n] has been received, in nanoseconds, or -1 if it never was sent.
+class Bus:
+    """A bus and the transmit buffers of its nodes.
 
-    `frames` are in the order of their release. A free bus takes the waiting frame with the lowest ID, and a frame under
-    way is never interrupted. A controller keeps one transmit buffer per ID: what still waits there when the next frame
-    of that ID is released is overwritten and lost, so a flooded bus starves low priorities and no queue grows.
+    A free bus takes the waiting frame with the lowest ID, and a frame under way is never interrupted. A controller keeps
+    one transmit buffer per ID: what still waits there when the next frame of that ID is released is overwritten and lost,
+    so a flooded bus starves low priorities and no queue grows.
     """
-    release = frames.release.tolist()
-    busy = (frame_bits(frames.dlc) * SECOND // bit_rate).tolist()
-    # The vehicle's buffer comes before the attacker's of the same ID; real nodes would destroy both frames.
-    buffer = (2 * frames.can_id + frames.injected).tolist()
-    content = [-1] * 4096
-    waiting: list[int] = []
-    received = [-1] * len(release)
-    now = upcoming = 0
-    while upcoming < len(release) or waiting:
-        if not waiting:
-            now = max(now, release[upcoming])
-        while upcoming < len(release) and release[upcoming] <= now:
-            if content[buffer[upcoming]] < 0:
-                heappush(waiting, buffer[upcoming])
-            content[buffer[upcoming]] = upcoming
-            upcoming += 1
-        sender = heappop(waiting)
-        frame = content[sender]
-        content[sender] = -1
-        now += busy[frame]
-        received[frame] = now
-    return np.array(received, dtype=np.int64)
+
+    def __init__(self, bit_rate: int) -> None:
+        """An idle bus of `bit_rate` bit/s."""
+        self._bit_rate = bit_rate
+        self._now = 0
+        self._waiting: Frames | None = None
+
+    def carry(self, released: Frames, until: int) -> tuple[Frames, NDArray[np.int64]]:
+        """The frames [m] whose transmission begins before `until` (ns), in that order, and when each has been received.
+
+        Args:
+            released: the next frames in the order of their release, all that are released before `until`.
+            until: nanoseconds from the start; the next call goes on from here.
+        """
+        held = 0 if self._waiting is None else len(self._waiting)
+        frames = released if self._waiting is None else joined([self._waiting, released])
+        release = frames.release.tolist()
+        busy = (frame_bits(frames.dlc) * SECOND // self._bit_rate).tolist()
+        # The vehicle's buffer comes before the attacker's of the same ID; real nodes would destroy both frames.
+        buffer = (2 * frames.can_id + frames.injected).tolist()
+        content = dict(zip(buffer[:held], range(held), strict=True))
+        waiting = list(content)
+        heapify(waiting)
+        sent, received = [], []
+        now, upcoming, n = self._now, held, len(release)
+        while waiting or upcoming < n:
+            if not waiting:
+                now = max(now, release[upcoming])
+            if now >= until:
+                break
+            while upcoming < n and release[upcoming] <= now:
+                if buffer[upcoming] not in content:
+                    heappush(waiting, buffer[upcoming])
+                content[buffer[upcoming]] = upcoming
+                upcoming += 1
+            frame = content.pop(heappop(waiting))
+            now += busy[frame]
+            sent.append(frame)
+            received.append(now)
+        # A transmission may outlast `until`: what was released meanwhile waits too, the latest of each buffer.
+        content.update(zip(buffer[upcoming:], range(upcoming, n), strict=True))
+        self._now = now
+        self._waiting = frames[np.array(sorted(content.values()), dtype=np.int64)]
+        return frames[np.array(sent, dtype=np.int64)], np.array(received, dtype=np.int64)

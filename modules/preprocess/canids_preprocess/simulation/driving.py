@@ -1,4 +1,8 @@
-"""A drive: standstill, city and motorway, as the physical channels that a vehicle's sensors measure."""
+"""A drive: standstill, city and motorway, as the physical channels that a vehicle's sensors measure.
+
+Drives are drawn in blocks of a minute, each from its own random numbers, so a drive of any length needs the memory of a
+few minutes, and its beginning does not depend on how long it will be.
+"""
 
 from dataclasses import dataclass
 
@@ -9,6 +13,10 @@ Floats = NDArray[np.float64]
 
 _STEP = 0.02
 """Sampling interval of the channels in seconds."""
+_BLOCK = 3000
+"""Samples drawn at a time."""
+_MARGIN = 1100
+"""Samples beyond a block that its channels are smoothed with: more than all moving averages together reach."""
 
 _CHANNELS = {
     "speed": (0.0, 160.0),  # km/h
@@ -39,14 +47,20 @@ _IDLE = 800.0  # 1/min
 
 @dataclass(frozen=True)
 class Drive:
-    """Channels of a drive, each [T] sampled every 20 ms, as a share (0 to 1) of the channel's range."""
+    """A stretch of a drive: channels, each [T] sampled every 20 ms, as a share (0 to 1) of the channel's range.
+
+    Attributes:
+        channels: the samples.
+        first: number of the first sample, counted from the start of the whole drive.
+    """
 
     channels: dict[str, Floats]
+    first: int = 0
 
     def at(self, channel: str, seconds: Floats) -> Floats:
         """Share of the range that `channel` has at the given times [n] of the drive."""
         samples = self.channels[channel]
-        return np.interp(seconds, np.arange(len(samples)) * _STEP, samples)
+        return np.interp(seconds / _STEP - self.first, np.arange(len(samples)), samples)
 
     def forged(self, start: float, shift: float, ramp_s: float) -> "Drive":
         """The drive as an attacker tells it: from `start` on, each channel is off by `shift` of its range.
@@ -55,11 +69,11 @@ class Drive:
         """
         told = {}
         for name, samples in self.channels.items():
-            elapsed = np.arange(len(samples)) * _STEP - start
+            elapsed = (self.first + np.arange(len(samples))) * _STEP - start
             grown = np.clip(elapsed / ramp_s, 0, 1) if ramp_s > 0 else (elapsed > -_STEP).astype(np.float64)
             sign = 1 if self.at(name, np.array([start]))[0] < 0.5 else -1
             told[name] = np.clip(samples + sign * shift * grown, 0, 1)
-        return Drive(told)
+        return Drive(told, self.first)
 
 
 def _smooth(samples: Floats, seconds: float) -> Floats:
@@ -72,55 +86,82 @@ def _smooth(samples: Floats, seconds: float) -> Floats:
     return samples
 
 
-def _wandering(n: int, seconds: float, rng: np.random.Generator) -> Floats:
-    """Smooth noise [n] of unit spread that forgets its past within about `seconds`."""
-    wander = _smooth(rng.standard_normal(n), seconds)
-    spread = float(wander.std())
-    return wander / spread if spread > 0 else wander
+def _spread(seconds: float) -> float:
+    """Standard deviation of white noise of unit spread after `_smooth`."""
+    box = np.full(max(1, round(seconds / _STEP)), 1 / max(1, round(seconds / _STEP)))
+    return float(np.sqrt(np.sum(np.convolve(box, box) ** 2)))
 
 
-def _target_speed(n: int, rng: np.random.Generator) -> Floats:
-    target = np.empty(n)
-    phase = str(rng.choice(list(_PHASES)))
-    begin = 0
-    while begin < n:
-        shortest, longest, low, high, following = _PHASES[phase]
-        end = begin + round(rng.uniform(shortest, longest) / _STEP)
-        while begin < min(end, n):
-            until = min(end, begin + round(rng.uniform(3, 8) / _STEP))
-            target[begin:until] = rng.uniform(low, high)
-            begin = until
-        phase = str(rng.choice(following))
-    return target
+class Journey:
+    """A whole drive, through random phases; `drive` gives stretches of it."""
 
+    def __init__(self, entropy: list[int]) -> None:
+        """Draw it from random numbers of its own, seeded by `entropy`."""
+        self._entropy = entropy
+        self._rng = np.random.default_rng(np.random.SeedSequence([*entropy, 0]))
+        self._phase = str(self._rng.choice(list(_PHASES)))
+        self._cold = float(self._rng.uniform(0, 60))  # °C below the usual temperature of the coolant
+        self._tank = float(self._rng.uniform(0.3, 0.9))
+        self._until = [-_MARGIN]  # sample at which each stretch of one target speed ends; the first is empty
+        self._target = [0.0]  # km/h
+        self._blocks: dict[int, dict[str, Floats]] = {}
 
-def drive(duration: float, rng: np.random.Generator) -> Drive:
-    """Draw a drive of `duration` seconds through random phases."""
-    n = int(duration / _STEP) + 2
-    seconds = np.arange(n) * _STEP
-    speed = np.maximum(_smooth(_target_speed(n, rng), 4.0), 0)
-    acceleration = np.gradient(speed / 3.6, _STEP)
-    gear = np.searchsorted(_GEAR_UP, speed)
-    pedal = np.clip(0.16 * acceleration + 0.0025 * speed + 0.02 * _wandering(n, 0.5, rng) * (speed > 1), 0, 1)
-    steering = 0.35 * _wandering(n, 1.5, rng) / (1 + speed / 40)
-    yaw_rate = steering * speed / 60
-    coolant = 90 - rng.uniform(0, 60) * np.exp(-seconds / 300) + 0.5 * _wandering(n, 10, rng)
-    physical = {
-        "speed": speed,
-        "wheel_left": speed * (1 - 0.05 * yaw_rate),
-        "wheel_right": speed * (1 + 0.05 * yaw_rate),
-        "acceleration": acceleration,
-        "engine_speed": _smooth(np.maximum(_IDLE, speed * _REVOLUTIONS[gear]), 0.3),
-        "torque": _smooth(pedal, 0.2) * 0.9 + 0.05,
-        "pedal": pedal,
-        "brake": _smooth(np.where(speed < 0.5, 0.3, np.clip(-0.25 * acceleration, 0, 1)), 0.3),
-        "steering": steering,
-        "yaw_rate": yaw_rate,
-        "coolant": coolant,
-        "fuel": rng.uniform(0.3, 0.9) - np.cumsum(pedal) * _STEP * 3e-5,
-    }
-    ranges = {
-        name: (samples - _CHANNELS[name][0]) / (_CHANNELS[name][1] - _CHANNELS[name][0])
-        for name, samples in physical.items()
-    }
-    return Drive({name: np.clip(samples, 0, 1) for name, samples in ranges.items()})
+    def drive(self, start: float, end: float) -> Drive:
+        """The drive from `start` (or earlier) to `end` seconds (or later)."""
+        first, last = int(start / _STEP) // _BLOCK, int(end / _STEP + 1) // _BLOCK
+        self._blocks = {k: self._blocks.get(k) or self._block(k) for k in range(first, last + 1)}
+        parts = self._blocks.values()
+        return Drive({name: np.concatenate([p[name] for p in parts]) for name in CHANNELS}, first * _BLOCK)
+
+    def _target_speed(self, first: int, last: int) -> Floats:
+        """Speed [last - first] in km/h that the driver aims at."""
+        while self._until[-1] < last:
+            shortest, longest, low, high, following = _PHASES[self._phase]
+            end = self._until[-1] + round(self._rng.uniform(shortest, longest) / _STEP)
+            while self._until[-1] < end:
+                self._until.append(min(end, self._until[-1] + round(self._rng.uniform(3, 8) / _STEP)))
+                self._target.append(float(self._rng.uniform(low, high)))
+            self._phase = str(self._rng.choice(following))
+        piece = np.searchsorted(self._until, np.arange(first, last), side="right")
+        return np.asarray(self._target)[piece]
+
+    def _wandering(self, block: int, number: int, seconds: float) -> Floats:
+        """Smooth noise of about unit spread that forgets its past within about `seconds`; the block and its margins."""
+        white = [
+            np.random.default_rng(np.random.SeedSequence([*self._entropy, 1, number, b])).standard_normal(_BLOCK)
+            for b in (block, block + 1, block + 2)  # one more than the blocks' own numbers: -1 cannot be a seed
+        ]
+        noise = np.concatenate(white)[_BLOCK - _MARGIN : 2 * _BLOCK + _MARGIN]
+        return _smooth(noise, seconds) / _spread(seconds)
+
+    def _block(self, block: int) -> dict[str, Floats]:
+        first, last = block * _BLOCK - _MARGIN, (block + 1) * _BLOCK + _MARGIN
+        seconds = np.arange(first, last) * _STEP
+        speed = np.maximum(_smooth(self._target_speed(first, last), 4.0), 0)
+        speed[speed < 1e-6] = 0  # what rounding leaves of a standstill
+        acceleration = np.gradient(speed / 3.6, _STEP)
+        gear = np.searchsorted(_GEAR_UP, speed)
+        pedal = np.clip(
+            0.16 * acceleration + 0.0025 * speed + 0.02 * self._wandering(block, 0, 0.5) * (speed > 1), 0, 1
+        )
+        steering = 0.35 * self._wandering(block, 1, 1.5) / (1 + speed / 40) * np.minimum(speed / 10, 1)
+        yaw_rate = steering * speed / 60
+        idle = _IDLE + 8 * self._wandering(block, 2, 0.4)
+        physical = {
+            "speed": speed,
+            "wheel_left": speed * (1 - 0.05 * yaw_rate),
+            "wheel_right": speed * (1 + 0.05 * yaw_rate),
+            "acceleration": acceleration,
+            "engine_speed": _smooth(np.maximum(idle, speed * _REVOLUTIONS[gear]), 0.3),
+            "torque": _smooth(pedal, 0.2) * 0.9 + 0.05,
+            "pedal": pedal,
+            "brake": _smooth(np.where(speed < 0.5, 0.3, np.clip(-0.25 * acceleration, 0, 1)), 0.3),
+            "steering": steering,
+            "yaw_rate": yaw_rate,
+            "coolant": 90 - self._cold * np.exp(-np.maximum(seconds, 0) / 300) + 0.5 * self._wandering(block, 3, 10.0),
+            "fuel": self._tank - 1e-5 * seconds + 0.002 * self._wandering(block, 4, 10.0),
+        }
+        return {
+            name: np.clip((samples[_MARGIN:-_MARGIN] - low) / (high - low), 0, 1)
+            for (name, samples), (low, high) in zip(physical.items(), _CHANNELS.values(), strict=True)
+        }

@@ -17,12 +17,21 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sending:
-    """When frames of one message are built: seconds [n] into the drive, their running number [n], and what is measured."""
+    """The building of frames [n] of one message.
+
+    Attributes:
+        seconds: when they are built, into the drive.
+        number: their running number.
+        drive: what is measured.
+        chance: random numbers, of each signal its own: so a message's frames can be built in any number of parts.
+        before: payload word of the frame before, or none.
+    """
 
     seconds: NDArray[np.float64]
     number: NDArray[np.int64]
     drive: Drive
-    rng: np.random.Generator
+    chance: list[np.random.Generator]
+    before: int | None = None
 
 
 class Signal(Protocol):
@@ -32,7 +41,7 @@ class Signal(Protocol):
     def start(self) -> int: ...  # noqa: D102
     @property
     def bits(self) -> int: ...  # noqa: D102
-    def raw(self, sending: Sending) -> Words:
+    def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """Values [n], each below `2**bits`."""
 
 
@@ -47,10 +56,10 @@ class Sensor:
     high: float
     noise: float
 
-    def raw(self, sending: Sending) -> Words:
+    def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """Values [n] of the channel at the time of sending."""
         share = sending.drive.at(self.channel, sending.seconds)
-        noise = self.noise * sending.rng.standard_normal(len(share))
+        noise = self.noise * rng.standard_normal(len(share))
         value = np.rint(self.low + (self.high - self.low) * share + noise)
         words: Words = np.clip(value, 0, 2**self.bits - 1).astype(np.uint64)
         return words
@@ -65,11 +74,14 @@ class Flags:
     value: int
     toggle: float
 
-    def raw(self, sending: Sending) -> Words:
+    def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """Values [n]; the toggled bits accumulate."""
-        n = len(sending.number)
-        toggled = np.where(sending.rng.random(n) < self.toggle, 1 << sending.rng.integers(0, self.bits, n), 0)
-        return np.bitwise_xor.accumulate(np.concatenate([[self.value], toggled]))[1:].astype(np.uint64)
+        drawn = rng.random((len(sending.number), 2))
+        toggled = np.where(drawn[:, 0] < self.toggle, 1 << (drawn[:, 1] * self.bits).astype(np.int64), 0)
+        before = self.value
+        if sending.before is not None:
+            before = sending.before >> (64 - self.start - self.bits) & (2**self.bits - 1)
+        return np.bitwise_xor.accumulate(np.concatenate([[before], toggled]))[1:].astype(np.uint64)
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Constant:
     bits: int
     value: int
 
-    def raw(self, sending: Sending) -> Words:
+    def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """The value [n]."""
         return np.full(len(sending.number), self.value, dtype=np.uint64)
 
@@ -92,10 +104,24 @@ class Counter:
     start: int
     bits: int
 
-    def raw(self, sending: Sending) -> Words:
+    def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """The running number [n], wrapped."""
         wrapped: Words = (sending.number % 2**self.bits).astype(np.uint64)
         return wrapped
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Values in turn, each for `hold` frames: a multiplexor and what it selects, or pulses."""
+
+    start: int
+    bits: int
+    values: tuple[int, ...]
+    hold: int
+
+    def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
+        """The value [n] whose turn it is."""
+        return np.array(self.values, dtype=np.uint64)[sending.number // self.hold % len(self.values)]
 
 
 def _crc_table() -> Bytes:
@@ -157,10 +183,12 @@ class Layout:
         return self._with(words, tuple(s for s in self.signals if isinstance(s, Sensor)), sending)
 
     def _with(self, words: Words, signals: tuple[Signal, ...], sending: Sending) -> Words:
-        for signal in signals:
+        for signal, rng in zip(self.signals, sending.chance, strict=True):
+            if signal not in signals:
+                continue
             shift = np.uint64(64 - signal.start - signal.bits)
             field = np.uint64((1 << signal.bits) - 1) << shift
-            words = (words & ~field) | (signal.raw(sending) << shift)
+            words = (words & ~field) | (signal.raw(sending, rng) << shift)
         if self.checksum:
             content = as_bytes(words)[:, : self.dlc - 1]
             shift = np.uint64(64 - 8 * self.dlc)

@@ -5,12 +5,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from canids_preprocess.simulation.driving import Drive
+from canids_preprocess.simulation.driving import Drive, Journey
 from canids_preprocess.simulation.signals import Sending, Words
-from canids_preprocess.simulation.vehicle import Message, Vehicle, seed_of
+from canids_preprocess.simulation.vehicle import Message, Task, Vehicle, seed_of
 
 SECOND = 1_000_000_000
 """Times are whole nanoseconds: sums of them are exact, so order and bytes do not depend on rounding."""
+_AHEAD_S = 2.0
+"""Seconds of the drive beyond those asked for: a burst of frames goes on a little."""
 
 
 @dataclass(frozen=True)
@@ -52,48 +54,108 @@ def frames_of(
 
 
 def joined(parts: list[Frames]) -> Frames:
-    """All frames of the parts, in the order of their release."""
+    """All frames of the parts, in the order of their release; of equal ones, the lower ID first."""
     whole = Frames(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Frames)))
-    return whole[np.argsort(whole.release, kind="stable")]
+    return whole[np.lexsort((whole.can_id, whole.release))]
 
 
-def genuine(vehicle: Vehicle, drive: Drive, duration: float, seed: int) -> Frames:
-    """What the vehicle's own ECUs release in `duration` seconds of a drive."""
-    entropy = [seed, seed_of(vehicle.name)]
-    # ECUs wake up at their own moments, so the phase between them is new in every drive.
-    wake = np.random.default_rng(np.random.SeedSequence([*entropy, 1])).random(len(vehicle.drift))
-    parts = []
-    for message in vehicle.messages:
-        rng = np.random.default_rng(np.random.SeedSequence([*entropy, 2, message.can_id]))
-        releases = _periodic if message.periodic else _bursts
-        seconds = releases(message, duration, float(wake[message.ecu]), vehicle.drift[message.ecu], rng)
-        number = rng.integers(256) + np.arange(len(seconds))
-        payload = message.layout.payloads(Sending(seconds, number, drive, rng))
-        parts.append(frames_of(message.can_id, message.layout.dlc, np.rint(seconds * SECOND).astype(np.int64), payload))
-    return joined(parts)
+class Ticking:
+    """The releases of a task, or of whatever else takes turns at its pace."""
+
+    def __init__(self, task: Task, first: float, drift: float, rng: np.random.Generator) -> None:
+        """From `first` seconds on, by a clock that is fast or slow by `drift`."""
+        self._task, self._first, self._rng = task, first, rng
+        self._period = task.period * (1 + drift)
+        self._next = 0
+
+    def until(self, end: float) -> NDArray[np.float64]:
+        """The next ticks [n] in seconds, as many as are due before `end`; late ones may come behind it.
+
+        Every second one is late by the task's sway, and each by a delay of its own of up to twice its jitter.
+        """
+        last = max(self._next, int(np.ceil((end - self._first) / self._period)))
+        count = np.arange(self._next, last)
+        self._next = last
+        due = self._first + count * self._period
+        return due + self._task.sway * (count % 2) + self._rng.uniform(0, 2 * self._task.jitter, len(count))
 
 
-def jittered(seconds: NDArray[np.float64], message: Message, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Release times [n] with the sender's random delay; it never lets a frame overtake the next of its ID."""
-    return seconds + np.minimum(rng.exponential(message.jitter, len(seconds)), message.period / 4)
+class Events:
+    """The releases of an event message: an event is told in a burst of two to six frames.
+
+    Events that follow too closely wait for the end of the last.
+    """
+
+    def __init__(self, message: Message, first: float, rng: np.random.Generator) -> None:
+        """From `first` seconds on."""
+        self._message, self._rng = message, rng
+        self._event = first + float(rng.exponential(1 / message.event_rate))
+        self._free = 0.0
+
+    def until(self, end: float) -> NDArray[np.float64]:
+        """The releases [n] in seconds of the events before `end`; the last burst may go on behind it."""
+        period, times = self._message.task.period, []
+        while self._event < end:
+            begin = max(self._event, self._free)
+            burst = begin + period * np.arange(2 + int(5 * self._rng.random()))
+            times.append(burst)
+            self._free = float(burst[-1]) + 1.5 * period
+            self._event += float(self._rng.exponential(1 / self._message.event_rate))
+        return np.concatenate([np.zeros(0), *times])
 
 
-def _periodic(
-    message: Message, duration: float, wake: float, drift: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    period = message.period * (1 + drift)
-    first = (wake + message.phase * message.period) % message.period
-    return jittered(np.arange(first, duration, period), message, rng)
+class Sender:
+    """Builds the frames of one message; how many at a time makes no difference to them."""
+
+    def __init__(self, message: Message, entropy: list[int]) -> None:
+        """With random numbers of its own, seeded by `entropy`."""
+        rng = np.random.default_rng(np.random.SeedSequence([*entropy, message.can_id]))
+        self._message = message
+        self._chance = rng.spawn(len(message.layout.signals))
+        self._number = int(rng.integers(256))
+        self._before: int | None = None
+
+    def frames(self, seconds: NDArray[np.float64], drive: Drive) -> Frames:
+        """The frames [n] released at the given times [n]."""
+        number = self._number + np.arange(len(seconds))
+        layout = self._message.layout
+        payload = layout.payloads(Sending(seconds, number, drive, self._chance, self._before))
+        if len(seconds):
+            self._number += len(seconds)
+            self._before = int(payload[-1])
+        return frames_of(self._message.can_id, layout.dlc, np.rint(seconds * SECOND).astype(np.int64), payload)
 
 
-def _bursts(
-    message: Message, duration: float, wake: float, drift: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """An event is told in a burst of two to six frames; events that follow too closely wait for the end of the last."""
-    times: list[float] = []
-    event = wake + rng.exponential(1 / message.event_rate)
-    while event < duration:
-        begin = max(event, times[-1] + message.period * 1.5) if times else event
-        times += [begin + k * message.period * (1 + drift) for k in range(rng.integers(2, 7))]
-        event += rng.exponential(1 / message.event_rate)
-    return jittered(np.array([t for t in times if t < duration], dtype=np.float64), message, rng)
+class Traffic:
+    """What the vehicle's own ECUs release, from one moment to the next."""
+
+    def __init__(self, vehicle: Vehicle, journey: Journey, seed: int) -> None:
+        """Wake the vehicle's ECUs up; `seed` and the vehicle's name fix all that they will do."""
+        entropy = [seed, seed_of(vehicle.name)]
+        self._journey = journey
+        # ECUs wake up at their own moments, so the phase between them is new in every drive.
+        wake = np.random.default_rng(np.random.SeedSequence([*entropy, 1])).random(len(vehicle.ecus))
+        self._sources: list[tuple[Ticking | Events, list[Sender]]] = []
+        for number, task in enumerate(vehicle.tasks):
+            rng = np.random.default_rng(np.random.SeedSequence([*entropy, 2, number]))
+            messages = [m for m in vehicle.messages if m.task == task]
+            senders = [Sender(m, [*entropy, 3]) for m in messages]
+            ecu = vehicle.ecus[task.ecu]
+            first = float((wake[task.ecu] * ecu.tick + task.offset) % task.period)
+            if messages[0].periodic:
+                self._sources.append((Ticking(task, first, ecu.drift, rng), senders))
+            else:
+                self._sources += [(Events(m, first, rng), [s]) for m, s in zip(messages, senders, strict=True)]
+        self._late = frames_of(0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64))
+
+    def between(self, start: float, end: float) -> Frames:
+        """The frames [n] released from `start` seconds, where the last call ended, to `end`, in the order of release."""
+        drive = self._journey.drive(start, end + _AHEAD_S)
+        parts = [self._late]
+        for source, senders in self._sources:
+            ticks = source.until(end)
+            parts += [sender.frames(ticks, drive) for sender in senders]
+        frames = joined(parts)
+        late = frames.release >= round(end * SECOND)
+        self._late = frames[late]
+        return frames[~late]

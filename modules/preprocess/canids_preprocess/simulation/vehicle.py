@@ -1,6 +1,9 @@
 """The vehicles: which ECU sends which arbitration ID, how often, and what its payload holds.
 
-A vehicle's design is drawn from its name alone: every drive of it, whatever the seed, has the same IDs and layouts.
+A vehicle's design is drawn from its name alone: every drive of it, whatever the seed, has the same IDs and layouts. How
+many IDs there are of each period, how regular they are and how much of their payload moves follows the two vehicles of the
+HCRL Survival captures (Han, Kwak and Kim 2018, "Anomaly intrusion detection method for vehicular networks based on survival
+analysis").
 """
 
 import zlib
@@ -10,19 +13,48 @@ from functools import cache
 import numpy as np
 
 from canids_preprocess.simulation.driving import CHANNELS
-from canids_preprocess.simulation.signals import Checksum, Constant, Counter, Flags, Layout, Sensor, Signal
+from canids_preprocess.simulation.signals import Checksum, Constant, Counter, Cycle, Flags, Layout, Sensor, Signal
 from canids_shared.errors import CanidsError
 
 # Vehicle: number of ECUs, of messages by period in ms, of event messages.
 _VEHICLES = {
-    "compact": (6, {10: 12, 20: 8, 50: 4, 100: 5, 200: 2, 500: 1, 1000: 2}, 3),
-    "van": (8, {10: 11, 20: 10, 50: 6, 100: 8, 200: 4, 500: 2, 1000: 3}, 4),
-    "truck": (10, {10: 9, 20: 14, 50: 10, 100: 10, 200: 5, 500: 3, 1000: 3}, 5),
+    "compact": (5, {10: 16, 20: 5, 50: 1, 100: 5, 200: 1, 1000: 2}, 2),
+    "van": (7, {10: 15, 20: 8, 50: 1, 100: 10, 200: 5, 1000: 5}, 2),
+    "truck": (9, {10: 12, 20: 13, 50: 8, 100: 8, 200: 4, 500: 2, 1000: 3}, 4),
 }
 VEHICLES = tuple(_VEHICLES)
 
 _COMMON_IDS = (0x0A0, 0x130, 0x1E5, 0x220, 0x316, 0x3D9, 0x43F, 0x545)
 """IDs that several vehicles use, each for something else."""
+_TICK_MS = 10
+"""Pace at which every ECU starts its tasks."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an ECU does at one pace: all its messages of a period are released together, as one burst on the bus.
+
+    Attributes:
+        ecu: number of the ECU.
+        period: seconds; of event messages, the interval within a burst.
+        offset: seconds after the ECU's own beginning.
+        jitter: mean delay of a tick in seconds; delays are uniform from 0 to twice that.
+        sway: seconds by which every second tick is late, as behind a slower task that runs every second time.
+    """
+
+    ecu: int
+    period: float
+    offset: float
+    jitter: float
+    sway: float
+
+
+@dataclass(frozen=True)
+class Ecu:
+    """An ECU's clock: seconds from tick to tick, and by which share it is slow (such as 50e-6)."""
+
+    tick: float
+    drift: float
 
 
 @dataclass(frozen=True)
@@ -31,33 +63,37 @@ class Message:
 
     Attributes:
         can_id: 11-bit arbitration ID.
-        ecu: number of the ECU that sends it.
-        period: seconds from frame to frame; of an event message, the shortest interval, held within a burst.
+        task: what it is sent by.
         periodic: whether it is sent all the time, or in bursts after events.
         event_rate: events a second of an event message.
-        phase: share of the period by which it follows its ECU's clock.
-        jitter: mean delay of a release in seconds.
         layout: the payload.
     """
 
     can_id: int
-    ecu: int
-    period: float
+    task: Task
     periodic: bool
     event_rate: float
-    phase: float
-    jitter: float
     layout: Layout
+
+    @property
+    def period(self) -> float:
+        """Seconds from frame to frame; of an event message, the shortest interval, held within a burst."""
+        return self.task.period
 
 
 @dataclass(frozen=True)
 class Vehicle:
-    """A design: messages in the order of their IDs, clock drift of each ECU (relative, such as 50e-6), bus speed in bit/s."""
+    """A design: messages in the order of their IDs, ECUs by number, bus speed in bit/s."""
 
     name: str
     messages: tuple[Message, ...]
-    drift: tuple[float, ...]
+    ecus: tuple[Ecu, ...]
     bit_rate: int = 500_000
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks, in the order of their first messages."""
+        return tuple(dict.fromkeys(m.task for m in self.messages))
 
     def message(self, can_id: int) -> Message:
         """The message with this ID."""
@@ -82,68 +118,80 @@ def design(name: str) -> Vehicle:
     slots = [(ms, True) for ms, n in periods.items() for _ in range(n)]
     slots += [(int(rng.choice([20, 30, 50])), False) for _ in range(n_events)]
     # Short periods tend to have low IDs, as designers rank by deadline, but not strictly.
-    urgency = [np.log(ms if periodic else 100) + 0.8 * rng.standard_normal() for ms, periodic in slots]
-    jitters = rng.uniform(20e-6, 200e-6, n_ecus)
+    urgency = [np.log(ms if periodic else 100) + 1.2 * rng.standard_normal() for ms, periodic in slots]
+    # Quartz clocks are off by less than 100 ppm; one ECU in three runs on a cheaper one, or on another period than it says.
+    drifts = np.where(rng.random(n_ecus) < 1 / 3, rng.uniform(-8e-3, 8e-3, n_ecus), rng.uniform(-1e-4, 1e-4, n_ecus))
+    jitters = 10 ** rng.uniform(-4.7, -3.2, n_ecus)  # seconds
+    sways = np.where(rng.random(n_ecus) < 0.3, 10 ** rng.uniform(-3.7, -2.7, n_ecus), 0.0)
+    tasks: dict[tuple[int, int, bool], Task] = {}
     messages = []
     for can_id, slot in zip(_ids(len(slots), rng), np.argsort(urgency), strict=True):
         ms, periodic = slots[slot]
-        ecu = int(rng.integers(n_ecus))
-        messages.append(
-            Message(
-                can_id=can_id,
-                ecu=ecu,
-                period=ms / 1000,
-                periodic=periodic,
-                event_rate=0.0 if periodic else float(rng.uniform(0.1, 0.5)),
-                phase=float(rng.random()),
-                jitter=float(jitters[ecu] * rng.uniform(0.7, 1.5)),
-                layout=_layout(ms / 1000 if periodic else 0.0, rng),
-            )
-        )
-    return Vehicle(name, tuple(messages), tuple(rng.uniform(-80e-6, 80e-6, n_ecus).tolist()))
+        # Engine, brakes and steering send most of what is fast.
+        ecu = int(rng.integers(2 * n_ecus // 3 + 1 if ms <= 20 else n_ecus))
+        if (ecu, ms, periodic) not in tasks:
+            offset = _TICK_MS * int(rng.integers(max(ms // _TICK_MS, 1))) / 1000
+            sway = float(sways[ecu]) if ms == _TICK_MS else 0.0
+            tasks[ecu, ms, periodic] = Task(ecu, ms / 1000, offset, float(jitters[ecu] * rng.uniform(0.5, 1.2)), sway)
+        rate = 0.0 if periodic else float(rng.uniform(0.1, 0.5))
+        layout = _layout(ms / 1000 if periodic else 0.0, rng)
+        messages.append(Message(can_id, tasks[ecu, ms, periodic], periodic, rate, layout))
+    return Vehicle(name, tuple(messages), tuple(Ecu(_TICK_MS / 1000, float(d)) for d in drifts))
 
 
 def _ids(n: int, rng: np.random.Generator) -> list[int]:
     common = rng.choice(_COMMON_IDS, size=4, replace=False).tolist()
-    own = rng.choice(np.setdiff1d(np.arange(0x040, 0x7E0), _COMMON_IDS), size=n - len(common), replace=False).tolist()
+    own = rng.choice(np.setdiff1d(np.arange(0x010, 0x7E0), _COMMON_IDS), size=n - len(common), replace=False).tolist()
     return sorted(common + own)
 
 
 def _layout(period: float, rng: np.random.Generator) -> Layout:
     """Draw a payload; `period` in seconds, 0 for an event message."""
-    dlc = 8 if rng.random() < 0.78 else int(rng.integers(2, 8))
+    # Fast messages are long: those of two to seven bytes make up few of the frames.
+    dlc = 8 if rng.random() < np.interp(period, [0.02, 0.1], [0.95, 0.8]) else int(rng.integers(2, 8))
+    if rng.random() < np.interp(period, [0.0, 0.009, 0.01, 0.1], [0.0, 0.0, 0.16, 0.62]):
+        # Nothing to tell but that the sender is alive.
+        value = [int(rng.integers(256)) if rng.random() < 0.4 else 0 for _ in range(dlc)]
+        return Layout(dlc, tuple(Constant(8 * k, 8, v) for k, v in enumerate(value)), None)
     checksum = None
-    if dlc >= 4 and rng.random() < 0.45:
+    if dlc >= 4 and period and rng.random() < 0.3:
         checksum = Checksum(str(rng.choice(["xor", "crc8"])), int(rng.integers(256)))
     end = 8 * (dlc - 1 if checksum else dlc)
     signals: list[Signal] = []
     if checksum or rng.random() < 0.4:
-        bits = int(rng.choice([4, 8]))
+        bits = int(rng.choice([2, 4, 4, 4, 8]))
         signals.append(Counter(end - bits, bits))
-        if bits == 4:
-            signals.append(Constant(end - 8, 4, int(rng.integers(16))))
+        if bits < 8:
+            signals.append(Constant(end - 8, 8 - bits, int(rng.integers(2 ** (8 - bits)))))
         end -= 8
     # Flags of periodic messages change about every half minute; an event is a change.
     toggle = 0.03 * period if period else 0.3
+    # Some messages, such as those of motion sensors, hold little else than measurements.
+    sensors = 0.0 if not period else 0.8 if rng.random() < 0.15 else 0.2
     start = 0
     while start < end:
-        signals += _next_signals(start, end - start, toggle, sensors=period > 0, rng=rng)
+        signals += _next_signals(start, end - start, toggle, sensors, rng)
         start = signals[-1].start + signals[-1].bits
     return Layout(dlc, tuple(signals), checksum)
 
 
-def _next_signals(start: int, room: int, toggle: float, sensors: bool, rng: np.random.Generator) -> list[Signal]:
-    """One or two bytes of signals at bit `start`, where `room` bits are left."""
-    kind = rng.choice(["sensor", "flags", "constant", "unused"], p=[0.6, 0.12, 0.12, 0.16])
-    if kind == "sensor" and sensors:
+def _next_signals(start: int, room: int, toggle: float, sensors: float, rng: np.random.Generator) -> list[Signal]:
+    """One or two bytes of signals at bit `start`, where `room` bits are left; `sensors` is the share that measures."""
+    kind = rng.choice(["flags", "cycle", "constant", "unused"], p=[0.12, 0.07, 0.25, 0.56])
+    if rng.random() < sensors:
         bits = 8 if room == 8 else int(rng.choice([8, 12, 16]))
         full = 2**bits - 1
-        low, high = full * rng.uniform(0, 0.1), full * rng.uniform(0.5, 1.0)
+        # Few sensors use their whole range; the upper bits of many never move.
+        low = full * rng.uniform(0, 0.3)
+        high = low + (full - low) * 2 ** rng.uniform(-3, 0)
         channel = str(rng.choice(CHANNELS))
-        noise = float(rng.uniform(0.2, 0.6) if bits == 8 else rng.uniform(0.5, 2.0 ** (bits - 10)))
+        noise = float(10 ** rng.uniform(-1.3, -0.2) * (1 if bits == 8 else rng.choice([1, 4])))
         sensor: Signal = Sensor(start, bits, channel, float(low), float(high), noise)
         return [sensor, Flags(start + 12, 4, int(rng.integers(16)), toggle)] if bits == 12 else [sensor]
-    if kind == "flags" or (kind == "sensor" and not sensors):
+    if kind == "flags":
         return [Flags(start, 8, int(rng.integers(256)), toggle)]
+    if kind == "cycle":
+        values = tuple(int(v) for v in rng.integers(256, size=int(rng.integers(2, 6))))
+        return [Cycle(start, 8, values, int(rng.integers(1, 9)))]
     value = int(rng.integers(256)) if kind == "constant" else int(rng.choice([0x00, 0xFF]))
     return [Constant(start, 8, value)]

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.graphstore import GraphWriter
+from canids_shared.graphstore import GraphStore, GraphWriter
+from canids_shared.runs import save_arrays, write_history
 from canids_shared.tables import DECISIONS, KEYS, write
 
 
@@ -31,7 +32,7 @@ def episodes(windows: int, attacked: float, rng: np.random.Generator) -> list[in
     return [int(v) for v in np.repeat(rng.random(-(-windows // 10)) < attacked, 10)[:windows]]
 
 
-def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.random.Generator) -> None:
+def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.random.Generator, **metadata: str) -> None:
     """Decisions whose scores follow the label, the worse the larger `noise`."""
     label = table["label"].fill_null(0).to_numpy().astype(float)
 
@@ -44,13 +45,32 @@ def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.rando
     alarms = {c.replace("_score", "_alarm"): (s > 0.7).astype(np.float32) for c, s in rivals.items()}
     alarm, action = columns["fusion_score"] > 0.6, np.zeros(len(label), np.int16)
     frame = table.with_columns(**{k: pl.Series(v) for k, v in {**columns, "alarm": alarm, "action": action}.items()})
-    write(path, DECISIONS, frame.with_columns(**{k: pl.Series(v) for k, v in {**rivals, **alarms}.items()}), {})
+    frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**rivals, **alarms}.items()})
+    write(path, DECISIONS, frame, {"split": path.stem, "policy": "p", **metadata})
 
 
 def write_store(
     path: Path, windows: list[dict[int, int]], labels: list[int], capture: str = "c", sha: str = ""
 ) -> None:
     """Graph store of one capture; each window is arbitration ID → number of frames."""
+    _write(path, windows, {capture: ("dos", labels)}, {capture: sha or capture})
+
+
+def write_split(path: Path, captures: dict[str, tuple[str, list[int]]], rng: np.random.Generator) -> pl.DataFrame:
+    """Graph store of several captures (name → attack and labels), in whose attacked windows ID 0 floods; its keys."""
+    labels = [v for _, own in captures.values() for v in own]
+    windows = [{**dict(zip(range(9), rng.integers(1, 6, 9), strict=True)), 0: 40 if v else 3} for v in labels]
+    _write(path, windows, captures, {c: c for c in captures})
+    return GraphStore(path).keys()
+
+
+def _write(
+    path: Path, windows: list[dict[int, int]], captures: dict[str, tuple[str, list[int]]], hashes: dict[str, str]
+) -> None:
+    labels = np.array([v for _, own in captures.values() for v in own])
+    number = np.concatenate([np.arange(len(own)) for _, own in captures.values()])
+    kinds = ["", *dict.fromkeys(attack for attack, _ in captures.values())]
+    kind = np.concatenate([np.maximum(own, 0) * kinds.index(attack) for attack, own in captures.values()])
     n = len(windows)
     counts = [len(w) for w in windows]
     nodes = sum(counts)
@@ -60,22 +80,22 @@ def write_store(
         "node_features": ["share"],
         "edge_features": ["count"],
         "statistics": ["ids", "highest", "sum"],
-        "attacks": ["", "dos"],
-        "captures": [capture],
+        "attacks": kinds,
+        "captures": list(captures),
         "vehicles": ["van"],
-        "sources": {capture: {"sha256": sha or capture}},
+        "sources": {c: {"sha256": h, "vehicle": "van", "attack": captures[c][0]} for c, h in hashes.items()},
     }
     with GraphWriter(path) as writer:
         writer.append(
             {
-                "y": np.array(labels),
+                "y": labels,
                 "n_attacked": np.maximum(labels, 0),
-                "attack": np.maximum(labels, 0),
-                "capture": np.zeros(n),
+                "attack": kind,
+                "capture": np.repeat(np.arange(len(captures)), [len(own) for _, own in captures.values()]),
                 "vehicle": np.zeros(n),
-                "window": np.arange(n),
-                "t_start": np.arange(n, dtype=float),
-                "t_end": np.arange(n) + 1.0,
+                "window": number,
+                "t_start": number.astype(float),
+                "t_end": number + 1.0,
                 "statistics": statistics,
                 "x": np.ones((nodes, 1)),
                 "node_id": flat[:, 0],
@@ -88,3 +108,25 @@ def write_store(
             }
         )
         writer.close(header)
+
+
+def write_training(folder: Path, seed: int = 0) -> None:
+    """What the report reads of a training; `folder` is named like a run (`gat_large`, `dqn_small_kd@x`, …)."""
+    kind = folder.name.partition("_")[0]
+    size = 16 if "large" in folder.name else 4
+    contract = "policy/1" if kind == "dqn" else "detector/1"
+    save_arrays(folder / "model.safetensors", {"weight": np.ones((size, size), np.float32)}, {"contract": contract})
+    steps = np.arange(1, 5)
+    if kind == "dqn":
+        history = {"step": steps * 100, "reward": -1 / steps, "select_reward": -0.9 / steps}
+    else:
+        history = {"epoch": steps, "fit_loss": 1 / steps, "select_loss": 1.1 / steps}
+    write_history(folder / "history.parquet", pl.DataFrame(history).to_dicts())
+    (folder / "config.yaml").write_text(f"spec: {{code: 0123456789abcdef, config: {{seed: {seed}}}}}\n")
+    write_benchmark(folder)
+
+
+def write_benchmark(folder: Path) -> None:
+    """`benchmark.tsv` as Snakemake writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "benchmark.tsv").write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t345.6\n")

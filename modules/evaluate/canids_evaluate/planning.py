@@ -1,0 +1,61 @@
+"""What the Snakefile of evaluate asks: which instances are folds, and where the runs of other stages lie."""
+
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from canids_shared.manifest import LEFT_OUT
+from canids_shared.workflow import VARIANTS, Stage
+
+
+def trainings(stage: Stage, file: str) -> Callable[[Any], list[str]]:
+    """Input function: a file of every training behind an evaluation, detectors and policies.
+
+    A run's instance is that of the files which its stage hands on.
+    """
+    detectors, policies = (stage.upstream(f"<{port}>{{instance}}") for port in ("states", "decisions"))
+
+    def of(wildcards: Any) -> list[str]:
+        of_detectors = detectors(wildcards)[0].removeprefix("<states>")
+        of_policies = policies(wildcards)[0].removeprefix("<decisions>")
+        kinds = {"vgae": of_detectors, "gat": of_detectors, "dqn": of_policies}
+        return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in kinds.items() for v in VARIANTS]
+
+    return of
+
+
+def benchmarks(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: `benchmark.tsv` of every training, of the evaluations, and of the baselines."""
+    trained = trainings(stage, "benchmark.tsv")
+    baselines = stage.upstream("<baselines>{instance}")
+
+    def of(wildcards: Any) -> list[str]:
+        own = f"<runs>/baselines{baselines(wildcards)[0].removeprefix('<baselines>')}/benchmark.tsv"
+        evaluations = [f"<runs>/eval_{v}{wildcards.instance}/benchmark.tsv" for v in VARIANTS]
+        return [*trained(wildcards), *evaluations, own]
+
+    return of
+
+
+def folds(stage: Stage) -> list[str]:
+    """Instances (`@without-kia`, …) that are folds of the training captures."""
+    return [i for i in stage.config if i and stage.scenarios(stage.datasets[0], i) == [LEFT_OUT]]
+
+
+def metrics_of_folds(stage: Stage) -> list[str]:
+    """`metrics.json` of every fold: all variants, and each fold's baselines once."""
+    baselines = stage.upstream("<baselines>{instance}/metrics.json")
+    found = [f"<runs>/eval_{v}{fold}/metrics.json" for fold in folds(stage) for v in VARIANTS]
+    found += [path for fold in folds(stage) for path in baselines(SimpleNamespace(instance=fold))]
+    return list(dict.fromkeys(found))
+
+
+def use_own_commands(stage: Stage) -> None:
+    """Let `notebook:` find papermill, which it looks for on PATH alone, also where nothing is activated.
+
+    The folder comes last, so that whatever was found before still is.
+    """
+    folder = os.path.dirname(stage.python)
+    if folder not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] += os.pathsep + folder

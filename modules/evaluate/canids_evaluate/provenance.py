@@ -1,0 +1,86 @@
+"""Where results come from: code, packages, machine, seeds, data."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from canids_evaluate.readings import commit
+from canids_evaluate.tables import UNDEFINED, Table
+from canids_evaluate.trainings import Training
+
+_PACKAGES = (
+    "canids",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "numba",
+    "scikit-learn",
+    "torch",
+    "lightning-fabric",
+    "gymnasium",
+    "matplotlib",
+    "snakemake",
+)
+
+
+def code() -> str:
+    """Version and commit of this code, in words."""
+    revision, dirty = commit()
+    version = importlib.metadata.version("canids")
+    if revision is None:
+        return f"canids {version}, not run from a checkout"
+    return f"canids {version}, commit {revision}" + (", with uncommitted changes" if dirty else "")
+
+
+def packages() -> Table:
+    """Versions of the packages that shape results, in the environment that made the report."""
+    rows = [["Python", platform.python_version()]]
+    for package in _PACKAGES:
+        try:
+            rows.append([package, importlib.metadata.version(package)])
+        except importlib.metadata.PackageNotFoundError:
+            rows.append([package, "not in this stage's environment"])
+    return Table(["Package", "Version"], rows, names=2)
+
+
+def machine() -> str:
+    """Processor, cores, memory and system, in words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory, {platform.system()} {platform.machine()}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "unknown processor")
+
+
+def captures(sources: dict[str, dict[str, Any]]) -> Table:
+    """What was read: hash, vehicle, attack and rows of every capture (`sources` of the baselines' `curves.json`)."""
+    rows = [
+        [
+            name,
+            str(s.get("vehicle", UNDEFINED)),
+            s.get("attack") or UNDEFINED,
+            s["sha256"],
+            str(s.get("rows_read", UNDEFINED)),
+        ]
+        for name, s in sorted(sources.items())
+    ]
+    return Table(["Capture", "Vehicle", "Attack", "SHA-256", "Rows"], rows, names=4)
+
+
+def runs(trainings: list[Training]) -> Table:
+    """Seed, code and size of every training."""
+    rows = [
+        [t.run, str(t.config["spec"].get("code", UNDEFINED)), str(t.seed), f"{t.parameters:,}", str(len(t.history))]
+        for t in trainings
+    ]
+    return Table(["Run", "Code", "Seed", "Parameters", "Rows of history"], rows, names=2)

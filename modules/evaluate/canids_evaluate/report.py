@@ -1,0 +1,116 @@
+"""One HTML page on a dataset that opens anywhere, with the figures of its runs (rule `report`).
+
+python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
+    --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
+    --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --models …/model.safetensors …
+    --histories …/history.parquet … --configs …/config.yaml … --benchmarks …/benchmark.tsv …
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from canids_evaluate import page, provenance, run_figures, tables, words
+from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.rows import Row, by_scenario, plain, rows_of
+from canids_evaluate.summary import FIGURES, distillation
+from canids_evaluate.trainings import Training, read_cost, read_training
+from canids_shared import cli
+from canids_shared.cli import Call
+from canids_shared.files import write_text
+
+METHOD = (
+    "GAT, VGAE and the baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows; "
+    "the fusion and its rivals bring their own alarms. The F1-optimal threshold is chosen on calibrate too. Intervals are "
+    "95 % bootstrap intervals over attack episodes and attack-free stretches; differences are paired over the same "
+    "resamples, bold where the interval leaves out zero. By event: runs of false alarms an hour of attack-free time, mean "
+    "delay over the episodes that were found, share of episodes found."
+)
+CAPTIONS = {
+    "f1": "F1 by window; bars are 95 % intervals.",
+    "delay": "Detection delay over the episodes that were found, and how many were found.",
+    "roc": "ROC curves of the teacher and the baselines; the false-positive rate is on a logarithmic axis.",
+    "pr": "Precision and recall of the teacher and the baselines.",
+    "timelines": "Scores over time in the first capture of each kind of attack; attacks are shaded.",
+    "confusion": "Share of windows that are alarmed, in percent, by kind of attack: teacher and baselines.",
+    "distillation": "What distillation changed in the student; paired 95 % intervals.",
+    "learning": "Learning curves. With distillation the loss on fit holds the distance to the teacher as well.",
+    "cost": "F1 against the number of parameters and against training time; the fusion counts all three models.",
+    "resources": "Time and peak memory of every run.",
+}
+"""Figure → caption, in the order of the page."""
+
+
+def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
+    attacks = tables.parts(rows, "per_attack", "f1")
+    captures = tables.parts(rows, "per_capture", "f1")
+    shown = {
+        "Every method:": tables.results(rows),
+        "The fusion minus each method, F1:": tables.fusion_minus(rows, "f1"),
+        "The fusion minus each method, AUROC:": tables.fusion_minus(rows, "auroc"),
+        "F1 by kind of attack (its windows and the attack-free ones of the same captures):": attacks,
+        "F1 by capture:": captures,
+    }
+    return {"name": name, "counts": words.counts(rows), "tables": shown}
+
+
+def _short(rows: dict[str, list[Row]], changes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    found = {}
+    for scenario, own in rows.items():
+        found[plain(scenario)] = words.findings(own)
+        if scenario in changes:
+            found[plain(scenario)].append(words.distillation({m: d["f1"] for m, d in changes[scenario].items()}))
+    return found
+
+
+def _config(training: Training) -> str:
+    return yaml.safe_dump(training.config, sort_keys=True, allow_unicode=True)
+
+
+def main(call: Call) -> None:
+    """Entry point."""
+    inputs = call.inputs
+    metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
+    curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
+    trainings = [
+        read_training(*paths) for paths in zip(inputs["models"], inputs["histories"], inputs["configs"], strict=True)
+    ]
+    costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
+    rows = rows_of(metrics)
+    run_figures.learning(call.output["learning"], trainings)
+    run_figures.cost(call.output["cost"], rows, trainings, costs)
+    run_figures.resources(call.output["resources"], costs)
+    drawn: dict[str, Path] = {**dict(zip(FIGURES, inputs["figures"], strict=True)), **call.output}
+    sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
+    baselines = next(m for m in metrics if m["variant"] is None)
+    facts = {
+        "Code": provenance.code(),
+        "Machine that made this report": provenance.machine(),
+        "Seed of the evaluation": str(baselines["seed"]),
+    }
+    known = {
+        "Trainings": provenance.runs(trainings),
+        "Captures": provenance.captures(sources),
+        "Packages": provenance.packages(),
+    }
+    grouped = by_scenario(rows)
+    content = page.render(
+        title=f"Results on {call.wildcards['dataset']}{call.instance}",
+        short=_short(grouped, distillation(metrics, curves)),
+        method=METHOD,
+        scenarios=[_scenario(scenario, own) for scenario, own in grouped.items()],
+        figures={caption: page.image(drawn[name]) for name, caption in CAPTIONS.items()},
+        facts=facts,
+        tables=known,
+        configs={t.run: _config(t) for t in trainings},
+    )
+    write_text(call.output["page"], content)
+
+
+if __name__ == "__main__":
+    cli.run(
+        main,
+        inputs=["metrics", "curves", "figures", "models", "histories", "configs", "benchmarks"],
+        outputs=["page", "learning", "cost", "resources"],
+    )

@@ -1,0 +1,81 @@
+"""What trainings left behind, as the report needs it: size, learning curve, config, time and memory."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from canids_shared.errors import CanidsError
+from canids_shared.runs import load_arrays
+
+KINDS = {"vgae": "VGAE", "gat": "GAT", "dqn": "DQN"}
+_CONTRACTS = {"vgae": "detector/1", "gat": "detector/1", "dqn": "policy/1"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took, from its `benchmark.tsv`; None where it was too short to be measured."""
+
+    seconds: float | None
+    peak_mb: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One finished training.
+
+    Attributes:
+        run: name of its folder, such as `gat_large@seed-1`.
+        kind: `vgae`, `gat` or `dqn`.
+        parameters: numbers that were learnt.
+        history: a row an epoch (detectors) or evaluation (policy).
+        config: its `config.yaml`.
+    """
+
+    run: str
+    kind: str
+    variant: str
+    parameters: int
+    history: pl.DataFrame
+    config: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The seed that it was trained with."""
+        return int(self.config["spec"]["config"]["seed"])
+
+
+def _table(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+
+
+def read_training(model: Path, history: Path, config: Path) -> Training:
+    """Read one run; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
+    run = model.parent.name
+    kind, _, variant = run.partition("@")[0].partition("_")
+    arrays, header = load_arrays(model, _CONTRACTS[kind])
+    parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return Training(run, kind, variant, parameters, _table(history), content)
+
+
+def read_cost(path: Path) -> Cost:
+    """Read a `benchmark.tsv` of Snakemake: seconds, and peak resident memory in megabytes."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        row = next(csv.DictReader(stream, delimiter="\t"), {})
+    return Cost(_positive(row.get("s")), _positive(row.get("max_rss")))
+
+
+def _positive(text: str | None) -> float | None:
+    """A measured number; Snakemake writes 0, `-` or `NA` for jobs too short to look at."""
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return None
+    return value if value > 0 else None

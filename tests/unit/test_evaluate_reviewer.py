@@ -1,0 +1,202 @@
+"""What a reviewer would try on the evaluation: shuffled labels, swapped predictions, thresholds moved after the fact."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from evaluate_data import episodes, keys, write_decisions, write_split
+
+from canids_evaluate import baselines, evaluate, metrics, paired
+from canids_evaluate.mistakes import mistakes
+from canids_evaluate.thresholds import own_threshold
+from canids_evaluate.windows import windows_of
+from canids_shared.cli import Call
+from canids_shared.errors import CanidsError
+from canids_shared.graphstore import GraphStore
+from canids_shared.tables import DECISIONS, read, write
+
+CONFIG = {
+    "seed": 0,
+    "bootstrap": 60,
+    "bootstrap_block": 5.0,
+    "false_alarm_rate": 0.01,
+    "episode_gap": 1.0,
+    "trees": 10,
+}
+SPLITS = ("fit", "calibrate", "test")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Graph stores and decisions of two captures a split, with labels in episodes."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in SPLITS:
+        captures = {f"{name}-{a}": (a, episodes(300, 0.4, rng)) for a in ("dos", "fuzzing")}
+        table = write_split(Path(f"{name}.safetensors"), captures, rng)
+        write_decisions(Path(f"{name}.parquet"), table, 0.2, rng)
+    return tmp_path
+
+
+def call(output: str, inputs: dict[str, str], **constants: Any) -> Call:
+    paths = {"metrics": Path(output, "metrics.json"), "curves": Path(output, "curves.json")}
+    constants = {"scenarios": ["test"], "code": "0", **constants}
+    given = {name: [Path(path)] for name, path in inputs.items()}
+    return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, given, "{}")
+
+
+def judge_baselines() -> dict[str, Any]:
+    names = {"fit": "fit.safetensors", "calibrate": "calibrate.safetensors", "scenarios": "test.safetensors"}
+    baselines.main(call("baselines", names))
+    content: dict[str, Any] = json.loads(Path("baselines/metrics.json").read_text())
+    return content
+
+
+def judge() -> dict[str, Any]:
+    names = {"calibrate": "calibrate.parquet", "scenarios": "test.parquet"}
+    names |= {"baselines": "baselines/metrics.json", "baseline_curves": "baselines/curves.json"}
+    evaluate.main(call("large", names, variant="large"))
+    content: dict[str, Any] = json.loads(Path("large/metrics.json").read_text())
+    return content
+
+
+def change(name: str, how: Callable[[pl.DataFrame], pl.DataFrame], **metadata: str) -> None:
+    """Rewrite the decisions on a split."""
+    frame, head = read(f"{name}.parquet", DECISIONS)
+    write(f"{name}.parquet", DECISIONS, how(frame), {**head, **metadata})
+
+
+def test_shuffled_labels_bring_every_method_to_chance(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in SPLITS:  # graphs as they are, labels of other windows
+        table, _ = read(f"{name}.parquet", DECISIONS)
+        own = {f"{name}-{a}": (a, rng.permutation(episodes(300, 0.4, rng)).tolist()) for a in ("dos", "fuzzing")}
+        fresh = write_split(Path("shuffled.safetensors"), own, rng)
+        store = GraphStore(f"{name}.safetensors")
+        for tensor in ("y", "attack", "n_attacked"):
+            memory = store[tensor]
+            assert isinstance(memory, np.memmap)
+            changed = np.memmap(
+                folder / f"{name}.safetensors", memory.dtype, "r+", offset=memory.offset, shape=memory.shape
+            )
+            changed[:] = GraphStore("shuffled.safetensors")[tensor]
+            changed.flush()
+        write(f"{name}.parquet", DECISIONS, table.with_columns(fresh["label"], fresh["attack"]), {"split": name})
+    found = judge_baselines()["scenarios"]["test"] | judge()["scenarios"]["test"]
+    assert len(found) == 9
+    prevalence = found["always_attack"]["precision"]
+    for method, values in found.items():
+        assert values["auroc"] == pytest.approx(0.5, abs=0.1), method
+        assert values["pr_auc"] == pytest.approx(prevalence, abs=0.1), method
+        assert values["mcc"] is None or abs(values["mcc"]) < 0.15, method
+        assert values["f1"] <= found["always_attack"]["f1"] + 0.02, method
+
+
+def test_swapped_captures_are_noticed() -> None:
+    judge_baselines()
+    other = {"test-dos": "test-fuzzing", "test-fuzzing": "test-dos"}
+    change("test", lambda f: f.with_columns(pl.col("capture").replace(other)))
+    with pytest.raises(CanidsError, match=r"test\.parquet: other windows .* of capture test-dos, test-fuzzing than in"):
+        judge()
+
+
+def test_swapped_scenarios_are_noticed() -> None:
+    judge_baselines()
+    change("test", lambda f: f, split="another_test")
+    with pytest.raises(CanidsError, match=r"test\.parquet: holds the decisions on 'another_test'"):
+        judge()
+
+
+def test_another_policy_than_on_calibrate_is_noticed() -> None:
+    judge_baselines()
+    change("test", lambda f: f, policy="q")
+    with pytest.raises(CanidsError, match=r"test\.parquet: decided by another policy than calibrate\.parquet"):
+        judge()
+
+
+@pytest.mark.parametrize(
+    ("method", "score", "alarm"),
+    [("fusion", "fusion_score", "alarm"), ("hysteresis", "rival_hysteresis_score", "rival_hysteresis_alarm")],
+)
+def test_a_threshold_changed_after_calibration_is_noticed(method: str, score: str, alarm: str) -> None:
+    judge_baselines()
+    judge()
+    kind = pl.Boolean if alarm == "alarm" else pl.Float32
+    change("test", lambda f: f.with_columns((pl.col(score) > 0.2).cast(kind).alias(alarm)))
+    with pytest.raises(CanidsError, match=rf"test\.parquet: '{method}' alarms by another threshold than in calibrate"):
+        judge()
+
+
+def test_thresholds_follow_from_calibrate_alone() -> None:
+    judge_baselines()
+    before = judge()["thresholds"]
+    change("test", lambda f: f.with_columns(gat_score=pl.lit(0.5, pl.Float32)))
+    assert judge()["thresholds"] == before
+    change("calibrate", lambda f: f.with_columns(gat_score=(pl.col("gat_score") / 2).cast(pl.Float32)))
+    changed = judge()["thresholds"]
+    assert changed["gat"] != before["gat"]
+    assert changed["vgae"] == before["vgae"]
+
+
+def test_own_threshold_by_hand() -> None:
+    score = np.array([0.1, 0.4, 0.6, 0.9])
+    assert own_threshold(np.array([False, False, True, True]), score) == (0.4, 0.6)
+    assert own_threshold(np.array([False, True, False, True]), score) is None
+    assert own_threshold(np.ones(4, dtype=bool), score) == (-np.inf, 0.1)
+
+
+def test_differences_are_paired_over_resamples() -> None:
+    baseline = judge_baselines()["scenarios"]["test"]
+    found = judge()["scenarios"]["test"]
+    minus = found["fusion"]["minus"]
+    assert minus.keys() == {"gat", "vgae", "fixed_weight", "hysteresis", *baseline}
+    for method, values in {**baseline, **{m: v for m, v in found.items() if m != "fusion"}}.items():
+        for metric in ("f1", "auroc"):
+            one = minus[method][metric]
+            assert one["difference"] == pytest.approx(found["fusion"][metric] - values[metric])
+            assert one["interval"][0] <= one["difference"] + 0.02
+            assert one["interval"][1] >= one["difference"] - 0.02
+
+
+def test_a_paired_interval_by_hand() -> None:
+    table = keys([0] * 8 + [1] * 4 + [0] * 8 + [1] * 4 + [0] * 6 + [1] * 5)
+    windows = windows_of(table, 1.0, 4.0)
+    rng = np.random.default_rng(2)
+    scores = [windows.attacked + level * rng.normal(size=len(windows)) for level in (0.3, 0.8)]
+    weights = metrics.resamples(windows, 80, 0, "s")
+    replicates = [metrics.replicates(windows, s > 0.5, s, weights) for s in scores]
+    values = [
+        {**metrics.evaluate(windows, s > 0.5, s), "intervals": metrics.intervals(windows, r)}
+        for s, r in zip(scores, replicates, strict=True)
+    ]
+    found = paired.differences(values[0], values[1], *map(paired.stored, replicates))
+    for metric in ("f1", "auroc"):
+        expected = np.quantile(replicates[0][metric] - replicates[1][metric], [0.025, 0.975])
+        assert found[metric]["interval"] == pytest.approx(expected, abs=1e-5)
+    same = paired.differences(values[0], values[0], *[paired.stored(replicates[0])] * 2)
+    assert same == {m: {"difference": 0, "interval": [0, 0]} for m in ("f1", "auroc")}
+
+
+def test_fingerprints_see_every_key() -> None:
+    table = pl.concat([keys([0, 1, None], "a"), keys([1, 1], "b")])
+    found = paired.fingerprints(table)
+    assert found.keys() == {"a", "b"}
+    for column, value in (("label", 1), ("attack", "x"), ("t_end", 9.0), ("window", 7), ("vehicle", "bus")):
+        changed = table.with_columns(pl.lit(value, table.schema[column]).alias(column))
+        assert paired.fingerprints(changed)["a"] != found["a"], column
+
+
+def test_mistakes_by_hand() -> None:
+    table = pl.concat([keys([0, 0, 1, 1, 1, 0], "a"), keys([0, 0], "b")])
+    alarm = np.array([1, 1, 1, 0, 0, 0, 0, 1], dtype=bool)
+    found = mistakes(table, alarm)
+    assert found.rows() == [
+        ("a", "false alarm", "", 0.0, 2.0, 2),
+        ("a", "missed", "dos", 3.0, 5.0, 2),
+        ("b", "false alarm", "", 1.0, 2.0, 1),
+    ]
+    assert len(mistakes(table, table["label"].to_numpy() == 1)) == 0
