@@ -27,7 +27,7 @@ def test_make_target_exists(command: str) -> None:
     done = subprocess.run(
         ["make", "-n", *shlex.split(command)[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 or "DATA" in done.stderr, done.stderr
+    assert done.returncode == 0 or "DATA" in done.stderr or "DIR" in done.stderr, done.stderr
 
 
 @pytest.mark.slow
