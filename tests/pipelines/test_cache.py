@@ -2,17 +2,21 @@
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from workflows import CACHED, TINY, Checkout
 
 from canids_shared.files import sha256_of
+from canids_shared.graphstore import GraphStore
 
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
-FRAMES = {f"results/tiny/frames/{c}.parquet" for c in ("free", "dos", "test")}
+FRAMES = {f"results/tiny/frames/{folder}{c}.parquet" for c in ("free", "dos", "test") for folder in ("", "rejects/")}
 GRAPHS = {f"results/tiny/graphs/{s}.safetensors" for s in SPLITS}
 SIMULATED = {"results/tiny/captures/free.csv"}
 
@@ -32,6 +36,11 @@ class Caching:
         """Run preprocess with the cache; returns the files that were made, and those that were taken from the cache."""
         options = ("-c2", "--configfile", TINY, "--cache", *CACHED)
         done = checkout.module("preprocess", *targets, *options, SNAKEMAKE_OUTPUT_CACHE=str(self.cache))
+        return self.cached(done)
+
+    @staticmethod
+    def cached(done: subprocess.CompletedProcess[str]) -> tuple[set[str], set[str]]:
+        """The files that a finished run made, and those that it took from the cache."""
         assert done.returncode == 0, done.stderr
         made = set(re.findall(r"Moving output file (\S+) to cache", done.stderr))
         linked = set(re.findall(r"Symlinking output file (\S+) from cache", done.stderr))
@@ -72,6 +81,36 @@ def test_second_checkout_makes_nothing(first: Checkout, caching: Caching) -> Non
         assert sha256_of(second.folder / file) == sha256_of(first.folder / file)
 
 
+@pytest.mark.usefixtures("first")
+def test_second_pipeline_makes_nothing(caching: Caching) -> None:
+    other = caching.checkout()
+    preprocess = yaml.safe_load((other.folder / TINY).read_text())
+    dataset = {"datasets": preprocess.pop("datasets"), "data_root": "data"}
+    config = other.folder / "pipeline.yaml"
+    config.write_text(yaml.safe_dump({**dataset, "preprocess": preprocess}))
+    options = ("-s", "pipelines/kd_fusion/Snakefile", "--configfile", str(config), "--cache", *CACHED)
+    done = other.snakemake(*sorted(GRAPHS), *options, SNAKEMAKE_OUTPUT_CACHE=str(caching.cache))
+    made, taken = caching.cached(done)
+    assert not made
+    assert taken == SIMULATED | FRAMES | GRAPHS
+
+
+@pytest.mark.usefixtures("first")
+def test_two_runs_at_once_end_whole(caching: Caching) -> None:
+    checkouts = [caching.checkout() for _ in range(2)]
+    for checkout in checkouts:
+        config = checkout.folder / TINY
+        config.write_text(config.read_text().replace("stride: 50", "stride: 40"))
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(caching.run, checkouts))
+    for made, taken in ended:
+        assert made | taken == SIMULATED | FRAMES | GRAPHS
+    for file in GRAPHS:
+        stores = [GraphStore(checkout.folder / file) for checkout in checkouts]
+        assert stores[0].header["stride"] == 40
+        assert sha256_of(stores[0].path) == sha256_of(stores[1].path)
+
+
 def test_changed_option_misses(first: Checkout, caching: Caching) -> None:
     other = caching.checkout()
     config = other.folder / TINY
@@ -91,7 +130,8 @@ def test_changed_byte_of_a_raw_capture_misses(first: Checkout, caching: Caching)
     content[end - 3] = ord("0") if content[end - 3] != ord("0") else ord("1")  # last nibble of the first payload
     raw.write_bytes(content)
     made, taken = caching.run(other)
-    assert made == {"results/tiny/frames/test.parquet", "results/tiny/graphs/test_dos.safetensors"}
+    frames = {"results/tiny/frames/test.parquet", "results/tiny/frames/rejects/test.parquet"}
+    assert made == {*frames, "results/tiny/graphs/test_dos.safetensors"}
     assert taken == (SIMULATED | FRAMES | GRAPHS) - made
     assert sha256_of(other.folder / "results/tiny/frames/test.parquet") != sha256_of(
         first.folder / "results/tiny/frames/test.parquet"
