@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
 
 
@@ -65,3 +66,12 @@ class TorchStore:
         edge = torch.zeros(len(windows), n, n, self.edge_attr.shape[1], device=self.device)
         edge[graph, source, target] = self.edge_attr[flat]
         return DenseGraphs(x, mask, adjacency, edge, self.y[windows])
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; raises `CanidsError` if a GPU is asked for and none is there."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise CanidsError("accelerator: no GPU that torch can use; set it to auto or cpu")
+    return torch.device(accelerator)

@@ -16,10 +16,10 @@ import torch
 from canids_shared import cli
 from canids_shared.errors import CanidsError
 from canids_shared.runs import write_config, write_history
+from canids_shared.torchstore import device_of
 from canids_train_drl import rivals, states, worlds
 from canids_train_drl.environment import Actions, Traffic, costs_of
 from canids_train_drl.learning import Teacher, learn
-from canids_train_drl.networks import device_of
 from canids_train_drl.observation import Observer
 from canids_train_drl.policy import Policy
 from canids_train_drl.states import States

@@ -2,10 +2,7 @@
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
-
-from canids_shared.errors import CanidsError
 
 
 class DuelingNetwork(nn.Module):
@@ -27,12 +24,3 @@ class DuelingNetwork(nn.Module):
         advantage = self.advantage(trunk)
         q: Tensor = self.value(trunk) + advantage - advantage.mean(dim=1, keepdim=True)
         return q
-
-
-def device_of(accelerator: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; raises `CanidsError` if a GPU is asked for and none is there."""
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise CanidsError("train_drl.accelerator: no GPU that torch can use; set it to auto or cpu")
-    return torch.device(accelerator)

@@ -11,6 +11,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import DenseGraphs, TorchStore
 from canids_train_gnn import distillation, loop, training
+from canids_train_gnn.batching import batches
 from canids_train_gnn.models import GAT
 from canids_train_gnn.outliers import exposed
 
@@ -80,7 +81,7 @@ def train(
 
     def select_loss() -> float:
         chosen = _labelled(select)
-        logits = torch.cat([model(g)[0] for g in loop.batches(select, chosen, config["batch"])])
+        logits = torch.cat([model(g)[0] for g in batches(select, chosen, config["batch"])])
         return float(nn.functional.cross_entropy(logits, select.y[chosen], weight=weight))
 
     history = loop.fit(fabric, student, fit, windows, loss_of, select_loss, config, seed, checkpoint)

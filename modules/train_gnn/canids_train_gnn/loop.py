@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,38 +15,21 @@ from torch import Tensor, nn
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Arrays, Checkpoint
 from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_train_gnn.batching import batches, repeatable
+from canids_train_gnn.modelfile import from_arrays, to_arrays
 
 log = logging.getLogger(__name__)
 
 
 def start(config: dict[str, Any]) -> Fabric:
     """Threads and device as the config says; kernels that give the same bytes every time."""
-    torch.set_num_threads(config["torch_threads"])
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeatable(config["torch_threads"])
     return Fabric(accelerator=config["accelerator"], devices=1, precision=config["precision"])
 
 
 def seeded(seed: int, epoch: int) -> None:
     """Seed torch for one epoch, so that a resumed training draws what the uninterrupted one did."""
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
-
-
-def batches(store: TorchStore, windows: Tensor, size: int, shuffle: bool = False) -> Iterator[DenseGraphs]:
-    """The windows in batches of at most `size`, in order or shuffled by torch's generator."""
-    if shuffle:
-        windows = windows[torch.randperm(len(windows))]
-    for first in range(0, len(windows), size):
-        yield store.batch(windows[first : first + size])
-
-
-def to_arrays(state: dict[str, Tensor], prefix: str = "") -> Arrays:
-    """A state dict as NumPy arrays, for the model file."""
-    return {prefix + k: v.detach().cpu().numpy() for k, v in state.items()}
-
-
-def from_arrays(arrays: Arrays, prefix: str = "") -> dict[str, Tensor]:
-    """Inverse of `to_arrays`, for the names that begin with `prefix`."""
-    return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
 
 
 class _Progress:

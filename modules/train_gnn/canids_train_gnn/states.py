@@ -11,8 +11,9 @@ from torch import Tensor
 
 from canids_shared import cli, tables
 from canids_shared.graphstore import GraphStore
-from canids_shared.torchstore import TorchStore
-from canids_train_gnn import loop, modelfile
+from canids_shared.torchstore import TorchStore, device_of
+from canids_train_gnn import modelfile
+from canids_train_gnn.batching import batches, repeatable
 from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE, node_mean
 
 BATCH = 256
@@ -27,7 +28,7 @@ def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tenso
     """
     rows = []
     with torch.inference_mode():
-        for graphs in loop.batches(store, torch.arange(len(store), device=store.device), BATCH):
+        for graphs in batches(store, torch.arange(len(store), device=store.device), BATCH):
             made = vgae(graphs)
             terms = made.terms(graphs.mask)
             logits, embedding = gat(graphs)
@@ -48,11 +49,12 @@ def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tenso
 
 def main(call: cli.Call) -> None:
     """Entry point."""
-    fabric = loop.start(call.config)
+    repeatable(call.config["torch_threads"])
+    device = device_of(call.config["accelerator"])
     store = GraphStore(call.inputs["graphs"][0])
-    vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header).to(fabric.device)
-    gat = modelfile.load(call.inputs["gat"][0], GAT, store.header).to(fabric.device)
-    outputs = detector_outputs(vgae, gat, TorchStore(store, fabric.device))
+    vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header).to(device)
+    gat = modelfile.load(call.inputs["gat"][0], GAT, store.header).to(device)
+    outputs = detector_outputs(vgae, gat, TorchStore(store, device))
     columns = [pl.Series(name, values.float().cpu().numpy()) for name, values in outputs.items()]
     frame = store.keys().hstack(columns)
     metadata = {

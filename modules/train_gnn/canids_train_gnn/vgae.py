@@ -11,6 +11,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import DenseGraphs, TorchStore
 from canids_train_gnn import distillation, loop, training
+from canids_train_gnn.batching import batches
 from canids_train_gnn.models import VGAE, Reconstruction, node_mean
 
 
@@ -78,13 +79,13 @@ def train(
     def select_loss() -> float:
         chosen = attack_free(select)
         total = 0.0
-        for graphs in loop.batches(select, chosen, config["batch"]):
+        for graphs in batches(select, chosen, config["batch"]):
             total += float(objective(model(graphs), graphs, config)) * len(graphs.y)
         return total / len(chosen)
 
     history = loop.fit(fabric, student, fit, windows, loss_of, select_loss, config, seed, checkpoint)
     with torch.inference_mode():
-        made = [model(g).terms(g.mask) for g in loop.batches(fit, windows, config["batch"])]
+        made = [model(g).terms(g.mask) for g in batches(fit, windows, config["batch"])]
     model.learn_ordinary(torch.cat(made))
     return model, history
 

@@ -1,9 +1,10 @@
 """The capture formats: each a reader, how its files are recognised, and whether it says which frames are attacked."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from canids_preprocess.formats.base import Format
-from canids_preprocess.formats.blf import BLF
+from canids_preprocess.formats.base import Batch, Format
 from canids_preprocess.formats.can_train_and_test import CAN_TRAIN_AND_TEST
 from canids_preprocess.formats.candump import CANDUMP, ROAD
 from canids_preprocess.formats.hcrl import CAR_HACKING, OTIDS, SURVIVAL
@@ -13,6 +14,14 @@ from canids_preprocess.formats.text import opened
 from canids_preprocess.formats.textlogs import ASC, TRC
 from canids_shared.errors import CanidsError
 
+
+def _read_blf(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    from canids_preprocess.formats import blf  # noqa: PLC0415 (python-can takes two seconds to import)
+
+    return blf.read(path, entry)
+
+
+BLF = Format(read=_read_blf, matches=lambda path, head: head.startswith(b"LOGG"), labelled=False)
 FORMATS: dict[str, Format] = {
     "can-train-and-test": CAN_TRAIN_AND_TEST,
     "hcrl-car-hacking": CAR_HACKING,

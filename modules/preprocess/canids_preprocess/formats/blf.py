@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import can
 from can.io import blf
 
-from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.base import Batch
 from canids_preprocess.formats.objects import Row, batches
 from canids_preprocess.formats.text import opened, report_events
 from canids_shared.errors import CanidsError
@@ -133,6 +133,3 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """
     opened(path)
     return batches(_rows(path))
-
-
-BLF = Format(read, lambda path, head: head.startswith(b"LOGG"), labelled=False)

@@ -1,10 +1,11 @@
 """From python-can's messages to batches: what the readers of ASC, TRC and BLF share."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import can
 import polars as pl
 
 from canids_preprocess.formats.base import (
@@ -18,6 +19,9 @@ from canids_preprocess.formats.base import (
     printable,
 )
 from canids_preprocess.formats.text import FD_LENGTHS
+
+if TYPE_CHECKING:
+    import can
 
 
 class Row(NamedTuple):

@@ -8,17 +8,20 @@ Times count from the start of the measurement. Sources: Vector, "CAN Log and Tri
 "PEAK CAN TRC File Format" (versions 1.0, 1.1, 1.3, 2.0, 2.1); python-can, `can.ASCReader`, `can.TRCReader`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, cast
-
-import can
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from canids_preprocess.formats.base import Batch, Format, printable
 from canids_preprocess.formats.objects import Row, batches
 from canids_preprocess.formats.text import head_lines, lines, mostly, report_events
 from canids_shared.errors import CanidsError
+
+if TYPE_CHECKING:
+    import can
 
 _ASC_HEADER = re.compile(r"\s*(date\s|base\s+(hex|dec)|(no\s+)?internal\s+events|//|(begin|end)\s+triggerblock)", re.I)
 _ASC_EVENT = re.compile(
@@ -38,7 +41,7 @@ class _Feed:
         self._rows = rows
         self.taken: list[tuple[int, str]] = []
 
-    def __iter__(self) -> "_Feed":
+    def __iter__(self) -> _Feed:
         return self
 
     def __next__(self) -> str:
@@ -101,7 +104,7 @@ def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     # The header that python-can looks for ends at this line; without it, it would take the first frame for the end.
     header = [f"base {base[1].lower() if base else 'hex'}  timestamps absolute", "internal events logged"]
-    yield from _told(path, batches(_rows(lambda file: iter(can.ASCReader(file)), header, rows())))
+    yield from _told(path, batches(_rows(_asc_messages, header, rows())))
     report_events(path, events)
 
 
@@ -113,7 +116,15 @@ def _told(path: Path, found: Iterator[Batch]) -> Iterator[Batch]:
         raise CanidsError(text if text.startswith(str(path)) else f"{path}: {printable(text)}") from None
 
 
+def _asc_messages(file: TextIO) -> Iterator[can.Message]:
+    import can  # noqa: PLC0415 (it takes two seconds to import, and is needed for a few formats alone)
+
+    return iter(can.ASCReader(file))
+
+
 def _trc_messages(file: TextIO) -> Iterator[can.Message]:
+    import can  # noqa: PLC0415 (as above)
+
     for message in can.TRCReader(file):
         if message.is_fd:  # python-can leaves the DLC's code where other readers give the length
             message.dlc = can.util.dlc2len(message.dlc)
