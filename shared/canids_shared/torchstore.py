@@ -68,10 +68,10 @@ class TorchStore:
         return DenseGraphs(x, mask, adjacency, edge, self.y[windows])
 
 
-def device_of(accelerator: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; raises `CanidsError` if a GPU is asked for and none is there."""
+def device_of(accelerator: str, key: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; raises `CanidsError` naming the config's `key` if there is no GPU as asked for."""
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise CanidsError("accelerator: no GPU that torch can use; set it to auto or cpu")
+        raise CanidsError(f"{key}: no GPU that torch can use; set it to auto or cpu")
     return torch.device(accelerator)

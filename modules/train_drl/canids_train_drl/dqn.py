@@ -63,7 +63,7 @@ def _teacher(call: cli.Call, fuse: States, alike: Worlds, actions: Actions, devi
 def train(call: cli.Call, fuse: States, select: States, calibrate: States) -> tuple[Policy, list[dict[str, Any]]]:
     """Train on loaded splits; returns the policy and its history."""
     config = call.config
-    device = device_of(config["accelerator"])
+    device = device_of(config["accelerator"], "train_drl.accelerator")
     rng = np.random.default_rng(np.random.SeedSequence([config["seed"]]))
     observer = Observer.fit(calibrate, config)
     for split in (fuse, select):

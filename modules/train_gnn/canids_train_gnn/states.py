@@ -50,7 +50,7 @@ def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tenso
 def main(call: cli.Call) -> None:
     """Entry point."""
     repeatable(call.config["torch_threads"])
-    device = device_of(call.config["accelerator"])
+    device = device_of(call.config["accelerator"], "train_gnn.accelerator")
     store = GraphStore(call.inputs["graphs"][0])
     vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header).to(device)
     gat = modelfile.load(call.inputs["gat"][0], GAT, store.header).to(device)
