@@ -129,7 +129,7 @@ class TableWriter:
 
     def append(self, frame: pl.DataFrame) -> None:
         """Check some rows against the contract and write them as a row group."""
-        frame = frame.select(list(self._table.columns))
+        frame = frame.select([name for name in self._table.columns if name in frame.columns])
         _check(frame, self._table, self._path)
         if len(frame):
             self._writer.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))

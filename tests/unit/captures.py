@@ -106,7 +106,7 @@ def features(table: pl.DataFrame) -> dict[str, np.ndarray]:
 def write_frames(path: Path, table: pl.DataFrame, **metadata: Any) -> Path:
     """Write frames as ingest does; `metadata` overrides what it says of them."""
     known = {"vehicle": "van", "format": "can-train-and-test", "content": "labelled", "attack": "dos"}
-    counts = {"rows_read": len(table), "frames": len(table), "rejects": 0, "stepped_back": 0}
+    counts = {"rows_read": len(table), "frames": len(table), "rejects": 0, "stepped_back": 0, "attacked": []}
     name = metadata.get("capture", path.stem)
     tables.write(path, tables.FRAMES, table, {"capture": name, "sha256": name, **known, **counts, **metadata})
     return path

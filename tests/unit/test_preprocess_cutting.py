@@ -85,3 +85,35 @@ def test_published_features_of_a_worked_window(tmp_path: Path) -> None:
     # 0x10 begins two transitions and ends two, 0x20 two and two, 0x30 one and one.
     assert (edges[2, 0]["degree_product"], edges[2, 0]["degree_ratio"]) == (8, 0.5)
     assert edges[1, 2]["interval_mean"] == edges[1, 2]["regularity"] == 0
+
+
+def test_an_interval_without_a_frame_labels_the_windows_across_it(tmp_path: Path) -> None:
+    """The whole bus is silent while the attack lasts: no frame can say so."""
+    times = [*np.arange(0, 2, 0.1), *np.arange(5, 7, 0.1)]
+    table = frames(times, np.arange(40) % 3)
+    path = write_frames(tmp_path / "a.parquet", table, attacked=[[2.5, 4.5]], attack="suppression")
+    store = built(tmp_path, path, window=8, stride=8)
+    assert store["y"].tolist() == [0, 0, 1, 0, 0]
+    assert store.keys()["attack"].to_list() == ["", "", "suppression", "", ""]
+
+
+def test_a_clock_that_is_set_is_refused_for_windows_of_time(tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0, 1.7e9], [1, 1, 1]))
+    with pytest.raises(CanidsError, match=r"a\.parquet: the timestamps jump by 1699999999 s, from 1\.0"):
+        built(tmp_path, path, window=0.1, stride=0.1, window_unit="seconds")
+
+
+def test_overlapping_windows_are_built_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_frames(tmp_path / "a.parquet", traffic(300, np.random.default_rng(0)))
+    expected = built(tmp_path, path, window=50, stride=1).path.read_bytes()
+    monkeypatch.setattr("canids_preprocess.cutting._MOST_ROWS", 120)
+    assert built(tmp_path, path, window=50, stride=1).path.read_bytes() == expected
+
+
+def test_frames_that_break_their_contract_are_refused(tmp_path: Path) -> None:
+    long = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0], [1, 1], [bytes(65), b""]))
+    with pytest.raises(CanidsError, match=r"column 'payload' holds more than 64 bytes"):
+        built(tmp_path, long, window=2, stride=2)
+    wide = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0], [1, 0x800]))
+    with pytest.raises(CanidsError, match=r"column 'can_id' holds more than 11 bits"):
+        built(tmp_path, wide, window=2, stride=2)

@@ -175,6 +175,7 @@ def test_fold_keeps_what_it_leaves_out_for_its_scenario(
         ({"leave_out": {"vehicles": ["ki"]}}, "fit", "leave_out.vehicles: the training captures of dataset 'fleet' have no vehicle 'ki'; they have kia, van"),
         ({"leave_out": {"attacks": ["rpm"]}}, "fit", "leave_out.attacks: the training captures of dataset 'fleet' have no attack 'rpm'; they have dos, replay"),
         ({"leave_out": {"vehicles": ["kia", "van"]}}, "fit", "leave_out leaves no capture for split 'fit'"),
+        ({"restarts": {"every": 1.0, "length": 2.0}}, "fit", "restarts.length: 2.0 s are longer than restarts.every (1.0 s)"),
         ({"blocks": {**BLOCKS, "gap": 0.1}}, "fit", "blocks.gap: 0.1 s of kia-dos are no longer than a window"),
         ({"window": 2001}, "test", "split 'test' of dataset 'fleet' has no whole window of 2001 frames"),
     ],

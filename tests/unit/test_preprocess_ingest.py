@@ -165,7 +165,22 @@ def test_step_back_within_the_tolerance_is_counted_and_beyond_it_refused(tmp_pat
     assert frames["timestamp"].to_list() == [1.0, 0.9997, 1.0002, 1.0002, 1.0001]
     (tmp_path / "frames.parquet").unlink()
     text = refused(tmp_path, csv(*rows), tolerance=0.0002)
-    assert text.startswith(", line 3: the timestamp steps back by 0.000300 s, more than timestamp_tolerance (0.0002 s)")
+    assert text.startswith(", line 3: the timestamp steps back by 0.000300 s")
+    assert "more than timestamp_tolerance (0.0002 s)" in text
+
+
+def test_steps_back_count_from_the_latest_timestamp(tmp_path: Path) -> None:
+    """A clock that creeps back by less than the tolerance at a time does not get away with it."""
+    rows = [f"{2 - 0.0004 * i:.4f},1,,0" for i in range(10)]
+    assert refused(tmp_path, csv(*rows)).startswith(", line 4: the timestamp steps back by 0.000800 s")
+    frames, metadata = ingested(tmp_path, csv(*rows, "2.1,1,,0"), on_bad_rows="quarantine")
+    assert frames["timestamp"].to_list() == [2.0, 1.9996, 2.1]
+    assert (metadata["rows_read"], metadata["rejects"], metadata["stepped_back"]) == (11, 8, 1)
+
+
+def test_interval_behind_the_end_and_several_buses_are_refused(tmp_path: Path) -> None:
+    text = refused(tmp_path, csv(*GOOD), attacked=((100.0, 200.0),))
+    assert "attacked interval [100, 200] lies behind the capture's end, 0.0 s after" in text
 
 
 def test_attack_free_capture_holds_no_attacked_frame(tmp_path: Path) -> None:

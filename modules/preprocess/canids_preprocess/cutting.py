@@ -1,22 +1,28 @@
 """The frames of a block, cut into windows and turned into the arrays of the graph store, chunk by chunk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from canids_preprocess import published, windows
-from canids_preprocess.features import EXTENDED, Tracker
+from canids_preprocess.features import EXTENDED, MAX_BYTES, Tracker
 from canids_preprocess.splits import Block
+from canids_shared import tables
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphWriter
 
 _CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
 _COLUMNS = ["timestamp", "can_id", "extended", "payload", "label", "attack"]
+_MAX_STANDARD_ID, _MAX_EXTENDED_ID = 0x7FF, 0x1FFFFFFF
+_MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
+_MOST_WINDOWS = 1 << 20  # of time, in one chunk of frames
 UNKNOWN = -1
 FEATURES = {"relative": windows, "published": published}
 """What makes the graphs: the module with names of features (nodes, edges, statistics) and the kernel `build`."""
@@ -24,14 +30,40 @@ FEATURES = {"relative": windows, "published": published}
 Frames = dict[str, np.ndarray]
 
 
+def _opened(path: Path) -> pq.ParquetFile:
+    tables.read_metadata(path, tables.FRAMES)
+    source = pq.ParquetFile(path, read_dictionary=["attack"])
+    for name in _COLUMNS:
+        if name not in source.schema_arrow.names:
+            raise CanidsError(f"{path}: column '{name}' is missing (contract {tables.FRAMES.contract})")
+    return source
+
+
+def _batches(path: Path, source: pq.ParquetFile, groups: list[int]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=_COLUMNS, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+
+
+def _check(path: Path, frames: Frames) -> None:
+    """Raise `CanidsError` unless the frames keep to what the kernels rely on."""
+    if not np.isfinite(frames["timestamp"]).all():
+        raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
+    if np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
+        raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
+    if (frames["can_id"] > np.where(frames["extended"], _MAX_EXTENDED_ID, _MAX_STANDARD_ID)).any():
+        raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
+
+
 def _chunks(path: Path, block: Block) -> Iterator[Frames]:
     """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk."""
-    source = pq.ParquetFile(path, read_dictionary=["attack"])
+    source = _opened(path)
     rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
     begins = np.cumsum([0, *rows])
     groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
     position = int(begins[groups[0]]) if groups else 0
-    for batch in source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=_COLUMNS, use_threads=False):
+    for batch in _batches(path, source, groups):
         first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
         position += len(batch)
         if first >= last:
@@ -40,7 +72,7 @@ def _chunks(path: Path, block: Block) -> Iterator[Frames]:
         payload = part["payload"].cast("large_binary")
         offset = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
         data = payload.buffers()[2]
-        yield {
+        frames = {
             "timestamp": part["timestamp"].to_numpy(),
             "can_id": part["can_id"].to_numpy(),
             "extended": part["extended"].to_numpy(zero_copy_only=False),
@@ -50,6 +82,8 @@ def _chunks(path: Path, block: Block) -> Iterator[Frames]:
             "attack": part["attack"].indices.to_numpy(),
             "attacks": np.asarray(part["attack"].dictionary.to_pylist(), dtype=object),
         }
+        _check(path, frames)
+        yield frames
 
 
 def _attack_index(frames: Frames, attacks: list[str]) -> np.ndarray:
@@ -110,6 +144,12 @@ class Time:
         if self.origin is None:
             self.origin = float(running[0])
         last = int(np.floor((running[-1] - self.origin - self.window) / self.stride))
+        if last - self.done > _MOST_WINDOWS:
+            at = int(np.argmax(np.diff(running)))
+            raise CanidsError(
+                f"the timestamps jump by {running[at + 1] - running[at]:.0f} s, from {running[at]:.6f} to "
+                f"{running[at + 1]:.6f}: was the clock set? Cut the capture there, or choose a longer stride"
+            )
         number = np.arange(self.done, last + 1)
         begin = self.origin + self.stride * number
         starts, stops = np.searchsorted(running, begin), np.searchsorted(running, begin + self.window)
@@ -136,7 +176,7 @@ def _arrays(
         "edge_source": np.empty(rows, np.int16),
         "edge_target": np.empty(rows, np.int16),
         "edge_attr": np.empty((rows, len(kind.EDGE_FEATURES)), np.float32),
-        "statistics": np.empty((len(starts), len(kind.STATISTICS)), np.float32),
+        "statistics": np.empty((len(starts), len(windows.COMMON_STATISTICS)), np.float32),
         "node_counts": np.empty(len(starts), np.int64),
         "edge_counts": np.empty(len(starts), np.int64),
     }
@@ -150,6 +190,10 @@ def _arrays(
         stops,
         *out.values(),
     )
+    summary = np.empty((len(starts), len(kind.STATISTICS)), np.float32)
+    windows.summarise(pending["features"], starts, stops, summary)
+    summary[:, -len(windows.COMMON_STATISTICS) :] = out["statistics"]
+    out["statistics"] = summary
     for name in ("node_id", "node_count", "x"):
         out[name] = out[name][:nodes]
     for name in ("edge_source", "edge_target", "edge_attr"):
@@ -169,6 +213,24 @@ def _arrays(
     return out
 
 
+def mark_intervals(arrays: dict[str, np.ndarray], intervals: np.ndarray, attack: int) -> None:
+    """Label windows that overlap an interval [n, 2] (seconds): an attack that suppresses frames leaves none to label."""
+    for start, end in intervals:
+        inside = (arrays["t_end"] >= start) & (arrays["t_start"] <= end)
+        arrays["y"] = np.where(inside, 1, arrays["y"])
+        arrays["attack"] = np.where(inside & (arrays["attack"] == 0), attack, arrays["attack"])
+
+
+def _groups(starts: np.ndarray, stops: np.ndarray) -> Iterator[slice]:
+    """Slices of the windows that hold some `_MOST_ROWS` frames together, one window at least."""
+    if not len(starts):
+        return
+    border = np.cumsum(stops - starts) // _MOST_ROWS
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(border)) + 1, [len(starts)]])
+    for first, last in pairwise(edges.tolist()):
+        yield slice(first, last)
+
+
 def append(
     writer: GraphWriter,
     path: Path,
@@ -178,8 +240,9 @@ def append(
     ids: dict[str, int],
     config: dict[str, Any],
     attacks: list[str],
+    mark: Callable[[dict[str, np.ndarray]], None],
 ) -> dict[str, int]:
-    """Append the windows of one block, numbered from `first`; returns windows written and frames dropped at its end.
+    """Append the windows of one block, numbered from `first`; returns windows, frames, and frames dropped (in no window).
 
     Args:
         writer: the store.
@@ -189,6 +252,7 @@ def append(
         ids: indices of `capture` and `vehicle`.
         config: `window`, `stride`, `window_unit` and `features`.
         attacks: names of attacks so far; grows.
+        mark: labels windows of which no frame is labelled.
     """
     cutter: Count | Time
     cutter = (
@@ -199,11 +263,13 @@ def append(
     tracker = Tracker()
     skip = block.start - block.prime
     pending: Frames = {}
-    done, released, covered = 0, 0, 0
+    done, released, used, covered = 0, 0, 0, 0
     for frames in _chunks(path, block):
-        features, slot = tracker.feed(frames)
         if config["features"] == "published":
+            slot = tracker.slots(frames["can_id"], frames["extended"])
             features = published.payload_bytes(frames["offset"], frames["payload"])
+        else:
+            features, slot = tracker.feed(frames)
         new: Frames = {
             "features": features,
             "slot": slot,
@@ -215,18 +281,25 @@ def append(
         warm = min(skip, len(slot))
         skip -= warm
         pending = {k: np.concatenate([pending[k], v[warm:]]) if pending else v[warm:] for k, v in new.items()}
-        starts, stops, number = cutter.cut(pending["timestamp"])
-        if len(starts):
-            if (stops - starts).max() > np.iinfo(np.int16).max:
-                raise CanidsError(f"{path}: a window of more than {np.iinfo(np.int16).max} frames; choose shorter ones")
-            arrays = _arrays(pending, starts, stops, tracker.n_slots, config["features"])
-            arrays["window"] = first + number
-            arrays["capture"] = np.full(len(starts), ids["capture"])
-            arrays["vehicle"] = np.full(len(starts), ids["vehicle"])
+        try:
+            starts, stops, number = cutter.cut(pending["timestamp"])
+        except CanidsError as error:
+            raise CanidsError(f"{path}: {error}") from None
+        if len(starts) and (stops - starts).max() > np.iinfo(np.int16).max:
+            raise CanidsError(f"{path}: a window of more than {np.iinfo(np.int16).max} frames; choose shorter ones")
+        for some in _groups(starts, stops):
+            arrays = _arrays(pending, starts[some], stops[some], tracker.n_slots, config["features"])
+            mark(arrays)
+            arrays["window"] = first + number[some]
+            arrays["capture"] = np.full(len(arrays["y"]), ids["capture"])
+            arrays["vehicle"] = np.full(len(arrays["y"]), ids["vehicle"])
             writer.append(arrays)
-            done += len(starts)
+        if len(starts):
+            ends = np.concatenate([[covered - released], stops[:-1]])
+            used += int(np.maximum(stops - np.maximum(starts, ends), 0).sum())
             covered = released + int(stops[-1])
+            done += len(starts)
         free = cutter.release(len(pending["slot"]))
         released += free
         pending = {k: v[free:] for k, v in pending.items()}
-    return {"windows": done, "frames": block.stop - block.start, "dropped": block.stop - block.start - covered}
+    return {"windows": done, "frames": block.stop - block.start, "dropped": block.stop - block.start - used}

@@ -218,7 +218,7 @@ class Tracker:
             "usual_change": np.zeros((64, MAX_BYTES), np.float32),
         }
 
-    def _slots(self, can_id: np.ndarray, extended: np.ndarray) -> np.ndarray:
+    def slots(self, can_id: np.ndarray, extended: np.ndarray) -> np.ndarray:
         """Number of each frame's ID, counted in the order of first sighting."""
         slots = np.empty(len(can_id), np.int32)
         standard = ~extended
@@ -258,7 +258,7 @@ class Tracker:
         Args:
             frames: `timestamp` [n] f64 s, `can_id` [n] u32, `extended` [n] bool, `offset` [n+1] i64 into `payload` u8.
         """
-        slot = self._slots(frames["can_id"], frames["extended"])
+        slot = self.slots(frames["can_id"], frames["extended"])
         self._grow()
         out = np.empty((len(slot), len(FRAME_FEATURES)), np.float32)
         a = self._arrays

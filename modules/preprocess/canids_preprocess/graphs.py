@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from canids_preprocess.cutting import FEATURES, append
+from canids_preprocess.cutting import FEATURES, append, mark_intervals
 from canids_preprocess.splits import Block, blocks, restarts
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
@@ -45,7 +45,8 @@ def _members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
         if any(head[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
     }
     members: dict[str, Path] = {}
-    for path, head in heads.items():
+    # In the order of names: another order in the manifest, or of a job's inputs, makes the same store.
+    for path, head in sorted(heads.items(), key=lambda item: str(item[1]["capture"])):
         if leave_out and (head["sha256"] in left) != (call.wildcards["split"] == LEFT_OUT):
             continue
         if head["sha256"] in members:
@@ -62,10 +63,16 @@ def _blocks(
 ) -> tuple[list[Block], list[Block], Callable[[int], int]]:
     """A split's blocks of a training capture, its restarts, and the number of the window that begins at a frame."""
     frames, _ = tables.read(path, tables.FRAMES, columns=["timestamp", "label"])
-    timestamp = np.maximum.accumulate(frames["timestamp"].to_numpy())  # steps back within the tolerance
+    timestamp = frames["timestamp"].to_numpy(writable=True)
+    np.maximum.accumulate(timestamp, out=timestamp)  # steps back within the tolerance
     cut, window, stride = config["blocks"], config["window"], config["stride"]
     span = float(timestamp[-1] - timestamp[0])
     by_count = config["window_unit"] == "frames"
+    again = config["restarts"]
+    if again["length"] > again["every"]:
+        raise CanidsError(f"restarts.length: {again['length']} s are longer than restarts.every ({again['every']} s)")
+    if not by_count and 0 < again["length"] <= window:
+        raise CanidsError(f"restarts.length: {again['length']} s hold no whole window of {window} s; 0 leaves them out")
     if cut["gap"] <= (window * span / len(timestamp) if by_count else window):
         raise CanidsError(f"blocks.gap: {cut['gap']} s of {capture} are no longer than a window")
     chosen = blocks(
@@ -74,14 +81,14 @@ def _blocks(
         **cut,
         window=window if by_count else int(np.ceil(window * len(timestamp) / max(span, 1e-9))),
     )[split]
-    again = [part for block in chosen for part in restarts(timestamp, block, **config["restarts"])]
+    parts = [part for block in chosen for part in restarts(timestamp, block, **again)]
 
     def number(frame: int) -> int:
         if by_count:
             return int(frame // stride)
         return int((timestamp[min(frame, len(timestamp) - 1)] - timestamp[0]) // stride)
 
-    return chosen, again, number
+    return chosen, parts, number
 
 
 def main(call: cli.Call) -> None:
@@ -108,7 +115,12 @@ def main(call: cli.Call) -> None:
             captures.append(head["capture"])
             sources[head["capture"]] = {k: head[k] for k in ("sha256", "vehicle", "attack", "content", "rows_read")}
             ids = {"capture": len(captures) - 1, "vehicle": vehicles.index(head["vehicle"])}
-            count = partial(append, writer, path, ids=ids, config=config, attacks=attacks)
+            intervals = head["attacked"]
+            if intervals and (name := head["attack"] or "attack") not in attacks:
+                attacks.append(name)
+            named = attacks.index(head["attack"] or "attack") if intervals else 0
+            mark = partial(mark_intervals, intervals=np.array(intervals).reshape(-1, 2), attack=named)
+            count = partial(append, writer, path, ids=ids, config=config, attacks=attacks, mark=mark)
             if split in SPLITS:
                 once, again, number = _blocks(path, head["capture"], config, split)
             else:

@@ -8,10 +8,11 @@ file, line and reason; with `quarantine` such rows go to the rejects, with the r
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from canids_preprocess.formats import FORMATS, recognise
@@ -32,6 +33,7 @@ class Account:
     stepped_back: int = 0
     first: float = 0.0
     last: float | None = None
+    channels: set[str | None] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -45,17 +47,33 @@ def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     raise CanidsError(f"{path}, line {line}: {reason}{more}; mend or remove the line, or set on_bad_rows to quarantine")
 
 
-def _steps_back(path: Path, frames: pl.DataFrame, last: float | None, tolerance: float) -> int:
-    """Number of frames whose time lies before the frame above, within the tolerance; beyond it is an error."""
-    timestamp = frames["timestamp"]
-    step = timestamp.diff() if last is None else timestamp - timestamp.shift(1, fill_value=last)
-    worst = step.arg_min()
-    if worst is not None and step[worst] < -tolerance:
-        raise CanidsError(
-            f"{path}, line {frames['line'][worst]}: the timestamp steps back by {-step[worst]:.6f} s, more than "
-            f"timestamp_tolerance ({tolerance} s); sort the capture or cut it there"
-        )
-    return int((step < 0).sum())
+def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quarantine: bool) -> Batch:
+    """`batch` without the frames whose time lies further than the tolerance before that of an earlier one.
+
+    Within the tolerance they stay, and are counted. Beyond it they are rejects with quarantine, else an error.
+    """
+    frames, rejects = batch
+    if not len(frames):
+        return batch
+    before = frames["timestamp"].cum_max().shift(1, fill_value=frames["timestamp"][0])
+    if account.last is not None:
+        before = pl.Series(np.maximum(before.to_numpy(), account.last))
+        before[0] = account.last
+    back = before - frames["timestamp"]
+    late = back > tolerance
+    if late.any():
+        row = int(late.arg_max() or 0)
+        if not quarantine:
+            raise CanidsError(
+                f"{path}, line {frames['line'][row]}: the timestamp steps back by {back[row]:.6f} s from the latest one "
+                f"above, more than timestamp_tolerance ({tolerance} s); one of them is wrong, or the capture is to be "
+                "sorted, or cut there"
+            )
+        wrong = frames.select("line", reason=pl.lit("the timestamp steps back"), text=pl.format("{}", "timestamp"))
+        rejects = pl.concat([rejects, wrong.filter(late)]).sort("line")
+        frames = frames.filter(~late)
+    account.stepped_back += int(((back > 0) & ~late).sum())
+    return Batch(frames, rejects)
 
 
 def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: float) -> pl.DataFrame:
@@ -98,17 +116,28 @@ def read(
     Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, or a label that
     contradicts the manifest.
     """
-    for frames, rejects in form.read(path, entry):
+    for batch in form.read(path, entry):
+        frames, rejects = _in_time(path, batch, account, tolerance, quarantine)
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
         if len(frames):
             if account.last is None:
                 account.first = frames["timestamp"][0]
-            account.stepped_back += _steps_back(path, frames, account.last, tolerance)
-            account.last = frames["timestamp"][-1]
+            latest = float(frames["timestamp"].to_numpy().max())
+            account.last = latest if account.last is None else max(latest, account.last)
+            account.channels |= set(frames["channel"].unique().to_list())
+            if len(account.channels) > 1:
+                names = ", ".join(sorted(str(c) for c in account.channels))
+                raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
         account.frames += len(frames)
         account.rejects += len(rejects)
         yield Batch(_labelled(path, frames, entry, account.first), rejects)
+    for start, end in entry["attacked"]:
+        if account.last is not None and start > account.last - account.first:
+            raise CanidsError(
+                f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies behind the capture's end, "
+                f"{account.last - account.first:.1f} s after its first frame; intervals are seconds since that"
+            )
     if not account.frames:
         raise CanidsError(f"{path}: no frames in it" + (f", {account.rejects} rejects" if account.rejects else ""))
 
@@ -151,6 +180,7 @@ def main(call: cli.Call) -> None:
             "frames": account.frames,
             "rejects": account.rejects,
             "stepped_back": account.stepped_back,
+            "attacked": [[account.first + start, account.first + end] for start, end in entry["attacked"]],
         }
         frames.close(metadata)
         rejects.close({"capture": entry["name"]})

@@ -14,8 +14,9 @@ def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
     def of(wildcards: Any) -> dict[str, Any]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
         metadata = capture.metadata
-        if capture.format == "road" and capture.path and not metadata and capture.content == "labelled":
-            metadata = capture.path.with_name(METADATA)
+        if capture.path and not metadata and capture.content == "labelled" and capture.format in ("auto", "road"):
+            beside = capture.path.with_name(METADATA)
+            metadata = beside if capture.format == "road" or beside.exists() else None
         return {
             "capture": str(capture.path or "<captures>/{capture}.csv"),
             "metadata": [str(metadata)] if metadata else [],
@@ -49,6 +50,8 @@ def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
 
     def of(wildcards: Any) -> dict[str, Any]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
-        return {key: getattr(capture, key) for key in keys}
+        # Some formats are recognised, and labelled, by the file's name.
+        file = {"file": capture.path.name} if capture.path else {}
+        return {**file, **{key: getattr(capture, key) for key in keys}}
 
     return of

@@ -8,7 +8,7 @@ vehicle means little on another: that is why `relative` is the default.
 import numpy as np
 from numba import njit
 
-from canids_preprocess.windows import COMMON_STATISTICS, summarise
+from canids_preprocess.windows import COMMON_STATISTICS
 
 BYTES = 8
 BYTE_FEATURES = tuple(f"byte_{b}" for b in range(BYTES))
@@ -120,7 +120,7 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
             for b in range(BYTES):
                 x[nodes + j, 1 + b] = total[j, b] / count
             share = count / window
-            x[nodes + j, 9] = (share - fewest) / (largest - fewest) if largest > fewest else count
+            x[nodes + j, 9] = (share - fewest) / (largest - fewest) if largest > fewest else 1.0
         steps = window - 1
         for j in range(e):
             a, b = source[edges + j], target[edges + j]
@@ -144,13 +144,12 @@ def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
         for k in range(first, stops[w]):
             node_of[slot[k]] = -1
 
-        summarise(features, first, stops[w], statistics[w])
         span = max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
-        statistics[w, 4 * BYTES] = n
-        statistics[w, 4 * BYTES + 1] = largest
-        statistics[w, 4 * BYTES + 2] = entropy
-        statistics[w, 4 * BYTES + 3] = e
-        statistics[w, 4 * BYTES + 4] = window / span
+        statistics[w, 0] = n
+        statistics[w, 1] = largest
+        statistics[w, 2] = entropy
+        statistics[w, 3] = e
+        statistics[w, 4] = window / span
         node_counts[w] = n
         edge_counts[w] = e
         nodes += n

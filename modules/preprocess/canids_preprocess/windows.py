@@ -17,26 +17,32 @@ _SHORTEST = 1e-6  # s, as in `features`
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def summarise(features: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
-    """Mean, standard deviation, minimum and maximum of each of P features over some frames, into `out[:4 * P]`."""
+def summarise(features: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
+    """Mean, standard deviation, minimum and maximum of each of P features over each window, into `out[:, :4 * P]`."""
     n_features = features.shape[1]
-    mean, square = np.zeros(n_features), np.zeros(n_features)
-    low, high = features[start].copy(), features[start].copy()
-    for f in range(start, stop):
+    mean, square = np.empty(n_features), np.empty(n_features)
+    low, high = np.empty(n_features, np.float32), np.empty(n_features, np.float32)
+    for w in range(len(starts)):
+        first, window = starts[w], stops[w] - starts[w]
+        mean[:] = 0.0
+        square[:] = 0.0
+        low[:] = features[first]
+        high[:] = features[first]
+        for f in range(first, stops[w]):
+            for p in range(n_features):
+                value = features[f, p]
+                mean[p] += value
+                low[p] = min(low[p], value)
+                high[p] = max(high[p], value)
+        mean /= window
+        for f in range(first, stops[w]):
+            for p in range(n_features):
+                square[p] += (features[f, p] - mean[p]) ** 2
         for p in range(n_features):
-            value = features[f, p]
-            mean[p] += value
-            low[p] = min(low[p], value)
-            high[p] = max(high[p], value)
-    mean /= stop - start
-    for f in range(start, stop):
-        for p in range(n_features):
-            square[p] += (features[f, p] - mean[p]) ** 2
-    for p in range(n_features):
-        out[4 * p] = mean[p]
-        out[4 * p + 1] = np.sqrt(square[p] / (stop - start))
-        out[4 * p + 2] = low[p]
-        out[4 * p + 3] = high[p]
+            out[w, 4 * p] = mean[p]
+            out[w, 4 * p + 1] = np.sqrt(square[p] / window)
+            out[w, 4 * p + 2] = low[p]
+            out[w, 4 * p + 3] = high[p]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -69,6 +75,7 @@ def build(  # noqa: PLR0915 (one compiled loop)
         node_key: [n] arbitration ID, bit 31 set if extended.
         slot: [n] the same as a number below `n_slots`.
         starts, stops: [W] first frame of each window, and the one behind its last.
+        statistics: [W, 5], for `COMMON_STATISTICS`; the features' are made by `summarise`.
     """
     n_features = features.shape[1]
     most = min((stops - starts).max(), n_slots)
@@ -143,12 +150,11 @@ def build(  # noqa: PLR0915 (one compiled loop)
 
         for k in range(first, stops[w]):
             node_of[slot[k]] = -1
-        summarise(features, first, stops[w], statistics[w])
-        statistics[w, 4 * n_features] = n
-        statistics[w, 4 * n_features + 1] = largest
-        statistics[w, 4 * n_features + 2] = entropy
-        statistics[w, 4 * n_features + 3] = e
-        statistics[w, 4 * n_features + 4] = window / span
+        statistics[w, 0] = n
+        statistics[w, 1] = largest
+        statistics[w, 2] = entropy
+        statistics[w, 3] = e
+        statistics[w, 4] = window / span
         node_counts[w] = n
         edge_counts[w] = e
         nodes += n
