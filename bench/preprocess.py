@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from canids_preprocess import graphs, ingest
@@ -45,7 +46,7 @@ def beginning(parts: Iterator[Capture], frames: int) -> Iterator[Capture]:
     """The first `frames` frames of a capture that comes in parts."""
     for part in parts:
         kept = min(frames, len(part.frames))
-        chosen = slice(0, kept)
+        chosen = np.arange(kept)
         yield replace(
             part,
             frames=part.frames[chosen],
@@ -87,7 +88,8 @@ def measure_preprocess(path: Path, split: str = "test") -> dict[str, float]:
 
     def whole(raw: Path, folder: Path) -> tuple[float, float]:
         table, rejects, store = (folder / n for n in ("frames.parquet", "rejects.parquet", "graphs.safetensors"))
-        of, wildcards = {"capture": {**entry, "attacked": []}}, {"dataset": "d", "split": split, "instance": ""}
+        of: dict[str, Any] = {"capture": {**entry, "attacked": []}}
+        wildcards = {"dataset": "d", "split": split, "instance": ""}
         begin = time.perf_counter()
         ingest.main(
             Call(wildcards, reading, of, {"output": table, "rejects": rejects}, {"capture": [raw], "metadata": []}, "")

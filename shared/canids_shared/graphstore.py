@@ -56,6 +56,23 @@ PER_EDGE = {"edge_source": "<i2", "edge_target": "<i2", "edge_attr": "<f4"}
 _COUNTS = {"node_counts": "<i8", "edge_counts": "<i8"}
 
 
+def _copy(part: Any, out: Any) -> None:
+    """Append a spooled file to another, by the kernel where it can."""
+    out.flush()
+    size, done = os.fstat(part.fileno()).st_size, 0
+    try:
+        while done < size:
+            copied = os.copy_file_range(part.fileno(), out.fileno(), size - done, offset_src=done)
+            if not copied:
+                raise OSError("no progress")
+            done += copied
+        out.seek(0, os.SEEK_END)
+    except OSError:  # not within, or between, some file systems
+        out.seek(0, os.SEEK_END)
+        part.seek(done)
+        shutil.copyfileobj(part, out, 1 << 20)
+
+
 class GraphWriter:
     """Appends graphs chunk by chunk in constant memory and writes the store whole on `close`.
 
@@ -120,8 +137,7 @@ class GraphWriter:
                     if isinstance(part, np.ndarray):
                         out.write(part.tobytes())
                     else:
-                        part.seek(0)
-                        shutil.copyfileobj(part, out, 1 << 20)
+                        _copy(part, out)
             if out.tell() != 8 + len(text) + offset:
                 raise ValueError("spooled bytes and shapes disagree: the chunks had differing widths or lengths")
 

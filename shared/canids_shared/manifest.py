@@ -61,6 +61,21 @@ class Capture:
     attacked: tuple[tuple[float, float], ...] = ()
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice: YAML forbids it, PyYAML keeps the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in first:
+                    raise CanidsError(f"line {line}: key {key.value!r} is there already, in line {first[key.value]}")
+                first[key.value] = line
+        return node
+
+
 def _entry_of(file: Path, dataset: str) -> dict[str, str]:
     """Draft an entry from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle)."""
     attack, hyphen, vehicle = file.stem.rpartition("-")
@@ -120,13 +135,15 @@ def locate(dataset: str, data_root: str | Path) -> Path:
 def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     """All captures of a dataset by name, in the manifest's order.
 
-    Raises `CanidsError` naming the manifest and the entry if a key is unknown or missing, a scenario is named like a
-    split, or there is no training capture or no scenario; also if the data folder holds captures that a drafted
-    manifest does not list.
+    Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or there twice, a scenario is
+    named like a split, an attack-free capture has an attack, or there is no training capture or no scenario; also if the
+    data folder holds captures that a drafted manifest does not list.
     """
     path = locate(dataset, data_root)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except CanidsError as error:
+        raise CanidsError(f"{path}, {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     content = check(content, load_schema(_SCHEMA), where=str(path))
@@ -175,6 +192,8 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             raise CanidsError(
                 f"{place}: has 'attacked' intervals, so its content is 'labelled', not '{capture.content}'"
             )
+        if capture.attack and capture.content == "attack-free":
+            raise CanidsError(f"{place}: has the attack '{capture.attack}', so its content is not 'attack-free'")
         if capture.role == "train" and capture.content == "unlabelled":
             raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
     if not scenarios(captures) or not any(c.role == "train" for c in captures.values()):

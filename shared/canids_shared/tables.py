@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canids_shared.errors import CanidsError
@@ -112,18 +113,15 @@ class TableWriter:
 
     def __init__(self, path: Path, temporary: Path, table: Table) -> None:
         self._path, self._table = path, table
-        empty = pl.DataFrame(schema=table.columns).to_arrow(compat_level=pl.CompatLevel.oldest())
-        # Payloads hardly repeat and are short: their lengths and their bytes each in one run are smaller than a
-        # dictionary, and several times as fast.
-        binary = [name for name, kind in table.columns.items() if kind == pl.Binary]
-        constant = [name for name, kind in table.columns.items() if kind == pl.String]
+        # Columns that are never null need no levels; times and payloads hardly compress, and take the longest to.
+        arrow = pl.DataFrame(schema=table.columns).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        self._schema = pa.schema([field.with_nullable(field.name in table.nullable) for field in arrow])
+        plain = (pl.Float64, pl.Binary)
         self._writer = pq.ParquetWriter(
             temporary,
-            empty.schema,
-            # Times hardly compress, and take the longest to.
-            compression={n: "none" if kind == pl.Float64 else "lz4" for n, kind in table.columns.items()},
-            use_dictionary=constant,
-            column_encoding=dict.fromkeys(binary, "DELTA_LENGTH_BYTE_ARRAY"),
+            self._schema,
+            compression={name: "none" if kind in plain else "lz4" for name, kind in table.columns.items()},
+            use_dictionary=[name for name, kind in table.columns.items() if kind == pl.String],
             write_statistics=False,
         )
 
@@ -132,7 +130,8 @@ class TableWriter:
         frame = frame.select([name for name in self._table.columns if name in frame.columns])
         _check(frame, self._table, self._path)
         if len(frame):
-            self._writer.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+            columns = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).columns
+            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def close(self, metadata: dict[str, Any]) -> None:
         """Complete the file; `metadata` must be JSON."""

@@ -13,6 +13,7 @@ import pytest
 
 from canids_preprocess.formats import FORMATS
 from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS
+from canids_shared.errors import CanidsError
 
 OWN = Path(__file__).parents[1] / "data/formats"
 WILD = Path(__file__).parents[3] / "shared/data/formats"
@@ -37,6 +38,21 @@ def read(path: Path, name: str, **entry: Any) -> tuple[pl.DataFrame, pl.DataFram
         frames.append(batch.frames)
         rejects.append(batch.rejects)
     return pl.concat(frames), pl.concat(rejects)
+
+
+def written(folder: Path, content: str | bytes, name: str = "capture") -> Path:
+    """A file with this content."""
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refused(path: Path, name: str, **entry: Any) -> str:
+    """The complaint about a file, without its path."""
+    with pytest.raises(CanidsError) as caught:
+        read(path, name, **entry)
+    assert str(caught.value).isprintable()
+    return str(caught.value).removeprefix(str(path))
 
 
 def said(frames: pl.DataFrame) -> list[tuple[Any, ...]]:

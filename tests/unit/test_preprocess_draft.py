@@ -10,7 +10,7 @@ import pytest
 import yaml
 from capture_files import MESSAGES, OWN, record
 
-from canids_preprocess.draft import draft
+from canids_preprocess.draft import _guess_attack, draft
 from canids_shared import manifest
 from canids_shared.errors import CanidsError
 
@@ -56,6 +56,32 @@ def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
     }
     assert found["road.max_speedometer_attack_1"].metadata == Path("data/mixed/road/capture_metadata.json")
     assert manifest.missing(found, "mixed") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "attack"),
+    [
+        ("FreeDrivingData_20180323_KIA.txt", None),
+        ("NormalRun.log", None),
+        ("normal_run_data.txt", None),
+        ("Attack-free2.csv", None),
+        ("ambient_dyno_drive_benign_anomaly.log", None),
+        ("normal/2024-01-01.log", None),
+        ("dos/normal_run.log", None),
+        ("normal/dos_attack.log", "dos"),
+        ("normal/DoSAttack.log", "dos"),
+        ("dos/2024-01-01.log", "dos"),
+        ("attack_free_then_dos.log", "dos"),
+        ("normal_then_attack.log", "attack"),
+        ("normal/abnormal_driving.log", "attack"),
+        ("unclean.log", "attack"),
+        ("windows_clean.log", None),
+        ("kudos.log", "attack"),
+        ("max_speedometer_attack_1_masquerade.log", "max-speedometer-masquerade"),
+    ],
+)
+def test_attack_is_guessed_from_whole_words_and_from_the_file_before_its_folder(path: str, attack: str | None) -> None:
+    assert _guess_attack(Path(path)) == attack
 
 
 def test_draft_says_what_is_to_be_checked(captures: Path) -> None:

@@ -62,9 +62,11 @@ def damaged(raw: bytes, damage: Damage) -> bytes:
 
 
 def lines_of(raw: bytes) -> list[bytes]:
-    """Lines, without what follows the last line end if that is nothing."""
-    found = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [line.removesuffix(b"\r") for line in (found[:-1] if found[-1] == b"" else found)]
+    """Lines, without the empty ones at the end."""
+    found = [line.removesuffix(b"\r") for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    while found and not found[-1]:
+        found.pop()
+    return found
 
 
 def all_lines(raw: bytes) -> int:
@@ -72,8 +74,8 @@ def all_lines(raw: bytes) -> int:
 
 
 def candump_rows(raw: bytes) -> int:
-    """Lines but those whose ID carries the flag of an error frame."""
-    error = re.compile(rb"\([^)]*\) +[^ ]+ +[23][0-9A-Fa-f]{7}#[^ ]*( +[RT])?[ \t]*")
+    """Lines but those whose ID is that of an error frame."""
+    error = re.compile(rb"\([^)]*\) +[^ ]+ +20000[0-3][0-9A-Fa-f]{2}#[^ ]*( +[RT])?[ \t]*")
     return sum(not error.fullmatch(line) for line in lines_of(raw))
 
 
@@ -160,6 +162,8 @@ def outcome(path: Path, name: str, **entry: Any) -> tuple[int, int] | None:
 @example([("insert", 60, b"0" * 140_000)])
 @example([("insert", 60, b"\n\n\n")])
 @example([("insert", 0, b"\n")])
+@example([("insert", -1, b"\n\r\n\n")])
+@example([("insert", -1, b"\n\r")])
 @example([("first line", 0, b"")])
 @example([("first line", 3, b"")])
 def test_damaged_text_loses_nothing(

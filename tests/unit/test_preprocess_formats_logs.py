@@ -3,6 +3,7 @@
 import logging
 import struct
 from pathlib import Path
+from typing import Any
 
 import can
 import numpy as np
@@ -125,6 +126,41 @@ def test_groups_of_mf4_are_merged_by_time_in_batches(tmp_path: Path, monkeypatch
     for rows in (1, 7, 20):
         monkeypatch.setattr(mf4, "ROWS_A_BATCH", rows)
         assert read(path, "mf4")[0].equals(whole)
+
+
+@pytest.mark.parametrize(
+    ("can_id", "ide", "found"),
+    [
+        (0x20000123, 0, None),
+        (0x40000123, 1, None),
+        (0x80000123, 0, None),
+        (0x80000123, 1, (0x123, True)),
+        (0x80000123, None, (0x123, True)),
+        (0xC0000123, None, None),
+        (0x1FFFFFFF, None, (0x1FFFFFFF, True)),
+        (0x123, None, (0x123, False)),
+    ],
+)
+def test_bits_of_an_id_in_mf4_beyond_29(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_id: int, ide: int | None, found: tuple[int, bool] | None
+) -> None:
+    path = record(tmp_path / "log.mf4", MESSAGES[:1])
+    get = MDF.get
+
+    def changed(mdf: MDF, name: str, *place: Any, **options: Any) -> Any:
+        signal = get(mdf, name, *place, **options)
+        if name == "CAN_DataFrame":
+            signal.samples["CAN_DataFrame.ID"] = can_id
+            kept = [n for n in signal.samples.dtype.names if ide is not None or n != "CAN_DataFrame.IDE"]
+            signal.samples = signal.samples[kept]
+            if ide is not None:
+                signal.samples["CAN_DataFrame.IDE"] = ide
+        return signal
+
+    monkeypatch.setattr(MDF, "get", changed)
+    frames, rejects = read(path, "mf4")
+    assert frames.select("can_id", "extended").rows() == ([found] if found else [])
+    assert rejects["reason"].str.contains("has more than 29 bits").to_list() == ([] if found else [True])
 
 
 def test_circle_of_blocks_in_mf4_is_found(tmp_path: Path) -> None:

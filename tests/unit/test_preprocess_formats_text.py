@@ -7,24 +7,10 @@ from typing import Any
 
 import can
 import pytest
-from capture_files import OWN, WILD, by_python_can, in_the_wild, read, said
+from capture_files import OWN, WILD, by_python_can, in_the_wild, read, refused, said, written
 
 from canids_preprocess.formats import FORMATS, recognise, text
 from canids_shared.errors import CanidsError
-
-
-def written(folder: Path, content: str | bytes, name: str = "capture") -> Path:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def refused(path: Path, name: str, **entry: Any) -> str:
-    """The complaint about a file, without its path."""
-    with pytest.raises(CanidsError) as caught:
-        read(path, name, **entry)
-    assert str(caught.value).isprintable()
-    return str(caught.value).removeprefix(str(path))
 
 
 def test_car_hacking_attacked_with_mark_padding_and_windows_line_ends() -> None:
@@ -121,6 +107,9 @@ def test_candump(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         ("(1.0) can0 12#00", "arbitration ID '12' has neither three digits (11 bits) nor eight (29 bits)"),
         ("(1.0) can0 FFF#00", "arbitration ID 'FFF' has more than 11 bits"),
         ("(1.0) can0 F2345678#00", "arbitration ID 'F2345678' has more than 29 bits"),
+        ("(1.0) can0 3ABCDEF0#00", "arbitration ID '3ABCDEF0' has more than 29 bits"),
+        ("(1.0) can0 20000400#0000000000000000", "arbitration ID '20000400' has more than 29 bits"),
+        ("(1e0) can0 123#00", "timestamp '1e0' is not a number of seconds"),
         ("(1.0) can0 12G#00", "arbitration ID '12G' is not a hexadecimal number"),
         ("(1.0) can0 123#0", "payload '0' is not a row of bytes"),
         ("(1.0) can0 123#001122334455667788", "more than the 8 payload bytes of classical CAN"),
@@ -192,9 +181,16 @@ def test_road_accelerator_attack_with_an_interval_and_the_keys_of_other_copies(t
         ("[]", "no entry 'a', the capture's file name without .log"),
         ('{"b": {}}', "no entry 'a'"),
         ('{"a": {"injection_interval": [2, 1]}}', "a: injection_interval is [2, 1], not [from, to] in seconds"),
+        ('{"a": {"injection_id": "0D0"}}', "a: no injection_interval; give [from, to] in seconds, or null"),
         ('{"a": {"injection_interval": "1-2"}}', "a: injection_interval is"),
-        ('{"a": {"injection_id": "wheel"}}', "a: injection_id is 'wheel', not a hexadecimal ID, XXX or null"),
-        ('{"a": {"injection_data_str": "F("}}', "a: injection_data_str is 'F(', not hexadecimal digits and X"),
+        (
+            '{"a": {"injection_interval": null, "injection_id": "wheel"}}',
+            "a: injection_id is 'wheel', not a hexadecimal ID, XXX or null",
+        ),
+        (
+            '{"a": {"injection_interval": null, "injection_data_str": "F("}}',
+            "a: injection_data_str is 'F(', not hexadecimal digits and X",
+        ),
     ],
 )
 def test_metadata_of_road_that_cannot_be_used_is_named(tmp_path: Path, metadata: str | None, complaint: str) -> None:

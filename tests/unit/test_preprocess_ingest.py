@@ -97,7 +97,7 @@ def test_identifier_of_29_bits_may_have_a_small_value(tmp_path: Path) -> None:
     [
         ("soon,123,00,0", "timestamp 'soon' is not a number of seconds"),
         ("nan,123,00,0", "timestamp 'nan' is not a number of seconds"),
-        ("1e999,123,00,0", "timestamp '1e999' is not a number of seconds"),
+        ("1e0,123,00,0", "timestamp '1e0' is not a number of seconds"),
         (",123,00,0", "timestamp '' is not a number of seconds"),
         ("", "1 fields instead of 4"),
         ("1.0,0x123,00,0", "arbitration_id '0x123' is not a hexadecimal number"),
@@ -214,7 +214,7 @@ def test_quarantine_keeps_every_row_as_a_frame_or_a_reject(tmp_path: Path) -> No
 
 def test_oddly_spelt_rows_are_frames_all_the_same(tmp_path: Path) -> None:
     rows = [
-        "1e0,123,00,0",
+        "01.,123,00,0",
         "+1.5,123,00,0",
         "1.60000000000000000,123,00,0",
         "0000000000001.7,123,00,0",
@@ -295,5 +295,7 @@ def test_damaged_capture_is_read_row_by_row_or_refused(folder: Path, mutations: 
         assert complaint.isprintable()
         assert len(complaint) < 500
         return
-    lines = raw.split(b"\n")[1:]
-    assert metadata["rows_read"] == len(frames) == len(lines) - (lines[-1] == b"")
+    lines = [line.removesuffix(b"\r") for line in raw.split(b"\n")[1:]]
+    while lines and not lines[-1]:
+        lines.pop()
+    assert metadata["rows_read"] == len(frames) == len(lines)

@@ -125,6 +125,7 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
         ({"a": {**TRAIN, "content": "unlabelled"}, "b": TEST}, "captures.a: an unlabelled capture cannot be trained"),
         ({"a": {**TRAIN, "format": "simulated"}, "b": TEST}, "captures.a: needs 'path', or 'format: simulated'"),
         ({"a": {**TRAIN, "simulation": {"duration": 5}}, "b": TEST}, "captures.a: 'simulation' belongs to"),
+        ({"a": {**TRAIN, "attack": "dos"}, "b": TEST}, "captures.a: has the attack 'dos', so its content is not 'attack-free'"),
         ({"a": TRAIN, "b": {**TEST, "format": "asc", "metadata": "m.json"}}, "captures.b.metadata: belongs to 'format: road'"),
         ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2], [4, 3]]}}, "captures.b.attacked: [4, 3] does not end after it begins"),
         ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2, 3]]}}, "captures.b.attacked.0: [1, 2, 3]"),
@@ -139,6 +140,28 @@ def test_wrong_entry_is_named(workplace: Path, captures: dict[Any, dict[str, Any
     written(workplace, captures)
     assert complaint in refused()
     assert "data/fleet/manifest.yaml" in refused()
+
+
+@pytest.mark.parametrize(
+    "twice", ["  dos:\n    vehicle: van\n", "  normal:\n    vehicle: van\n    role: train\n    vehicle: bus\n"]
+)
+def test_key_that_is_there_twice_is_refused_with_its_line(workplace: Path, twice: str) -> None:
+    path = written(workplace, {"dos": TRAIN})
+    path.write_text(f"contract: manifest/1\ncaptures:\n  dos:\n    vehicle: van\n{twice}")
+    key, first = ("dos", 3) if "dos" in twice else ("vehicle", 6)
+    line = 5 if "dos" in twice else 8
+    assert refused() == f"data/fleet/manifest.yaml, line {line}: key '{key}' is there already, in line {first}"
+
+
+def test_anchors_and_merged_keys_are_no_repetitions(workplace: Path) -> None:
+    path = written(workplace, {"a": TRAIN, "b": TEST})
+    entry = "path: a.csv, vehicle: van, content: attack-free"
+    path.write_text(
+        f"contract: manifest/1\ncaptures:\n  a: &a {{{entry}, role: train}}\n  b: &b {{<<: *a, role: test}}\n  c: {{<<: *b, path: c.csv}}\n"
+    )
+    assert [(c.name, c.role) for c in manifest.load("fleet", "data").values()] == [
+        ("a", "train"), ("b", "test"), ("c", "test")
+    ]  # fmt: skip
 
 
 def test_format_metadata_and_attacked_intervals(workplace: Path) -> None:

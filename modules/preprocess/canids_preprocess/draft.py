@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from canids_preprocess.formats import recognise
+from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.candump import METADATA
 from canids_preprocess.formats.hcrl import ATTACKED
 from canids_preprocess.formats.text import mostly
@@ -22,12 +22,12 @@ from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 
 MANIFEST = "manifest.yaml"
-_ATTACK_FREE = "attack.?free|free.?driving|normal|ambient|benign|clean"
+_ATTACK_FREE = "(?<![a-z])(attack.?free|free.?driving|normal|ambient|benign|clean)(?![a-z])"
 _ATTACKS = {
-    "dos|flood": "dos",
+    "(?<![a-z])dos|flood": "dos",
     "fuzz": "fuzzing",
-    "gear": "gear-spoofing",
-    "rpm": "rpm-spoofing",
+    "(?<![a-z])gear": "gear-spoofing",
+    "(?<![a-z])rpm": "rpm-spoofing",
     "malfunction": "malfunction",
     "replay": "replay",
     "imperson": "impersonation",
@@ -39,6 +39,9 @@ _ATTACKS = {
     "reverse.?light": "reverse-light",
     "spoof": "spoofing",
 }
+_ATTACKED = "attack(?!.?free)"
+_SUSPICIOUS = "abnormal|unclean|malicious|intrusion|inject"
+"""Attacks of no known kind; the latter yield to a word for attack-free."""
 _VEHICLES = "sonata|soul|kia|spark|hyundai|chevrolet|impala|silverado|traverse|forester|subaru|tesla|renault|opel"
 _PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
 """The one vehicle of a published data set, whose files do not name it."""
@@ -46,21 +49,31 @@ _PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
 Entry = dict[str, str]
 
 
-def _guess_attack(name: str) -> str | None:
-    """The kind of attack that a file's name tells of; None: none."""
-    if re.search(_ATTACK_FREE, name):
-        return None
-    attack = next((kind for words, kind in _ATTACKS.items() if re.search(words, name)), "attack")
-    return f"{attack}-masquerade" if "masquerade" in name else attack
+def _attack_in(name: str) -> str | None:
+    """The attack that a name tells of, `attack` for one of no known kind; empty: attack-free; None: it does not tell."""
+    name = re.sub("(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
+    for words, kind in {**_ATTACKS, _ATTACKED: "attack", _ATTACK_FREE: "", _SUSPICIOUS: "attack"}.items():
+        if re.search(words, name):
+            return kind
+    return None
+
+
+def _guess_attack(relative: Path) -> str | None:
+    """The kind of attack that a file's name tells of, or else the names of the folders it is in; None: none."""
+    names = [relative.stem, *(folder.name for folder in relative.parents)]
+    attack = next((found for name in names if (found := _attack_in(name)) is not None), "attack")
+    return f"{attack}-masquerade" if attack and "masquerade" in str(relative).lower() else attack or None
 
 
 def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
-    if capture_format == "hcrl-car-hacking":
+    if not FORMATS[capture_format].labelled:
+        return False
+    if capture_format in ("hcrl-car-hacking", "hcrl-survival"):
         with open(path, "rb") as stream:
             return mostly(stream.read(1 << 12), ATTACKED.sniff)
     if capture_format == "otids":
         return attack in ("dos", "fuzzing", "impersonation")
-    return capture_format in ("can-train-and-test", "road")
+    return True
 
 
 def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
@@ -69,7 +82,7 @@ def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
     found = re.search(_VEHICLES, name)
     vehicle = found[0] if found else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
     entry = {"path": relative.as_posix(), "format": capture_format, "vehicle": vehicle}
-    attack = _guess_attack(name)
+    attack = _guess_attack(relative)
     if attack is None:
         return {**entry, "role": "train", "content": "attack-free"}
     if not _has_labels(path, capture_format, attack):

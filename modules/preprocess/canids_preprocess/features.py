@@ -52,7 +52,7 @@ _WIDTH = 11
 _BITS = np.array([bin(value).count("1") for value in range(256)], np.uint8)  # set bits of a byte
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
     timestamp: np.ndarray,
     slot: np.ndarray,
@@ -135,18 +135,19 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             value, last = payload[offset[i] + b], latest[b] if fits_any else mine[b]
             if seen > 0:
                 flipped = value ^ last
-                distance += _BITS[flipped]
                 older += _BITS[value ^ (mine[b] if fits_any else before[b])]
                 if flipped:
+                    distance += _BITS[flipped]
                     changed += 1
                     novel += _BITS[flipped & ~ever[b]]
+                    change = abs(np.int64(value) - np.int64(last))
+                    change = min(change, 256 - change)  # counters wrap
+                    jump = max(jump, (1.0 + change) / (1.0 + usual[b]))
                     if on_time:
                         ever[b] |= flipped
-                change = abs(np.int64(value) - np.int64(last))
-                change = min(change, 256 - change)  # counters wrap
-                jump = max(jump, (1.0 + change) / (1.0 + usual[b]))
-                if on_time:
-                    usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
+                        usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
+                elif on_time and usual[b] > 0.0:
+                    usual[b] -= min(usual[b], _BYTE * learn)
             latest[b] = value
             if on_time:
                 before[b] = mine[b]

@@ -31,7 +31,7 @@ _SHORTEST = 1e-6  # s, as in `features`
 _ID_BITS = 0x1FFFFFFF
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def payload_bytes(offset: np.ndarray, payload: np.ndarray) -> np.ndarray:
     """The first eight bytes of each frame as shares of 255, float32 [n, 8]; bytes that a frame lacks are 0."""
     out = np.zeros((len(offset) - 1, BYTES), np.float32)
@@ -41,7 +41,7 @@ def payload_bytes(offset: np.ndarray, payload: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def build(  # noqa: PLR0912, PLR0915 (one compiled loop)
     features: np.ndarray,
     timestamp: np.ndarray,

@@ -16,7 +16,7 @@ STATISTICS = (
 _SHORTEST = 1e-6  # s, as in `features`
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def summarise(features: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
     """Mean, standard deviation, minimum and maximum of each of P features over each window, into `out[:, :4 * P]`."""
     n_features = features.shape[1]
@@ -45,7 +45,7 @@ def summarise(features: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: 
             out[w, 4 * p + 3] = high[p]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def build(  # noqa: PLR0915 (one compiled loop)
     features: np.ndarray,
     timestamp: np.ndarray,

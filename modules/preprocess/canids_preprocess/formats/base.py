@@ -47,10 +47,10 @@ class Format:
     Attributes:
         read: yields the batches of a file, in constant memory, at most about `ROWS_A_BATCH` rows each. It is given the
             file and the manifest's entry (`attack`, `content`, …). Every row of data ends up either as a frame or as a
-            reject; a header, an empty last line and comments of the format are no rows. Raises `CanidsError` naming the
-            file if it is absent or not in this format at all.
+            reject; a header, empty lines at the end and comments of the format are no rows. Raises `CanidsError` naming
+            the file if it is absent or not in this format at all.
         matches: whether the file looks like this format, from its name and its first bytes (4 KiB).
-        labelled: whether the format says which frames are attacked.
+        labelled: whether files in the format can say which frames are attacked.
     """
 
     read: Callable[[Path, dict[str, Any]], Iterator[Batch]]

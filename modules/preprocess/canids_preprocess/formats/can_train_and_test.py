@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 from numba import njit
 
+from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import (
     FRAME_COLUMNS,
     MAX_BYTES,
@@ -24,20 +25,22 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import chunks
+from canids_preprocess.formats.text import FD_LENGTHS, chunks
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)")
 _EXACT = 1 << 53  # integers up to here are exact in float64
 
 _HEX = np.full(256, 255, np.uint8)
 for _digits, _first in ((b"0123456789", 0), (b"abcdef", 10), (b"ABCDEF", 10)):
     _HEX[np.frombuffer(_digits, np.uint8)] = np.arange(_first, _first + len(_digits))
 _POWERS = 10.0 ** np.arange(16)  # exact
+_LARGEST = (MAX_STANDARD_ID, MAX_EXTENDED_ID)
+_LENGTHS = np.isin(np.arange(MAX_BYTES[True] + 1), FD_LENGTHS)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     text: np.ndarray,
     timestamp: np.ndarray,
@@ -48,12 +51,17 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     payload: np.ndarray,
     row: np.ndarray,
     odd: np.ndarray,
+    largest: tuple[int, int],
+    lengths: np.ndarray,
 ) -> tuple[int, int]:
     """Parse whole lines; returns the number of frames, and of lines in another than the usual spelling.
 
     Frame i lies in line `row[i]` (from 0) and has the bytes `payload[offset[i]:offset[i + 1]]`; line `odd[j, 0]` is
     `text[odd[j, 1]:odd[j, 2]]`. A decimal of at most 15 digits behind the point whose digits make an integer below 2^53
     is that integer divided by a power of ten, both exact, so the quotient is rounded correctly (Clinger 1990).
+
+    `largest` are the largest IDs of 11 and of 29 bits, `lengths[n]` whether a payload can have n bytes: arguments, since
+    Numba's cache does not see that the constants of another file have changed.
     """
     at, lines, frames, others, size = 0, 0, 0, 0, 0
     end = len(text)
@@ -83,7 +91,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 number = number * 16 + _HEX[text[at]]
                 at += 1
             width = at - first
-            good = bool(0 < width <= 8 and number <= MAX_EXTENDED_ID and at < end and text[at] == 44)
+            good = bool(0 < width <= 8 and number <= largest[1] and at < end and text[at] == 44)
         if good:
             at += 1
             first = at
@@ -96,7 +104,8 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 if at - first > 128:
                     break
             length = (at - first) // 2
-            good = length <= 64 and at + 1 < end and text[at] == 44 and 48 <= text[at + 1] <= 49
+            good = length < len(lengths) and lengths[length] and at + 1 < end
+            good = good and text[at] == 44 and 48 <= text[at + 1] <= 49
         if good:
             attacked = text[at + 1] - 48
             at += 2
@@ -108,7 +117,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
             timestamp[frames] = value / _POWERS[decimals]
             can_id[frames] = number
             # 11-bit identifiers are written with three digits; a longer one is a 29-bit identifier, however small.
-            extended[frames] = width > 3 or number > MAX_STANDARD_ID
+            extended[frames] = width > 3 or number > largest[0]
             label[frames] = attacked
             size += length
             row[frames] = lines
@@ -140,6 +149,8 @@ def _complaints(line: bytes, fields: list[bytes]) -> Iterator[tuple[bool, str]]:
     packed = re.fullmatch(rb"([0-9A-Fa-f]{2})*", fields[2])
     yield not packed, f"data_field '{data}' is not a row of hexadecimal bytes"
     yield len(fields[2]) > 2 * MAX_BYTES[True], f"data_field has more than {MAX_BYTES[True]} bytes"
+    size = len(fields[2]) // 2
+    yield size not in FD_LENGTHS, f"no CAN FD frame has {size} payload bytes"
     yield attack not in ("0", "1"), f"attack '{attack}' is neither 0 nor 1"
 
 
@@ -175,7 +186,7 @@ def _batch(block: bytes, line: int) -> Batch:
     can_id, extended = np.empty(most, np.uint32), np.empty(most, np.bool_)
     offset, row = np.empty(most + 1, np.int64), np.empty(most, np.int64)
     payload, odd = np.empty(len(text) // 2 + 1, np.uint8), np.empty((most, 3), np.int64)
-    n, others = _parse(text, timestamp, can_id, extended, label, offset, payload, row, odd)
+    n, others = _parse(text, timestamp, can_id, extended, label, offset, payload, row, odd, _LARGEST, _LENGTHS)
     packed = pa.Array.from_buffers(
         pa.large_binary(), n, [None, pa.py_buffer(offset[: n + 1]), pa.py_buffer(payload[: offset[n]])]
     )
@@ -214,6 +225,7 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             found = header.decode(errors="replace").strip()
             if found != HEADER:
                 raise CanidsError(f"{path}, line 1: header is '{printable(found, 80)}', not '{HEADER}'")
+            spreadsheet.refuse(path, header=True)
         yield _batch(piece[border:], line + (line == 1))
 
 

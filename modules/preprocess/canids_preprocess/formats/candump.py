@@ -3,9 +3,10 @@
 A line is `(seconds) interface ID#payload`: three hexadecimal digits are an 11-bit ID, eight a 29-bit one; `ID#R` or
 `ID#R4` is a remote frame (with its DLC), `ID##1AABB` a CAN FD frame with its flags, a payload's ending `_9` to `_F` the
 raw DLC of a classical frame with eight bytes. A trailing R or T is the direction (received, sent), no label. A line
-whose ID has SocketCAN's error flag (0x20000000) tells of a bus error: it is no frame.
+whose ID is SocketCAN's error flag (0x20000000) with classes of errors tells of these: it is no frame.
 
-Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canframe`); Linux `include/uapi/linux/can.h`.
+Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canframe`); Linux `include/uapi/linux/can.h` and
+`can/error.h`.
 """
 
 import json
@@ -26,6 +27,8 @@ METADATA = "capture_metadata.json"
 """ROAD's metadata: one object a capture, by the capture's file name without `.log`."""
 _LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"
 _SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
+_ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
+"""The error flag, and the classes of errors that there are (up to `CAN_ERR_CNT`, 0x200)."""
 _REMOTE = r"^R([0-9A-Fa-f]?)(?:_[9A-Fa-f])?$"
 
 
@@ -38,7 +41,7 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
         extended=digits == 8,
         remote=pl.col("data").str.starts_with("R").fill_null(False),
         fd=pl.col("data").str.starts_with("#").fill_null(False),
-        event=pl.col("identifier").str.contains("^[23][0-9A-Fa-f]{7}$"),
+        event=pl.col("identifier").str.contains(_ERROR),
         announced=pl.lit(None, dtype=pl.Int64),
         label=pl.lit(None, dtype=pl.UInt8),
         reason=pl.when(digits.is_in([3, 8]).not_()).then(
@@ -128,6 +131,8 @@ def injection_of(metadata: Path, capture: str) -> Injection:
     if not isinstance(found, dict):
         raise CanidsError(f"{metadata}: no entry '{capture}', the capture's file name without .log")
     place = f"{metadata}: {capture}"
+    if "injection_interval" not in found:
+        raise CanidsError(f"{place}: no injection_interval; give [from, to] in seconds, or null for the whole capture")
     # The paper's repository and copies of the data name these two keys differently.
     written_id = found.get("injection_id", found.get("injected_aid"))
     written_data = found.get("injection_data_str", found.get("injection_data"))

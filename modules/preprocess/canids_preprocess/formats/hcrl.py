@@ -22,6 +22,7 @@ from typing import Any
 
 import polars as pl
 
+from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import MAX_STANDARD_ID, Batch, Format, printable
 from canids_preprocess.formats.text import head_lines, mostly, opened, quoted, read_rows
 from canids_shared.errors import CanidsError
@@ -123,23 +124,6 @@ def _fields(layout: Layout) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return fields
 
 
-def _refuse_mangled(path: Path, text: pl.Series, sniff: str) -> None:
-    """Refuse a file whose first rows show that a spreadsheet has saved it; what it left out cannot be brought back."""
-    rows = text.filter(text.str.contains(sniff))
-    if not len(rows):
-        return
-    fields = rows.str.split(",")
-    whole = fields.list.get(0).str.contains(r"\.[0-9]{3,}$").not_()
-    short = rows.str.contains(r"^[^,]*,[^,]*,[^,]*,.*\b[0-9A-Fa-f],")
-    if 2 * whole.sum() > len(rows) or 2 * short.sum() > len(rows):
-        lost = ["timestamps have lost their fractions"] * bool(2 * whole.sum() > len(rows))
-        lost += ["leading zeros of IDs and bytes are gone"] * bool(short.any())
-        raise CanidsError(
-            f"{path}: mangled by a spreadsheet: {' and '.join(lost)} ('{printable(rows[0], 60)}'); "
-            "take the file as it was published"
-        )
-
-
 def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """Read a file in any of the three layouts; labels are null unless its rows carry flags R and T.
 
@@ -147,7 +131,7 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """
     opened(path)
     with open(path, "rb") as stream:
-        head = stream.read(1 << 16)
+        head = stream.read(spreadsheet.HEAD)
     found = [layout for layout in LAYOUTS if mostly(head, layout.sniff)]
     if not found:
         text = head_lines(head)
@@ -156,7 +140,7 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
         )
     layout = found[0]
     if layout is not TEXT:
-        _refuse_mangled(path, head_lines(head), layout.sniff)
+        spreadsheet.refuse(path, pattern=layout.sniff, bytes_apart=True)
     return read_rows(path, _fields(layout), layout.shape)
 
 

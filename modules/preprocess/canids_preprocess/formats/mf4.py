@@ -47,6 +47,7 @@ _CHAINS: dict[bytes, tuple[int, tuple[int, ...]]] = {
 """By kind of block: which of its links leads to the next of its kind (-1: none), and which to the first of another."""
 _VLSD, _BUS_EVENT = 1, 2  # flags of a channel group
 _CAN = 2  # type of a bus
+_IDE = 1 << 31  # bit of an ID
 _GROUPS = ("CAN_DataFrame", "CAN_RemoteFrame")
 
 
@@ -91,7 +92,9 @@ def _rows(signal: Any, name: str) -> pl.DataFrame:
     n = len(samples)
     can_id = samples[f"{name}.ID"].astype(np.int64)
     extended = _column(samples, f"{name}.IDE")
-    number = can_id & 0x1FFFFFFF
+    # Where there is no IDE, the highest bit may stand for it; anything else above 29 bits is damage.
+    extended = (can_id >> 31 == 1) | (can_id > MAX_STANDARD_ID) if extended is None else extended.astype(np.bool_)
+    number = np.where(extended, can_id & ~_IDE, can_id)
     fd = _column(samples, f"{name}.EDL")
     length = _column(samples, f"{name}.DataLength")
     length = samples[f"{name}.DLC"] if length is None or name == "CAN_RemoteFrame" else length
@@ -109,7 +112,7 @@ def _rows(signal: Any, name: str) -> pl.DataFrame:
             "identifier": pl.Series([f"{v:X}" for v in number.tolist()], dtype=pl.String),
             "payload": pl.Series(payload, dtype=pl.Binary),
             "announced": pl.Series(length),
-            "extended": no | (number > MAX_STANDARD_ID) if extended is None else extended.astype(np.bool_),
+            "extended": extended,
             "remote": no | (name == "CAN_RemoteFrame"),
             "fd": no if fd is None else fd.astype(np.bool_),
             "channel": pl.Series([None] * n if channel is None else channel.tolist()).cast(pl.String),

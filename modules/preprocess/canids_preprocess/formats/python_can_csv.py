@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import MAX_BYTES, Batch, Format, printable
 from canids_preprocess.formats.text import head_lines, opened, quoted, read_rows
 from canids_shared.errors import CanidsError
@@ -45,12 +46,16 @@ def _first_line(head: bytes) -> str:
 
 
 def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read python-can's CSV; labels are null.  Raises `CanidsError` if the header is another."""
+    """Read python-can's CSV; labels are null.
+
+    Raises `CanidsError` if the header is another, or a spreadsheet has saved the file.
+    """
     opened(path)
     with open(path, "rb") as stream:
         first = _first_line(stream.read(1 << 12))
     if first != HEADER:
         raise CanidsError(f"{path}, line 1: header is '{printable(first, 80)}', not '{HEADER}'")
+    spreadsheet.refuse(path, header=True)
     return read_rows(path, _fields, f"'{HEADER}'", header=True)
 
 

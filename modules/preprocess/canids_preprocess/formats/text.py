@@ -40,12 +40,8 @@ def opened(path: Path) -> None:
         raise CanidsError(f"{path}: the file is empty")
 
 
-def chunks(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Pieces of a file that end at line borders, each with the number of its first line (from 1); no byte order mark.
-
-    Raises `CanidsError` if the file is absent or empty, or a line is longer than `LONGEST_LINE`.
-    """
-    opened(path)
+def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+    """As `chunks`, with the empty lines that the file ends with."""
     with open(path, "rb") as stream:
         line, rest = 1, b""
         if stream.read(len(_BOM)) != _BOM:
@@ -62,6 +58,37 @@ def chunks(path: Path) -> Iterator[tuple[int, bytes]]:
                 raise CanidsError(f"{path}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text")
         if rest:
             yield line, rest
+
+
+def _end_of_content(piece: bytes) -> int:
+    """Where the empty lines begin that a piece ends with; its length if it ends with none."""
+    end = len(piece)
+    while end:
+        begin = piece.rfind(b"\n", 0, end - 1) + 1
+        if piece[begin:end] not in (b"\n", b"\r\n", b"\r"):
+            break
+        end = begin
+    return end
+
+
+def chunks(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Pieces of a file that end at line borders, each with the number of its first line (from 1).
+
+    The byte order mark, and empty lines at the end of the file, are left out. Raises `CanidsError` if the file is absent
+    or empty, or a line is longer than `LONGEST_LINE`.
+    """
+    opened(path)
+    content, empty = False, b""
+    for line, piece in _pieces(path):
+        end = _end_of_content(piece)
+        if end:
+            if empty:
+                yield line - empty.count(b"\n"), empty
+            yield line, piece[:end]
+            content, empty = True, b""
+        empty += piece[end:]
+    if not content:
+        raise CanidsError(f"{path}: nothing but empty lines")
 
 
 def lines(path: Path) -> Iterator[pl.DataFrame]:
@@ -196,6 +223,10 @@ def read_rows(
     for table in lines(path):
         rows = table.filter(pl.col("line") > 1) if header else table
         rows = fields(rows)
+        exponent = pl.col("seconds").str.contains("[eE]")  # by a spreadsheet, and then without the last digits
+        if rows.select(exponent.any()).item():
+            complaint = quoted("timestamp", "seconds", "is not a number of seconds")
+            rows = rows.with_columns(reason=pl.coalesce("reason", pl.when(exponent).then(complaint)))
         if "event" in rows.columns:
             kept = ~rows["event"].fill_null(False)
             events += len(rows) - int(kept.sum())

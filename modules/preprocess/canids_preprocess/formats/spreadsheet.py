@@ -1,0 +1,53 @@
+"""Captures that a spreadsheet has saved: it writes numbers as it shows them, and what it left out cannot be brought back."""
+
+from pathlib import Path
+
+import polars as pl
+
+from canids_preprocess.formats.base import printable
+from canids_preprocess.formats.text import head_lines
+from canids_shared.errors import CanidsError
+
+HEAD = 1 << 16
+"""Bytes of the beginning of a file that are judged."""
+_EXPONENT = r"^[-+.0-9]+[eE][-+]?[0-9]+$"
+_SHORTENED = r"^[0-9]+$|^[0-9]{9,}\.[0-9]{1,2}$"
+"""A time without fraction, or seconds since 1970 with one or two decimals of it."""
+_NUMBER = r",[0-9](?:\.[0-9]+)?E\+[0-9]{2,3}(?:,|$)"
+"""A hexadecimal field that was taken for a number (`1.23E+15`); no base64 has this form and length."""
+_SINGLE_DIGIT = r"^[^,]*,[^,]*,[^,]*,.*\b[0-9A-Fa-f],"
+
+
+def refuse(path: Path, header: bool = False, pattern: str = "", bytes_apart: bool = False) -> None:
+    """Raise `CanidsError` if the first rows of a CSV, whose first field is a time, show that a spreadsheet has saved it.
+
+    Most timestamps have an exponent; or most have lost their fractions, so that frames share them; or two hexadecimal
+    fields have become numbers; or (`bytes_apart`: a field a byte) most rows have a byte of one digit.
+
+    Args:
+        header: the first line is none.
+        pattern: regular expression of the rows that count.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(HEAD)
+    rows = head_lines(head if len(head) == HEAD else head + b"\n")[int(header) :]
+    rows = rows.filter((rows != "") & rows.str.contains(pattern))
+    seconds = rows.str.extract("^([^,]*)").fill_null("")
+
+    def share(text: pl.Series, pattern: str) -> float:
+        return float(text.str.contains(pattern).sum()) / max(1, len(rows))
+
+    lost = []
+    if share(seconds, _EXPONENT) > 0.5 or (share(seconds, _SHORTENED) > 0.5 and 2 * seconds.n_unique() <= len(rows)):
+        lost.append("timestamps have lost their fractions")
+    numbers = share(rows, _NUMBER)
+    if numbers > 0.5 or numbers * len(rows) > 1:
+        lost.append("IDs and payloads have become numbers")
+    digits = share(rows, _SINGLE_DIGIT) if bytes_apart else 0.0
+    if digits > 0.5 or (lost and digits):
+        lost.append("leading zeros of IDs and bytes are gone")
+    if lost:
+        raise CanidsError(
+            f"{path}: mangled by a spreadsheet: {' and '.join(lost)} ('{printable(rows[0], 60)}'); "
+            "take the file as it was published"
+        )
