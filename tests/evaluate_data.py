@@ -43,7 +43,8 @@ def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.rando
     columns = {f"{m}_score": score(noise * k) for m, k in (("vgae", 1.6), ("gat", 1.2), ("fusion", 1.0))}
     rivals = {f"rival_{m}_score": score(noise) for m in ("fixed_weight", "hysteresis")}
     alarms = {c.replace("_score", "_alarm"): (s > 0.7).astype(np.float32) for c, s in rivals.items()}
-    alarm, action = columns["fusion_score"] > 0.6, np.zeros(len(label), np.int16)
+    alarm = columns["fusion_score"] > 0.6
+    action = alarm.astype(np.int16)
     frame = table.with_columns(**{k: pl.Series(v) for k, v in {**columns, "alarm": alarm, "action": action}.items()})
     frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**rivals, **alarms}.items()})
     write(path, DECISIONS, frame, {"split": path.stem, "policy": "p", **metadata})

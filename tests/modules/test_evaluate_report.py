@@ -106,9 +106,21 @@ def test_the_report_has_the_numbers_of_the_metrics(evaluated: Checkout) -> None:
 
 def test_the_report_says_where_it_comes_from(evaluated: Checkout) -> None:
     page = (evaluated.folder / SUMMARY / "report.html").read_text()
-    for text in ("Code: canids", "Machine that made this report", "scikit-learn", *TRAININGS, "fit-dos", "SHA-256"):
+    for text in (
+        "Code that made this report: canids",
+        "Machine that made this report",
+        "scikit-learn",
+        *TRAININGS,
+        "fit-dos",
+        "SHA-256",
+    ):
         assert text in page
     assert str(evaluated.folder) not in page
+    evaluations = [f"eval_{v}" for v in VARIANTS]
+    for run in (*evaluations, "baselines"):
+        folder = "results" if run == "baselines" else "experimentruns"
+        code = json.loads((evaluated.folder / folder / "demo" / run / "metrics.json").read_text())["code"]
+        assert re.search(rf"<td>{run}</td><td>{code}</td><td>0</td><td>20\d\d-[^<]+</td><td>[^–<]+</td>", page)
 
 
 @needs_browser
@@ -149,6 +161,9 @@ def test_the_notebook_runs(evaluated: Checkout) -> None:
     assert all(cell["execution_count"] for cell in executed["cells"] if cell["cell_type"] == "code")
     found = json.loads((evaluated.folder / "experimentruns/demo/eval_large/metrics.json").read_text())
     assert f"{found['scenarios']['test_known']['fusion']['f1']:.4f}" in json.dumps(executed)
+    readings = (evaluated.folder / "experimentruns/test_readings.jsonl").read_text().splitlines()
+    (line,) = (r for r in map(json.loads, readings) if r["rule"] == "notebook")
+    assert (line["dataset"], line["scenarios"]) == ("demo", list(SCENARIOS))
     with open(evaluated.folder / SUMMARY / "errors.csv", encoding="utf-8") as stream:
         assert {row["kind"] for row in csv.DictReader(stream)} <= {"missed", "false alarm"}
 
@@ -173,7 +188,10 @@ def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkou
     done = checkout.module("evaluate", "all_folds", "--configfile", "folds.yaml")
     assert done.returncode == 0, done.stderr
     table = (checkout.folder / "results/demo/folds/results.md").read_text()
-    assert re.search(r"\| Fusion \| large \| 2 \| \*{0,2}0\.\d{4}\*{0,2} ± 0\.\d{4} \|", table)
+    assert re.search(
+        r"\| Fusion \| large \| 2 \| \*{0,2}0\.\d{4}\*{0,2} ± 0\.\d{4} \[0\.\d{3}, [01]\.\d{3}\] \|", table
+    )
+    assert "Fusion minus …, F1" in table
     assert re.search(r"\| Extra Trees \| – \| 1 \|", table)
     assert not (checkout.folder / "experimentruns/test_readings.jsonl").exists()
     assert all("@without-x" in p.name for p in checkout.folder.glob("experimentruns/demo/eval_*"))

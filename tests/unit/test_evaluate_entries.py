@@ -17,8 +17,8 @@ from evaluate_data import (
     write_training,
 )
 
-from canids_evaluate import baselines, evaluate, id_rate, run_figures, summary
-from canids_evaluate.trainings import Cost, read_cost, read_training
+from canids_evaluate import baselines, evaluate, id_rate, provenance, readings, run_figures, summary
+from canids_evaluate.trainings import Cost, read_config, read_cost, read_training
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
@@ -85,7 +85,7 @@ def decisions(variant: str, noise: float, scenarios: list[str] = SCENARIOS) -> d
     return {**found, "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
 
 
-def readings() -> list[dict[str, Any]]:
+def logged() -> list[dict[str, Any]]:
     return [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
 
 
@@ -96,7 +96,8 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
     for name in ("metrics.json", "curves.json"):
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
     found = json.loads(Path("a/metrics.json").read_text())
-    assert (found["contract"], found["dataset"], found["variant"], found["seed"]) == ("metrics/1", "d", "large", 0)
+    assert (found["contract"], found["dataset"], found["variant"], found["seed"]) == ("metrics/2", "d", "large", 0)
+    assert (found["code"], found["config"]) == ("0123456789abcdef", CONFIG)
     methods = {"gat", "vgae", "fusion", "fixed_weight", "hysteresis"}
     assert found["scenarios"].keys() == set(SCENARIOS)
     assert found["scenarios"]["test_known"].keys() == found["thresholds"].keys() == methods
@@ -135,12 +136,41 @@ def test_unlabelled_scenario_gives_nulls() -> None:
 
 def test_test_scenarios_are_logged_and_folds_are_not() -> None:
     evaluate.main(call("a", decisions("large", 0.3), variant="large"))
-    (line,) = readings()
+    (line,) = logged()
     assert (line["rule"], line["scenarios"], line["dataset"]) == ("eval_large", SCENARIOS, "d")
     assert line.keys() == {"time", "commit", "dirty", "code", "dataset", "rule", "instance", "scenarios"}
     evaluate.main(call("a", decisions("large", 0.3, [LEFT_OUT]), variant="large", scenarios=[LEFT_OUT]))
     baselines.main(call("b", stores()))
-    assert [r["rule"] for r in readings()] == ["eval_large", "baselines"]
+    assert [r["rule"] for r in logged()] == ["eval_large", "baselines"]
+
+
+def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = decisions("large", 0.3)
+    monkeypatch.setattr(readings, "commit", lambda: ("old", True))
+    evaluate.main(call("a", inputs, variant="large"))
+    monkeypatch.setattr(readings, "commit", lambda: ("new", False))
+    evaluate.main(call("b", inputs, variant="large", code="other"))
+    found = [
+        json.loads(Path(p).read_text())
+        for p in ("a/metrics.json", "b/metrics.json", judged_baselines()["baselines"][0])
+    ]
+    (one, two, unlogged) = provenance.evaluations(found).rows
+    assert (one[:3], one[-1]) == (["eval_large", "0123456789abcdef", "0"], "commit old, with uncommitted changes")
+    assert (two[1], two[-1]) == ("other", "commit new")
+    assert (unlogged[0], unlogged[-1]) == ("baselines", "–")
+    with LOG.open("a") as stream:
+        stream.write('{"code": \n')
+    with pytest.raises(CanidsError, match=r"test_readings\.jsonl: line 3 is damaged"):
+        provenance.evaluations(found)
+
+
+def test_baselines_judged_by_another_config_are_refused() -> None:
+    inputs = decisions("large", 0.3)
+    other = json.loads(inputs["baselines"][0].read_text())
+    other["config"]["bootstrap"] += 1
+    inputs["baselines"][0].write_text(json.dumps(other))
+    with pytest.raises(CanidsError, match=r"curves\.json: judged with another bootstrap; delete it and run again"):
+        evaluate.main(call("a", inputs, variant="large"))
 
 
 def test_id_rate_by_hand() -> None:
@@ -222,7 +252,7 @@ def test_summary_of_a_scenario_without_labels() -> None:
 
 def test_summary_refuses_a_foreign_file() -> None:
     Path("metrics.json").write_text('{"contract": "metrics/0"}')
-    with pytest.raises(CanidsError, match=r"metrics\.json: not of contract metrics/1"):
+    with pytest.raises(CanidsError, match=r"metrics\.json: not of contract metrics/2"):
         summarised("a", metrics=[Path("metrics.json")], curves=[])
 
 
@@ -233,6 +263,11 @@ def test_what_a_run_took_is_null_where_it_was_not_measured() -> None:
     assert read_cost(Path("b.tsv")) == Cost(None, None)
     run_figures.resources(Path("r.svg"), {"gat_large": Cost(12.5, 345.6), "eval_large": Cost(None, None)})
     assert Path("r.svg").stat().st_size > 0
+    with pytest.raises(CanidsError, match=r"absent\.tsv: no such file"):
+        read_cost(Path("absent.tsv"))
+    Path("b.tsv").write_bytes(b"s\xff\n1\n")
+    with pytest.raises(CanidsError, match=r"b\.tsv: damaged"):
+        read_cost(Path("b.tsv"))
 
 
 def test_a_training_is_read_whole_or_refused() -> None:
@@ -245,3 +280,20 @@ def test_a_training_is_read_whole_or_refused() -> None:
     files[1].write_bytes(files[1].read_bytes()[:50])
     with pytest.raises(CanidsError, match=r"gat_small_kd@seed-2/history\.parquet: damaged"):
         read_training(*files)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "no such file"),
+        ("spec: [", "damaged"),
+        ("", "spec is missing or no mapping"),
+        ("spec: {config: {seed: 1}}", "spec.code is missing"),
+        ("spec: {code: a, config: {}}", "spec.config.seed is missing or no whole number"),
+    ],
+)
+def test_a_training_without_a_whole_config_is_refused(content: str | None, complaint: str) -> None:
+    if content is not None:
+        Path("config.yaml").write_text(content)
+    with pytest.raises(CanidsError, match=rf"^config\.yaml: {complaint}"):
+        read_config(Path("config.yaml"))

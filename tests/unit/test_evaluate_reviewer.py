@@ -11,8 +11,9 @@ import pytest
 from evaluate_data import episodes, keys, write_decisions, write_split
 
 from canids_evaluate import baselines, evaluate, metrics, paired
+from canids_evaluate.judgement import Scores, judgement
 from canids_evaluate.mistakes import mistakes
-from canids_evaluate.thresholds import own_threshold
+from canids_evaluate.thresholds import is_alarm, own_threshold
 from canids_evaluate.windows import windows_of
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
@@ -131,6 +132,43 @@ def test_a_threshold_changed_after_calibration_is_noticed(method: str, score: st
         judge()
 
 
+def test_thresholds_that_calibrate_leaves_open_are_compared_between_scenarios() -> None:
+    score = np.linspace(0, 1, 21)
+    free = keys([0] * 21)
+
+    def scores(path: str, level: float, only: np.ndarray) -> Scores:
+        return Scores(Path(path), free.filter(only), {"fusion": score[only]}, {"fusion": score[only] > level})
+
+    judged = judgement(CONFIG, scores("calibrate", 0.5, (score < 0.3) | (score > 0.7)))
+    judged.add("one", scores("one", 0.5, score < 2))
+    with pytest.raises(CanidsError, match="two: 'fusion' alarms by another threshold than in calibrate or one"):
+        judged.add("two", scores("two", 0.62, score < 2))
+
+
+def test_alarms_that_are_not_the_actions_are_noticed() -> None:
+    judge_baselines()
+    # Of the threshold nothing is left to be seen: alarms as the labels have it.
+    change("test", lambda f: f.with_columns(alarm=pl.col("label") == 1))
+    with pytest.raises(
+        CanidsError, match=r"test\.parquet: alarms are not the policy's actions, as they are in calibrate"
+    ):
+        judge()
+
+
+def test_scores_and_alarms_of_two_captures_are_noticed_only_where_the_actions_stay() -> None:
+    judge_baselines()
+    swapped = ["vgae_score", "gat_score", "fusion_score", "alarm"]
+
+    def exchange(columns: list[str]) -> Callable[[pl.DataFrame], pl.DataFrame]:
+        return lambda f: f.with_columns(pl.concat([f[300:], f[:300]])[c] for c in columns)
+
+    change("test", exchange(swapped))
+    with pytest.raises(CanidsError, match="alarms are not the policy's actions"):
+        judge()
+    change("test", exchange(["action"]))
+    judge()  # as README.md says: nothing ties a score to its window
+
+
 def test_thresholds_follow_from_calibrate_alone() -> None:
     judge_baselines()
     before = judge()["thresholds"]
@@ -147,6 +185,14 @@ def test_own_threshold_by_hand() -> None:
     assert own_threshold(np.array([False, False, True, True]), score) == (0.4, 0.6)
     assert own_threshold(np.array([False, True, False, True]), score) is None
     assert own_threshold(np.ones(4, dtype=bool), score) == (-np.inf, 0.1)
+
+
+def test_actions_that_are_alarms_by_hand() -> None:
+    alarm = np.array([False, True])
+    assert is_alarm(np.array([0, 1]), alarm)
+    assert not is_alarm(np.array([0, 3]), alarm)
+    assert not is_alarm(np.array([0, 0]), np.zeros(2, dtype=bool))
+    assert not is_alarm(None, alarm)
 
 
 def test_differences_are_paired_over_resamples() -> None:

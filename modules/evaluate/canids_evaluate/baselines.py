@@ -81,7 +81,7 @@ def main(call: Call) -> None:
     """Entry point."""
     scenarios: list[str] = call.constants["scenarios"]
     fit = GraphStore(call.inputs["fit"][0])
-    record(call, "baselines", scenarios)
+    record("baselines", call.wildcards, call.constants["code"], scenarios)
     stores = {s: _open(path, fit) for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)}
     scorers = learn(fit, call.config["trees"], call.config["seed"])
     calibrate = GraphStore(call.inputs["calibrate"][0])

@@ -3,96 +3,34 @@
     python -m canids_evaluate.compare experimentruns/hcrl_sa/eval_large@* results/hcrl_sa/baselines@*
     python -m canids_evaluate.compare --markdown RUN RUN …
 
-RUN is a folder with a `metrics.json`, or such a file. Instances that differ by seed alone are one line, mean ± standard
-deviation over the seeds: `@seed-1` belongs to the plain run (seed 0), `@without-dos-seed-1` to the fold `@without-dos`.
-A line of one run shows its 95 % bootstrap interval instead.
+RUN is a folder with `metrics.json` and `curves.json`, or the former's path. Instances that differ by seed alone are one
+line: `@seed-1` belongs to the plain run (seed 0), `@without-dos-seed-1` to the fold `@without-dos`. A cell is the mean ±
+the standard deviation over the seeds, and the 95 % bootstrap interval of that mean: the one says how much training
+varies, the other how much the captures do. Differences between the fusion and the others are paired over both.
 """
 
 import argparse
-import re
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from canids_evaluate.judgement import METRICS_CONTRACT, read
+from canids_evaluate.lines import Line, fusion_minus, lines_of
+from canids_evaluate.paired import COMPARED
 from canids_evaluate.rows import label, rank
-from canids_evaluate.tables import COLUMNS, UNDEFINED, Table, number, with_interval
+from canids_evaluate.tables import COLUMNS, UNDEFINED, Table, number
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 from canids_shared.workflow import VARIANTS
 
-_SEED = re.compile(r"(@.+?)?[-@]seed-(\d+)")
-_OVERVIEW = ("f1", "auroc")
-
-
-@dataclass
-class Line:
-    """One method of one variant (None: a baseline) on one scenario of one fold (or the plain run), over its seeds.
-
-    Attributes:
-        runs: the metrics of each run, as in `metrics.json`.
-    """
-
-    dataset: str
-    fold: str
-    scenario: str
-    variant: str | None
-    method: str
-    runs: list[dict[str, Any]] = field(default_factory=list)
-
-    def of(self, metric: str) -> list[float]:
-        """The metric's defined values."""
-        return [r[metric] for r in self.runs if r[metric] is not None]
-
-    def average(self, metric: str) -> float | None:
-        """Mean over the runs in which the metric is defined."""
-        return mean(values) if (values := self.of(metric)) else None
-
-    def cell(self, metric: str) -> str:
-        """Mean ± standard deviation; of a single run the value, for F1 and AUROC with its interval."""
-        text, values = number(metric, self.average(metric)), self.of(metric)
-        if len(self.runs) == 1:
-            return with_interval(text, self.runs[0]["intervals"][metric]) if metric in _OVERVIEW else text
-        return f"{text} ± {number(metric, stdev(values))}" if len(values) > 1 else text
-
-
-def fold_and_seed(instance: str) -> tuple[str, str]:
-    """Split an instance: `@without-dos-seed-1` → `@without-dos`, `1`; without a seed in its name it is seed `0`."""
-    found = _SEED.fullmatch(instance)
-    return (found[1] or "", found[2]) if found else (instance, "0")
-
-
-def lines_of(runs: list[Path]) -> list[Line]:
-    """All methods of the given runs.
-
-    Raises `CanidsError` naming the file if it holds no metrics, or is the second of the same run.
-    """
-    lines: dict[tuple[str, ...], Line] = {}
-    seen: dict[tuple[str, ...], Path] = {}
-    for run in runs:
-        path = run / "metrics.json" if run.is_dir() else run
-        content = read(path, METRICS_CONTRACT)
-        fold, seed = fold_and_seed(content["instance"])
-        same = seen.setdefault((content["dataset"], fold, seed, str(content["variant"])), path)
-        if same != path:
-            raise CanidsError(f"{path}: the same run as {same}; name it once")
-        for scenario, methods in content["scenarios"].items():
-            for method, values in methods.items():
-                key = (content["dataset"], fold, scenario, str(content["variant"]), method)
-                line = Line(content["dataset"], fold, scenario, content["variant"], method)
-                lines.setdefault(key, line).runs.append(values)
-    return sorted(lines.values(), key=_order)
-
-
-def _order(line: Line) -> tuple[Any, ...]:
-    place = (*VARIANTS, None).index(line.variant)
-    return line.dataset, line.fold, line.scenario, place, rank(line.method), line.method
+_LEGEND = (
+    "Mean ± standard deviation over seeds [95 % bootstrap interval of the mean]. Differences are paired over the same seeds "
+    "and resamples, bold where the interval leaves out zero."
+)
 
 
 def _places(lines: list[Line]) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys((line.dataset, line.fold, line.scenario) for line in lines))
+    return list(dict.fromkeys(line.place for line in lines))
 
 
 def detailed(lines: list[Line]) -> Table:
@@ -109,19 +47,21 @@ def detailed(lines: list[Line]) -> Table:
 
 
 def overview(lines: list[Line], metric: str) -> Table:
-    """One metric, a column per place, and the mean over the places where there are several."""
+    """One metric (or the differences in it), a column per place, and the mean over the places where there are several."""
     places = _places(lines)
     several = len(places) > 1
-    by_place = {(line.variant, line.method, line.dataset, line.fold, line.scenario): line for line in lines}
+    by_place = {(line.variant, line.method, *line.place): line for line in lines}
+    signed = any(line.difference for line in lines)
     rows = []
     for variant, method in dict.fromkeys((line.variant, line.method) for line in sorted(lines, key=_by_method)):
         found = [by_place.get((variant, method, *place)) for place in places]
         means = [line.average(metric) if line else None for line in found]
         complete = [m for m in means if m is not None]
-        over = number(metric, mean(complete)) if len(complete) == len(places) else UNDEFINED
+        over = number(metric, mean(complete), signed) if len(complete) == len(places) else UNDEFINED
         cells = [line.cell(metric) if line else UNDEFINED for line in found]
         rows.append([label(method), variant or UNDEFINED, *cells, *([over] if several else [])])
-    header = [f"{COLUMNS[metric]}", "Variant", *(_heading(p, places) for p in places), *(["Mean"] if several else [])]
+    title = f"Fusion minus …, {COLUMNS[metric]}" if signed else COLUMNS[metric]
+    header = [title, "Variant", *(_heading(p, places) for p in places), *(["Mean"] if several else [])]
     return Table(header, rows, names=2)
 
 
@@ -135,20 +75,25 @@ def _heading(place: tuple[str, str, str], places: list[tuple[str, str, str]]) ->
     return " ".join(place[i].removeprefix("@") or "plain" for i in differing or [2])
 
 
+def _overviews(lines: list[Line]) -> list[Table]:
+    differences = fusion_minus(lines)
+    return [overview(found, m) for found in (lines, differences) if found for m in COMPARED]
+
+
 def markdown(lines: list[Line]) -> str:
     """The whole comparison as Markdown."""
-    parts = [overview(lines, m).markdown() for m in _OVERVIEW]
+    parts = [table.markdown() for table in _overviews(lines)]
     for place in _places(lines):
-        own = [line for line in lines if (line.dataset, line.fold, line.scenario) == place]
+        own = [line for line in lines if line.place == place]
         parts += [f"### {place[0]}{place[1]}, {place[2]}", detailed(own).markdown()]
-    return "\n\n".join(["Mean ± standard deviation over seeds; of single runs the 95 % interval.", *parts]) + "\n"
+    return "\n\n".join([_LEGEND, *parts]) + "\n"
 
 
 def terminal(lines: list[Line]) -> str:
     """The whole comparison for a terminal."""
-    parts = [overview(lines, m).terminal() for m in _OVERVIEW]
+    parts = [table.terminal() for table in _overviews(lines)]
     for place in _places(lines):
-        own = [line for line in lines if (line.dataset, line.fold, line.scenario) == place]
+        own = [line for line in lines if line.place == place]
         parts.append(f"{place[0]}{place[1]}, {place[2]}\n{detailed(own).terminal()}")
     return "\n\n".join(parts) + "\n"
 
@@ -156,7 +101,7 @@ def terminal(lines: list[Line]) -> str:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="canids_evaluate.compare", description="Evaluations side by side.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder with a metrics.json, or such a file")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder with metrics.json and curves.json")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of aligned columns")
     parser.add_argument("--output", type=Path, help="write Markdown to this file")
     given = parser.parse_args()

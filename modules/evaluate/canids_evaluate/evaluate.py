@@ -47,6 +47,7 @@ def scores_of(path: Path) -> Scores:
         keys=frame.select(list(KEYS)),
         score={m: frame[c].cast(pl.Float64).to_numpy() for m, c in columns.items()},
         alarm={m: frame[c].to_numpy().astype(np.float32) > 0.5 for m, c in alarms.items()},
+        action=frame["action"].to_numpy(),
     )
 
 
@@ -75,7 +76,7 @@ def main(call: Call) -> None:
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
     refuse_mixture(calibrate, scenarios)
     judged = judgement(call.config, scores_of(calibrate))
-    record(call, f"eval_{variant}", list(scenarios))
+    record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():
         judged.add(scenario, scores_of(path))
     (baselines,), (drawn,) = call.inputs["baselines"], call.inputs["baseline_curves"]

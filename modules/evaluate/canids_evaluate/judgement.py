@@ -1,4 +1,4 @@
-"""Judges methods scenario by scenario and writes `metrics.json` (contract metrics/1) and `curves.json` (curves/1)."""
+"""Judges methods scenario by scenario and writes `metrics.json` (contract metrics/2) and `curves.json` (curves/2)."""
 
 import json
 import logging
@@ -11,13 +11,13 @@ import polars as pl
 
 from canids_evaluate import metrics, paired
 from canids_evaluate.curves import curves, timelines
-from canids_evaluate.thresholds import Thresholds, f1_optimal, own_threshold, within_budget
+from canids_evaluate.thresholds import Thresholds, f1_optimal, is_alarm, own_threshold, within_budget
 from canids_evaluate.windows import Windows, windows_of
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, write_text
 
-METRICS_CONTRACT = "metrics/1"
+METRICS_CONTRACT = "metrics/2"
 CURVES_CONTRACT = "curves/2"
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,14 @@ class Scores:
         keys: key columns of the windows.
         score: method → f64 [W].
         alarm: method → bool [W], for the methods that bring their own alarms; the others get a threshold.
+        action: i16 [W], what the fusion did, if there is one.
     """
 
     path: Path
     keys: pl.DataFrame
     score: dict[str, np.ndarray]
     alarm: dict[str, np.ndarray]
+    action: np.ndarray | None = None
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Judgement:
 
     Attributes:
         calibrate: what the operating points were set on.
+        between: method with alarms of its own → between which scores its threshold lies, after all files so far.
     """
 
     config: dict[str, Any]
@@ -53,11 +56,19 @@ class Judgement:
     scenarios: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
+    between: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for method, alarm in self.calibrate.alarm.items():
+            # Alarms that are no threshold on the score (a memory that the score does not show) prove nothing.
+            if found := own_threshold(alarm, self.calibrate.score[method]):
+                self.between[method] = found
 
     def add(self, scenario: str, scores: Scores) -> None:
         """Judge every method on a scenario.
 
-        Raises `CanidsError` if its methods are not those of `calibrate`, or one alarms by another threshold than there.
+        Raises `CanidsError` if its methods are not those of `calibrate`, one alarms by another threshold than there (or in
+        the scenarios before), or the fusion's alarms are its actions there and not here.
         """
         if scores.score.keys() != self.thresholds.keys():
             found, wanted = ", ".join(sorted(scores.score)), ", ".join(sorted(self.thresholds))
@@ -66,6 +77,12 @@ class Judgement:
             )
         for method in scores.alarm:
             self._refuse_another_threshold(method, scores)
+        if is_alarm(self.calibrate.action, self.calibrate.alarm.get("fusion")) and (
+            scores.action is None or (scores.action != scores.alarm["fusion"]).any()
+        ):
+            raise CanidsError(
+                f"{scores.path}: alarms are not the policy's actions, as they are in {self.calibrate.path}; delete it and run again"
+            )
         alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
@@ -93,13 +110,16 @@ class Judgement:
         }
 
     def _refuse_another_threshold(self, method: str, scores: Scores) -> None:
-        calibrate = self.calibrate
-        there, here = (own_threshold(s.alarm[method], s.score[method]) for s in (calibrate, scores))
-        # Alarms that are no threshold on the score (a memory that the score does not show) prove nothing.
-        if there and here and max(there[0], here[0]) > min(there[1], here[1]):
+        here = own_threshold(scores.alarm[method], scores.score[method])
+        if here is None or method not in self.between:
+            return
+        low, high = max(self.between[method][0], here[0]), min(self.between[method][1], here[1])
+        if low > high:
+            before = " or ".join(map(str, (self.calibrate.path, *self.paths.values())))
             raise CanidsError(
-                f"{scores.path}: '{method}' alarms by another threshold than in {calibrate.path}; delete both and run again"
+                f"{scores.path}: '{method}' alarms by another threshold than in {before}; delete them and run again"
             )
+        self.between[method] = (low, high)
 
     def add_baselines(self, path: Path, found: dict[str, Any], drawn: dict[str, Any]) -> None:
         """Add to the fusion's results by how much it differs from every other method, under `minus`.
@@ -111,8 +131,10 @@ class Judgement:
         Raises `CanidsError` if they were judged on other windows or resamples.
         """
         for scenario, own in self.scenarios.items():
-            if scenario not in drawn["scenarios"] or found["seed"] != self.config["seed"]:
-                raise CanidsError(f"{path}: of other scenarios or another seed; delete it and run again")
+            if scenario not in drawn["scenarios"]:
+                raise CanidsError(f"{path}: scenario '{scenario}' is missing; delete it and run again")
+            if other := other_judgement(found["config"], self.config):
+                raise CanidsError(f"{path}: judged with another {other[0]}; delete it and run again")
             theirs, curve = drawn["scenarios"][scenario], self.curves[scenario]
             paired.refuse_other_windows(self.paths[scenario], curve["windows"], path, theirs["windows"])
             methods = {**found["scenarios"][scenario], **own}
@@ -127,9 +149,17 @@ class Judgement:
         return windows_of(keys, self.config["episode_gap"], self.config["bootstrap_block"])
 
     def write(self, call: Call, variant: str | None, **further: Any) -> None:
-        """Write both files; the keys say which run they belong to. `further` goes into `curves.json`."""
+        """Write both files; the keys say which run they belong to, and by which code and config. `further` goes into `curves.json`."""
         head = {"dataset": call.wildcards["dataset"], "instance": call.instance, "variant": variant}
-        content = {**head, "seed": self.config["seed"], "thresholds": self.thresholds, "scenarios": self.scenarios}
+        # The code's hash and not its commit: equal inputs give equal bytes.
+        made = {"code": call.constants["code"], "config": self.config}
+        content = {
+            **head,
+            **made,
+            "seed": self.config["seed"],
+            "thresholds": self.thresholds,
+            "scenarios": self.scenarios,
+        }
         write_json(call.output["metrics"], {"contract": METRICS_CONTRACT, **content})
         drawn = {"contract": CURVES_CONTRACT, **head, **further, "scenarios": self.curves}
         write_text(call.output["curves"], json.dumps(drawn, sort_keys=True, allow_nan=False) + "\n")
@@ -183,6 +213,11 @@ def _groups(keys: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
         per_attack[attack] = only(pl.col("capture").is_in(captures) & same_attack)
     names = keys["capture"].unique().sort().to_list()
     return {"per_attack": per_attack, "per_capture": {c: only(pl.col("capture") == c) for c in names}}
+
+
+def other_judgement(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Keys of two configs of `metrics.json` that make results incomparable; what the baselines alone have is none."""
+    return sorted(k for k in one.keys() & other.keys() if one[k] != other[k])
 
 
 def read(path: Path, contract: str) -> dict[str, Any]:

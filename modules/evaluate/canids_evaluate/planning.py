@@ -43,10 +43,10 @@ def folds(stage: Stage) -> list[str]:
     return [i for i in stage.config if i and stage.scenarios(stage.datasets[0], i) == [LEFT_OUT]]
 
 
-def metrics_of_folds(stage: Stage) -> list[str]:
-    """`metrics.json` of every fold: all variants, and each fold's baselines once."""
-    baselines = stage.upstream("<baselines>{instance}/metrics.json")
-    found = [f"<runs>/eval_{v}{fold}/metrics.json" for fold in folds(stage) for v in VARIANTS]
+def files_of_folds(stage: Stage, file: str) -> list[str]:
+    """`metrics.json` or `curves.json` of every fold: all variants, and each fold's baselines once."""
+    baselines = stage.upstream(f"<baselines>{{instance}}/{file}")
+    found = [f"<runs>/eval_{v}{fold}/{file}" for fold in folds(stage) for v in VARIANTS]
     found += [path for fold in folds(stage) for path in baselines(SimpleNamespace(instance=fold))]
     return list(dict.fromkeys(found))
 

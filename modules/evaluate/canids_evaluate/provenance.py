@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from canids_evaluate.readings import commit
+from canids_evaluate.readings import commit, reading_behind
 from canids_evaluate.tables import UNDEFINED, Table
 from canids_evaluate.trainings import Training
 
@@ -26,12 +26,29 @@ _PACKAGES = (
 
 
 def code() -> str:
-    """Version and commit of this code, in words."""
-    revision, dirty = commit()
-    version = importlib.metadata.version("canids")
+    """Version and commit of the code that runs now, in words."""
+    return f"canids {importlib.metadata.version('canids')}, {_revision(*commit())}"
+
+
+def _revision(revision: str | None, dirty: bool | None) -> str:
     if revision is None:
-        return f"canids {version}, not run from a checkout"
-    return f"canids {version}, commit {revision}" + (", with uncommitted changes" if dirty else "")
+        return "not run from a checkout"
+    return f"commit {revision}" + (", with uncommitted changes" if dirty else "")
+
+
+def evaluations(metrics: list[dict[str, Any]]) -> Table:
+    """Code and seed of every evaluation, and when and at which commit it read the test scenarios, as far as that is logged.
+
+    Args:
+        metrics: contents of `metrics.json`.
+    """
+    rows = []
+    for content in metrics:
+        name = (f"eval_{content['variant']}" if content["variant"] else "baselines") + content["instance"]
+        line = reading_behind(content)
+        read = (line["time"], _revision(line["commit"], line["dirty"])) if line else (UNDEFINED, UNDEFINED)
+        rows.append([name, content["code"], str(content["seed"]), *read])
+    return Table(["Evaluation", "Code", "Seed", "Read the test scenarios", "At"], rows, names=5)
 
 
 def packages() -> Table:
@@ -79,8 +96,5 @@ def captures(sources: dict[str, dict[str, Any]]) -> Table:
 
 def runs(trainings: list[Training]) -> Table:
     """Seed, code and size of every training."""
-    rows = [
-        [t.run, str(t.config["spec"].get("code", UNDEFINED)), str(t.seed), f"{t.parameters:,}", str(len(t.history))]
-        for t in trainings
-    ]
+    rows = [[t.run, t.code, str(t.seed), f"{t.parameters:,}", str(len(t.history))] for t in trainings]
     return Table(["Run", "Code", "Seed", "Parameters", "Rows of history"], rows, names=2)

@@ -5,8 +5,9 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from canids_shared.cli import Call
+from canids_shared.errors import CanidsError
 from canids_shared.manifest import LEFT_OUT
 
 READINGS = Path("experimentruns/test_readings.jsonl")
@@ -33,8 +34,13 @@ def commit() -> tuple[str | None, bool | None]:
     return revision, bool(_git("status", "--porcelain", "--untracked-files=no"))
 
 
-def record(call: Call, rule: str, scenarios: list[str]) -> None:
-    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold are none."""
+def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]) -> None:
+    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold are none.
+
+    Args:
+        wildcards: of the job.
+        code: hash of the code that reads them, as in the job's spec.
+    """
     tests = [s for s in scenarios if s != LEFT_OUT]
     if not tests:
         return
@@ -43,10 +49,10 @@ def record(call: Call, rule: str, scenarios: list[str]) -> None:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": revision,
         "dirty": dirty,
-        "code": call.constants["code"],
-        "dataset": call.wildcards["dataset"],
+        "code": code,
+        "dataset": wildcards["dataset"],
         "rule": rule,
-        "instance": call.instance,
+        "instance": wildcards.get("instance", ""),
         "scenarios": tests,
     }
     READINGS.parent.mkdir(parents=True, exist_ok=True)
@@ -56,3 +62,22 @@ def record(call: Call, rule: str, scenarios: list[str]) -> None:
         os.write(handle, (json.dumps(line, sort_keys=True) + "\n").encode())
     finally:
         os.close(handle)
+
+
+def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The last line of the log for the run and code that made a `metrics.json`; None where there is none, as for folds.
+
+    Raises `CanidsError` naming file and line if the log is damaged.
+    """
+    rule = "baselines" if metrics["variant"] is None else f"eval_{metrics['variant']}"
+    wanted = {"rule": rule, **{k: metrics[k] for k in ("code", "dataset", "instance")}}
+    found = None
+    lines = READINGS.read_text(encoding="utf-8").splitlines() if READINGS.exists() else []
+    for number, text in enumerate(lines, start=1):
+        try:
+            line: dict[str, Any] = json.loads(text)
+            if all(line[k] == v for k, v in wanted.items()):
+                found = line
+        except (ValueError, KeyError, TypeError):
+            raise CanidsError(f"{READINGS}: line {number} is damaged; mend or remove it") from None
+    return found

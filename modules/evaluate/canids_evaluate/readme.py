@@ -6,22 +6,60 @@ F1 of every method on every scenario, from the `metrics.json` of the plain run a
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from canids_evaluate.compare import fold_and_seed, lines_of, overview
+from canids_evaluate.compare import overview
+from canids_evaluate.judgement import METRICS_CONTRACT, other_judgement, read
+from canids_evaluate.lines import fold_and_seed, lines_of
+from canids_evaluate.trainings import KINDS, read_config
 from canids_shared.documents import insert
 from canids_shared.errors import CanidsError
 from canids_shared.workflow import VARIANTS
 
 
 def _runs(dataset: str) -> list[Path]:
-    """Evaluations of all variants and seeds, and the baselines; raises `CanidsError` if one is missing."""
-    folder = Path("experimentruns") / dataset
-    plain = [*(folder / f"eval_{v}" for v in VARIANTS), Path("results") / dataset / "baselines"]
+    """Evaluations of all variants and seeds, and the baselines.
+
+    Raises `CanidsError` if one is missing, or naming all that are of other code or config than the plain run.
+    """
+    folder, baselines = Path("experimentruns") / dataset, Path("results") / dataset / "baselines"
+    plain = [*(folder / f"eval_{v}" for v in VARIANTS), baselines]
     for run in plain:
         if not (run / "metrics.json").exists():
             raise CanidsError(f"{run}/metrics.json: no such file; run the pipeline first")
     seeds = [r for r in folder.glob("eval_*@*seed-*") if fold_and_seed("@" + r.name.partition("@")[2])[0] == ""]
-    return plain + sorted(r for r in seeds if (r / "metrics.json").exists())
+    runs = plain + sorted(r for r in seeds if (r / "metrics.json").exists())
+    if others := [f"{run} ({what})" for r in runs for run, what in _otherwise(r, plain[0]).items()]:
+        raise CanidsError(f"{', '.join(others)}: not as in {plain[0]}; run again, or move away what is old")
+    return runs
+
+
+def _otherwise(run: Path, reference: Path) -> dict[Path, str]:
+    """Of an evaluation and the trainings behind it, those that do not go with the plain ones, and in what they differ."""
+    own, wanted = (read(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
+    found = {}
+    # The baselines have an entry point, and so a hash, of their own.
+    if own["variant"] is not None and own["code"] != wanted["code"]:
+        found[run] = "other code"
+    elif other := other_judgement(own["config"], wanted["config"]):
+        found[run] = f"another {other[0]}"
+    for kind in KINDS if own["instance"] else ():
+        plain = run.with_name(f"{kind}_{own['variant']}")
+        training = plain.with_name(plain.name + own["instance"])
+        # An instance whose seed does not reach a stage has no training of its own there.
+        if (training / "config.yaml").exists() and (plain / "config.yaml").exists():
+            one, two = (_recipe(r / "config.yaml") for r in (training, plain))
+            if differing := [what for what in one if one[what] != two[what]]:
+                found[training] = f"other {' and '.join(differing)}"
+    return found
+
+
+def _recipe(config: Path) -> dict[str, Any]:
+    """What seeds have in common."""
+    content = read_config(config)
+    spec = content["spec"]
+    settings = {k: v for k, v in spec["config"].items() if k != "seed"}
+    return {"code": spec["code"], "config": settings, "graphs": (content.get("inputs") or {}).get("graphs")}
 
 
 def table(dataset: str) -> str:

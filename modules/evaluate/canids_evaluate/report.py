@@ -83,16 +83,15 @@ def main(call: Call) -> None:
     run_figures.resources(call.output["resources"], costs)
     drawn: dict[str, Path] = {**dict(zip(FIGURES, inputs["figures"], strict=True)), **call.output}
     sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
-    baselines = next(m for m in metrics if m["variant"] is None)
     facts = {
-        "Code": provenance.code(),
+        "Code that made this report": provenance.code(),
         "Machine that made this report": provenance.machine(),
-        "Seed of the evaluation": str(baselines["seed"]),
     }
     known = {
+        "Evaluations": provenance.evaluations(metrics),
         "Trainings": provenance.runs(trainings),
         "Captures": provenance.captures(sources),
-        "Packages": provenance.packages(),
+        "Packages in the environment that made this report": provenance.packages(),
     }
     grouped = by_scenario(rows)
     content = page.render(

@@ -27,11 +27,6 @@ class Row:
     method: str
     values: dict[str, Any]
 
-    @property
-    def name(self) -> str:
-        """Method and variant, as sentences name them."""
-        return label(self.method) + (f" ({self.variant})" if self.variant else "")
-
 
 def label(method: str) -> str:
     """How tables and figures name a method."""

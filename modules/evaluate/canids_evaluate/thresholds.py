@@ -34,6 +34,13 @@ def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
     return middle if middle < values[best] else float(below)
 
 
+def is_alarm(action: np.ndarray | None, alarm: np.ndarray | None) -> bool:
+    """Whether actions i16 [N] are the alarms bool [N] themselves: 0 silence, 1 alarm, and both occur."""
+    if action is None or alarm is None or alarm.all() or not alarm.any():
+        return False
+    return bool((action == alarm).all())
+
+
 def own_threshold(alarm: np.ndarray, score: np.ndarray) -> tuple[float, float] | None:
     """Between which scores the threshold of a method lies that brings its own alarms, bool [N], and scores [N].
 

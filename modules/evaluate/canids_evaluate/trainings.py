@@ -12,6 +12,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.runs import load_arrays
 
 KINDS = {"vgae": "VGAE", "gat": "GAT", "dqn": "DQN"}
+_KINDS_OF_VALUES = {dict: "mapping", str: "text", int: "whole number"}
 _CONTRACTS = {"vgae": "detector/1", "gat": "detector/1", "dqn": "policy/1"}
 
 
@@ -47,6 +48,11 @@ class Training:
         """The seed that it was trained with."""
         return int(self.config["spec"]["config"]["seed"])
 
+    @property
+    def code(self) -> str:
+        """Hash of the code that it was trained by."""
+        return str(self.config["spec"]["code"])
+
 
 def _table(path: Path) -> pl.DataFrame:
     try:
@@ -55,20 +61,44 @@ def _table(path: Path) -> pl.DataFrame:
         raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the `config.yaml` of a training; raises `CanidsError` naming file, and key, if something in it is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file; train again") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and train again") from None
+    for key, kind in (("spec", dict), ("spec.code", str), ("spec.config", dict), ("spec.config.seed", int)):
+        found = content
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, kind):
+            raise CanidsError(f"{path}: {key} is missing or no {_KINDS_OF_VALUES[kind]}; delete it and train again")
+    return dict(content)
+
+
 def read_training(model: Path, history: Path, config: Path) -> Training:
     """Read one run; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
     run = model.parent.name
     kind, _, variant = run.partition("@")[0].partition("_")
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    return Training(run, kind, variant, parameters, _table(history), content)
+    return Training(run, kind, variant, parameters, _table(history), read_config(config))
 
 
 def read_cost(path: Path) -> Cost:
-    """Read a `benchmark.tsv` of Snakemake: seconds, and peak resident memory in megabytes."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream, delimiter="\t"), {})
+    """Read a `benchmark.tsv` of Snakemake: seconds, and peak resident memory in megabytes.
+
+    Raises `CanidsError` naming the file if it is absent or no text.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            row = next(csv.DictReader(stream, delimiter="\t"), {})
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file; run again what it is the benchmark of") from None
+    except (ValueError, csv.Error):
+        raise CanidsError(f"{path}: damaged; delete it and run again what it is the benchmark of") from None
     return Cost(_positive(row.get("s")), _positive(row.get("max_rss")))
 
 
