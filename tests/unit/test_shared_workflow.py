@@ -98,7 +98,7 @@ def test_undeclared_port_is_an_error_and_never_the_plain_instance(workplace: Pat
 
 
 def test_fold_has_the_left_out_captures_for_its_only_scenario(stages: dict[str, Stage]) -> None:
-    scenarios = ["test_known_attack", "test_unknown_attack"]
+    scenarios = ["test_known_attack", "test_unknown_attack", "test_unknown_vehicle"]
     for name, folds in (("preprocess", ["@without-van"]), ("train_gnn", ["@without-van", "@without-van-seed-1"])):
         for fold in folds:
             assert stages[name].splits("simulated", fold) == [*SPLITS, "left_out"]
@@ -108,7 +108,7 @@ def test_fold_has_the_left_out_captures_for_its_only_scenario(stages: dict[str, 
 
 def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> None:
     targets = stages["preprocess"].targets("results/{dataset}/graphs{instance}/{split}.safetensors")
-    assert len(targets) == 6 + 5 + 6
+    assert len(targets) == 7 + 5 + 7
     assert "results/simulated/graphs@without-van/left_out.safetensors" in targets
     assert not [t for t in targets if "without-van/test" in t]
     assert len(stages["train_drl"].targets("{dataset}{instance}/{variant}", variant=["large", "small_kd"])) == 14
@@ -123,7 +123,7 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
         ({"instances": ["a"]}, "config: instances must be a mapping"),
         ({"preprocess": 5}, "config: preprocess must be a mapping"),
         ({"preprocess": {"windw": 5}}, "unknown key 'preprocess.windw'; did you mean 'window'?"),
-        ({"instances": {"a": {"preprocess": {"window": 1}}}}, "instances.a.preprocess.window: 1 is less than"),
+        ({"instances": {"a": {"preprocess": {"window": 0}}}}, "instances.a.preprocess.window: 0 is less than"),
         ({"instances": {2024: {"preprocess": {"window": 9}}}}, "preprocess.instances: key 2024 is not text"),
         ({"preprocess": {"environment": "/nowhere"}}, "preprocess.environment: no Python at /nowhere/bin/python"),
         ({"datasets": ["a b"]}, "preprocess.datasets.0: 'a b' does not match"),
