@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from captures import call, csv
+from damage import DAMAGE, Damage, damaged
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -247,43 +248,10 @@ def test_same_capture_same_bytes(tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
-PIECES = st.sampled_from(
-    [b"\0", b"\xef\xbb\xbf", b"\xff", b"\n", b"\r", b"\r\n", b",", b'"', b" ", b"#", b"0", b"1", b".", b"-", b"e", b"G"]
-)
-MUTATIONS = st.lists(
-    st.one_of(
-        st.tuples(st.just("cut"), st.integers(0, 999), st.just(b"")),
-        st.tuples(st.just("swap"), st.integers(0, 999), st.integers(0, 999)),
-        st.tuples(st.just("insert"), st.integers(0, 999), PIECES | st.binary(max_size=4)),
-        st.tuples(st.just("replace"), st.integers(0, 999), PIECES | st.binary(min_size=1, max_size=1)),
-    ),
-    min_size=1,
-    max_size=3,
-)
-
-
-def mutated(raw: bytes, mutations: list[tuple[str, int, Any]]) -> bytes:
-    """`raw` cut off, with bytes exchanged, inserted or overwritten."""
-    for kind, place, what in mutations:
-        at = place % (len(raw) + 1)
-        if kind == "cut":
-            raw = raw[:at]
-        elif kind == "insert":
-            raw = raw[:at] + what + raw[at:]
-        elif kind == "replace":
-            raw = raw[:at] + what + raw[at + len(what) :]
-        elif raw:
-            low, high = sorted((at % len(raw), what % len(raw)))
-            swapped = bytearray(raw)
-            swapped[low], swapped[high] = swapped[high], swapped[low]
-            raw = bytes(swapped)
-    return raw
-
-
-@given(MUTATIONS)
+@given(DAMAGE)
 @example([("insert", 60, b'"' * 7 + b"0" * 140_000)])
-def test_damaged_capture_is_read_row_by_row_or_refused(folder: Path, mutations: list[tuple[str, int, Any]]) -> None:
-    raw = mutated(csv(*GOOD), mutations)
+def test_damaged_capture_is_read_row_by_row_or_refused(folder: Path, damage: Damage) -> None:
+    raw = damaged(csv(*GOOD), damage)
     (folder / "frames.parquet").unlink(missing_ok=True)
     complaint = ""
     try:

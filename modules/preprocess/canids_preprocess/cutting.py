@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from canids_preprocess import published, windows
 from canids_preprocess.features import EXTENDED, MAX_BYTES, Tracker
+from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
 from canids_preprocess.splits import Block
 from canids_shared import tables
 from canids_shared.errors import CanidsError
@@ -20,12 +21,11 @@ from canids_shared.graphstore import GraphWriter
 
 _CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
 _COLUMNS = ["timestamp", "can_id", "extended", "payload", "label", "attack"]
-_MAX_STANDARD_ID, _MAX_EXTENDED_ID = 0x7FF, 0x1FFFFFFF
 _MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
 _MOST_WINDOWS = 1 << 20  # of time, in one chunk of frames
 UNKNOWN = -1
 FEATURES = {"relative": windows, "published": published}
-"""What makes the graphs: the module with names of features (nodes, edges, statistics) and the kernel `build`."""
+"""What makes the graphs: names of features (nodes, edges, statistics), `of_frames`, and the kernel `build`."""
 
 Frames = dict[str, np.ndarray]
 
@@ -52,7 +52,7 @@ def _check(path: Path, frames: Frames) -> None:
         raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
     if np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
         raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
-    if (frames["can_id"] > np.where(frames["extended"], _MAX_EXTENDED_ID, _MAX_STANDARD_ID)).any():
+    if (frames["can_id"] > np.where(frames["extended"], MAX_EXTENDED_ID, MAX_STANDARD_ID)).any():
         raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
 
 
@@ -265,11 +265,7 @@ def append(
     pending: Frames = {}
     done, released, used, covered = 0, 0, 0, 0
     for frames in _chunks(path, block):
-        if config["features"] == "published":
-            slot = tracker.slots(frames["can_id"], frames["extended"])
-            features = published.payload_bytes(frames["offset"], frames["payload"])
-        else:
-            features, slot = tracker.feed(frames)
+        features, slot = FEATURES[config["features"]].of_frames(tracker, frames)
         new: Frames = {
             "features": features,
             "slot": slot,

@@ -5,9 +5,12 @@ another's; Frenken et al. 2025, KD-GAT). A node's first feature is the arbitrati
 vehicle means little on another: that is why `relative` is the default.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
+from canids_preprocess.features import Tracker
 from canids_preprocess.windows import COMMON_STATISTICS
 
 BYTES = 8
@@ -39,6 +42,11 @@ def payload_bytes(offset: np.ndarray, payload: np.ndarray) -> np.ndarray:
         for b in range(min(offset[i + 1] - offset[i], BYTES)):
             out[i, b] = payload[offset[i] + b] / 255.0
     return out
+
+
+def of_frames(tracker: Tracker, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """As `windows.of_frames`; nothing of the past is needed but which IDs there were."""
+    return payload_bytes(frames["offset"], frames["payload"]), tracker.slots(frames["can_id"], frames["extended"])
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -1,9 +1,11 @@
 """Windows of consecutive frames as graphs: a node per arbitration ID, an edge where one ID's frame follows another's."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-from canids_preprocess.features import FRAME_FEATURES
+from canids_preprocess.features import FRAME_FEATURES, Tracker
 
 _AGGREGATES = ("mean", "min", "max")
 NODE_FEATURES = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in _AGGREGATES), "share")
@@ -14,6 +16,11 @@ STATISTICS = (
     *COMMON_STATISTICS,
 )
 _SHORTEST = 1e-6  # s, as in `features`
+
+
+def of_frames(tracker: Tracker, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the next frames, and a number for each one's ID; see `Tracker.feed`."""
+    return tracker.feed(frames)
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
