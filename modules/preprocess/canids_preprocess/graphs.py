@@ -115,11 +115,11 @@ def main(call: cli.Call) -> None:
             captures.append(head["capture"])
             sources[head["capture"]] = {k: head[k] for k in ("sha256", "vehicle", "attack", "content", "rows_read")}
             ids = {"capture": len(captures) - 1, "vehicle": vehicles.index(head["vehicle"])}
-            intervals = head["attacked"]
-            if intervals and (name := head["attack"] or "attack") not in attacks:
+            name = head["attack"] or "attack"
+            if head["attacked"] and name not in attacks:
                 attacks.append(name)
-            named = attacks.index(head["attack"] or "attack") if intervals else 0
-            mark = partial(mark_intervals, intervals=np.array(intervals).reshape(-1, 2), attack=named)
+            index = attacks.index(name) if head["attacked"] else 0
+            mark = partial(mark_intervals, intervals=np.array(head["attacked"]).reshape(-1, 2), attack=index)
             count = partial(append, writer, path, ids=ids, config=config, attacks=attacks, mark=mark)
             if split in SPLITS:
                 once, again, number = _blocks(path, head["capture"], config, split)
