@@ -10,7 +10,7 @@ SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test fast-test lint format hcrl_sa folds manifest bench rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests fast-test lint format hcrl_sa folds manifest bench rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -42,8 +42,15 @@ manifest: .venv/runtime
 bench: .venv/runtime
 	$(BIN)/python bench/preprocess.py
 
+# Both halves at once: together they keep two cores busy.
 test: .venv/development
-	$(BIN)/pytest -q
+	@$(MAKE) --no-print-directory -j2 unit-tests workflow-tests
+
+unit-tests: .venv/development
+	$(BIN)/pytest -q tests/unit
+
+workflow-tests: .venv/development
+	$(BIN)/pytest -q --ignore=tests/unit tests
 
 # What takes longer than ten seconds is left out.
 fast-test: .venv/development
