@@ -103,6 +103,9 @@ def measure_preprocess(path: Path, split: str = "test") -> dict[str, float]:
         with open(path, "rb") as stream, open(folder / "small.csv", "wb") as small:
             small.writelines(islice(stream, 40_000))
         whole(folder / "small.csv", folder)  # compiles the kernels, or loads them
+        for made in folder.glob("*.[ps]*"):
+            if made.suffix != ".csv":
+                made.unlink()  # as Snakemake does before a job; to replace a file takes longer
         reading_s, graphs_s = whole(path, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": reading_s + graphs_s, "ingest": reading_s, "graphs": graphs_s, "peak_rss_mb": peak}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.graphstore import GraphStore, GraphWriter
+from canids_shared.graphstore import GraphStore, writing
 from canids_shared.runs import save_arrays, write_history
 from canids_shared.tables import DECISIONS, KEYS, write
 
@@ -86,7 +86,7 @@ def _write(
         "vehicles": ["van"],
         "sources": {c: {"sha256": h, "vehicle": "van", "attack": captures[c][0]} for c, h in hashes.items()},
     }
-    with GraphWriter(path) as writer:
+    with writing(path, header, windows=n, nodes=nodes, edges=n) as writer:
         writer.append(
             {
                 "y": labels,
@@ -108,7 +108,6 @@ def _write(
                 "edge_counts": np.ones(n),
             }
         )
-        writer.close(header)
 
 
 def write_training(folder: Path, seed: int = 0) -> None:

@@ -21,14 +21,13 @@ Python object stands for a graph.
 """
 
 import json
+import math
 import os
-import shutil
 import struct
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -53,103 +52,97 @@ PER_WINDOW = {
 }
 PER_NODE = {"x": "<f4", "node_id": "<u4", "node_count": "<i4"}
 PER_EDGE = {"edge_source": "<i2", "edge_target": "<i2", "edge_attr": "<f4"}
-_COUNTS = {"node_counts": "<i8", "edge_counts": "<i8"}
-
-
-def _copy(part: Any, out: Any) -> None:
-    """Append a spooled file to another, by the kernel where it can."""
-    out.flush()
-    size, done = os.fstat(part.fileno()).st_size, 0
-    try:
-        while done < size:
-            copied = os.copy_file_range(part.fileno(), out.fileno(), size - done, offset_src=done)
-            if not copied:
-                raise OSError("no progress")
-            done += copied
-        out.seek(0, os.SEEK_END)
-    except OSError:  # not within, or between, some file systems
-        out.seek(0, os.SEEK_END)
-        part.seek(done)
-        shutil.copyfileobj(part, out, 1 << 20)
+_UNITS = {"window": PER_WINDOW, "node": PER_NODE, "edge": PER_EDGE}
+_WIDTHS = {"x": "node_features", "edge_attr": "edge_features", "statistics": "statistics"}
 
 
 class GraphWriter:
-    """Appends graphs chunk by chunk in constant memory and writes the store whole on `close`.
+    """Writes the graphs of a store chunk by chunk, each array straight to its place in the file; made by `writing`."""
 
-    Use as a context manager; leaving it by an exception writes nothing.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
-        types = {**PER_WINDOW, **PER_NODE, **PER_EDGE, **_COUNTS}
-        self._spools = {name: open(Path(self._folder.name) / name, "wb+") for name in types}  # noqa: SIM115
-        self._types = types
-        self._rows = dict.fromkeys(types, 0)
-
-    def append(self, chunk: Mapping[str, np.ndarray]) -> None:
-        """Add the arrays of some windows: all of `PER_WINDOW`, `PER_NODE`, `PER_EDGE`, `node_counts`, `edge_counts`."""
-        for name, spool in self._spools.items():
-            array = np.ascontiguousarray(chunk[name], dtype=self._types[name])
-            self._rows[name] += len(array)
-            spool.write(array.data)
-
-    def close(self, header: dict[str, Any]) -> None:
-        """Write the store.
-
-        `header` must be JSON and hold `node_features`, `edge_features`, `statistics` (names, as many as the tensors are
-        wide), `attacks`, `captures`, `vehicles` (names behind the indices), and `sources`: for each capture its
-        `sha256` (of the raw file), `vehicle`, `attack`, `content` and `rows_read`.
-        """
-        widths = {"x": "node_features", "edge_attr": "edge_features", "statistics": "statistics"}
-        for spool in self._spools.values():
-            spool.flush()
-        pieces: dict[str, tuple[str, list[int], list[Any]]] = {}
-        for kind in ("node", "edge"):
-            counts = np.fromfile(Path(self._folder.name) / f"{kind}_counts", dtype="<i8")
-            pointer = np.concatenate([np.zeros(1, "<i8"), np.cumsum(counts, dtype="<i8")])
-            pieces[f"{kind}_ptr"] = ("I64", [len(pointer)], [pointer])
-        for name, kind in {**PER_WINDOW, **PER_NODE}.items():
-            shape = [self._rows[name]] + ([len(header[widths[name]])] if name in widths else [])
-            pieces[name] = (_CODES[kind], shape, [self._spools[name]])
-        edges = self._rows["edge_source"]
-        pieces["edge_index"] = ("I16", [2, edges], [self._spools["edge_source"], self._spools["edge_target"]])
-        pieces["edge_attr"] = ("F32", [edges, len(header["edge_features"])], [self._spools["edge_attr"]])
-        self._assemble(pieces, {**header, "contract": CONTRACT})
-
-    def _assemble(self, pieces: dict[str, tuple[str, list[int], list[Any]]], header: dict[str, Any]) -> None:
+    def __init__(self, stream: BinaryIO, header: dict[str, Any], rows: dict[str, int]) -> None:
+        self._stream = stream
+        self._rows = rows
+        self._appended = dict.fromkeys(rows, 0)
+        self._ends = {"node": 0, "edge": 0}
+        self._widths = {name: len(header[names]) for name, names in _WIDTHS.items()}
+        tensors: dict[str, tuple[str, list[int]]] = {
+            "node_ptr": ("<i8", [rows["window"] + 1]),
+            "edge_ptr": ("<i8", [rows["window"] + 1]),
+            "edge_index": ("<i2", [2, rows["edge"]]),
+        }
+        for unit, types in _UNITS.items():
+            for name, kind in types.items():
+                wide = [self._widths[name]] if name in self._widths else []
+                tensors[name] = (kind, [rows[unit], *wide])
+        del tensors["edge_source"], tensors["edge_target"]  # the rows of edge_index
+        head: dict[str, Any] = {"__metadata__": {"canids": canonical_json({**header, "contract": CONTRACT})}}
+        size = 0
         # Wide types first: safetensors wants no holes, and so every tensor stays aligned.
-        order = sorted(pieces, key=lambda n: (-np.dtype(_TYPES[pieces[n][0]]).itemsize, n))
-        head: dict[str, Any] = {"__metadata__": {"canids": canonical_json(header)}}
-        offset = 0
-        for name in order:
-            code, shape, _ = pieces[name]
-            size = int(np.prod(shape)) * np.dtype(_TYPES[code]).itemsize
-            head[name] = {"dtype": code, "shape": shape, "data_offsets": [offset, offset + size]}
-            offset += size
+        for name in sorted(tensors, key=lambda n: (-np.dtype(tensors[n][0]).itemsize, n)):
+            kind, shape = tensors[name]
+            begin, size = size, size + math.prod(shape) * np.dtype(kind).itemsize
+            head[name] = {"dtype": _CODES[kind], "shape": shape, "data_offsets": [begin, size]}
         text = json.dumps(head, sort_keys=True, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        with written_whole(self.path) as temporary, open(temporary, "wb") as out:
-            out.write(struct.pack("<Q", len(text)) + text)
-            for name in order:
-                for part in pieces[name][2]:
-                    if isinstance(part, np.ndarray):
-                        out.write(part.tobytes())
-                    else:
-                        _copy(part, out)
-            if out.tell() != 8 + len(text) + offset:
-                raise ValueError("spooled bytes and shapes disagree: the chunks had differing widths or lengths")
+        stream.write(struct.pack("<Q", len(text)) + text)
+        stream.flush()
+        self._next = {name: 8 + len(text) + head[name]["data_offsets"][0] for name in tensors}
+        self._next["edge_source"] = self._next["edge_index"]
+        self._next["edge_target"] = self._next["edge_index"] + rows["edge"] * np.dtype(PER_EDGE["edge_target"]).itemsize
+        for unit in self._ends:
+            self._write(f"{unit}_ptr", np.zeros(1), "<i8")
 
-    def __enter__(self) -> "GraphWriter":
-        return self
+    def append(self, chunk: Mapping[str, np.ndarray]) -> None:
+        """Add the arrays of some windows: all of `PER_WINDOW`, `PER_NODE`, `PER_EDGE`, `node_counts`, `edge_counts`.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for spool in self._spools.values():
-            spool.close()
-        self._folder.cleanup()
+        Raises `ValueError` if they disagree with each other or with what `writing` was told.
+        """
+        rows = {"window": len(chunk["y"]), "node": len(chunk["x"]), "edge": len(chunk["edge_attr"])}
+        for unit, types in _UNITS.items():
+            self._appended[unit] += rows[unit]
+            if self._appended[unit] > self._rows[unit]:
+                raise ValueError(f"more than the {self._rows[unit]} {unit}s that were to come")
+            for name, kind in types.items():
+                shape = (rows[unit], *([self._widths[name]] if name in self._widths else []))
+                if chunk[name].shape != shape:
+                    raise ValueError(f"'{name}' has the shape {chunk[name].shape}, not {shape}")
+                self._write(name, chunk[name], kind)
+        for unit in self._ends:
+            counts = chunk[f"{unit}_counts"]
+            if counts.shape != (rows["window"],) or counts.sum() != rows[unit]:
+                raise ValueError(f"'{unit}_counts' disagrees with the {rows[unit]} {unit}s of {rows['window']} windows")
+            self._write(f"{unit}_ptr", self._ends[unit] + np.cumsum(counts, dtype="<i8"), "<i8")
+            self._ends[unit] += rows[unit]
+
+    def _write(self, name: str, values: np.ndarray, kind: str) -> None:
+        data = memoryview(np.ascontiguousarray(values, dtype=kind).reshape(-1).view(np.uint8).data)
+        while data:
+            written = os.pwrite(self._stream.fileno(), data, self._next[name])
+            self._next[name] += written
+            data = data[written:]
+
+    def check_complete(self) -> None:
+        """Raise `ValueError` unless everything came that was to come."""
+        for unit, count in self._appended.items():
+            if count != self._rows[unit]:
+                raise ValueError(f"{count} {unit}s instead of the {self._rows[unit]} that were to come")
+
+
+@contextmanager
+def writing(path: str | Path, header: dict[str, Any], *, windows: int, nodes: int, edges: int) -> Iterator[GraphWriter]:
+    """Write a graph store in constant memory. An exception leaves no file behind.
+
+    Args:
+        path: the file.
+        header: JSON that holds `node_features`, `edge_features`, `statistics` (names, as many as the tensors are wide),
+            `attacks`, `captures`, `vehicles` (names behind the indices), and `sources`: for each capture its `sha256`
+            (of the raw file), `vehicle`, `attack`, `content` and `rows_read`.
+        windows, nodes, edges: how many of each are going to be appended.
+    """
+    with written_whole(path) as temporary, open(temporary, "wb") as stream:
+        writer = GraphWriter(stream, header, {"window": windows, "node": nodes, "edge": edges})
+        yield writer
+        writer.check_complete()
 
 
 class GraphStore:
@@ -157,7 +150,7 @@ class GraphStore:
 
     Attributes:
         path: the file.
-        header: window, stride, names of features, attacks, captures and vehicles (see `GraphWriter.close`).
+        header: window, stride, names of features, attacks, captures and vehicles (see `writing`).
         arrays: the tensors by name.
     """
 

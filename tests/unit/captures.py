@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from canids_preprocess import graphs
-from canids_preprocess.features import FRAME_FEATURES, Tracker
+from canids_preprocess.features import EXTENDED_BIT, FRAME_FEATURES, Tracker
 from canids_shared import tables
 from canids_shared.cli import Call
 from canids_shared.graphstore import GraphStore
@@ -91,8 +91,7 @@ def fed(table: pl.DataFrame) -> dict[str, Any]:
     payload = table["payload"].to_list()
     return {
         "timestamp": table["timestamp"].to_numpy(),
-        "can_id": table["can_id"].to_numpy(),
-        "extended": table["extended"].to_numpy(),
+        "key": table["can_id"].to_numpy() | table["extended"].to_numpy().astype(np.uint32) << EXTENDED_BIT,
         "offset": np.cumsum([0, *map(len, payload)]),
         "payload": np.frombuffer(b"".join(payload), np.uint8),
     }
@@ -108,7 +107,11 @@ def write_frames(path: Path, table: pl.DataFrame, **metadata: Any) -> Path:
     known = {"vehicle": "van", "format": "can-train-and-test", "content": "labelled", "attack": "dos"}
     counts = {"rows_read": len(table), "frames": len(table), "rejects": 0, "stepped_back": 0, "attacked": []}
     name = metadata.get("capture", path.stem)
-    tables.write(path, tables.FRAMES, table, {"capture": name, "sha256": name, **known, **counts, **metadata})
+    attacks = sorted(
+        {*table.filter(pl.col("label") == 1)["attack"], *([metadata["attack"]] if metadata.get("attacked") else [])}
+    )
+    head = {"capture": name, "sha256": name, **known, **counts, "attacks": attacks, **metadata}
+    tables.write(path, tables.FRAMES, table, head)
     return path
 
 

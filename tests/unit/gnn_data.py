@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from canids_shared.graphstore import GraphStore, GraphWriter
+from canids_shared.graphstore import GraphStore, writing
 from canids_shared.torchstore import TorchStore
 
 NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
@@ -73,9 +73,8 @@ def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[i
         "window": 10,
         "stride": 10,
     }
-    with GraphWriter(path) as writer:
+    with writing(path, header, windows=windows, nodes=nodes, edges=sum(edges)) as writer:
         writer.append(chunk)
-        writer.close(header)
     return path
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json
-from canids_shared.graphstore import GraphStore, GraphWriter
+from canids_shared.graphstore import GraphStore, writing
 
 HEADER: dict[str, Any] = {
     "node_features": ["a", "b"],
@@ -50,11 +50,13 @@ def chunk(nodes: list[int], edges: list[int], rng: np.random.Generator) -> dict[
     }
 
 
-def write(path: Path, *chunks: dict[str, np.ndarray], header: dict[str, Any] = HEADER) -> Path:
-    with GraphWriter(path) as writer:
+def write(path: Path, *chunks: dict[str, np.ndarray], header: dict[str, Any] = HEADER, **more: int) -> Path:
+    """A store of the chunks; `more` windows, nodes or edges are said to come than do."""
+    units = {"windows": "y", "nodes": "x", "edges": "edge_attr"}
+    rows = {unit: sum(len(c[name]) for c in chunks) + more.get(unit, 0) for unit, name in units.items()}
+    with writing(path, header, **rows) as writer:
         for part in chunks:
             writer.append(part)
-        writer.close(header)
     return path
 
 
@@ -168,18 +170,46 @@ def test_exception_leaves_nothing_behind(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
 
     def fail_halfway() -> None:
-        with GraphWriter(tmp_path / "g") as writer:
+        with writing(tmp_path / "g", HEADER, windows=1, nodes=3, edges=4) as writer:
             writer.append(chunk([3], [4], rng))
             raise RuntimeError("halfway")
-
-    def fail_at_the_end() -> None:
-        write(tmp_path / "g", chunk([3], [4], rng), header={**HEADER, "node_features": ["a"]})
 
     with pytest.raises(RuntimeError, match="halfway"):
         fail_halfway()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="shapes disagree"):
-        fail_at_the_end()
-    assert list(tmp_path.iterdir()) == []
     whole(tmp_path / "g")
     assert [p.name for p in tmp_path.iterdir()] == ["g"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"windows": 1}, "1 windows instead of the 2 that were to come"),
+        ({"nodes": 1}, "3 nodes instead of the 4 that were to come"),
+        ({"edges": -1}, "more than the 3 edges that were to come"),
+    ],
+)
+def test_chunks_that_disagree_with_what_was_to_come_are_refused(
+    tmp_path: Path, more: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "g", chunk([3], [4], np.random.default_rng(0)), **more)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("x", np.zeros((3, 1)), r"'x' has the shape \(3, 1\), not \(3, 2\)"),
+        ("node_id", np.zeros(2), r"'node_id' has the shape \(2,\), not \(3,\)"),
+        ("t_end", np.zeros(2), r"'t_end' has the shape \(2,\), not \(1,\)"),
+        ("edge_counts", np.array([5]), "'edge_counts' disagrees with the 4 edges of 1 windows"),
+    ],
+)
+def test_arrays_of_a_chunk_that_disagree_are_refused(
+    tmp_path: Path, name: str, values: np.ndarray, message: str
+) -> None:
+    part = {**chunk([3], [4], np.random.default_rng(0)), name: values}
+    with pytest.raises(ValueError, match=message), writing(tmp_path / "g", HEADER, windows=1, nodes=3, edges=4) as w:
+        w.append(part)
+    assert list(tmp_path.iterdir()) == []

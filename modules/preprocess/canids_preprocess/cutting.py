@@ -1,10 +1,10 @@
 """The frames of a block, cut into windows and turned into the arrays of the graph store, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from canids_preprocess import published, windows
-from canids_preprocess.features import EXTENDED, MAX_BYTES, Tracker
+from canids_preprocess.features import EXTENDED_BIT, MAX_BYTES, Slots, Tracker
 from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
 from canids_preprocess.splits import Block
 from canids_shared import tables
@@ -20,7 +20,8 @@ from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphWriter
 
 _CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
-_COLUMNS = ["timestamp", "can_id", "extended", "payload", "label", "attack"]
+_TIMES_AND_IDS = ["timestamp", "can_id", "extended"]
+_ALL = [*_TIMES_AND_IDS, "payload", "label", "attack"]
 _MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
 _MOST_WINDOWS = 1 << 20  # of time, in one chunk of frames
 UNKNOWN = -1
@@ -33,15 +34,15 @@ Frames = dict[str, np.ndarray]
 def _opened(path: Path) -> pq.ParquetFile:
     tables.read_metadata(path, tables.FRAMES)
     source = pq.ParquetFile(path, read_dictionary=["attack"])
-    for name in _COLUMNS:
+    for name in _ALL:
         if name not in source.schema_arrow.names:
             raise CanidsError(f"{path}: column '{name}' is missing (contract {tables.FRAMES.contract})")
     return source
 
 
-def _batches(path: Path, source: pq.ParquetFile, groups: list[int]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        yield from source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=_COLUMNS, use_threads=False)
+        yield from source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
 
@@ -50,51 +51,60 @@ def _check(path: Path, frames: Frames) -> None:
     """Raise `CanidsError` unless the frames keep to what the kernels rely on."""
     if not np.isfinite(frames["timestamp"]).all():
         raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
-    if np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
+    if "offset" in frames and np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
         raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
-    if (frames["can_id"] > np.where(frames["extended"], MAX_EXTENDED_ID, MAX_STANDARD_ID)).any():
+    can_id, extended = frames["can_id"], frames["extended"]
+    if (
+        can_id.max(initial=0) > MAX_STANDARD_ID
+        and (can_id > np.where(extended, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
+    ):
         raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
 
 
-def _chunks(path: Path, block: Block) -> Iterator[Frames]:
-    """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk."""
+def _chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
+    """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk; `columns` are some or all of `_ALL`."""
     source = _opened(path)
     rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
     begins = np.cumsum([0, *rows])
     groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
     position = int(begins[groups[0]]) if groups else 0
-    for batch in _batches(path, source, groups):
+    for batch in _batches(path, source, groups, columns):
         first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
         position += len(batch)
         if first >= last:
             continue
         part = batch.slice(first, last - first)
-        payload = part["payload"].cast("large_binary")
-        offset = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
-        data = payload.buffers()[2]
         frames = {
             "timestamp": part["timestamp"].to_numpy(),
             "can_id": part["can_id"].to_numpy(),
             "extended": part["extended"].to_numpy(zero_copy_only=False),
-            "offset": offset,
-            "payload": np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8),
-            "label": pc.fill_null(part["label"].cast("int8"), UNKNOWN).to_numpy(),
-            "attack": part["attack"].indices.to_numpy(),
-            "attacks": np.asarray(part["attack"].dictionary.to_pylist(), dtype=object),
         }
+        frames["key"] = frames["can_id"] | frames["extended"].astype(np.uint32) << EXTENDED_BIT
+        if "payload" in columns:
+            payload = part["payload"].cast("large_binary")
+            data = payload.buffers()[2]
+            frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
+            frames["payload"] = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+            frames["label"] = pc.fill_null(part["label"].cast("int8"), UNKNOWN).to_numpy()
+            frames["attack"] = part["attack"].indices.to_numpy()
+            frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
         _check(path, frames)
         yield frames
 
 
-def _attack_index(frames: Frames, attacks: list[str]) -> np.ndarray:
-    """[n] index of each frame's attack in `attacks`, which grows as names appear (0: none)."""
-    known = np.zeros(len(frames["attacks"]), np.int16)
-    for entry in np.unique(frames["attack"]).tolist():
-        name = frames["attacks"][entry]
-        if name not in attacks:
-            attacks.append(name)
-        known[entry] = attacks.index(name)
-    return np.where(frames["label"] == 1, known[frames["attack"]], 0).astype(np.int16)
+def _attack_index(path: Path, frames: Frames, attacks: list[str]) -> np.ndarray:
+    """[n] index of each frame's attack in `attacks` (0: none)."""
+    attacked = frames["label"] == 1
+    if not attacked.any():
+        return np.zeros(len(attacked), np.int16)
+    known = {name: index for index, name in enumerate(attacks)}
+    index = np.array([known.get(name, -1) for name in frames["attacks"]], np.int16)
+    found = np.where(attacked, index[frames["attack"]], np.int16(0))
+    if found.min() < 0:
+        raise CanidsError(
+            f"{path}: column 'attack' holds a name that the file's metadata lacks; delete it and run again"
+        )
+    return found
 
 
 @dataclass
@@ -231,6 +241,87 @@ def _groups(starts: np.ndarray, stops: np.ndarray) -> Iterator[slice]:
         yield slice(first, last)
 
 
+@dataclass
+class Survey:
+    """What the windows of some blocks amount to: frames, those of them in no window, windows, their nodes and edges."""
+
+    frames: int = 0
+    dropped: int = 0
+    windows: int = 0
+    nodes: int = 0
+    edges: int = 0
+
+    def __add__(self, other: "Survey") -> "Survey":
+        return Survey(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+class _Cut(NamedTuple):
+    """Frames pending, the first of which is frame `begin` of the block, and the windows that are complete in them."""
+
+    frames: Frames
+    begin: int
+    starts: np.ndarray
+    stops: np.ndarray
+    number: np.ndarray
+
+
+def _cuts(
+    path: Path, block: Block, config: dict[str, Any], columns: list[str], prepare: Callable[[Frames], Frames]
+) -> Iterator[_Cut]:
+    """The windows of a block, chunk by chunk, cut from what `prepare` makes of each chunk (`timestamp` among it)."""
+    cutter: Count | Time
+    cutter = (
+        Count(int(config["window"]), int(config["stride"]))
+        if config["window_unit"] == "frames"
+        else Time(config["window"], config["stride"])
+    )
+    skip, begin = block.start - block.prime, 0
+    pending: Frames = {}
+    for frames in _chunks(path, block, columns):
+        new = prepare(frames)
+        warm = min(skip, len(new["timestamp"]))
+        skip -= warm
+        pending = {k: np.concatenate([pending[k], v[warm:]]) if pending else v[warm:] for k, v in new.items()}
+        try:
+            cut = cutter.cut(pending["timestamp"])
+        except CanidsError as error:
+            raise CanidsError(f"{path}: {error}") from None
+        starts, stops, _ = cut
+        if len(starts) and (stops - starts).max() > np.iinfo(np.int16).max:
+            raise CanidsError(f"{path}: a window of more than {np.iinfo(np.int16).max} frames; choose shorter ones")
+        yield _Cut(pending, begin, *cut)
+        free = cutter.release(len(pending["timestamp"]))
+        begin += free
+        pending = {k: v[free:] for k, v in pending.items()}
+
+
+def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
+    """Count what `append` is going to append of a block.
+
+    Args:
+        path: the frames.
+        block: which of them.
+        config: `window`, `stride` and `window_unit`.
+    """
+    slots = Slots()
+    found = Survey(block.stop - block.start)
+    used, covered = 0, 0  # frames in windows, and the end of the last window
+
+    def prepare(frames: Frames) -> Frames:
+        return {"timestamp": frames["timestamp"], "slot": slots.number(frames["key"])}
+
+    for cut in _cuts(path, block, config, _TIMES_AND_IDS, prepare):
+        if not len(cut.starts):
+            continue
+        nodes, edges = windows.count(cut.frames["slot"], slots.count, cut.starts, cut.stops)
+        ends = np.concatenate([[covered - cut.begin], cut.stops[:-1]])
+        used += int(np.maximum(cut.stops - np.maximum(cut.starts, ends), 0).sum())
+        covered = cut.begin + int(cut.stops[-1])
+        found += Survey(windows=len(cut.starts), nodes=nodes, edges=edges)
+    found.dropped = found.frames - used
+    return found
+
+
 def append(
     writer: GraphWriter,
     path: Path,
@@ -241,8 +332,8 @@ def append(
     config: dict[str, Any],
     attacks: list[str],
     mark: Callable[[dict[str, np.ndarray]], None],
-) -> dict[str, int]:
-    """Append the windows of one block, numbered from `first`; returns windows, frames, and frames dropped (in no window).
+) -> None:
+    """Append the windows of one block, numbered from `first`.
 
     Args:
         writer: the store.
@@ -251,51 +342,27 @@ def append(
         first: number of the window that begins with the block.
         ids: indices of `capture` and `vehicle`.
         config: `window`, `stride`, `window_unit` and `features`.
-        attacks: names of attacks so far; grows.
+        attacks: names of attacks, the first of which stands for none.
         mark: labels windows of which no frame is labelled.
     """
-    cutter: Count | Time
-    cutter = (
-        Count(int(config["window"]), int(config["stride"]))
-        if config["window_unit"] == "frames"
-        else Time(config["window"], config["stride"])
-    )
     tracker = Tracker()
-    skip = block.start - block.prime
-    pending: Frames = {}
-    done, released, used, covered = 0, 0, 0, 0
-    for frames in _chunks(path, block):
+
+    def prepare(frames: Frames) -> Frames:
         features, slot = FEATURES[config["features"]].of_frames(tracker, frames)
-        new: Frames = {
+        return {
             "features": features,
             "slot": slot,
             "timestamp": frames["timestamp"],
-            "key": frames["can_id"] | np.where(frames["extended"], EXTENDED, np.uint32(0)),
+            "key": frames["key"],
             "label": frames["label"],
-            "attack": _attack_index(frames, attacks),
+            "attack": _attack_index(path, frames, attacks),
         }
-        warm = min(skip, len(slot))
-        skip -= warm
-        pending = {k: np.concatenate([pending[k], v[warm:]]) if pending else v[warm:] for k, v in new.items()}
-        try:
-            starts, stops, number = cutter.cut(pending["timestamp"])
-        except CanidsError as error:
-            raise CanidsError(f"{path}: {error}") from None
-        if len(starts) and (stops - starts).max() > np.iinfo(np.int16).max:
-            raise CanidsError(f"{path}: a window of more than {np.iinfo(np.int16).max} frames; choose shorter ones")
-        for some in _groups(starts, stops):
-            arrays = _arrays(pending, starts[some], stops[some], tracker.n_slots, config["features"])
+
+    for cut in _cuts(path, block, config, _ALL, prepare):
+        for some in _groups(cut.starts, cut.stops):
+            arrays = _arrays(cut.frames, cut.starts[some], cut.stops[some], tracker.slots.count, config["features"])
             mark(arrays)
-            arrays["window"] = first + number[some]
+            arrays["window"] = first + cut.number[some]
             arrays["capture"] = np.full(len(arrays["y"]), ids["capture"])
             arrays["vehicle"] = np.full(len(arrays["y"]), ids["vehicle"])
             writer.append(arrays)
-        if len(starts):
-            ends = np.concatenate([[covered - released], stops[:-1]])
-            used += int(np.maximum(stops - np.maximum(starts, ends), 0).sum())
-            covered = released + int(stops[-1])
-            done += len(starts)
-        free = cutter.release(len(pending["slot"]))
-        released += free
-        pending = {k: v[free:] for k, v in pending.items()}
-    return {"windows": done, "frames": block.stop - block.start, "dropped": block.stop - block.start - used}

@@ -26,8 +26,8 @@ FRAME_FEATURES = (
     "overdue",
 )
 MAX_BYTES = 64
-EXTENDED = np.uint32(1 << 31)
-"""Marks a 29-bit arbitration ID in `node_id`, so that it differs from the 11-bit one of the same value."""
+EXTENDED_BIT = np.uint32(31)
+"""Is set for a 29-bit arbitration ID in `node_id`, so that it differs from the 11-bit one of the same value."""
 
 _SHORTEST = 1e-6  # s; two frames of a classical bus at 1 Mbit/s cannot follow each other faster
 _CLIP = 8.0  # log2 units; a factor of 256
@@ -42,14 +42,37 @@ _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast
 _EARLY = 1.0 / 16.0  # octaves, beside four times the usual scatter; what comes earlier is not a periodic ID's own
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
 
+_NUMBERED = 1 << 16  # IDs numbered at once
+
 # Columns of the per-ID state.
 _SEEN, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _FIRST = range(6)
 _LAST, _DLC, _OLDER_DLC = range(6, 9)  # of the last frame on time, and the one before it
 _ANY, _ANY_DLC = range(9, 11)  # of the last frame, on time or not
-_WIDTH = 11
+_DUE, _GIVEN_UP = range(11, 13)  # times from which, and up to which, an established periodic ID is overdue
+_WIDTH = 13
+
+_U = np.uint64
+_WORD = 8  # bytes of a payload handled at once, the first in the lowest bits
+_ONES = _U(0x0101010101010101)  # the lowest bit of each byte
+_PAIRS, _FOURS, _EIGHTS = _U(0x5555555555555555), _U(0x3333333333333333), _U(0x0F0F0F0F0F0F0F0F)
 
 
-_BITS = np.array([bin(value).count("1") for value in range(256)], np.uint8)  # set bits of a byte
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _set_bits(word: np.uint64) -> int:
+    """How many bits of a word are set, in the spelling that compilers know as one instruction."""
+    word = word - ((word >> _U(1)) & _PAIRS)
+    word = (word & _FOURS) + ((word >> _U(2)) & _FOURS)
+    word = (word + (word >> _U(4))) & _EIGHTS
+    return int((word * _ONES) >> _U(56))
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _set_bytes(word: np.uint64) -> int:
+    """How many bytes of a word are not zero."""
+    word |= word >> _U(4)
+    word |= word >> _U(2)
+    word |= word >> _U(1)
+    return _set_bits(word & _ONES)
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -59,9 +82,9 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
     offset: np.ndarray,
     payload: np.ndarray,
     state: np.ndarray,
-    last_bytes: np.ndarray,
-    older_bytes: np.ndarray,
-    any_bytes: np.ndarray,
+    last: np.ndarray,
+    older: np.ndarray,
+    latest: np.ndarray,
     toggled: np.ndarray,
     usual_change: np.ndarray,
     bus: np.ndarray,
@@ -70,13 +93,17 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
 ) -> None:
     """Features of every frame of a chunk; updates all state in place.
 
-    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i; `bus` holds the time of the last frame, the running
-    level of the gap between frames, the number of frames, the share of overdue IDs, and the time of the first frame.
+    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. By ID: `last` and `older` hold the payload of the last
+    frame on time and of the one before it, `latest` that of the last frame, `toggled` the bits that ever changed, in
+    words of eight bytes with zeros behind the end; `usual_change` each byte's usual change. `bus` holds the time of the
+    last frame, the running level of the gap between frames, the number of frames, the share of overdue IDs, and the time
+    of the first frame.
     """
+    until_overdue = _OVERDUE_EVERY - int(bus[2]) % _OVERDUE_EVERY
     for i in range(len(timestamp)):
         now = timestamp[i]
-        me = state[slot[i]]
-        seen = me[_SEEN]
+        me = np.uint64(slot[i])
+        seen = state[me, _SEEN]
         size = offset[i + 1] - offset[i]
         bits = 8.0 * max(size, 1)
 
@@ -94,109 +121,170 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             bus[4] = now
         bus[0] = max(now, bus[0])
         bus[2] += 1
-        if bus[2] % _OVERDUE_EVERY == 0:
+        until_overdue -= 1
+        if until_overdue == 0:
+            until_overdue = _OVERDUE_EVERY
             known, overdue = 0, 0
             for s in range(n_slots):
-                if state[s, _SEEN] >= _ESTABLISHED and state[s, _IRREGULAR] < _REGULAR:
-                    silent = (now - state[s, _LAST]) / 2.0 ** state[s, _LEVEL]
-                    if silent <= _OVERDUE_TO:
-                        known += 1
-                        if silent >= _OVERDUE_FROM:
-                            overdue += 1
+                if state[s, _SEEN] >= _ESTABLISHED and now <= state[s, _GIVEN_UP]:
+                    known += 1
+                    if now >= state[s, _DUE]:
+                        overdue += 1
             bus[3] = overdue / max(known, 1)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
         # Sandler 2013), from the ID's last frame on time or from its last frame, whichever fits better: after an injected
         # frame the sender's next one follows on the sender's last, and after a mistaken verdict on the one in between.
-        ratio, on_time, fits_any = 0.0, True, False
+        ratio, on_time, fits_latest = 0.0, True, False
         learn = max(1.0 / max(seen, 1.0), _SLOWEST)
         if seen == 1:
-            me[_LEVEL] = np.log2(max(now - me[_LAST], _SHORTEST))
-            me[_IRREGULAR] = 1.0  # periodic only once it has shown to be
+            state[me, _LEVEL] = np.log2(max(now - state[me, _LAST], _SHORTEST))
+            state[me, _IRREGULAR] = 1.0  # periodic only once it has shown to be
         elif seen > 1:
-            ratio = min(max(np.log2(max(now - me[_LAST], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
-            if me[_ANY] > me[_LAST]:
-                other = min(max(np.log2(max(now - me[_ANY], _SHORTEST)) - me[_LEVEL], -_CLIP), _CLIP)
-                fits_any = abs(other) < abs(ratio)
-                ratio = other if fits_any else ratio
+            level, irregular = state[me, _LEVEL], state[me, _IRREGULAR]
+            ratio = min(max(np.log2(max(now - state[me, _LAST], _SHORTEST)) - level, -_CLIP), _CLIP)
+            if state[me, _ANY] > state[me, _LAST]:
+                other = min(max(np.log2(max(now - state[me, _ANY], _SHORTEST)) - level, -_CLIP), _CLIP)
+                fits_latest = abs(other) < abs(ratio)
+                ratio = other if fits_latest else ratio
             # What comes early moves the statistics by the square of that less, and what comes far too early not at all:
             # neither does a flood soon look usual, nor the traffic after it unusual.
-            learn *= np.exp2(2.0 * min(ratio, 0.0))
-            on_time = ratio >= -(_EARLY + 4.0 * me[_IRREGULAR]) or me[_IRREGULAR] >= _REGULAR or seen < _TRUSTED
-            me[_LEVEL] += min(max(ratio, -learn), learn)
-            me[_IRREGULAR] += min(max(abs(ratio) - me[_IRREGULAR], -learn), learn)
+            if ratio < 0.0:
+                learn *= np.exp2(2.0 * ratio)
+            on_time = ratio >= -(_EARLY + 4.0 * irregular) or irregular >= _REGULAR or seen < _TRUSTED
+            state[me, _LEVEL] += min(max(ratio, -learn), learn)
+            state[me, _IRREGULAR] += min(max(abs(ratio) - irregular, -learn), learn)
 
         # Payload against the frame that the interval counts from, and for alternation against the last on time before
-        # that; the bits that ever toggled; each byte's usual change.
-        distance, older, changed, novel, jump = 0, 0, 0, 0, 1.0
-        mine, before, ever, usual = last_bytes[slot[i]], older_bytes[slot[i]], toggled[slot[i]], usual_change[slot[i]]
-        latest = any_bytes[slot[i]]
-        for b in range(size):
-            value, last = payload[offset[i] + b], latest[b] if fits_any else mine[b]
+        # that; the bits that ever toggled; each byte's usual change. Of a shorter frame the rest counts as zeros.
+        distance, distance_older, changed, novel, jump = 0, 0, 0, 0, 1.0
+        most = _BYTE * learn if on_time else 0.0
+        longest = max(size, int(max(state[me, _DLC], state[me, _OLDER_DLC], state[me, _ANY_DLC])))
+        for w in range((longest + _WORD - 1) // _WORD):
+            value, mask = _U(0), _U(0)
+            begin, left = offset[i] + _WORD * w, size - _WORD * w
+            if left >= _WORD:
+                mask = ~mask
+                for b in range(_WORD):
+                    value |= _U(payload[begin + b]) << _U(8 * b)
+            else:
+                for b in range(left):
+                    value |= _U(payload[begin + b]) << _U(8 * b)
+                    mask |= _U(255) << _U(8 * b)
+            mine = last[me, w]
             if seen > 0:
-                flipped = value ^ last
-                older += _BITS[value ^ (mine[b] if fits_any else before[b])]
-                if flipped:
-                    distance += _BITS[flipped]
-                    changed += 1
-                    novel += _BITS[flipped & ~ever[b]]
-                    change = abs(np.int64(value) - np.int64(last))
+                flipped = value ^ ((latest[me, w] if fits_latest else mine) & mask)
+                distance_older += _set_bits(value ^ ((mine if fits_latest else older[me, w]) & mask))
+                distance += _set_bits(flipped)
+                novel += _set_bits(flipped & ~toggled[me, w])
+                changed += _set_bytes(flipped)
+                if on_time:
+                    toggled[me, w] |= flipped
+                was = value ^ flipped
+                for b in range(min(left, _WORD)):
+                    usual = np.float64(usual_change[me, _WORD * w + b])
+                    change = abs(np.int32((value >> _U(8 * b)) & _U(255)) - np.int32((was >> _U(8 * b)) & _U(255)))
                     change = min(change, 256 - change)  # counters wrap
-                    jump = max(jump, (1.0 + change) / (1.0 + usual[b]))
-                    if on_time:
-                        ever[b] |= flipped
-                        usual[b] += min(max(change - usual[b], -_BYTE * learn), _BYTE * learn)
-                elif on_time and usual[b] > 0.0:
-                    usual[b] -= min(usual[b], _BYTE * learn)
-            latest[b] = value
+                    jump = max(jump, (1.0 + change) / (1.0 + usual))
+                    usual_change[me, _WORD * w + b] = usual + min(max(change - usual, -most), most)
+            latest[me, w] = value
             if on_time:
-                before[b] = mine[b]
-                mine[b] = value
-        # Of a shorter frame the rest counts as zeros.
-        for b in range(size, me[_ANY_DLC]):
-            latest[b] = 0
-        if on_time:
-            for b in range(size, max(me[_DLC], me[_OLDER_DLC])):
-                before[b] = mine[b]
-                mine[b] = 0
+                older[me, w] = mine
+                last[me, w] = value
         deviation = 0.0
         if seen == 1:
-            me[_DISTANCE] = distance
+            state[me, _DISTANCE] = distance
         elif seen > 1:
-            off = distance - me[_DISTANCE]
-            deviation = min(max(off / (me[_SPREAD] + 1.0), -_CLIP), _CLIP)
+            off, spread = distance - state[me, _DISTANCE], state[me, _SPREAD]
+            deviation = min(max(off / (spread + 1.0), -_CLIP), _CLIP)
             if on_time:
-                me[_DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
-                me[_SPREAD] += min(max(abs(off) - me[_SPREAD], -_BIT * learn), _BIT * learn)
+                state[me, _DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
+                state[me, _SPREAD] += min(max(abs(off) - spread, -_BIT * learn), _BIT * learn)
 
         # An ID that is new means little on a bus just switched on, and a deviation little from what was seen but twice.
         settled = min(max(now - bus[4], 0.0) / _SETTLING, 1.0)
         trust = min(seen / _TRUSTED, 1.0)
         if seen == 0:
-            me[_FIRST] = now
-        row = out[i]
-        row[0] = ratio * trust
-        row[1] = distance / bits
-        row[2] = deviation * trust
-        row[3] = max(distance - older, 0) / bits if seen > 1 else 0.0
-        row[4] = changed / max(size, 1)
-        row[5] = novel / bits if seen >= _ESTABLISHED else 0.0
-        row[6] = np.log2(jump) * trust if seen > 1 else 0.0
-        row[7] = settled if seen == 0 else 0.0
-        row[8] = settled / (1.0 + seen)
-        row[9] = min(max((me[_FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
-        row[10] = size / 8.0
-        row[11] = 1.0 if seen > 0 and me[_ANY_DLC if fits_any else _DLC] != size else 0.0
-        row[12] = min(max(gap_ratio, -_CLIP), _CLIP)
-        row[13] = bus[3]
+            state[me, _FIRST] = now
+        before = state[me, _ANY_DLC if fits_latest else _DLC]
+        out[i, 0] = ratio * trust
+        out[i, 1] = distance / bits
+        out[i, 2] = deviation * trust
+        out[i, 3] = max(distance - distance_older, 0) / bits if seen > 1 else 0.0
+        out[i, 4] = changed / max(size, 1)
+        out[i, 5] = novel / bits if seen >= _ESTABLISHED else 0.0
+        out[i, 6] = np.log2(jump) * trust if seen > 1 and jump > 1.0 else 0.0
+        out[i, 7] = settled if seen == 0 else 0.0
+        out[i, 8] = settled / (1.0 + seen)
+        out[i, 9] = min(max((state[me, _FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
+        out[i, 10] = size / 8.0
+        out[i, 11] = 1.0 if seen > 0 and before != size else 0.0
+        out[i, 12] = min(max(gap_ratio, -_CLIP), _CLIP)
+        out[i, 13] = bus[3]
 
-        me[_SEEN] = seen + 1
-        me[_ANY] = max(now, me[_ANY]) if seen > 0 else now
-        me[_ANY_DLC] = size
+        state[me, _SEEN] = seen + 1
+        state[me, _ANY] = max(now, state[me, _ANY]) if seen > 0 else now
+        state[me, _ANY_DLC] = size
         if on_time:
-            me[_LAST] = me[_ANY]
-            me[_OLDER_DLC] = me[_DLC]
-            me[_DLC] = size
+            state[me, _LAST] = state[me, _ANY]
+            state[me, _OLDER_DLC] = state[me, _DLC]
+            state[me, _DLC] = size
+        if seen + 1 >= _ESTABLISHED:
+            period = np.exp2(state[me, _LEVEL]) if state[me, _IRREGULAR] < _REGULAR else -np.inf
+            state[me, _DUE] = state[me, _LAST] + _OVERDUE_FROM * period
+            state[me, _GIVEN_UP] = state[me, _LAST] + _OVERDUE_TO * period
+
+
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _number(keys: np.ndarray, known: np.ndarray, number_of: np.ndarray, count: int, out: np.ndarray) -> int:
+    """Number each key by a table with open addressing whose size is a power of two; returns how many there are now."""
+    last = len(known) - 1
+    for i in range(len(keys)):
+        key = np.int64(keys[i])
+        at = (key * 2654435769 >> 8) & last  # Knuth's multiplicative hashing
+        while known[at] != key:
+            if known[at] < 0:
+                known[at] = key
+                number_of[at] = count
+                count += 1
+                break
+            at = (at + 1) & last
+        out[i] = number_of[at]
+    return count
+
+
+class Slots:
+    """Numbers arbitration IDs from 0 in the order of first sighting.
+
+    Attributes:
+        count: how many there are so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._known = np.full(1 << 12, -1, np.int64)
+        self._number_of = np.zeros(len(self._known), np.int32)
+
+    def number(self, keys: np.ndarray) -> np.ndarray:
+        """The number of each frame's ID, int32 [n].
+
+        Args:
+            keys: [n] u32 arbitration IDs, bit 31 set if extended.
+        """
+        out = np.empty(len(keys), np.int32)
+        for first in range(0, len(keys), _NUMBERED):
+            part = keys[first : first + _NUMBERED]
+            if 2 * (self.count + len(part)) > len(self._known):
+                self._grow(2 * (self.count + len(part)))
+            self.count = _number(part, self._known, self._number_of, self.count, out[first : first + _NUMBERED])
+        return out
+
+    def _grow(self, least: int) -> None:
+        size = 1 << (least - 1).bit_length()
+        used = self._known >= 0
+        keys = self._known[used][np.argsort(self._number_of[used])]
+        self._known, self._number_of = np.full(size, -1, np.int64), np.zeros(size, np.int32)
+        _number(keys, self._known, self._number_of, 0, np.empty(len(keys), np.int32))
 
 
 class Tracker:
@@ -206,44 +294,17 @@ class Tracker:
     """
 
     def __init__(self) -> None:
-        self._slot_of_standard = np.full(1 << 11, -1, np.int32)
-        self._slot_of_extended: dict[int, int] = {}
-        self.n_slots = 0
+        self.slots = Slots()
         self._bus = np.zeros(5)
         self._arrays: dict[str, np.ndarray] = {
             "state": np.zeros((64, _WIDTH)),
-            "last_bytes": np.zeros((64, MAX_BYTES), np.uint8),
-            "older_bytes": np.zeros((64, MAX_BYTES), np.uint8),
-            "any_bytes": np.zeros((64, MAX_BYTES), np.uint8),
-            "toggled": np.zeros((64, MAX_BYTES), np.uint8),
+            **{name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")},
             "usual_change": np.zeros((64, MAX_BYTES), np.float32),
         }
 
-    def slots(self, can_id: np.ndarray, extended: np.ndarray) -> np.ndarray:
-        """Number of each frame's ID, counted in the order of first sighting."""
-        slots = np.empty(len(can_id), np.int32)
-        standard = ~extended
-        unknown = standard.copy()
-        unknown[standard] = self._slot_of_standard[can_id[standard]] < 0
-        unknown |= extended
-        keys = can_id.astype(np.int64) | (extended.astype(np.int64) << 31)
-        fresh, first = np.unique(keys[unknown], return_index=True)
-        for key in fresh[np.argsort(first)].tolist():
-            if key >> 31:
-                if key not in self._slot_of_extended:
-                    self._slot_of_extended[key] = self.n_slots
-                    self.n_slots += 1
-            else:
-                self._slot_of_standard[key] = self.n_slots
-                self.n_slots += 1
-        slots[standard] = self._slot_of_standard[can_id[standard]]
-        if extended.any():
-            slots[extended] = [self._slot_of_extended[key] for key in keys[extended].tolist()]
-        return slots
-
     def _grow(self) -> None:
         capacity = len(self._arrays["state"])
-        while capacity < self.n_slots:
+        while capacity < self.slots.count:
             capacity *= 2
         for name, array in self._arrays.items():
             if len(array) < capacity:
@@ -252,14 +313,15 @@ class Tracker:
                 self._arrays[name] = grown
 
     def feed(self, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the next frames, float32 [n, len(FRAME_FEATURES)], and a number for each one's ID, int32 [n].
+        """Features of the next frames, float32 [n, len(FRAME_FEATURES)], and the number of each one's ID, int32 [n].
 
-        IDs are numbered from 0 in the order of first sighting; `n_slots` says how many there are so far.
+        IDs are numbered from 0 in the order of first sighting; `slots.count` says how many there are so far.
 
         Args:
-            frames: `timestamp` [n] f64 s, `can_id` [n] u32, `extended` [n] bool, `offset` [n+1] i64 into `payload` u8.
+            frames: `timestamp` [n] f64 s, `key` [n] u32 (arbitration ID, bit 31 set if extended), `offset` [n+1] i64 into
+                `payload` u8.
         """
-        slot = self.slots(frames["can_id"], frames["extended"])
+        slot = self.slots.number(frames["key"])
         self._grow()
         out = np.empty((len(slot), len(FRAME_FEATURES)), np.float32)
         a = self._arrays
@@ -269,13 +331,13 @@ class Tracker:
             frames["offset"],
             frames["payload"],
             a["state"],
-            a["last_bytes"],
-            a["older_bytes"],
-            a["any_bytes"],
+            a["last"],
+            a["older"],
+            a["latest"],
             a["toggled"],
             a["usual_change"],
             self._bus,
-            self.n_slots,
+            self.slots.count,
             out,
         )
         return out, slot

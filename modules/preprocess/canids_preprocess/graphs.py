@@ -7,17 +7,18 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from canids_preprocess.cutting import FEATURES, append, mark_intervals
+from canids_preprocess.cutting import FEATURES, Survey, append, mark_intervals, survey
 from canids_preprocess.splits import Block, blocks, restarts
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphWriter
+from canids_shared.graphstore import writing
 from canids_shared.manifest import LEFT_OUT, SPLITS
 
+_SOURCE = ("sha256", "vehicle", "attack", "content", "rows_read")
 _FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,32 @@ def _blocks(
     return chosen, parts, number
 
 
+class _Part(NamedTuple):
+    """What a capture gives to a split: its blocks, each with the number of its first window and what comes of it."""
+
+    path: Path
+    head: dict[str, Any]
+    blocks: list[tuple[Block, int, Survey]]
+    counts: dict[str, int]
+
+
+def _part(path: Path, head: dict[str, Any], config: dict[str, Any], split: str) -> _Part:
+    if split in SPLITS:
+        once, again, number = _blocks(path, head["capture"], config, split)
+    else:
+        once, again, number = [Block(0, 0, head["frames"])], [], lambda _: 0
+    blocks = [(block, number(block.start), survey(path, block, config)) for block in once]
+    total = sum((found for _, _, found in blocks), Survey())
+    counts = {"windows": total.windows, "frames": total.frames, "dropped": total.dropped}
+    if split in SPLITS:
+        # Numbered beyond the capture's end, so that they look adjacent to nothing.
+        beyond = number(head["frames"]) + 2
+        cold = [(block, beyond + number(block.start), survey(path, block, config)) for block in again]
+        counts["restarted"] = sum(found.windows for _, _, found in cold)
+        blocks += cold
+    return _Part(path, head, blocks, counts)
+
+
 def main(call: cli.Call) -> None:
     """Entry point."""
     split = call.wildcards["split"]
@@ -103,57 +130,46 @@ def main(call: cli.Call) -> None:
             "for seconds set window_unit to seconds"
         )
     heads = {path: tables.read_metadata(path, tables.FRAMES) for path in call.inputs["frames"]}
-    members = _members(call, heads)
-    captures: list[str] = []
-    vehicles = sorted({heads[p]["vehicle"] for p in members})
-    attacks = [""]
-    counts: dict[str, dict[str, int]] = {}
-    sources = {}
-    with GraphWriter(call.output["output"]) as writer:
-        for path in members:
-            head = heads[path]
-            captures.append(head["capture"])
-            sources[head["capture"]] = {k: head[k] for k in ("sha256", "vehicle", "attack", "content", "rows_read")}
-            ids = {"capture": len(captures) - 1, "vehicle": vehicles.index(head["vehicle"])}
+    parts = [_part(path, heads[path], config, split) for path in _members(call, heads)]
+    amount = sum((found for part in parts for _, _, found in part.blocks), Survey())
+    if not amount.windows:
+        raise CanidsError(
+            f"split '{split}' of dataset '{call.wildcards['dataset']}' has no whole window of "
+            f"{config['window']} {config['window_unit']}"
+        )
+    vehicles = sorted({part.head["vehicle"] for part in parts})
+    attacks = ["", *dict.fromkeys(name for part in parts for name in part.head["attacks"])]
+    features = FEATURES[config["features"]]
+    header = {
+        "dataset": call.wildcards["dataset"],
+        "split": split,
+        "window": config["window"],
+        "stride": config["stride"],
+        "window_unit": config["window_unit"],
+        "features": config["features"],
+        "node_features": list(features.NODE_FEATURES),
+        "edge_features": list(features.EDGE_FEATURES),
+        "statistics": list(features.STATISTICS),
+        "attacks": attacks,
+        "captures": [part.head["capture"] for part in parts],
+        "vehicles": vehicles,
+        "sources": {part.head["capture"]: {k: part.head[k] for k in _SOURCE} for part in parts},
+        "counts": {part.head["capture"]: part.counts for part in parts},
+    }
+    size = {"windows": amount.windows, "nodes": amount.nodes, "edges": amount.edges}
+    with writing(call.output["output"], header, **size) as writer:
+        for index, part in enumerate(parts):
+            head = part.head
             name = head["attack"] or "attack"
-            if head["attacked"] and name not in attacks:
-                attacks.append(name)
-            index = attacks.index(name) if head["attacked"] else 0
-            mark = partial(mark_intervals, intervals=np.array(head["attacked"]).reshape(-1, 2), attack=index)
-            count = partial(append, writer, path, ids=ids, config=config, attacks=attacks, mark=mark)
-            if split in SPLITS:
-                once, again, number = _blocks(path, head["capture"], config, split)
-            else:
-                once, again, number = [Block(0, 0, head["frames"])], [], lambda _: 0
-            rows = [count(block, first=number(block.start)) for block in once]
-            counts[head["capture"]] = {k: sum(r[k] for r in rows) for k in ("windows", "frames", "dropped")}
-            if split in SPLITS:
-                # Numbered beyond the capture's end, so that they look adjacent to nothing.
-                cold = [count(block, first=number(head["frames"]) + 2 + number(block.start)) for block in again]
-                counts[head["capture"]]["restarted"] = sum(r["windows"] for r in cold)
-            log.info("%s: %s", head["capture"], counts[head["capture"]])
-        if not any(c["windows"] for c in counts.values()):
-            raise CanidsError(
-                f"split '{split}' of dataset '{call.wildcards['dataset']}' has no whole window of "
-                f"{config['window']} {config['window_unit']}"
+            mark = partial(
+                mark_intervals,
+                intervals=np.array(head["attacked"]).reshape(-1, 2),
+                attack=attacks.index(name) if head["attacked"] else 0,
             )
-        header = {
-            "dataset": call.wildcards["dataset"],
-            "split": split,
-            "window": config["window"],
-            "stride": config["stride"],
-            "window_unit": config["window_unit"],
-            "features": config["features"],
-            "node_features": list(FEATURES[config["features"]].NODE_FEATURES),
-            "edge_features": list(FEATURES[config["features"]].EDGE_FEATURES),
-            "statistics": list(FEATURES[config["features"]].STATISTICS),
-            "attacks": attacks,
-            "captures": captures,
-            "vehicles": vehicles,
-            "sources": sources,
-            "counts": counts,
-        }
-        writer.close(header)
+            ids = {"capture": index, "vehicle": vehicles.index(head["vehicle"])}
+            for block, first, _ in part.blocks:
+                append(writer, part.path, block, first=first, ids=ids, config=config, attacks=attacks, mark=mark)
+            log.info("%s: %s", head["capture"], part.counts)
 
 
 if __name__ == "__main__":

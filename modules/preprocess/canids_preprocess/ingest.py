@@ -33,6 +33,7 @@ class Account:
     stepped_back: int = 0
     first: float = 0.0
     last: float | None = None
+    attacked: int = 0
     channels: set[str | None] = field(default_factory=set)
 
     @property
@@ -55,40 +56,38 @@ def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quara
     frames, rejects = batch
     if not len(frames):
         return batch
-    before = frames["timestamp"].cum_max().shift(1, fill_value=frames["timestamp"][0])
-    if account.last is not None:
-        before = pl.Series(np.maximum(before.to_numpy(), account.last))
-        before[0] = account.last
-    back = before - frames["timestamp"]
+    timestamp = frames["timestamp"].to_numpy()
+    start = timestamp[0] if account.last is None else account.last
+    before = np.maximum.accumulate(np.concatenate([[start], timestamp[:-1]]))
+    back = before - timestamp
     late = back > tolerance
-    if late.any():
-        row = int(late.arg_max() or 0)
-        if not quarantine:
-            raise CanidsError(
-                f"{path}, line {frames['line'][row]}: the timestamp steps back by {back[row]:.6f} s from the latest one "
-                f"above, more than timestamp_tolerance ({tolerance} s); one of them is wrong, or the capture is to be "
-                "sorted, or cut there"
-            )
-        wrong = frames.select("line", reason=pl.lit("the timestamp steps back"), text=pl.format("{}", "timestamp"))
-        rejects = pl.concat([rejects, wrong.filter(late)]).sort("line")
-        frames = frames.filter(~late)
-    account.stepped_back += int(((back > 0) & ~late).sum())
-    return Batch(frames, rejects)
+    account.stepped_back += int(np.count_nonzero((back > 0) & ~late))
+    if not late.any():
+        return batch
+    row = int(np.argmax(late))
+    if not quarantine:
+        raise CanidsError(
+            f"{path}, line {frames['line'][row]}: the timestamp steps back by {back[row]:.6f} s from the latest one "
+            f"above, more than timestamp_tolerance ({tolerance} s); one of them is wrong, or the capture is to be "
+            "sorted, or cut there"
+        )
+    wrong = frames.select("line", reason=pl.lit("the timestamp steps back"), text=pl.format("{}", "timestamp"))
+    return Batch(frames.filter(~late), pl.concat([rejects, wrong.filter(late)]).sort("line"))
 
 
 def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: float) -> pl.DataFrame:
     """`frames` with the labels that the manifest's entry asks for, and the attack's name."""
-    label = pl.col("label")
+    label = frames["label"]
     if entry["content"] == "unlabelled":
-        label = pl.lit(None, dtype=pl.UInt8)
+        label = pl.repeat(None, len(frames), dtype=pl.UInt8, eager=True)
     elif entry["content"] == "attack-free":
         label = label.fill_null(0)
     if entry["attacked"]:
-        since = pl.col("timestamp") - first
-        inside = pl.any_horizontal([since.is_between(start, end) for start, end in entry["attacked"]])
-        label = pl.when(inside).then(pl.lit(1, pl.UInt8)).otherwise(label.fill_null(0))
-    attack = pl.when(pl.col("label") == 1).then(pl.lit(entry["attack"] or "attack")).otherwise(pl.lit(""))
-    frames = frames.with_columns(label=label).with_columns(attack=attack)
+        since = frames["timestamp"].to_numpy() - first
+        inside = np.logical_or.reduce([(since >= start) & (since <= end) for start, end in entry["attacked"]])
+        label = label.fill_null(0).set(pl.Series(inside), 1)
+    attack = pl.when(label == 1).then(pl.lit(entry["attack"] or "attack")).otherwise(pl.lit(""))
+    frames = frames.with_columns(label=label, attack=attack)
     if entry["content"] == "attack-free" and frames["label"].max() == 1:
         line = frames["line"][int(frames["label"].arg_max() or 0)]
         raise CanidsError(f"{path}, line {line}: an attacked frame, but the manifest calls the capture attack-free")
@@ -125,13 +124,16 @@ def read(
                 account.first = frames["timestamp"][0]
             latest = float(frames["timestamp"].to_numpy().max())
             account.last = latest if account.last is None else max(latest, account.last)
-            account.channels |= set(frames["channel"].unique().to_list())
+            none = frames["channel"].null_count() == len(frames)
+            account.channels |= {None} if none else set(frames["channel"].unique().to_list())
             if len(account.channels) > 1:
                 names = ", ".join(sorted(str(c) for c in account.channels))
                 raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
         account.frames += len(frames)
         account.rejects += len(rejects)
-        yield Batch(_labelled(path, frames, entry, account.first), rejects)
+        frames = _labelled(path, frames, entry, account.first)
+        account.attacked += int(frames["label"].sum())
+        yield Batch(frames, rejects)
     for start, end in entry["attacked"]:
         if account.last is not None and start > account.last - account.first:
             raise CanidsError(
@@ -175,6 +177,7 @@ def main(call: cli.Call) -> None:
             "format": entry["format"],
             "content": entry["content"],
             "attack": entry["attack"],
+            "attacks": [entry["attack"] or "attack"] if account.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
             "rows_read": account.rows,
             "frames": account.frames,

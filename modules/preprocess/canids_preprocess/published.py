@@ -46,7 +46,7 @@ def payload_bytes(offset: np.ndarray, payload: np.ndarray) -> np.ndarray:
 
 def of_frames(tracker: Tracker, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """As `windows.of_frames`; nothing of the past is needed but which IDs there were."""
-    return payload_bytes(frames["offset"], frames["payload"]), tracker.slots(frames["can_id"], frames["extended"])
+    return payload_bytes(frames["offset"], frames["payload"]), tracker.slots.number(frames["key"])
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

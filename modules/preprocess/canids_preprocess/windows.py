@@ -24,6 +24,30 @@ def of_frames(tracker: Tracker, frames: dict[str, Any]) -> tuple[np.ndarray, np.
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def count(slot: np.ndarray, n_slots: int, starts: np.ndarray, stops: np.ndarray) -> tuple[int, int]:
+    """Nodes and edges of all the windows `starts[w]:stops[w]`; `slot` as in `build`."""
+    most = min((stops - starts).max(), n_slots)
+    node_of, seen_in = np.empty(n_slots, np.int32), np.full(n_slots, -1, np.int32)
+    pair_seen_in = np.full((most, most), -1, np.int32)
+    nodes, edges = 0, 0
+    for w in range(len(starts)):
+        n, before = 0, -1
+        for f in range(starts[w], stops[w]):
+            me = slot[f]
+            if seen_in[me] != w:
+                seen_in[me] = w
+                node_of[me] = n
+                n += 1
+            here = node_of[me]
+            if before >= 0 and pair_seen_in[before, here] != w:
+                pair_seen_in[before, here] = w
+                edges += 1
+            before = here
+        nodes += n
+    return nodes, edges
+
+
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def summarise(features: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
     """Mean, standard deviation, minimum and maximum of each of P features over each window, into `out[:, :4 * P]`."""
     n_features = features.shape[1]

@@ -25,7 +25,7 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import FD_LENGTHS, chunks
+from canids_preprocess.formats.text import FD_LENGTHS, chunks, line_ends
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
@@ -60,58 +60,55 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     `text[odd[j, 1]:odd[j, 2]]`. A decimal of at most 15 digits behind the point whose digits make an integer below 2^53
     is that integer divided by a power of ten, both exact, so the quotient is rounded correctly (Clinger 1990).
 
-    `largest` are the largest IDs of 11 and of 29 bits, `lengths[n]` whether a payload can have n bytes: arguments, since
-    Numba's cache does not see that the constants of another file have changed.
+    `text` ends with a line end. `largest` are the largest IDs of 11 and of 29 bits, `lengths[n]` whether a payload can
+    have n bytes: arguments, since Numba's cache does not see that the constants of another file have changed.
     """
     at, lines, frames, others, size = 0, 0, 0, 0, 0
-    end = len(text)
     offset[0] = 0
-    while at < end:
+    # What follows a line's last character is its line end, which no loop over digits passes: none needs to look for the
+    # end of the text.
+    while at < len(text):
         begin = at
-        good = True
-        digits, decimals, value = 0, 0, np.int64(0)
-        while at < end and 48 <= text[at] <= 57:
-            value = value * 10 + (text[at] - 48)
-            digits += 1
+        decimals, value = 0, np.int64(0)
+        digit = np.int64(text[at]) - 48
+        while 0 <= digit <= 9:
+            value = value * 10 + digit
             at += 1
-        if at < end and text[at] == 46:
+            digit = np.int64(text[at]) - 48
+        digits = at - begin
+        if text[at] == 46:
             at += 1
-            while at < end and 48 <= text[at] <= 57:
-                value = value * 10 + (text[at] - 48)
-                decimals += 1
+            digit = np.int64(text[at]) - 48
+            while 0 <= digit <= 9:
+                value = value * 10 + digit
                 at += 1
+                decimals += 1
+                digit = np.int64(text[at]) - 48
         # Nineteen digits could overflow; more are an odd row.
-        good = bool(digits > 0 and digits + decimals <= 18 and decimals < 16 and value < _EXACT)
-        good = good and at < end and text[at] == 44
+        good = digits > 0 and digits + decimals <= 18 and decimals < 16 and value < _EXACT and text[at] == 44
         if good:
             at += 1
             first = at
             number = np.int64(0)
-            while at < end and at - first < 9 and _HEX[text[at]] < 16:
+            while at - first < 9 and _HEX[text[at]] < 16:
                 number = number * 16 + _HEX[text[at]]
                 at += 1
             width = at - first
-            good = bool(0 < width <= 8 and number <= largest[1] and at < end and text[at] == 44)
+            good = 0 < width <= 8 and number <= largest[1] and text[at] == 44
         if good:
             at += 1
             first = at
-            while at + 1 < end:
-                high, low = _HEX[text[at]], _HEX[text[at + 1]]
-                if high > 15 or low > 15:
-                    break
-                payload[size + (at - first) // 2] = 16 * high + low
+            while at - first <= 128 and _HEX[text[at]] < 16 and _HEX[text[at + 1]] < 16:
+                payload[size + (at - first) // 2] = 16 * _HEX[text[at]] + _HEX[text[at + 1]]
                 at += 2
-                if at - first > 128:
-                    break
             length = (at - first) // 2
-            good = length < len(lengths) and lengths[length] and at + 1 < end
-            good = good and text[at] == 44 and 48 <= text[at + 1] <= 49
+            good = length < len(lengths) and lengths[length] and text[at] == 44 and 48 <= text[at + 1] <= 49
         if good:
             attacked = text[at + 1] - 48
             at += 2
-            if at < end and text[at] == 13:
+            if text[at] == 13:
                 at += 1
-            good = at == end or text[at] == 10
+            good = text[at] == 10
         if good:
             at += 1
             timestamp[frames] = value / _POWERS[decimals]
@@ -125,7 +122,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
             offset[frames] = size
         else:
             at = begin
-            while at < end and text[at] != 10:
+            while text[at] != 10:
                 at += 1
             odd[others, 0] = lines
             odd[others, 1] = begin
@@ -180,8 +177,9 @@ def _frames(columns: dict[str, Any], payload: pl.Series) -> pl.DataFrame:
 
 def _batch(block: bytes, line: int) -> Batch:
     """The batch in a block of whole lines, the first of which is line `line`."""
+    block = block if block.endswith(b"\n") else block + b"\n"
     text = np.frombuffer(block, np.uint8)
-    most = np.count_nonzero(text == ord("\n")) + 1
+    most = line_ends(block)
     timestamp, label = np.empty(most), np.empty(most, np.uint8)
     can_id, extended = np.empty(most, np.uint32), np.empty(most, np.bool_)
     offset, row = np.empty(most + 1, np.int64), np.empty(most, np.int64)
@@ -226,7 +224,8 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             if found != HEADER:
                 raise CanidsError(f"{path}, line 1: header is '{printable(found, 80)}', not '{HEADER}'")
             spreadsheet.refuse(path, header=True)
-        yield _batch(piece[border:], line + (line == 1))
+        if border < len(piece):
+            yield _batch(piece[border:], line + (line == 1))
 
 
 CAN_TRAIN_AND_TEST = Format(

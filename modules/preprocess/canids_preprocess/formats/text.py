@@ -40,24 +40,26 @@ def opened(path: Path) -> None:
         raise CanidsError(f"{path}: the file is empty")
 
 
+def line_ends(piece: bytes) -> int:
+    """How many line ends there are; where lines are short, many times as fast as `bytes.count`."""
+    return int(np.count_nonzero(np.frombuffer(piece, np.uint8) == ord("\n")))
+
+
 def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
     """As `chunks`, with the empty lines that the file ends with."""
     with open(path, "rb") as stream:
-        line, rest = 1, b""
         if stream.read(len(_BOM)) != _BOM:
             stream.seek(0)
+        line = 1
         while piece := stream.read(_CHUNK):
-            border = piece.rfind(b"\n") + 1
-            if border:
-                yield line, rest + piece[:border]
-                line += piece.count(b"\n")
-                rest = piece[border:]
-            else:
-                rest += piece
-            if len(rest) > LONGEST_LINE:
+            if not piece.endswith(b"\n"):
+                piece += stream.readline(LONGEST_LINE + 1)
+            begun = piece.rfind(b"\n", 0, len(piece) - 1) + 1
+            if len(piece) - begun > LONGEST_LINE:
+                line += piece.count(b"\n", 0, begun)
                 raise CanidsError(f"{path}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text")
-        if rest:
-            yield line, rest
+            yield line, piece
+            line += line_ends(piece)
 
 
 def _end_of_content(piece: bytes) -> int:
