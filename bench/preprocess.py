@@ -6,6 +6,7 @@ Every measurement runs in a process of its own, on one core. Captures are writte
 """
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -103,9 +104,8 @@ def measure_preprocess(path: Path, split: str = "test") -> dict[str, float]:
         with open(path, "rb") as stream, open(folder / "small.csv", "wb") as small:
             small.writelines(islice(stream, 40_000))
         whole(folder / "small.csv", folder)  # compiles the kernels, or loads them
-        for made in folder.glob("*.[ps]*"):
-            if made.suffix != ".csv":
-                made.unlink()  # as Snakemake does before a job; to replace a file takes longer
+        for made in (*folder.glob("*.parquet"), *folder.glob("*.safetensors")):
+            made.unlink()  # as Snakemake does before a job; to replace a file takes longer
         reading_s, graphs_s = whole(path, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": reading_s + graphs_s, "ingest": reading_s, "graphs": graphs_s, "peak_rss_mb": peak}
@@ -144,6 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+        gc.freeze()  # as `canids_shared.cli.run` does
         print(json.dumps(MEASUREMENTS[options.measure](options.capture)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The one way in which rules call code: `python -m canids_<stage>.<entry> --spec JSON --output … --<input> …`."""
 
 import argparse
+import gc
 import json
 import logging
 import sys
@@ -58,6 +59,7 @@ def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | No
         inputs={name: parsed[name] for name in inputs},
         spec=parsed["spec"],
     )
+    gc.freeze()  # modules imported so far are never garbage; without this each collection looks through all of them
     try:
         main(call)
     except CanidsError as error:

@@ -84,19 +84,17 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
     absent = [c for c in wanted or table.columns if c not in frame.columns]
     if absent:
         raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
-    for name in frame.columns:
+    for name, kind in frame.schema.items():
         expected = table.columns.get(name)
         if expected is None:
             if not name.startswith(table.prefixes or ("\0",)):
                 raise CanidsError(f"{path}: unknown column '{name}' (contract {table.contract})")
             expected = pl.Float32
-        if frame.schema[name] != expected:
-            raise CanidsError(
-                f"{path}: column '{name}' is {frame.schema[name]}, not {expected} (contract {table.contract})"
-            )
+        if kind != expected:
+            raise CanidsError(f"{path}: column '{name}' is {kind}, not {expected} (contract {table.contract})")
         if name not in table.nullable and frame[name].null_count():
             raise CanidsError(f"{path}: column '{name}' has nulls")
-        if frame.schema[name].is_float() and not frame[name].is_finite().all():
+        if kind.is_float() and not frame[name].is_finite().all():
             raise CanidsError(f"{path}: column '{name}' holds NaN or infinity")
 
 

@@ -19,7 +19,9 @@ from canids_shared import tables
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphWriter
 
+_BUFFER = 1 << 18  # bytes of a column read at once
 _CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
+_LIGHTER = 8  # times as many frames at once without payloads and features
 _TIMES_AND_IDS = ["timestamp", "can_id", "extended"]
 _ALL = [*_TIMES_AND_IDS, "payload", "label", "attack"]
 _MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
@@ -33,7 +35,7 @@ Frames = dict[str, np.ndarray]
 
 def _opened(path: Path) -> pq.ParquetFile:
     tables.read_metadata(path, tables.FRAMES)
-    source = pq.ParquetFile(path, read_dictionary=["attack"])
+    source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
     for name in _ALL:
         if name not in source.schema_arrow.names:
             raise CanidsError(f"{path}: column '{name}' is missing (contract {tables.FRAMES.contract})")
@@ -41,8 +43,9 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 
 def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    size = _CHUNK if columns == _ALL else _LIGHTER * _CHUNK
     try:
-        yield from source.iter_batches(batch_size=_CHUNK, row_groups=groups, columns=columns, use_threads=False)
+        yield from source.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
 
