@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from canids_shared import latency
 from canids_shared.graphstore import GraphStore, writing
 from canids_shared.runs import save_arrays, write_history
 from canids_shared.tables import DECISIONS, KEYS, write
@@ -123,6 +124,7 @@ def write_training(folder: Path, seed: int = 0) -> None:
         history = {"epoch": steps, "fit_loss": 1 / steps, "select_loss": 1.1 / steps}
     write_history(folder / "history.parquet", pl.DataFrame(history).to_dicts())
     (folder / "config.yaml").write_text(f"spec: {{code: 0123456789abcdef, config: {{seed: {seed}}}}}\n")
+    latency.write(folder / "latency.json", [1e-3 * size, 2e-3 * size, 3e-3 * size], "cpu")
     write_benchmark(folder)
 
 

@@ -4,6 +4,7 @@ Each is written and read by one pair of functions and checked on both sides: a w
 or a NaN where none may be, or a truncated file is a `CanidsError` that names the file.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,24 @@ KEYS: dict[str, Any] = {
     "attack": pl.String,
 }
 """Identity of a window: number within its capture (and block), seconds, 0/1 or null, the attack's name (empty: none)."""
+
+
+def digests(frame: pl.DataFrame) -> dict[str, str]:
+    """SHA-256 of all that a table of windows says of each capture, by the capture's name.
+
+    `decisions` carry them in their metadata (`digests`): rows changed, or exchanged between captures, no longer fit.
+    """
+    found = {}
+    for (capture,), rows in frame.group_by("capture", maintain_order=True):
+        sha256 = hashlib.sha256()
+        for name in sorted(frame.columns):
+            column = rows[name]
+            known = column.is_not_null()
+            values = column.filter(known)
+            sha256.update(f"{name} {column.dtype}\n".encode() + known.to_numpy().tobytes())
+            sha256.update("\n".join(values).encode() if column.dtype == pl.String else values.to_numpy().tobytes())
+        found[str(capture)] = sha256.hexdigest()
+    return found
 
 
 @dataclass(frozen=True)

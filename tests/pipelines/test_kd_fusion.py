@@ -110,7 +110,7 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
         spoilt.flush()
         paths.append(str(path))
     spec = yaml.safe_load((run / "config.yaml").read_text())["spec"]
-    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history")}
+    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history", "latency")}
     options = [text for name, path in outputs.items() for text in (f"--{name}", path)]
     command = [sys.executable, "-m", "canids_train_gnn.vgae", "--spec", json.dumps(spec), *options, "--graphs", *paths]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -273,10 +273,11 @@ def test_what_a_run_took_is_null_where_it_was_not_measured() -> None:
 def test_a_training_is_read_whole_or_refused() -> None:
     run = Path("gat_small_kd@seed-2")
     write_training(run, seed=2)
-    files = [run / name for name in ("model.safetensors", "history.parquet", "config.yaml")]
+    files = [run / name for name in ("model.safetensors", "history.parquet", "config.yaml", "latency.json")]
     found = read_training(*files)
     assert (found.run, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
     assert (found.parameters, len(found.history)) == (16, 4)
+    assert found.latency_ms == pytest.approx(8.0)
     files[1].write_bytes(files[1].read_bytes()[:50])
     with pytest.raises(CanidsError, match=r"gat_small_kd@seed-2/history\.parquet: damaged"):
         read_training(*files)

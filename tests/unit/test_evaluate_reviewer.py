@@ -18,7 +18,7 @@ from canids_evaluate.windows import windows_of
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
-from canids_shared.tables import DECISIONS, read, write
+from canids_shared.tables import DECISIONS, KEYS, digests, read, write
 
 CONFIG = {
     "seed": 0,
@@ -65,7 +65,7 @@ def judge() -> dict[str, Any]:
     return content
 
 
-def change(name: str, how: Callable[[pl.DataFrame], pl.DataFrame], **metadata: str) -> None:
+def change(name: str, how: Callable[[pl.DataFrame], pl.DataFrame], **metadata: Any) -> None:
     """Rewrite the decisions on a split."""
     frame, head = read(f"{name}.parquet", DECISIONS)
     write(f"{name}.parquet", DECISIONS, how(frame), {**head, **metadata})
@@ -102,6 +102,35 @@ def test_swapped_captures_are_noticed() -> None:
     other = {"test-dos": "test-fuzzing", "test-fuzzing": "test-dos"}
     change("test", lambda f: f.with_columns(pl.col("capture").replace(other)))
     with pytest.raises(CanidsError, match=r"test\.parquet: other windows .* of capture test-dos, test-fuzzing than in"):
+        judge()
+
+
+def _predictions_swapped(frame: pl.DataFrame) -> pl.DataFrame:
+    """All that was decided on the two captures, exchanged; which windows there are stays."""
+    other = pl.concat([frame.filter(pl.col("capture") == c) for c in frame["capture"].unique().sort(descending=True)])
+    assert frame["capture"].unique(maintain_order=True).to_list() == ["test-dos", "test-fuzzing"]
+    return frame.with_columns(other.select(pl.exclude(list(KEYS))))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        _predictions_swapped,
+        lambda f: f.with_columns(fusion_score=pl.col("fusion_score").sqrt()),
+        lambda f: f.head(-1),
+        lambda f: f.with_columns(label=pl.when(pl.col("window") == 3).then(None).otherwise("label").cast(pl.UInt8)),
+    ],
+    ids=["swapped", "scores", "row", "label"],
+)
+def test_decisions_that_are_not_those_that_were_made_are_noticed(
+    how: Callable[[pl.DataFrame], pl.DataFrame],
+) -> None:
+    judge_baselines()
+    made, _ = read("test.parquet", DECISIONS)
+    change("test", lambda f: f, digests=digests(made))
+    judge()
+    change("test", how)
+    with pytest.raises(CanidsError, match=r"^test\.parquet: the decisions on 'test-\w+' are not those that were made"):
         judge()
 
 

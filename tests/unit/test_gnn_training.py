@@ -43,7 +43,12 @@ def call(stores: tuple[Path, Path], folder: Path, kind: str, scale: str = "small
         constants={"scale": scale, "code": "x"},
         output={
             n: folder / f
-            for n, f in (("model", "model.safetensors"), ("config", "config.yaml"), ("history", "history.parquet"))
+            for n, f in (
+                ("model", "model.safetensors"),
+                ("config", "config.yaml"),
+                ("history", "history.parquet"),
+                ("latency", "latency.json"),
+            )
         },
         inputs={"graphs": list(stores), "teacher": []},
         spec=json.dumps(spec),

@@ -3,7 +3,7 @@
 python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
     --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
     --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --models …/model.safetensors …
-    --histories …/history.parquet … --configs …/config.yaml … --benchmarks …/benchmark.tsv …
+    --histories …/history.parquet … --configs …/config.yaml … --latencies …/latency.json … --benchmarks …/benchmark.tsv …
 """
 
 from pathlib import Path
@@ -36,7 +36,8 @@ CAPTIONS = {
     "confusion": "Share of windows that are alarmed, in percent, by kind of attack: teacher and baselines.",
     "distillation": "What distillation changed in the student; paired 95 % intervals.",
     "learning": "Learning curves. With distillation the loss on fit holds the distance to the teacher as well.",
-    "cost": "F1 against the number of parameters and against training time; the fusion counts all three models.",
+    "cost": "F1 against the number of parameters, the time to judge one window alone (median, on the device of the training) "
+    "and the time of training; the fusion counts all three models.",
     "resources": "Time and peak memory of every run.",
 }
 """Figure → caption, in the order of the page."""
@@ -73,9 +74,8 @@ def main(call: Call) -> None:
     inputs = call.inputs
     metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
     curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
-    trainings = [
-        read_training(*paths) for paths in zip(inputs["models"], inputs["histories"], inputs["configs"], strict=True)
-    ]
+    files = (inputs[name] for name in ("models", "histories", "configs", "latencies"))
+    trainings = [read_training(*paths) for paths in zip(*files, strict=True)]
     costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)
     run_figures.learning(call.output["learning"], trainings)
@@ -110,6 +110,6 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        inputs=["metrics", "curves", "figures", "models", "histories", "configs", "benchmarks"],
+        inputs=["metrics", "curves", "figures", "models", "histories", "configs", "latencies", "benchmarks"],
         outputs=["page", "learning", "cost", "resources"],
     )

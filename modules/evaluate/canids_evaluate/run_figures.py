@@ -1,4 +1,4 @@
-"""Figures of runs: learning curves, quality against size and training time, time and memory."""
+"""Figures of runs: learning curves, quality against size, latency and training time, time and memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +50,7 @@ def learning(path: Path, trainings: list[Training]) -> None:
 
 
 def cost(path: Path, rows: list[Row], trainings: list[Training], costs: dict[str, Cost]) -> None:
-    """F1 against the number of parameters and against training time, a column of panels per scenario.
+    """F1 against parameters, latency and training time, a column of panels per scenario.
 
     The fusion counts its two detectors and its policy.
 
@@ -60,9 +60,14 @@ def cost(path: Path, rows: list[Row], trainings: list[Training], costs: dict[str
     scenarios = by_scenario(rows)
     size = {(t.kind, t.variant): t.parameters for t in trainings}
     seconds = {(t.kind, t.variant): costs[t.run].seconds for t in trainings}
-    sides: dict[str, Mapping[tuple[str, str], float | None]] = {"Parameters": size, "Training time (s)": seconds}
+    latency = {(t.kind, t.variant): t.latency_ms for t in trainings}
+    sides: dict[str, Mapping[tuple[str, str], float | None]] = {
+        "Parameters": size,
+        "Time to judge a window (ms)": latency,
+        "Training time (s)": seconds,
+    }
     with style.figure(
-        path, len(sides), len(scenarios), max(1.2 + 2.4 * len(scenarios), 5.0), 5.2, sharex="row", sharey=True
+        path, len(sides), len(scenarios), max(1.2 + 2.4 * len(scenarios), 5.0), 7.4, sharex="row", sharey=True
     ) as (figure, axes):
         for (text, amounts), line in zip(sides.items(), axes, strict=True):
             for (scenario, own), ax in zip(scenarios.items(), line, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from canids_shared import latency
 from canids_shared.errors import CanidsError
 from canids_shared.runs import load_arrays
 
@@ -34,6 +35,7 @@ class Training:
         parameters: numbers that were learnt.
         history: a row an epoch (detectors) or evaluation (policy).
         config: its `config.yaml`.
+        latency_ms: how long it takes to judge a window, alone, milliseconds (median).
     """
 
     run: str
@@ -42,6 +44,7 @@ class Training:
     parameters: int
     history: pl.DataFrame
     config: dict[str, Any]
+    latency_ms: float
 
     @property
     def seed(self) -> int:
@@ -78,13 +81,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def read_training(model: Path, history: Path, config: Path) -> Training:
+def read_training(model: Path, history: Path, config: Path, timed: Path) -> Training:
     """Read one run; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
     run = model.parent.name
     kind, _, variant = run.partition("@")[0].partition("_")
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
-    return Training(run, kind, variant, parameters, _table(history), read_config(config))
+    return Training(run, kind, variant, parameters, _table(history), read_config(config), latency.read(timed))
 
 
 def read_cost(path: Path) -> Cost:

@@ -1,6 +1,7 @@
 """Train the fusion policy of one variant (rules dqn_large, dqn_small_kd, dqn_small_nokd).
 
     python -m canids_train_drl.dqn --spec JSON --model model.safetensors --config config.yaml --history history.parquet
+        --latency latency.json
         --fuse fuse.parquet --select select.parquet --calibrate calibrate.parquet
         [--teacher model.safetensors --teacher_fuse fuse.parquet]
 
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from canids_shared import cli
+from canids_shared import cli, latency
 from canids_shared.errors import CanidsError
 from canids_shared.runs import write_config, write_history
 from canids_shared.torchstore import device_of
 from canids_train_drl import rivals, states, worlds
+from canids_train_drl.decide import seconds_a_window
 from canids_train_drl.environment import Actions, Traffic, costs_of
 from canids_train_drl.learning import Teacher, learn
 from canids_train_drl.observation import Observer
@@ -26,7 +28,7 @@ from canids_train_drl.states import States
 from canids_train_drl.worlds import Worlds
 
 INPUTS = ["fuse", "select", "calibrate", "teacher", "teacher_fuse"]
-OUTPUTS = ["model", "config", "history"]
+OUTPUTS = ["model", "config", "history", "latency"]
 
 
 def traffic_of(split: States, observer: Observer, alike: Worlds, device: torch.device) -> Traffic:
@@ -87,7 +89,7 @@ def train(call: cli.Call, fuse: States, select: States, calibrate: States) -> tu
 
 
 def main(call: cli.Call) -> None:
-    """Train and write model, config and history."""
+    """Train and write model, config, history and latency."""
     torch.set_num_threads(call.config["torch_threads"])
     fuse = states.require(states.read(call.inputs["fuse"][0]), attacked=True, attack_free=True)
     select = states.require(states.read(call.inputs["select"][0]), attacked=False, attack_free=True)
@@ -96,6 +98,7 @@ def main(call: cli.Call) -> None:
     write_config(call.output["config"], call)
     write_history(call.output["history"], history)
     policy.save(call.output["model"])
+    latency.write(call.output["latency"], seconds_a_window(policy, calibrate), "cpu")
 
 
 if __name__ == "__main__":

@@ -94,4 +94,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "teacher"], outputs=["model", "config", "history"])
+    cli.run(main, inputs=["graphs", "teacher"], outputs=training.OUTPUTS)

@@ -25,6 +25,11 @@ class GAT(nn.Module):
         embedding = self.embed(pooled(self.encoder(graphs), graphs.mask))
         return self.classify(embedding), embedding
 
+    def score(self, graphs: DenseGraphs) -> Tensor:
+        """How much sooner attacked than attack-free: difference of the logits [B]."""
+        logits: Tensor = self(graphs)[0]
+        return logits[:, 1] - logits[:, 0]
+
 
 ERROR_TERMS = (
     "node_error_mean",
@@ -122,6 +127,10 @@ class VGAE(nn.Module):
         """
         above = ((terms - self.ordinary) / self.usual_spread).clamp(min=0)
         return above[:, :RECONSTRUCTION_TERMS].log1p().sum(-1)
+
+    def score(self, graphs: DenseGraphs) -> Tensor:
+        """Anomaly score [B] of graphs."""
+        return self.anomaly(self(graphs).terms(graphs.mask))
 
 
 def node_mean(values: Tensor, mask: Tensor) -> Tensor:

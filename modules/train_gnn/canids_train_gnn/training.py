@@ -3,9 +3,10 @@
 import logging
 from typing import Any, Protocol
 
+import torch
 from lightning_fabric import Fabric
 
-from canids_shared import cli
+from canids_shared import cli, latency
 from canids_shared.graphstore import GraphStore
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import TorchStore
@@ -13,6 +14,7 @@ from canids_train_gnn import loop, modelfile
 from canids_train_gnn.modelfile import Detector
 from canids_train_gnn.models import parameter_count
 
+OUTPUTS = ["model", "config", "history", "latency"]
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +36,17 @@ class Train(Protocol[Detector]):
         ...
 
 
+def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
+    """How long it takes from a window's arrays to its score, window by window."""
+    model.eval()
+    with torch.inference_mode():
+        return latency.measure(
+            lambda w: model.score(store.batch(torch.tensor([w], device=store.device))).item(), len(store)
+        )
+
+
 def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
-    """Train a detector of this kind as `section` of the config says, and write model, config and history."""
+    """Train a detector of this kind as `section` of the config says, and write model, config, history and latency."""
     fabric = loop.start(call.config)
     fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
     teacher = None
@@ -47,4 +58,5 @@ def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detecto
     best = min(row["select_loss"] for row in history)
     log.info("%s %s: %d parameters, best select loss %.5f", section, scale, parameter_count(model), best)
     modelfile.write_run(call, model, config[scale], fit.header, history)
+    latency.write(call.output["latency"], _seconds_a_window(model, select), fabric.device.type)
     checkpoint.remove()
