@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hcrl_sa DATA=… · make folds DATA=… · make manifest DIR=… · make bench · make rulegraph · make clean
+# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make manifest DIR=… · make bench · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -10,7 +10,7 @@ SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests fast-test lint format hcrl_sa folds manifest bench rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests fast-test lint format hcrl_sa folds seeds hours manifest bench rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -32,6 +32,17 @@ folds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
 	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config data_root=$(DATA)
 	@cat results/hcrl_sa/folds/results.md
+
+# The same on hours of simulated driving: false alarms an hour, delay over many episodes.
+hours: .venv/runtime
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --config 'datasets=[simulated_hours]'
+	@cat results/simulated_hours/summary/results.md
+
+# The main job on the real captures with two more seeds, into one table.
+seeds: .venv/runtime
+	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config data_root=$(DATA)
+	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
 
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from workflows import CACHED, TINY, Checkout
 
+from canids_shared import sources
 from canids_shared.files import sha256_of
 from canids_shared.graphstore import GraphStore
 
@@ -32,10 +33,10 @@ class Caching:
         shutil.copytree(self._data, made.folder / "data")
         return made
 
-    def run(self, checkout: Checkout, *targets: str) -> tuple[set[str], set[str]]:
+    def run(self, checkout: Checkout, *targets: str, **variables: str) -> tuple[set[str], set[str]]:
         """Run preprocess with the cache; returns the files that were made, and those that were taken from the cache."""
         options = ("-c2", "--configfile", TINY, "--cache", *CACHED)
-        done = checkout.module("preprocess", *targets, *options, SNAKEMAKE_OUTPUT_CACHE=str(self.cache))
+        done = checkout.module("preprocess", *targets, *options, SNAKEMAKE_OUTPUT_CACHE=str(self.cache), **variables)
         return self.cached(done)
 
     @staticmethod
@@ -136,3 +137,29 @@ def test_changed_byte_of_a_raw_capture_misses(first: Checkout, caching: Caching)
     assert sha256_of(other.folder / "results/tiny/frames/test.parquet") != sha256_of(
         first.folder / "results/tiny/frames/test.parquet"
     )
+
+
+@pytest.mark.usefixtures("first")
+def test_changed_code_misses(caching: Caching) -> None:
+    """A checkout that runs its own code, in which what builds windows was edited: `ingest` and `simulate` never import it."""
+    other = caching.checkout()
+    code = other.folder / "modules/preprocess/canids_preprocess/windows.py"
+    code.write_text(code.read_text() + "\n# an edit\n")
+    made, taken = caching.run(other, PYTHONPATH=f"{other.folder}/modules/preprocess:{other.folder}/shared")
+    assert made == GRAPHS
+    assert taken == SIMULATED | FRAMES
+
+
+@pytest.mark.usefixtures("first")
+def test_another_version_of_a_library_misses(caching: Caching, tmp_path: Path) -> None:
+    """Numba says that it is another version: everything whose code imports it is made again."""
+    folder = tmp_path / "numba-0.0.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.0.1\n")
+    made, taken = caching.run(caching.checkout(), PYTHONPATH=str(tmp_path))
+    files = {"simulate": SIMULATED, "ingest": FRAMES, "graphs": GRAPHS}
+    affected = {rule for rule in files if "numba" in sources.closure(f"canids_preprocess.{rule}")[1]}
+    assert "graphs" in affected
+    assert "simulate" not in affected
+    assert made == {file for rule in affected for file in files[rule]}
+    assert taken == (SIMULATED | FRAMES | GRAPHS) - made

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from canids_preprocess import published, windows
+from canids_preprocess.clock import Clock
 from canids_preprocess.features import EXTENDED_BIT, MAX_BYTES, Slots, Tracker
 from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
 from canids_preprocess.splits import Block
@@ -42,6 +43,31 @@ def _opened(path: Path) -> pq.ParquetFile:
     return source
 
 
+def clock_of(path: Path) -> Clock:
+    """The clock of a capture, from its frames."""
+    source = _opened(path)
+
+    def timestamps(group: int) -> np.ndarray:
+        found: np.ndarray = _group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
+        return found
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for group in range(source.num_row_groups):
+            part = _group(path, source, group, ["timestamp", "label"])
+            timestamp = part["timestamp"].to_numpy()
+            _check_times(path, timestamp)
+            yield timestamp, pc.fill_null(pc.equal(part["label"], 1), False).to_numpy()
+
+    return Clock(pieces(), timestamps)
+
+
+def _group(path: Path, source: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
+    try:
+        return source.read_row_group(group, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+
+
 def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
     size = _CHUNK if columns == _ALL else _LIGHTER * _CHUNK
     try:
@@ -50,10 +76,14 @@ def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: lis
         raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
 
 
+def _check_times(path: Path, timestamp: np.ndarray) -> None:
+    if not np.isfinite(timestamp).all():
+        raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
+
+
 def _check(path: Path, frames: Frames) -> None:
     """Raise `CanidsError` unless the frames keep to what the kernels rely on."""
-    if not np.isfinite(frames["timestamp"]).all():
-        raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
+    _check_times(path, frames["timestamp"])
     if "offset" in frames and np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
         raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
     can_id, extended = frames["can_id"], frames["extended"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from canids_preprocess.cutting import FEATURES, Survey, append, mark_intervals, survey
+from canids_preprocess.cutting import FEATURES, Survey, append, clock_of, mark_intervals, survey
 from canids_preprocess.splits import Block, blocks, restarts
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
@@ -63,31 +63,25 @@ def _blocks(
     path: Path, capture: str, config: dict[str, Any], split: str
 ) -> tuple[list[Block], list[Block], Callable[[int], int]]:
     """A split's blocks of a training capture, its restarts, and the number of the window that begins at a frame."""
-    frames, _ = tables.read(path, tables.FRAMES, columns=["timestamp", "label"])
-    timestamp = frames["timestamp"].to_numpy(writable=True)
-    np.maximum.accumulate(timestamp, out=timestamp)  # steps back within the tolerance
+    clock = clock_of(path)
     cut, window, stride = config["blocks"], config["window"], config["stride"]
-    span = float(timestamp[-1] - timestamp[0])
+    span = clock.end - clock.time_of(0)
     by_count = config["window_unit"] == "frames"
     again = config["restarts"]
     if again["length"] > again["every"]:
         raise CanidsError(f"restarts.length: {again['length']} s are longer than restarts.every ({again['every']} s)")
     if not by_count and 0 < again["length"] <= window:
         raise CanidsError(f"restarts.length: {again['length']} s hold no whole window of {window} s; 0 leaves them out")
-    if cut["gap"] <= (window * span / len(timestamp) if by_count else window):
+    if cut["gap"] <= (window * span / clock.frames if by_count else window):
         raise CanidsError(f"blocks.gap: {cut['gap']} s of {capture} are no longer than a window")
-    chosen = blocks(
-        timestamp,
-        (frames["label"] == 1).fill_null(False).to_numpy(),
-        **cut,
-        window=window if by_count else int(np.ceil(window * len(timestamp) / max(span, 1e-9))),
-    )[split]
-    parts = [part for block in chosen for part in restarts(timestamp, block, **again)]
+    frames_a_window = window if by_count else int(np.ceil(window * clock.frames / max(span, 1e-9)))
+    chosen = blocks(clock, **cut, window=frames_a_window)[split]
+    parts = [part for block in chosen for part in restarts(clock, block, **again)]
 
     def number(frame: int) -> int:
         if by_count:
             return int(frame // stride)
-        return int((timestamp[min(frame, len(timestamp) - 1)] - timestamp[0]) // stride)
+        return int((clock.time_of(frame) - clock.time_of(0)) // stride)
 
     return chosen, parts, number
 

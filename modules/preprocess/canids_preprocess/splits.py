@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from canids_preprocess.clock import Clock
 from canids_shared.manifest import SPLITS
 
-EPISODE_GAP = 1.0
-"""Attacked frames closer than this (seconds) belong to the same episode."""
 _MARGIN = 1e-6
 """Seconds by which a cut stays clear of an episode: Unix times are exact to 0.24 µs, and a cut is rounded twice."""
 
@@ -27,22 +26,6 @@ class Block:
     prime: int
     start: int
     stop: int
-
-
-def episodes(timestamp: np.ndarray, attacked: np.ndarray) -> list[tuple[float, float]]:
-    """First and last time (seconds) of every attack episode.
-
-    Args:
-        timestamp: [n] seconds.
-        attacked: [n] bool.
-    """
-    times = timestamp[attacked]
-    if not len(times):
-        return []
-    breaks = np.flatnonzero(np.diff(times) > EPISODE_GAP)
-    first = np.concatenate([[0], breaks + 1])
-    last = np.concatenate([breaks, [len(times) - 1]])
-    return [(float(times[a]), float(times[b])) for a, b in zip(first, last, strict=True)]
 
 
 def _cuts(begin: float, end: float, found: list[tuple[float, float]], targets: list[float], gap: float) -> list[float]:
@@ -78,46 +61,43 @@ def _cuts(begin: float, end: float, found: list[tuple[float, float]], targets: l
     return [where[j][path[j]] for j in range(len(targets))]
 
 
-def blocks(
-    timestamp: np.ndarray, attacked: np.ndarray, *, shares: dict[str, float], repeats: int, gap: float, window: int
-) -> dict[str, list[Block]]:
+def blocks(clock: Clock, *, shares: dict[str, float], repeats: int, gap: float, window: int) -> dict[str, list[Block]]:
     """Blocks of every split within one capture.
 
     Args:
-        timestamp: [n] seconds.
-        attacked: [n] bool.
+        clock: of the capture.
         shares: share of the time for each split of `canids_shared.manifest.SPLITS`.
         repeats: how often the sequence of splits recurs along the capture.
         gap: seconds left out between two blocks.
         window: frames of a window; at least as many frames lie between a block and what primes the next.
     """
-    begin, end = float(timestamp.min()), float(timestamp.max())
+    begin, end = clock.begin, clock.end
     total = sum(shares[s] for s in SPLITS) * repeats
     order = [s for _ in range(repeats) for s in SPLITS]
     fractions = np.cumsum([shares[s] / total for s in order])[:-1]
     targets = [begin + float(f) * (end - begin) for f in fractions]
-    running = np.maximum.accumulate(timestamp)  # steps back within the tolerance
-    cuts = _cuts(begin, end, episodes(running, attacked), targets, gap)
+    cuts = _cuts(begin, end, clock.episodes, targets, gap)
     out: dict[str, list[Block]] = {s: [] for s in SPLITS}
     for i, split in enumerate(order):
-        start = 0 if i == 0 else int(np.searchsorted(running, cuts[i - 1] + gap))
-        prime = 0 if i == 0 else min(start, int(np.searchsorted(running, cuts[i - 1])) + window + 1)
-        stop = len(timestamp) if i == len(order) - 1 else int(np.searchsorted(running, cuts[i]))
+        start = 0 if i == 0 else clock.frame_at(cuts[i - 1] + gap)
+        prime = 0 if i == 0 else min(start, clock.frame_at(cuts[i - 1]) + window + 1)
+        stop = clock.frames if i == len(order) - 1 else clock.frame_at(cuts[i])
         if stop > start:
             out[split].append(Block(prime, start, stop))
     return out
 
 
-def restarts(timestamp: np.ndarray, block: Block, *, every: float, length: float) -> list[Block]:
+def restarts(clock: Clock, block: Block, *, every: float, length: float) -> list[Block]:
     """Stretches of `length` seconds of a block, one every `every` seconds, that nothing primes.
 
     Args:
-        timestamp: [n] seconds, of the capture.
+        clock: of the capture.
         block: the block.
         every: seconds from one to the next; the first begins half as long behind the block's beginning.
         length: seconds.
     """
-    running = np.maximum.accumulate(timestamp[block.start : block.stop])
-    begins = np.arange(running[0] + every / 2, running[-1] - length, every)
-    starts, stops = (block.start + np.searchsorted(running, times) for times in (begins, begins + length))
-    return [Block(int(start), int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
+    first, last = clock.time_of(block.start), clock.time_of(block.stop - 1)
+    begins = np.arange(first + every / 2, last - length, every).tolist()
+    starts = [clock.frame_at(begin) for begin in begins]
+    stops = [clock.frame_at(begin + length) for begin in begins]
+    return [Block(start, start, stop) for start, stop in zip(starts, stops, strict=True)]
