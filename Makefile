@@ -83,9 +83,10 @@ format: .venv/development
 rulegraph: .venv/runtime
 	$(BIN)/python -m canids_shared.rulegraph README.md pipelines/kd_fusion/Snakefile
 
-# The results of the README, from a finished run on the real captures.
+# The results in the READMEs, from finished runs on the real captures: make seeds, and make folds.
 readme-results: .venv/runtime
 	$(BIN)/python -m canids_evaluate.readme README.md hcrl_sa
+	$(BIN)/python -m canids_evaluate.readme --folds modules/evaluate/README.md hcrl_sa
 
 # Newest versions that install together, written to constraints.txt.
 lock:

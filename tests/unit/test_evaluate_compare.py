@@ -188,3 +188,24 @@ def test_a_table_is_the_same_in_every_form() -> None:
     assert table.markdown().splitlines()[2:] == ["| A & B | **0.5** [0, 1] |", "| C | – |"]
     assert table.terminal().splitlines() == ["Method          F1", "A & B   0.5 [0, 1]", "C                –"]
     assert '<td>A &amp; B</td><td class="number"><strong>0.5</strong> [0, 1]</td>' in table.html()
+
+
+def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CanidsError, match=r"experimentruns/d: no evaluation of a fold; make folds first"):
+        readme.folds_table("d")
+    write_metrics("experimentruns/d/eval_large", "large", fusion=0.3)
+    for fold, f1 in (("without-dos", 0.5), ("without-dos-seed-1", 0.7), ("without-kia", 0.9)):
+        write_metrics(f"experimentruns/d/eval_large@{fold}", "large", f"@{fold}", fusion=f1)
+    write_metrics("results/d/baselines@without-dos", None, "@without-dos", id_rate=1.0)
+    Path("d.md").write_text("a\n<!-- folds -->\n<!-- /folds -->\nb\n")
+    monkeypatch.setattr(sys, "argv", ["readme", "--folds", "d.md", "d"])
+    readme.main()
+    text = Path("d.md").read_text()
+    assert "| F1 | Variant | without-dos | without-kia | Mean |" in text
+    assert "| Fusion | large | 0.6000 ± 0.1414 [0.505, 0.695] | 0.9000" in text
+    assert "| ID and rate | – | 1.0000 [0.100, 0.900] | – | – |" in text
+    change(Path("experimentruns/d/eval_large@without-kia/metrics.json"), code="other")
+    with pytest.raises(
+        SystemExit, match=r"eval_large@without-kia: other code than \S+eval_large@without-dos; run again"
+    ):
+        readme.main()

@@ -202,10 +202,11 @@ def test_what_is_no_manifest_is_refused(workplace: Path, content: bytes) -> None
     assert refused().startswith("data/fleet/manifest.yaml")
 
 
-def test_simulated_vehicles_are_built_in(workplace: Path) -> None:
-    captures = manifest.load("simulated", "data")
+@pytest.mark.parametrize("dataset", ["simulated", "simulated_hours"])
+def test_simulated_vehicles_are_built_in(workplace: Path, dataset: str) -> None:
+    captures = manifest.load(dataset, "data")
     assert all(c.path is None and c.simulation and c.simulation["duration"] > 0 for c in captures.values())
     assert all(c.simulation and {"seed", "episodes", "episode_s"} <= c.simulation.keys() for c in captures.values())
-    assert manifest.missing(captures, "simulated") == []
+    assert manifest.missing(captures, dataset) == []
     assert len(manifest.scenarios(captures)) >= 2
     assert not list(workplace.iterdir())

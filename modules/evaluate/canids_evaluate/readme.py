@@ -1,9 +1,10 @@
-"""Put the results of finished runs into a document: `python -m canids_evaluate.readme README.md DATASET …`.
+"""Put the results of finished runs into a document: `python -m canids_evaluate.readme [--folds] README.md DATASET …`.
 
 F1 of every method on every scenario, from the `metrics.json` of the plain run and of all its seeds, between the marks
-`<!-- results -->`.
+`<!-- results -->`; or on every fold, between the marks `<!-- folds -->`.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,34 @@ def table(dataset: str) -> str:
     return f"F1 by window, dataset `{dataset}`:\n\n" + overview(lines_of(_runs(dataset)), "f1").markdown()
 
 
+def folds_table(dataset: str) -> str:
+    """Markdown table of F1, a row per method and variant, a column per fold.
+
+    Raises `CanidsError` if no fold has been evaluated, or naming an evaluation that is of other code than the first.
+    """
+    folder, results = Path("experimentruns") / dataset, Path("results") / dataset
+    found = sorted(folder.glob("eval_*@*/metrics.json"))
+    evaluations = [p.parent for p in found if fold_and_seed("@" + p.parent.name.partition("@")[2])[0]]
+    if not evaluations:
+        raise CanidsError(f"{folder}: no evaluation of a fold; make folds first")
+    codes = {run: read(run / "metrics.json", METRICS_CONTRACT)["code"] for run in evaluations}
+    if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
+        raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
+    baselines = [p.parent for p in sorted(results.glob("baselines@*/metrics.json"))]
+    title = f"F1 by window on folds of the training captures, dataset `{dataset}`:\n\n"
+    return title + overview(lines_of([*evaluations, *baselines]), "f1").markdown()
+
+
 def main() -> None:
     """Entry point."""
-    document, *datasets = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="canids_evaluate.readme", description="Results into a document.")
+    parser.add_argument("document", type=Path)
+    parser.add_argument("datasets", nargs="+", metavar="DATASET")
+    parser.add_argument("--folds", action="store_true", help="results on folds, between the marks of folds")
+    given = parser.parse_args()
+    name, make = ("folds", folds_table) if given.folds else ("results", table)
     try:
-        insert(Path(document), "results", "\n\n".join(table(d) for d in datasets))
+        insert(given.document, name, "\n\n".join(make(d) for d in given.datasets))
     except CanidsError as error:
         sys.exit(f"error: {error}")
 
