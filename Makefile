@@ -33,7 +33,7 @@ folds: .venv/runtime
 	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config data_root=$(DATA)
 	@cat results/hcrl_sa/folds/results.md
 
-# The same on hours of simulated driving: false alarms an hour, delay over many episodes.
+# The main job on hours of simulated driving: false alarms an hour, delay over many episodes.
 hours: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --config 'datasets=[simulated_hours]'
 	@cat results/simulated_hours/summary/results.md

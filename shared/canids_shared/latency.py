@@ -1,11 +1,19 @@
-"""How long a trained model takes to judge one window, alone, on the device it was trained on: `latency.json` of a run."""
+"""Inference latency of a trained model: `latency.json` of a run (contract latency/1).
+
+| key | content |
+|---|---|
+| `median_ms` | milliseconds a window, median over the measurements |
+| `device` | where it was measured: `cpu` or `cuda` |
+
+A detector's is from a window's arrays to its score, one window at a time; a policy's from what the detectors say to the
+decision. Building features and graphs is not in it. It is measured by the training, with whatever runs beside it.
+"""
 
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from statistics import median
 
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
@@ -14,35 +22,33 @@ CONTRACT = "latency/1"
 _WARM_UP, _MOST = 10, 200
 
 
-def measure(judge: Callable[[int], object], windows: int) -> list[float]:
-    """Seconds of `judge(w)` for the first windows, at most 200, after some that do not count.
+def measure(infer: Callable[[int], object], count: int) -> list[float]:
+    """Seconds that `infer(0)`, `infer(1)`, … take, `count` of them but at most 200, after some that do not count.
 
-    `judge` must return when the result is there, not when a GPU was told to make it.
+    `infer` must return when the result is there, not when a GPU was told to make it.
     """
-    for w in range(min(_WARM_UP, windows)):
-        judge(w)
+    for i in range(min(_WARM_UP, count)):
+        infer(i)
     seconds = []
-    for w in range(min(_MOST, windows)):
+    for i in range(min(_MOST, count)):
         begin = time.perf_counter()
-        judge(w)
+        infer(i)
         seconds.append(time.perf_counter() - begin)
     return seconds
 
 
 def write(path: str | Path, seconds: list[float], device: str) -> None:
-    """Write median and 95th percentile in milliseconds a window, the number of measurements and the kind of device."""
-    median, slow = (float(v) for v in np.quantile(np.array(seconds) * 1e3, [0.5, 0.95]))
-    content = {"median_ms": median, "p95_ms": slow, "measured": len(seconds), "device": device}
-    write_json(path, {"contract": CONTRACT, **content})
+    """Write the median of measurements, each in seconds a window, and the kind of device."""
+    write_json(path, {"contract": CONTRACT, "median_ms": 1e3 * median(seconds), "device": device})
 
 
-def read(path: Path) -> float:
-    """The median, milliseconds; raises `CanidsError` naming the file if it is absent or not whole."""
+def read(path: Path) -> tuple[float, str]:
+    """Milliseconds a window, and device; raises `CanidsError` naming the file if it is absent or not whole."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["contract"] != CONTRACT:
             raise CanidsError(f"{path}: contract {content['contract']}, not {CONTRACT}; delete it and train again")
-        return float(content["median_ms"])
+        return float(content["median_ms"]), str(content["device"])
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file; train again") from None
     except (ValueError, KeyError, TypeError):

@@ -36,7 +36,7 @@ KEYS: dict[str, Any] = {
 def digests(frame: pl.DataFrame) -> dict[str, str]:
     """SHA-256 of all that a table of windows says of each capture, by the capture's name.
 
-    `decisions` carry them in their metadata (`digests`): rows changed, or exchanged between captures, no longer fit.
+    `decisions` carry them in their metadata (`digests`), and `read` refuses rows changed or exchanged between captures.
     """
     found = {}
     for (capture,), rows in frame.group_by("capture", maintain_order=True):
@@ -196,4 +196,10 @@ def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tu
     except (pl.exceptions.PolarsError, OSError) as error:
         raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
     _check(frame, table, Path(path), columns)
+    if columns is None and "digests" in head:
+        found, made = digests(frame), head["digests"]
+        if changed := sorted(c for c in found.keys() | made.keys() if found.get(c) != made.get(c)):
+            raise CanidsError(
+                f"{path}: the rows of '{changed[0]}' are not those that were made; delete it and run again"
+            )
     return frame, head

@@ -34,6 +34,7 @@ def test_decisions_follow_the_contract(model: Path, tmp_path: Path) -> None:
     decide.main(cli.Call(wildcards, {"torch_threads": 1}, {}, {"output": output}, inputs, "{}"))
     decisions, metadata = tables.read(output, DECISIONS)
     assert metadata["split"] == "test"
+    assert metadata["digests"] == tables.digests(decisions)
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
     assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS
     scores = decisions.select("vgae_score", "gat_score", "fusion_score", *RIVALS).to_numpy()

@@ -277,7 +277,7 @@ def test_a_training_is_read_whole_or_refused() -> None:
     found = read_training(*files)
     assert (found.run, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
     assert (found.parameters, len(found.history)) == (16, 4)
-    assert found.latency_ms == pytest.approx(8.0)
+    assert (found.latency_ms, found.device) == (pytest.approx(8.0), "cpu")
     files[1].write_bytes(files[1].read_bytes()[:50])
     with pytest.raises(CanidsError, match=r"gat_small_kd@seed-2/history\.parquet: damaged"):
         read_training(*files)

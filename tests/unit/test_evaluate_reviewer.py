@@ -130,7 +130,7 @@ def test_decisions_that_are_not_those_that_were_made_are_noticed(
     change("test", lambda f: f, digests=digests(made))
     judge()
     change("test", how)
-    with pytest.raises(CanidsError, match=r"^test\.parquet: the decisions on 'test-\w+' are not those that were made"):
+    with pytest.raises(CanidsError, match=r"^test\.parquet: the rows of 'test-\w+' are not those that were made"):
         judge()
 
 

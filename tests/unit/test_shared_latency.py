@@ -1,6 +1,5 @@
 """Latency of a model: measured one window at a time, written and read whole."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,10 @@ def test_first_windows_are_judged_one_by_one(windows: int, measured: int, judged
     assert all(s > 0 for s in seconds)
 
 
-def test_median_and_slow_windows_are_kept(tmp_path: Path) -> None:
+def test_the_median_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     latency.write(path, [0.001] * 90 + [0.003] * 10, "cpu")
-    assert latency.read(path) == pytest.approx(1.0)
-    content = json.loads(path.read_text())
-    assert (content["p95_ms"], content["measured"], content["device"]) == (pytest.approx(3.0), 100, "cpu")
+    assert latency.read(path) == (pytest.approx(1.0), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ CAPTIONS = {
     "confusion": "Share of windows that are alarmed, in percent, by kind of attack: teacher and baselines.",
     "distillation": "What distillation changed in the student; paired 95 % intervals.",
     "learning": "Learning curves. With distillation the loss on fit holds the distance to the teacher as well.",
-    "cost": "F1 against the number of parameters, the time to judge one window alone (median, on the device of the training) "
-    "and the time of training; the fusion counts all three models.",
+    "cost": "F1 against the number of parameters, inference latency (median over windows, one at a time) and "
+    "training time; the fusion counts all three models.",
     "resources": "Time and peak memory of every run.",
 }
 """Figure → caption, in the order of the page."""

@@ -35,7 +35,8 @@ class Training:
         parameters: numbers that were learnt.
         history: a row an epoch (detectors) or evaluation (policy).
         config: its `config.yaml`.
-        latency_ms: how long it takes to judge a window, alone, milliseconds (median).
+        latency_ms: inference latency, milliseconds a window.
+        device: where that was measured.
     """
 
     run: str
@@ -45,6 +46,7 @@ class Training:
     history: pl.DataFrame
     config: dict[str, Any]
     latency_ms: float
+    device: str
 
     @property
     def seed(self) -> int:
@@ -81,13 +83,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def read_training(model: Path, history: Path, config: Path, timed: Path) -> Training:
+def read_training(model: Path, history: Path, config: Path, latency_file: Path) -> Training:
     """Read one run; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
     run = model.parent.name
     kind, _, variant = run.partition("@")[0].partition("_")
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
-    return Training(run, kind, variant, parameters, _table(history), read_config(config), latency.read(timed))
+    return Training(run, kind, variant, parameters, _table(history), read_config(config), *latency.read(latency_file))
 
 
 def read_cost(path: Path) -> Cost:

@@ -19,7 +19,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.runs import write_config, write_history
 from canids_shared.torchstore import device_of
 from canids_train_drl import rivals, states, worlds
-from canids_train_drl.decide import seconds_a_window
+from canids_train_drl.applied import seconds_a_window
 from canids_train_drl.environment import Actions, Traffic, costs_of
 from canids_train_drl.learning import Teacher, learn
 from canids_train_drl.observation import Observer

@@ -26,7 +26,7 @@ class GAT(nn.Module):
         return self.classify(embedding), embedding
 
     def score(self, graphs: DenseGraphs) -> Tensor:
-        """How much sooner attacked than attack-free: difference of the logits [B]."""
+        """Log-odds that a window is attacked [B]: difference of the logits."""
         logits: Tensor = self(graphs)[0]
         return logits[:, 1] - logits[:, 0]
 

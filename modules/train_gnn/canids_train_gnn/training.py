@@ -37,7 +37,7 @@ class Train(Protocol[Detector]):
 
 
 def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
-    """How long it takes from a window's arrays to its score, window by window."""
+    """Inference latency, from a window's arrays to its score, window by window."""
     model.eval()
     with torch.inference_mode():
         return latency.measure(
