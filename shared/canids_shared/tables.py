@@ -117,6 +117,24 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
             raise CanidsError(f"{path}: column '{name}' holds NaN or infinity")
 
 
+def check_columns(path: Path, table: Table, schema: pa.Schema, columns: list[str]) -> None:
+    """Raise `CanidsError` naming file and column if one of `columns` is missing in an Arrow schema, or of another type."""
+    wanted = pl.DataFrame(schema=table.columns).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    for name in columns:
+        if name not in schema.names:
+            raise CanidsError(f"{path}: column '{name}' is missing (contract {table.contract})")
+        found = schema.field(name).type
+        found = found.value_type if pa.types.is_dictionary(found) else found
+        kinds = [
+            {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(k, k)
+            for k in (found, wanted.field(name).type)
+        ]
+        if kinds[0] != kinds[1]:
+            raise CanidsError(
+                f"{path}: column '{name}' is {found}, not {wanted.field(name).type} (contract {table.contract})"
+            )
+
+
 def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[str, Any]) -> None:
     """Check `frame` against the contract and write it whole; `metadata` must be JSON."""
     _check(frame, table, Path(path))

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from canids_preprocess import graphs
+from canids_preprocess.clock import Clock
 from canids_preprocess.features import EXTENDED_BIT, FRAME_FEATURES, Tracker
 from canids_shared import tables
 from canids_shared.cli import Call
@@ -95,6 +96,11 @@ def fed(table: pl.DataFrame) -> dict[str, Any]:
         "offset": np.cumsum([0, *map(len, payload)]),
         "payload": np.frombuffer(b"".join(payload), np.uint8),
     }
+
+
+def clock(timestamp: np.ndarray, attacked: np.ndarray) -> Clock:
+    """The clock of frames that are in memory."""
+    return Clock(iter([(timestamp, attacked)]), lambda _: timestamp)
 
 
 def features(table: pl.DataFrame) -> dict[str, np.ndarray]:

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from captures import built, frames, traffic, write_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_preprocess.published import EDGE_FEATURES, NODE_FEATURES
+from canids_shared import tables
 from canids_shared.errors import CanidsError
 
 
@@ -117,3 +120,45 @@ def test_frames_that_break_their_contract_are_refused(tmp_path: Path) -> None:
     wide = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0], [1, 0x800]))
     with pytest.raises(CanidsError, match=r"column 'can_id' holds more than 11 bits"):
         built(tmp_path, wide, window=2, stride=2)
+
+
+def test_many_windows_of_time_in_a_chunk_are_no_jump_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("canids_preprocess.cutting._MOST_WINDOWS", 1000)
+    path = write_frames(tmp_path / "a.parquet", frames(np.arange(300) * 4.0, np.arange(300) % 3))
+    store = built(tmp_path, path, window=8.0, stride=0.1, window_unit="seconds")
+    assert len(store) > 10 * 1000
+    with pytest.raises(CanidsError, match=r"the timestamps jump by 4 s"):
+        built(tmp_path, path, window=8.0, stride=0.003, window_unit="seconds")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("timestamp", pl.lit(1.0, pl.Float32), "column 'timestamp' is float, not double"),
+        ("label", pl.lit(True), "column 'label' is bool, not uint8"),
+        ("can_id", pl.lit(3, pl.Int64), "column 'can_id' is int64, not uint32"),
+        ("timestamp", pl.when(pl.col("timestamp") != 3).then("timestamp"), "column 'timestamp' has nulls"),
+        ("payload", pl.when(pl.col("timestamp") != 3).then("payload"), "column 'payload' has nulls"),
+    ],
+)
+@pytest.mark.parametrize("split", ["fit", "test"])
+def test_columns_that_break_their_contract_are_refused(
+    tmp_path: Path, column: str, values: pl.Expr, complaint: str, split: str
+) -> None:
+    path = write_frames(tmp_path / "a.parquet", frames(np.arange(60.0), np.arange(60) % 3))
+    head = pq.read_metadata(path).metadata
+    table = pl.read_parquet(path).with_columns(values.alias(column)).to_arrow().replace_schema_metadata(head)
+    pq.write_table(table, path)
+    with pytest.raises(CanidsError, match=rf"a\.parquet: {complaint}"):
+        built(tmp_path, path, split=split, window=2, stride=2)
+
+
+def test_frames_whose_metadata_is_not_whole_are_refused(tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "a.parquet", frames(np.arange(60.0), np.arange(60) % 3))
+    table, head = tables.read(path, tables.FRAMES)
+    del head["attacks"]
+    tables.write(path, tables.FRAMES, table, head)
+    with pytest.raises(CanidsError, match=r"a\.parquet: its metadata lacks 'attacks'; delete it and run again"):
+        built(tmp_path, path)

@@ -42,11 +42,6 @@ class Clock:
         self.frames = borders[-1]
         self._held: tuple[int, np.ndarray] = (-1, np.zeros(0))
 
-    @classmethod
-    def of(cls, timestamp: np.ndarray, attacked: np.ndarray) -> "Clock":
-        """The clock of frames that are in memory."""
-        return cls(iter([(timestamp, attacked)]), lambda _: timestamp)
-
     def _extend(self, times: np.ndarray) -> None:
         if not len(times):
             return

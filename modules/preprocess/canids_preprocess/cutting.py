@@ -1,6 +1,7 @@
 """The frames of a block, cut into windows and turned into the arrays of the graph store, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ _LIGHTER = 8  # times as many frames at once without payloads and features
 _TIMES_AND_IDS = ["timestamp", "can_id", "extended"]
 _ALL = [*_TIMES_AND_IDS, "payload", "label", "attack"]
 _MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
-_MOST_WINDOWS = 1 << 20  # of time, in one chunk of frames
+_MOST_WINDOWS = 1 << 20  # of time, between two frames
 UNKNOWN = -1
 FEATURES = {"relative": windows, "published": published}
 """What makes the graphs: names of features (nodes, edges, statistics), `of_frames`, and the kernel `build`."""
@@ -34,12 +35,19 @@ FEATURES = {"relative": windows, "published": published}
 Frames = dict[str, np.ndarray]
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+
+
 def _opened(path: Path) -> pq.ParquetFile:
     tables.read_metadata(path, tables.FRAMES)
-    source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
-    for name in _ALL:
-        if name not in source.schema_arrow.names:
-            raise CanidsError(f"{path}: column '{name}' is missing (contract {tables.FRAMES.contract})")
+    with _reading(path):
+        source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
+    tables.check_columns(path, tables.FRAMES, source.schema_arrow, _ALL)
     return source
 
 
@@ -48,12 +56,13 @@ def clock_of(path: Path) -> Clock:
     source = _opened(path)
 
     def timestamps(group: int) -> np.ndarray:
-        found: np.ndarray = _group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
+        found: np.ndarray = _read_row_group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
         return found
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for group in range(source.num_row_groups):
-            part = _group(path, source, group, ["timestamp", "label"])
+            part = _read_row_group(path, source, group, ["timestamp", "label"])
+            _refuse_nulls(path, part, ["timestamp"])
             timestamp = part["timestamp"].to_numpy()
             _check_times(path, timestamp)
             yield timestamp, pc.fill_null(pc.equal(part["label"], 1), False).to_numpy()
@@ -61,19 +70,21 @@ def clock_of(path: Path) -> Clock:
     return Clock(pieces(), timestamps)
 
 
-def _group(path: Path, source: pq.ParquetFile, group: int, columns: list[str]) -> pa.Table:
-    try:
-        return source.read_row_group(group, columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+def _read_row_group(path: Path, source: pq.ParquetFile, number: int, columns: list[str]) -> pa.Table:
+    with _reading(path):
+        return source.read_row_group(number, columns=columns, use_threads=False)
 
 
 def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
     size = _CHUNK if columns == _ALL else _LIGHTER * _CHUNK
-    try:
+    with _reading(path):
         yield from source.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+
+
+def _refuse_nulls(path: Path, part: pa.RecordBatch | pa.Table, columns: list[str]) -> None:
+    for name in columns:
+        if name not in tables.FRAMES.nullable and part[name].null_count:
+            raise CanidsError(f"{path}: column '{name}' has nulls")
 
 
 def _check_times(path: Path, timestamp: np.ndarray) -> None:
@@ -107,6 +118,7 @@ def _chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
         if first >= last:
             continue
         part = batch.slice(first, last - first)
+        _refuse_nulls(path, part, columns)
         frames = {
             "timestamp": part["timestamp"].to_numpy(),
             "can_id": part["can_id"].to_numpy(),
@@ -123,6 +135,8 @@ def _chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
             frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
         _check(path, frames)
         yield frames
+        if position >= block.stop:
+            return
 
 
 def _attack_index(path: Path, frames: Frames, attacks: list[str]) -> np.ndarray:
@@ -187,8 +201,8 @@ class Time:
         if self.origin is None:
             self.origin = float(running[0])
         last = int(np.floor((running[-1] - self.origin - self.window) / self.stride))
-        if last - self.done > _MOST_WINDOWS:
-            at = int(np.argmax(np.diff(running)))
+        at = int(np.argmax(np.diff(running))) if len(running) > 1 else 0
+        if len(running) > 1 and (running[at + 1] - running[at]) / self.stride > _MOST_WINDOWS:
             raise CanidsError(
                 f"the timestamps jump by {running[at + 1] - running[at]:.0f} s, from {running[at]:.6f} to "
                 f"{running[at + 1]:.6f}: was the clock set? Cut the capture there, or choose a longer stride"
@@ -264,7 +278,7 @@ def mark_intervals(arrays: dict[str, np.ndarray], intervals: np.ndarray, attack:
         arrays["attack"] = np.where(inside & (arrays["attack"] == 0), attack, arrays["attack"])
 
 
-def _groups(starts: np.ndarray, stops: np.ndarray) -> Iterator[slice]:
+def _slices_of_windows(starts: np.ndarray, stops: np.ndarray) -> Iterator[slice]:
     """Slices of the windows that hold some `_MOST_ROWS` frames together, one window at least."""
     if not len(starts):
         return
@@ -392,7 +406,7 @@ def append(
         }
 
     for cut in _cuts(path, block, config, _ALL, prepare):
-        for some in _groups(cut.starts, cut.stops):
+        for some in _slices_of_windows(cut.starts, cut.stops):
             arrays = _arrays(cut.frames, cut.starts[some], cut.stops[some], tracker.slots.count, config["features"])
             mark(arrays)
             arrays["window"] = first + cut.number[some]

@@ -19,6 +19,7 @@ from canids_shared.graphstore import writing
 from canids_shared.manifest import LEFT_OUT, SPLITS
 
 _SOURCE = ("sha256", "vehicle", "attack", "content", "rows_read")
+_HEAD = (*_SOURCE, "capture", "frames", "attacked", "attacks")
 _FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,9 @@ def _blocks(
 ) -> tuple[list[Block], list[Block], Callable[[int], int]]:
     """A split's blocks of a training capture, its restarts, and the number of the window that begins at a frame."""
     clock = clock_of(path)
+    origin = clock.time_of(0)
     cut, window, stride = config["blocks"], config["window"], config["stride"]
-    span = clock.end - clock.time_of(0)
+    span = clock.end - origin
     by_count = config["window_unit"] == "frames"
     again = config["restarts"]
     if again["length"] > again["every"]:
@@ -81,7 +83,7 @@ def _blocks(
     def number(frame: int) -> int:
         if by_count:
             return int(frame // stride)
-        return int((clock.time_of(frame) - clock.time_of(0)) // stride)
+        return int((clock.time_of(frame) - origin) // stride)
 
     return chosen, parts, number
 
@@ -124,6 +126,9 @@ def main(call: cli.Call) -> None:
             "for seconds set window_unit to seconds"
         )
     heads = {path: tables.read_metadata(path, tables.FRAMES) for path in call.inputs["frames"]}
+    for path, head in heads.items():
+        if missing := [key for key in _HEAD if key not in head]:
+            raise CanidsError(f"{path}: its metadata lacks '{missing[0]}'; delete it and run again")
     parts = [_part(path, heads[path], config, split) for path in _members(call, heads)]
     amount = sum((found for part in parts for _, _, found in part.blocks), Survey())
     if not amount.windows:
@@ -154,11 +159,10 @@ def main(call: cli.Call) -> None:
     with writing(call.output["output"], header, **size) as writer:
         for index, part in enumerate(parts):
             head = part.head
-            name = head["attack"] or "attack"
             mark = partial(
                 mark_intervals,
                 intervals=np.array(head["attacked"]).reshape(-1, 2),
-                attack=attacks.index(name) if head["attacked"] else 0,
+                attack=attacks.index(head["attack"] or head["attacks"][0]) if head["attacked"] else 0,
             )
             ids = {"capture": index, "vehicle": vehicles.index(head["vehicle"])}
             for block, first, _ in part.blocks:

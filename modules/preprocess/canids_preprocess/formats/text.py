@@ -25,7 +25,7 @@ from canids_shared.errors import CanidsError
 FD_LENGTHS = (*range(9), 12, 16, 20, 24, 32, 48, 64)
 """Payload bytes that a CAN FD frame can have (ISO 11898-1:2015, table 5)."""
 LONGEST_LINE = 1 << 20
-"""Bytes; a file with a longer line is no capture in a text format."""
+"""Bytes; a file in which a piece read at once ends with a longer line is no capture in a text format."""
 _CHUNK = 1 << 23
 _BOM = b"\xef\xbb\xbf"
 _EXCERPT = 40
@@ -55,7 +55,7 @@ def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
             if not piece.endswith(b"\n"):
                 piece += stream.readline(LONGEST_LINE + 1)
             begun = piece.rfind(b"\n", 0, len(piece) - 1) + 1
-            if len(piece) - begun > LONGEST_LINE:
+            if len(piece) - begun - piece.endswith(b"\n") > LONGEST_LINE:
                 line += piece.count(b"\n", 0, begun)
                 raise CanidsError(f"{path}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text")
             yield line, piece
@@ -77,7 +77,7 @@ def chunks(path: Path) -> Iterator[tuple[int, bytes]]:
     """Pieces of a file that end at line borders, each with the number of its first line (from 1).
 
     The byte order mark, and empty lines at the end of the file, are left out. Raises `CanidsError` if the file is absent
-    or empty, or a line is longer than `LONGEST_LINE`.
+    or empty, or the last line of a piece is longer than `LONGEST_LINE`.
     """
     opened(path)
     content, empty = False, b""
