@@ -60,7 +60,7 @@ def cost(path: Path, rows: list[Row], trainings: list[Training], costs: dict[str
     scenarios = by_scenario(rows)
     size = {(t.kind, t.variant): t.parameters for t in trainings}
     seconds = {(t.kind, t.variant): costs[t.run].seconds for t in trainings}
-    devices = " and ".join(sorted({t.device for t in trainings}))
+    devices = " and ".join(sorted({t.device.upper() for t in trainings}))
     latency = {(t.kind, t.variant): t.latency_ms for t in trainings}
     sides: dict[str, Mapping[tuple[str, str], float | None]] = {
         "Parameters": size,
