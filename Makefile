@@ -83,10 +83,12 @@ format: .venv/development
 rulegraph: .venv/runtime
 	$(BIN)/python -m canids_shared.rulegraph README.md pipelines/kd_fusion/Snakefile
 
-# The results in the READMEs, from finished runs on the real captures: make seeds, and make folds.
+# The results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime
-	$(BIN)/python -m canids_evaluate.readme README.md hcrl_sa
-	$(BIN)/python -m canids_evaluate.readme --folds modules/evaluate/README.md hcrl_sa
+	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document README.md
+	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
+	$(BIN)/python -m canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \
+		--metrics false_alarms_per_hour detection_delay_s episodes_found
 
 # Newest versions that install together, written to constraints.txt.
 lock:

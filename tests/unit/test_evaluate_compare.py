@@ -160,6 +160,7 @@ def test_the_readme_takes_all_seeds_and_no_fold(runs: list[Path]) -> None:
     table = readme.table("d")
     assert "| Fusion | large | 0.6000 ± 0.1414 [0.505, 0.695] |" in table
     assert "| ID and rate | – | 1.0000 [0.100, 0.900] |" in table
+    assert readme.table("d", ["auroc", "fpr"]).count("| Fusion | large |") == 2
 
 
 def test_the_readme_refuses_what_is_of_other_code_or_config(runs: list[Path]) -> None:
@@ -198,7 +199,7 @@ def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pyt
         write_metrics(f"experimentruns/d/eval_large@{fold}", "large", f"@{fold}", fusion=f1)
     write_metrics("results/d/baselines@without-dos", None, "@without-dos", id_rate=1.0)
     Path("d.md").write_text("a\n<!-- folds -->\n<!-- /folds -->\nb\n")
-    monkeypatch.setattr(sys, "argv", ["readme", "--folds", "d.md", "d"])
+    monkeypatch.setattr(sys, "argv", ["readme", "--folds", "--document", "d.md", "--datasets", "d"])
     readme.main()
     text = Path("d.md").read_text()
     assert "| F1 | Variant | without-dos | without-kia | Mean |" in text

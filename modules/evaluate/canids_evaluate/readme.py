@@ -1,17 +1,21 @@
-"""Put the results of finished runs into a document: `python -m canids_evaluate.readme [--folds] README.md DATASET …`.
+"""Put the results of finished runs into a document.
 
-F1 of every method on every scenario, from the `metrics.json` of the plain run and of all its seeds, between the marks
-`<!-- results -->`; or on every fold, between the marks `<!-- folds -->`.
+    python -m canids_evaluate.readme [--folds] [--metrics METRIC …] [--marks NAME] --datasets DATASET … --document README.md
+
+Every method on every scenario, from the `metrics.json` of the plain run and of all its seeds, between the marks
+`<!-- results -->`; or, with `--folds`, on every fold, between the marks `<!-- folds -->`.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from canids_evaluate.compare import overview
 from canids_evaluate.judgement import METRICS_CONTRACT, other_judgement, read
 from canids_evaluate.lines import fold_and_seed, lines_of
+from canids_evaluate.tables import COLUMNS
 from canids_evaluate.trainings import KINDS, read_config
 from canids_shared.documents import insert
 from canids_shared.errors import CanidsError
@@ -63,13 +67,14 @@ def _recipe(config: Path) -> dict[str, Any]:
     return {"code": spec["code"], "config": settings, "graphs": (content.get("inputs") or {}).get("graphs")}
 
 
-def table(dataset: str) -> str:
-    """Markdown table of F1, a row per method and variant, a column per scenario."""
-    return f"F1 by window, dataset `{dataset}`:\n\n" + overview(lines_of(_runs(dataset)), "f1").markdown()
+def table(dataset: str, metrics: Sequence[str] = ("f1",)) -> str:
+    """Markdown tables, one a metric: a row per method and variant, a column per scenario."""
+    lines = lines_of(_runs(dataset))
+    return "\n\n".join([f"By window, dataset `{dataset}`:", *(overview(lines, m).markdown() for m in metrics)])
 
 
-def folds_table(dataset: str) -> str:
-    """Markdown table of F1, a row per method and variant, a column per fold.
+def folds_table(dataset: str, metrics: Sequence[str] = ("f1",)) -> str:
+    """Markdown tables, one a metric: a row per method and variant, a column per fold.
 
     Raises `CanidsError` if no fold has been evaluated, or naming an evaluation that is of other code than the first.
     """
@@ -82,20 +87,24 @@ def folds_table(dataset: str) -> str:
     if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
         raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
     baselines = [p.parent for p in sorted(results.glob("baselines@*/metrics.json"))]
-    title = f"F1 by window on folds of the training captures, dataset `{dataset}`:\n\n"
-    return title + overview(lines_of([*evaluations, *baselines]), "f1").markdown()
+    lines = lines_of([*evaluations, *baselines])
+    title = f"By window, on folds of the training captures of dataset `{dataset}`:"
+    return "\n\n".join([title, *(overview(lines, m).markdown() for m in metrics)])
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="canids_evaluate.readme", description="Results into a document.")
-    parser.add_argument("document", type=Path)
-    parser.add_argument("datasets", nargs="+", metavar="DATASET")
-    parser.add_argument("--folds", action="store_true", help="results on folds, between the marks of folds")
+    parser.add_argument("--document", type=Path, required=True)
+    parser.add_argument("--datasets", nargs="+", required=True)
+    parser.add_argument("--metrics", nargs="+", default=["f1"], choices=COLUMNS)
+    parser.add_argument("--folds", action="store_true", help="results on folds")
+    parser.add_argument("--marks", help="name of the marks, instead of results or folds")
     given = parser.parse_args()
-    name, make = ("folds", folds_table) if given.folds else ("results", table)
+    make = folds_table if given.folds else table
+    marks = given.marks or ("folds" if given.folds else "results")
     try:
-        insert(given.document, name, "\n\n".join(make(d) for d in given.datasets))
+        insert(given.document, marks, "\n\n".join(make(d, given.metrics) for d in given.datasets))
     except CanidsError as error:
         sys.exit(f"error: {error}")
 
