@@ -143,13 +143,18 @@ def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[st
         frame.write_parquet(temporary, metadata={_KEY: head}, row_group_size=1 << 18)
 
 
+def _as_arrow(frame: pl.DataFrame) -> pa.Table:
+    """Without a copy, polars's own representation of text and bytes included."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.newest())
+
+
 class TableWriter:
     """Writes a table piece by piece; made by `writing`."""
 
     def __init__(self, path: Path, temporary: Path, table: Table) -> None:
         self._path, self._table = path, table
         # Columns that are never null need no levels; times and payloads hardly compress, and take the longest to.
-        arrow = pl.DataFrame(schema=table.columns).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        arrow = _as_arrow(pl.DataFrame(schema=table.columns)).schema
         self._schema = pa.schema([field.with_nullable(field.name in table.nullable) for field in arrow])
         plain = (pl.Float64, pl.Binary)
         self._writer = pq.ParquetWriter(
@@ -158,6 +163,8 @@ class TableWriter:
             compression={name: "none" if kind in plain else "lz4" for name, kind in table.columns.items()},
             use_dictionary=[name for name, kind in table.columns.items() if kind == pl.String],
             write_statistics=False,
+            write_batch_size=1 << 16,
+            store_schema=False,  # text and bytes are views here, and plain to whoever reads them
         )
 
     def append(self, frame: pl.DataFrame) -> None:
@@ -165,8 +172,7 @@ class TableWriter:
         frame = frame.select([name for name in self._table.columns if name in frame.columns])
         _check(frame, self._table, self._path)
         if len(frame):
-            columns = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).columns
-            self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+            self._writer.write_table(pa.Table.from_arrays(_as_arrow(frame).columns, schema=self._schema))
 
     def close(self, metadata: dict[str, Any]) -> None:
         """Complete the file; `metadata` must be JSON."""

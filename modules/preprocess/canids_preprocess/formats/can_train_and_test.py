@@ -25,7 +25,7 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import FD_LENGTHS, chunks, line_ends
+from canids_preprocess.formats.text import FD_LENGTHS, chunks
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
@@ -175,11 +175,10 @@ def _frames(columns: dict[str, Any], payload: pl.Series) -> pl.DataFrame:
     )
 
 
-def _batch(block: bytes, line: int) -> Batch:
-    """The batch in a block of whole lines, the first of which is line `line`."""
+def _batch(block: bytes, line: int, most: int) -> Batch:
+    """The batch in a block of whole lines, `most` at most, the first of which is line `line`."""
     block = block if block.endswith(b"\n") else block + b"\n"
     text = np.frombuffer(block, np.uint8)
-    most = line_ends(block)
     timestamp, label = np.empty(most), np.empty(most, np.uint8)
     can_id, extended = np.empty(most, np.uint32), np.empty(most, np.bool_)
     offset, row = np.empty(most + 1, np.int64), np.empty(most, np.int64)
@@ -215,7 +214,7 @@ def _batch(block: bytes, line: int) -> Batch:
 
 
 def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    for line, piece in chunks(path):
+    for line, most, piece in chunks(path):
         border = 0
         if line == 1:
             header, _, _ = piece.partition(b"\n")
@@ -225,7 +224,7 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
                 raise CanidsError(f"{path}, line 1: header is '{printable(found, 80)}', not '{HEADER}'")
             spreadsheet.refuse(path, header=True)
         if border < len(piece):
-            yield _batch(piece[border:], line + (line == 1))
+            yield _batch(piece[border:], line + (line == 1), most)
 
 
 CAN_TRAIN_AND_TEST = Format(

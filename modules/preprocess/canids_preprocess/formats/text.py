@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -32,6 +33,14 @@ _EXCERPT = 40
 log = logging.getLogger(__name__)
 
 
+class Piece(NamedTuple):
+    """Whole lines of a file: the number of the first (from 1), and how many there are at most."""
+
+    line: int
+    most: int
+    text: bytes
+
+
 def opened(path: Path) -> None:
     """Raise `CanidsError` if there is no file `path`, or nothing in it."""
     if not path.is_file():
@@ -40,12 +49,12 @@ def opened(path: Path) -> None:
         raise CanidsError(f"{path}: the file is empty")
 
 
-def line_ends(piece: bytes) -> int:
+def _line_ends(piece: bytes) -> int:
     """How many line ends there are; where lines are short, many times as fast as `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(piece, np.uint8) == ord("\n")))
 
 
-def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
+def _pieces(path: Path) -> Iterator[Piece]:
     """As `chunks`, with the empty lines that the file ends with."""
     with open(path, "rb") as stream:
         if stream.read(len(_BOM)) != _BOM:
@@ -58,8 +67,9 @@ def _pieces(path: Path) -> Iterator[tuple[int, bytes]]:
             if len(piece) - begun - piece.endswith(b"\n") > LONGEST_LINE:
                 line += piece.count(b"\n", 0, begun)
                 raise CanidsError(f"{path}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text")
-            yield line, piece
-            line += line_ends(piece)
+            ends = _line_ends(piece)
+            yield Piece(line, ends + 1, piece)
+            line += ends
 
 
 def _end_of_content(piece: bytes) -> int:
@@ -73,20 +83,20 @@ def _end_of_content(piece: bytes) -> int:
     return end
 
 
-def chunks(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Pieces of a file that end at line borders, each with the number of its first line (from 1).
+def chunks(path: Path) -> Iterator[Piece]:
+    """Pieces of a file that end at line borders.
 
     The byte order mark, and empty lines at the end of the file, are left out. Raises `CanidsError` if the file is absent
     or empty, or the last line of a piece is longer than `LONGEST_LINE`.
     """
     opened(path)
     content, empty = False, b""
-    for line, piece in _pieces(path):
+    for line, most, piece in _pieces(path):
         end = _end_of_content(piece)
         if end:
             if empty:
-                yield line - empty.count(b"\n"), empty
-            yield line, piece[:end]
+                yield Piece(line - empty.count(b"\n"), empty.count(b"\n"), empty)
+            yield Piece(line, most, piece[:end])
             content, empty = True, b""
         empty += piece[end:]
     if not content:
@@ -99,7 +109,7 @@ def lines(path: Path) -> Iterator[pl.DataFrame]:
     What follows the last line end is a line if it is not empty. Bytes that are no ASCII come as characters that no
     format allows, so their lines end up as rejects. Raises as `chunks`.
     """
-    for first, piece in chunks(path):
+    for first, _, piece in chunks(path):
         raw = piece if piece.endswith(b"\n") else piece + b"\n"
         raw = raw if raw.isascii() else raw.decode("latin-1").encode()
         ends = np.flatnonzero(np.frombuffer(raw, np.uint8) == ord("\n"))
