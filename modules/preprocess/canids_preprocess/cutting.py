@@ -313,9 +313,12 @@ class _Cut(NamedTuple):
 
 
 def _cuts(
-    path: Path, block: Block, config: dict[str, Any], columns: list[str], prepare: Callable[[Frames], Frames]
+    path: Path, block: Block, config: dict[str, Any], columns: list[str], prepare: Callable[[Frames, int], Frames]
 ) -> Iterator[_Cut]:
-    """The windows of a block, chunk by chunk, cut from what `prepare` makes of each chunk (`timestamp` among it)."""
+    """The windows of a block, chunk by chunk, cut from what `prepare` makes of each chunk (`timestamp` among it).
+
+    `prepare` is also told how many frames are pending: its `features`, the widest array, have room for them in front.
+    """
     cutter: Count | Time
     cutter = (
         Count(int(config["window"]), int(config["stride"]))
@@ -325,10 +328,11 @@ def _cuts(
     skip, begin = block.start - block.prime, 0
     pending: Frames = {}
     for frames in _chunks(path, block, columns):
-        new = prepare(frames)
+        held = len(pending["timestamp"]) if pending else 0
+        new = prepare(frames, held)
         warm = min(skip, len(new["timestamp"]))
         skip -= warm
-        pending = {k: np.concatenate([pending[k], v[warm:]]) if pending else v[warm:] for k, v in new.items()}
+        pending = _joined(pending, new, held) if held else {k: v[warm:] for k, v in new.items()}
         try:
             cut = cutter.cut(pending["timestamp"])
         except CanidsError as error:
@@ -340,6 +344,14 @@ def _cuts(
         free = cutter.release(len(pending["timestamp"]))
         begin += free
         pending = {k: v[free:] for k, v in pending.items()}
+
+
+def _joined(pending: Frames, new: Frames, held: int) -> Frames:
+    joined = {k: np.concatenate([pending[k], v]) for k, v in new.items() if k != "features"}
+    if "features" in new:
+        joined["features"] = new["features"]
+        joined["features"][:held] = pending["features"]
+    return joined
 
 
 def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
@@ -354,7 +366,7 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
     found = Survey(block.stop - block.start)
     used, covered = 0, 0  # frames in windows, and the end of the last window
 
-    def prepare(frames: Frames) -> Frames:
+    def prepare(frames: Frames, _: int) -> Frames:
         return {"timestamp": frames["timestamp"], "slot": slots.number(frames["key"])}
 
     for cut in _cuts(path, block, config, _TIMES_AND_IDS, prepare):
@@ -394,8 +406,8 @@ def append(
     """
     tracker = Tracker()
 
-    def prepare(frames: Frames) -> Frames:
-        features, slot = FEATURES[config["features"]].of_frames(tracker, frames)
+    def prepare(frames: Frames, held: int) -> Frames:
+        features, slot = FEATURES[config["features"]].of_frames(tracker, frames, held)
         return {
             "features": features,
             "slot": slot,

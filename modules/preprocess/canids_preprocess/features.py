@@ -312,8 +312,10 @@ class Tracker:
                 grown[: len(array)] = array
                 self._arrays[name] = grown
 
-    def feed(self, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the next frames, float32 [n, len(FRAME_FEATURES)], and the number of each one's ID, int32 [n].
+    def feed(self, frames: dict[str, Any], room: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the next frames, float32 [room + n, len(FRAME_FEATURES)], and the number of each one's ID, int32 [n].
+
+        The first `room` rows are left to the caller, who may have earlier frames to put there.
 
         IDs are numbered from 0 in the order of first sighting; `slots.count` says how many there are so far.
 
@@ -323,7 +325,7 @@ class Tracker:
         """
         slot = self.slots.number(frames["key"])
         self._grow()
-        out = np.empty((len(slot), len(FRAME_FEATURES)), np.float32)
+        out = np.empty((room + len(slot), len(FRAME_FEATURES)), np.float32)
         a = self._arrays
         _step(
             frames["timestamp"],
@@ -338,6 +340,6 @@ class Tracker:
             a["usual_change"],
             self._bus,
             self.slots.count,
-            out,
+            out[room:],
         )
         return out, slot

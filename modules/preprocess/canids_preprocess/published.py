@@ -35,18 +35,18 @@ _ID_BITS = 0x1FFFFFFF
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def payload_bytes(offset: np.ndarray, payload: np.ndarray) -> np.ndarray:
-    """The first eight bytes of each frame as shares of 255, float32 [n, 8]; bytes that a frame lacks are 0."""
-    out = np.zeros((len(offset) - 1, BYTES), np.float32)
+def payload_bytes(offset: np.ndarray, payload: np.ndarray, room: int) -> np.ndarray:
+    """The first eight bytes of each frame as shares of 255, float32 [room + n, 8]; bytes that a frame lacks are 0."""
+    out = np.zeros((room + len(offset) - 1, BYTES), np.float32)
     for i in range(len(offset) - 1):
         for b in range(min(offset[i + 1] - offset[i], BYTES)):
-            out[i, b] = payload[offset[i] + b] / 255.0
+            out[room + i, b] = payload[offset[i] + b] / 255.0
     return out
 
 
-def of_frames(tracker: Tracker, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def of_frames(tracker: Tracker, frames: dict[str, Any], room: int) -> tuple[np.ndarray, np.ndarray]:
     """As `windows.of_frames`; nothing of the past is needed but which IDs there were."""
-    return payload_bytes(frames["offset"], frames["payload"]), tracker.slots.number(frames["key"])
+    return payload_bytes(frames["offset"], frames["payload"], room), tracker.slots.number(frames["key"])
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

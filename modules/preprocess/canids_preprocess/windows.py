@@ -18,9 +18,9 @@ STATISTICS = (
 _SHORTEST = 1e-6  # s, as in `features`
 
 
-def of_frames(tracker: Tracker, frames: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def of_frames(tracker: Tracker, frames: dict[str, Any], room: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of the next frames, and a number for each one's ID; see `Tracker.feed`."""
-    return tracker.feed(frames)
+    return tracker.feed(frames, room)
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -175,7 +175,7 @@ def _frames(columns: dict[str, Any], payload: pl.Series) -> pl.DataFrame:
     )
 
 
-def _batch(block: bytes, line: int, most: int) -> Batch:
+def _batch(block: bytes | bytearray, line: int, most: int) -> Batch:
     """The batch in a block of whole lines, `most` at most, the first of which is line `line`."""
     block = block if block.endswith(b"\n") else block + b"\n"
     text = np.frombuffer(block, np.uint8)
@@ -200,7 +200,7 @@ def _batch(block: bytes, line: int, most: int) -> Batch:
     rejects: list[tuple[int, str, str]] = []
     rescued: list[tuple[Any, ...]] = []
     for number, begin, end in odd[:others].tolist():
-        found = _look_at(block[begin:end])
+        found = _look_at(bytes(block[begin:end]))
         if isinstance(found, str):
             rejects.append((line + number, found, printable(block[begin:end].decode(errors="replace"))))
         else:
@@ -224,7 +224,7 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
                 raise CanidsError(f"{path}, line 1: header is '{printable(found, 80)}', not '{HEADER}'")
             spreadsheet.refuse(path, header=True)
         if border < len(piece):
-            yield _batch(piece[border:], line + (line == 1), most)
+            yield _batch(piece[border:] if border else piece, line + (line == 1), most)
 
 
 CAN_TRAIN_AND_TEST = Format(
