@@ -97,10 +97,10 @@ def _check(path: Path, frames: Frames) -> None:
     _check_times(path, frames["timestamp"])
     if "offset" in frames and np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
         raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
-    can_id, extended = frames["can_id"], frames["extended"]
+    can_id, key = frames["can_id"], frames["key"]
     if (
         can_id.max(initial=0) > MAX_STANDARD_ID
-        and (can_id > np.where(extended, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
+        and (can_id > np.where(key >> EXTENDED_BIT, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
     ):
         raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
 
@@ -122,15 +122,19 @@ def _chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
         frames = {
             "timestamp": part["timestamp"].to_numpy(),
             "can_id": part["can_id"].to_numpy(),
-            "extended": part["extended"].to_numpy(zero_copy_only=False),
         }
-        frames["key"] = frames["can_id"] | frames["extended"].astype(np.uint32) << EXTENDED_BIT
+        frames["key"] = frames["can_id"]
+        if part["extended"].true_count:
+            extended = part["extended"].to_numpy(zero_copy_only=False)
+            frames["key"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
         if "payload" in columns:
             payload = part["payload"].cast("large_binary")
             data = payload.buffers()[2]
             frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
             frames["payload"] = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-            frames["label"] = pc.fill_null(part["label"].cast("int8"), UNKNOWN).to_numpy()
+            label = part["label"]
+            known = label.to_numpy() if not label.null_count else pc.fill_null(label.cast("int8"), UNKNOWN).to_numpy()
+            frames["label"] = known.view(np.int8)
             frames["attack"] = part["attack"].indices.to_numpy()
             frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
         _check(path, frames)
@@ -256,18 +260,15 @@ def _arrays(
     for name in ("edge_source", "edge_target", "edge_attr"):
         out[name] = out[name][:edges]
 
-    def over_windows(reduce: Any, values: np.ndarray) -> np.ndarray:  # [W]; windows may overlap, and frames lie between
-        bounds = np.stack([starts, stops], axis=1).ravel()
-        return np.asarray(reduce.reduceat(np.append(values, values[-1:]), bounds)[::2])
-
-    label = pending["label"]
-    out["n_attacked"] = over_windows(np.add, (label == 1).astype(np.int32))
-    unknown = over_windows(np.logical_or, label == UNKNOWN)
-    out["y"] = np.where(out["n_attacked"] > 0, 1, np.where(unknown, UNKNOWN, 0))
-    out["attack"] = over_windows(np.maximum, pending["attack"])
-    out["t_start"] = over_windows(np.minimum, pending["timestamp"])
-    out["t_end"] = over_windows(np.maximum, pending["timestamp"])
-    return out
+    labels: dict[str, np.ndarray] = {
+        "y": np.empty(len(starts), np.int8),
+        "n_attacked": np.empty(len(starts), np.int32),
+        "attack": np.empty(len(starts), np.int16),
+        "t_start": np.empty(len(starts)),
+        "t_end": np.empty(len(starts)),
+    }
+    windows.label(pending["label"], pending["attack"], pending["timestamp"], starts, stops, *labels.values())
+    return out | labels
 
 
 def mark_intervals(arrays: dict[str, np.ndarray], intervals: np.ndarray, attack: int) -> None:

@@ -48,6 +48,39 @@ def count(slot: np.ndarray, n_slots: int, starts: np.ndarray, stops: np.ndarray)
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def label(
+    labels: np.ndarray,
+    attacks: np.ndarray,
+    timestamp: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    y: np.ndarray,
+    n_attacked: np.ndarray,
+    attack: np.ndarray,
+    t_start: np.ndarray,
+    t_end: np.ndarray,
+) -> None:
+    """Label windows `starts[w]:stops[w]` by their frames' labels (1, 0, -1 unknown) [n] and attacks [n], into arrays [W].
+
+    A window is attacked if any of its frames is, else unknown if any is; of several attacks the highest index counts.
+    """
+    for w in range(len(starts)):
+        first = starts[w]
+        count, unknown, kind, low, high = 0, 0, attacks[first], timestamp[first], timestamp[first]
+        for f in range(first, stops[w]):
+            count += labels[f] == 1
+            unknown += labels[f] < 0
+            kind = max(kind, attacks[f])
+            low = min(low, timestamp[f])
+            high = max(high, timestamp[f])
+        y[w] = 1 if count else (-1 if unknown else 0)
+        n_attacked[w] = count
+        attack[w] = kind
+        t_start[w] = low
+        t_end[w] = high
+
+
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def summarise(features: np.ndarray, starts: np.ndarray, stops: np.ndarray, out: np.ndarray) -> None:
     """Mean, standard deviation, minimum and maximum of each of P features over each window, into `out[:, :4 * P]`."""
     n_features = features.shape[1]
