@@ -37,7 +37,7 @@ def test_windows_of_time_do_not_depend_on_chunks(
     options = {"window": 1.0, "stride": stride, "window_unit": "seconds"}
     expected = built(tmp_path, path, **options).path.read_bytes()
     for chunk in (1, 7, 100):
-        monkeypatch.setattr("canids_preprocess.cutting._CHUNK", chunk)
+        monkeypatch.setattr("canids_preprocess.frames._CHUNK", chunk)
         assert built(tmp_path, path, **options).path.read_bytes() == expected
 
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from captures import BLOCKS, built, traffic, write_frames
 
-from canids_preprocess import cutting, splits
-from canids_preprocess.cutting import clock_of
+from canids_preprocess import frames, splits
+from canids_preprocess.frames import clock_of
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import SPLITS
 
@@ -34,7 +34,7 @@ def test_chunk_borders_lose_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = capture(tmp_path)
     expected = built(tmp_path, path, split=split, stride=stride).path.read_bytes()
     for chunk in (3, 19, 20, 21, 333):
-        monkeypatch.setattr(cutting, "_CHUNK", chunk)
+        monkeypatch.setattr(frames, "_CHUNK", chunk)
         assert built(tmp_path, path, split=split, stride=stride).path.read_bytes() == expected
 
 

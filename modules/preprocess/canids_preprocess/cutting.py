@@ -1,161 +1,24 @@
 """The frames of a block, cut into windows and turned into the arrays of the graph store, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from canids_preprocess import published, windows
-from canids_preprocess.clock import Clock
-from canids_preprocess.features import EXTENDED_BIT, MAX_BYTES, Slots, Tracker
-from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
+from canids_preprocess.features import Slots, Tracker
+from canids_preprocess.frames import ALL, TIMES_AND_IDS, Frames, attack_index, chunks
 from canids_preprocess.splits import Block
-from canids_shared import tables
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphWriter
 
-_BUFFER = 1 << 18  # bytes of a column read at once
-_CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
-_LIGHTER = 8  # times as many frames at once without payloads and features
-_TIMES_AND_IDS = ["timestamp", "can_id", "extended"]
-_ALL = [*_TIMES_AND_IDS, "payload", "label", "attack"]
 _MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
 _MOST_WINDOWS = 1 << 20  # of time, between two frames
-UNKNOWN = -1
 FEATURES = {"relative": windows, "published": published}
 """What makes the graphs: names of features (nodes, edges, statistics), `of_frames`, and the kernel `build`."""
-
-Frames = dict[str, np.ndarray]
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    tables.read_metadata(path, tables.FRAMES)
-    with _reading(path):
-        source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
-    tables.check_columns(path, tables.FRAMES, source.schema_arrow, _ALL)
-    return source
-
-
-def clock_of(path: Path) -> Clock:
-    """The clock of a capture, from its frames."""
-    source = _opened(path)
-
-    def timestamps(group: int) -> np.ndarray:
-        found: np.ndarray = _read_row_group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
-        return found
-
-    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for group in range(source.num_row_groups):
-            part = _read_row_group(path, source, group, ["timestamp", "label"])
-            _refuse_nulls(path, part, ["timestamp"])
-            timestamp = part["timestamp"].to_numpy()
-            _check_times(path, timestamp)
-            yield timestamp, pc.fill_null(pc.equal(part["label"], 1), False).to_numpy()
-
-    return Clock(pieces(), timestamps)
-
-
-def _read_row_group(path: Path, source: pq.ParquetFile, number: int, columns: list[str]) -> pa.Table:
-    with _reading(path):
-        return source.read_row_group(number, columns=columns, use_threads=False)
-
-
-def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
-    size = _CHUNK if columns == _ALL else _LIGHTER * _CHUNK
-    with _reading(path):
-        yield from source.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
-
-
-def _refuse_nulls(path: Path, part: pa.RecordBatch | pa.Table, columns: list[str]) -> None:
-    for name in columns:
-        if name not in tables.FRAMES.nullable and part[name].null_count:
-            raise CanidsError(f"{path}: column '{name}' has nulls")
-
-
-def _check_times(path: Path, timestamp: np.ndarray) -> None:
-    if not np.isfinite(timestamp).all():
-        raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
-
-
-def _check(path: Path, frames: Frames) -> None:
-    """Raise `CanidsError` unless the frames keep to what the kernels rely on."""
-    _check_times(path, frames["timestamp"])
-    if "offset" in frames and np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
-        raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
-    can_id, key = frames["can_id"], frames["key"]
-    if (
-        can_id.max(initial=0) > MAX_STANDARD_ID
-        and (can_id > np.where(key >> EXTENDED_BIT, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
-    ):
-        raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
-
-
-def _chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
-    """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk; `columns` are some or all of `_ALL`."""
-    source = _opened(path)
-    rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
-    begins = np.cumsum([0, *rows])
-    groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
-    position = int(begins[groups[0]]) if groups else 0
-    for batch in _batches(path, source, groups, columns):
-        first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
-        position += len(batch)
-        if first >= last:
-            continue
-        part = batch.slice(first, last - first)
-        _refuse_nulls(path, part, columns)
-        frames = {
-            "timestamp": part["timestamp"].to_numpy(),
-            "can_id": part["can_id"].to_numpy(),
-        }
-        frames["key"] = frames["can_id"]
-        if part["extended"].true_count:
-            extended = part["extended"].to_numpy(zero_copy_only=False)
-            frames["key"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
-        if "payload" in columns:
-            payload = part["payload"].cast("large_binary")
-            data = payload.buffers()[2]
-            frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
-            frames["payload"] = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-            label = part["label"]
-            known = label.to_numpy() if not label.null_count else pc.fill_null(label.cast("int8"), UNKNOWN).to_numpy()
-            frames["label"] = known.view(np.int8)
-            frames["attack"] = part["attack"].indices.to_numpy()
-            frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
-        _check(path, frames)
-        yield frames
-        if position >= block.stop:
-            return
-
-
-def _attack_index(path: Path, frames: Frames, attacks: list[str]) -> np.ndarray:
-    """[n] index of each frame's attack in `attacks` (0: none)."""
-    attacked = frames["label"] == 1
-    if not attacked.any():
-        return np.zeros(len(attacked), np.int16)
-    known = {name: index for index, name in enumerate(attacks)}
-    index = np.array([known.get(name, -1) for name in frames["attacks"]], np.int16)
-    found = np.where(attacked, index[frames["attack"]], np.int16(0))
-    if found.min() < 0:
-        raise CanidsError(
-            f"{path}: column 'attack' holds a name that the file's metadata lacks; delete it and run again"
-        )
-    return found
 
 
 @dataclass
@@ -328,7 +191,7 @@ def _cuts(
     )
     skip, begin = block.start - block.prime, 0
     pending: Frames = {}
-    for frames in _chunks(path, block, columns):
+    for frames in chunks(path, block, columns):
         held = len(pending["timestamp"]) if pending else 0
         new = prepare(frames, held)
         warm = min(skip, len(new["timestamp"]))
@@ -370,7 +233,7 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
     def prepare(frames: Frames, _: int) -> Frames:
         return {"timestamp": frames["timestamp"], "slot": slots.number(frames["key"])}
 
-    for cut in _cuts(path, block, config, _TIMES_AND_IDS, prepare):
+    for cut in _cuts(path, block, config, TIMES_AND_IDS, prepare):
         if not len(cut.starts):
             continue
         nodes, edges = windows.count(cut.frames["slot"], slots.count, cut.starts, cut.stops)
@@ -415,10 +278,10 @@ def append(
             "timestamp": frames["timestamp"],
             "key": frames["key"],
             "label": frames["label"],
-            "attack": _attack_index(path, frames, attacks),
+            "attack": attack_index(path, frames, attacks),
         }
 
-    for cut in _cuts(path, block, config, _ALL, prepare):
+    for cut in _cuts(path, block, config, ALL, prepare):
         for some in _slices_of_windows(cut.starts, cut.stops):
             arrays = _arrays(cut.frames, cut.starts[some], cut.stops[some], tracker.slots.count, config["features"])
             mark(arrays)

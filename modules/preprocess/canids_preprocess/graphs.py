@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from canids_preprocess.cutting import FEATURES, Survey, append, clock_of, mark_intervals, survey
+from canids_preprocess.cutting import FEATURES, Survey, append, mark_intervals, survey
+from canids_preprocess.frames import clock_of
 from canids_preprocess.splits import Block, blocks, restarts
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError

@@ -75,6 +75,11 @@ def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quara
     return Batch(frames.filter(~late), pl.concat([rejects, wrong.filter(late)]).sort("line"))
 
 
+def _attack_name(entry: dict[str, Any]) -> str:
+    """What the attacked frames of a capture say: the manifest's word, or that there is one."""
+    return entry["attack"] or "attack"
+
+
 def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: float) -> pl.DataFrame:
     """`frames` with the labels that the manifest's entry asks for, and the attack's name."""
     label = frames["label"]
@@ -86,7 +91,7 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
         since = frames["timestamp"].to_numpy() - first
         inside = np.logical_or.reduce([(since >= start) & (since <= end) for start, end in entry["attacked"]])
         label = label.fill_null(0).set(pl.Series(inside), 1)
-    attack = pl.when(label == 1).then(pl.lit(entry["attack"] or "attack")).otherwise(pl.lit(""))
+    attack = pl.when(label == 1).then(pl.lit(_attack_name(entry))).otherwise(pl.lit(""))
     frames = frames.with_columns(label=label, attack=attack)
     if entry["content"] == "attack-free" and frames["label"].max() == 1:
         line = frames["line"][int(frames["label"].arg_max() or 0)]
@@ -177,7 +182,7 @@ def main(call: cli.Call) -> None:
             "format": entry["format"],
             "content": entry["content"],
             "attack": entry["attack"],
-            "attacks": [entry["attack"] or "attack"] if account.attacked or entry["attacked"] else [],
+            "attacks": [_attack_name(entry)] if account.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
             "rows_read": account.rows,
             "frames": account.frames,

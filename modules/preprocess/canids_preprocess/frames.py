@@ -1,0 +1,150 @@
+"""The frames of a capture, read back as arrays that the kernels can rely on, in constant memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from canids_preprocess.clock import Clock
+from canids_preprocess.features import EXTENDED_BIT, MAX_BYTES
+from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
+from canids_preprocess.splits import Block
+from canids_shared import tables
+from canids_shared.errors import CanidsError
+
+_BUFFER = 1 << 18  # bytes of a column read at once
+_CHUNK = 1 << 15  # frames held at once, beside those of the windows begun
+_LIGHTER = 8  # times as many frames at once without payloads and features
+TIMES_AND_IDS = ["timestamp", "can_id", "extended"]
+ALL = [*TIMES_AND_IDS, "payload", "label", "attack"]
+UNKNOWN = -1
+"""The label of a frame of which nobody says whether it is attacked."""
+
+Frames = dict[str, np.ndarray]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    tables.read_metadata(path, tables.FRAMES)
+    with _reading(path):
+        source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
+    tables.check_columns(path, tables.FRAMES, source.schema_arrow, ALL)
+    return source
+
+
+def clock_of(path: Path) -> Clock:
+    """The clock of a capture, from its frames."""
+    source = _opened(path)
+
+    def timestamps(group: int) -> np.ndarray:
+        found: np.ndarray = _read_row_group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
+        return found
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for group in range(source.num_row_groups):
+            part = _read_row_group(path, source, group, ["timestamp", "label"])
+            _refuse_nulls(path, part, ["timestamp"])
+            timestamp = part["timestamp"].to_numpy()
+            _check_times(path, timestamp)
+            yield timestamp, pc.fill_null(pc.equal(part["label"], 1), False).to_numpy()
+
+    return Clock(pieces(), timestamps)
+
+
+def _read_row_group(path: Path, source: pq.ParquetFile, number: int, columns: list[str]) -> pa.Table:
+    with _reading(path):
+        return source.read_row_group(number, columns=columns, use_threads=False)
+
+
+def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    size = _CHUNK if columns == ALL else _LIGHTER * _CHUNK
+    with _reading(path):
+        yield from source.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
+
+
+def _refuse_nulls(path: Path, part: pa.RecordBatch | pa.Table, columns: list[str]) -> None:
+    for name in columns:
+        if name not in tables.FRAMES.nullable and part[name].null_count:
+            raise CanidsError(f"{path}: column '{name}' has nulls")
+
+
+def _check_times(path: Path, timestamp: np.ndarray) -> None:
+    if not np.isfinite(timestamp).all():
+        raise CanidsError(f"{path}: column 'timestamp' holds NaN or infinity")
+
+
+def _check(path: Path, frames: Frames) -> None:
+    """Raise `CanidsError` unless the frames keep to what the kernels rely on."""
+    _check_times(path, frames["timestamp"])
+    if "offset" in frames and np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
+        raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
+    can_id, key = frames["can_id"], frames["key"]
+    if (
+        can_id.max(initial=0) > MAX_STANDARD_ID
+        and (can_id > np.where(key >> EXTENDED_BIT, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
+    ):
+        raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
+
+
+def chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
+    """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk; `columns` are `TIMES_AND_IDS` or `ALL`."""
+    source = _opened(path)
+    rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
+    begins = np.cumsum([0, *rows])
+    groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
+    position = int(begins[groups[0]]) if groups else 0
+    for batch in _batches(path, source, groups, columns):
+        first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
+        position += len(batch)
+        if first >= last:
+            continue
+        part = batch.slice(first, last - first)
+        _refuse_nulls(path, part, columns)
+        frames = {
+            "timestamp": part["timestamp"].to_numpy(),
+            "can_id": part["can_id"].to_numpy(),
+        }
+        frames["key"] = frames["can_id"]
+        if part["extended"].true_count:
+            extended = part["extended"].to_numpy(zero_copy_only=False)
+            frames["key"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
+        if "payload" in columns:
+            payload = part["payload"].cast("large_binary")
+            data = payload.buffers()[2]
+            frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
+            frames["payload"] = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+            label = part["label"]
+            known = label.to_numpy() if not label.null_count else pc.fill_null(label.cast("int8"), UNKNOWN).to_numpy()
+            frames["label"] = known.view(np.int8)
+            frames["attack"] = part["attack"].indices.to_numpy()
+            frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
+        _check(path, frames)
+        yield frames
+        if position >= block.stop:
+            return
+
+
+def attack_index(path: Path, frames: Frames, attacks: list[str]) -> np.ndarray:
+    """[n] index of each frame's attack in `attacks` (0: none)."""
+    attacked = frames["label"] == 1
+    if not attacked.any():
+        return np.zeros(len(attacked), np.int16)
+    known = {name: index for index, name in enumerate(attacks)}
+    index = np.array([known.get(name, -1) for name in frames["attacks"]], np.int16)
+    found = np.where(attacked, index[frames["attack"]], np.int16(0))
+    if found.min() < 0:
+        raise CanidsError(
+            f"{path}: column 'attack' holds a name that the file's metadata lacks; delete it and run again"
+        )
+    return found
