@@ -68,11 +68,15 @@ class Checkpoint:
 
     A matching one is resumed, others are ignored, all are removed on success. It is replaced whole, so a run killed at
     any moment goes on from the last state that was saved.
+
+    Attributes:
+        failed_batch: where a batch that stopped the training is kept; removed on success too.
     """
 
     def __init__(self, call: Call, run_folder: Path) -> None:
         key = hashlib.sha256(canonical_json(identity(call)).encode()).hexdigest()[:16]
         self._all = run_folder / ".checkpoint"
+        self.failed_batch = run_folder / "failed_batch.safetensors"
         self._path = self._all / key / "state.safetensors"
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
@@ -89,3 +93,4 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete all checkpoints of the run: it has succeeded."""
         shutil.rmtree(self._all, ignore_errors=True)
+        self.failed_batch.unlink(missing_ok=True)

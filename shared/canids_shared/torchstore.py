@@ -1,6 +1,11 @@
-"""The graph store as torch tensors: dense batches gathered without a Python object per graph."""
+"""The graph store as torch tensors: batches gathered from packed arrays without a Python object per graph.
+
+On the CPU the arrays stay mapped from the file, so that only windows that are asked for are read; on a GPU the store
+lives on the device, and a batch is gathered there without waiting for it: how large it becomes is known on the host.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,61 +16,95 @@ from canids_shared.graphstore import GraphStore
 
 
 @dataclass(frozen=True)
-class DenseGraphs:
-    """A batch of B graphs padded to N nodes.
+class Graphs:
+    """A batch of B graphs with ΣN nodes and ΣE edges, packed one after another.
 
     Attributes:
-        x: [B, N, F] raw node features, zero where padded.
-        mask: [B, N] bool, True for nodes.
-        adjacency: [B, N, N] bool; `[b, i, j]` is the edge from node i to node j.
-        edge: [B, N, N, D] raw edge features, zero where there is no edge.
+        x: [ΣN, F] raw node features.
+        source, target: [ΣE] int64, nodes of every edge, counted through the batch.
+        edge: [ΣE, D] raw edge features.
         y: [B] int64 label, -1 if unknown.
+        ptr: [B+1] int64, graph i owns nodes `ptr[i]:ptr[i+1]`.
+        graph: [ΣN] int64, the graph of every node.
+        widest: nodes of the largest graph.
     """
 
     x: Tensor
-    mask: Tensor
-    adjacency: Tensor
+    source: Tensor
+    target: Tensor
     edge: Tensor
     y: Tensor
+    ptr: Tensor
+    graph: Tensor
+    widest: int
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Nodes of every graph [B]."""
+        return self.ptr.diff()
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Number of every node within its graph [ΣN]."""
+        return torch.arange(len(self.x), device=self.x.device) - self.ptr[self.graph]
 
 
 class TorchStore:
     """A `GraphStore` on a device; `batch` gathers any windows of it."""
 
     def __init__(self, store: GraphStore, device: torch.device) -> None:
-        def tensor(name: str) -> Tensor:
-            return torch.from_numpy(np.array(store[name])).to(device)
-
         self.header = store.header
-        self.x, self.edge_attr = tensor("x"), tensor("edge_attr")
-        self.edge_index = tensor("edge_index").long()
-        self.node_ptr, self.edge_ptr = tensor("node_ptr"), tensor("edge_ptr")
-        self.y = tensor("y").long()
         self.device = device
+        self.x, self.edge_attr, self.edge_index = (
+            torch.from_numpy(_writable(store[name])).to(device) for name in ("x", "edge_attr", "edge_index")
+        )
+        self.y = torch.from_numpy(store["y"].astype(np.int64)).to(device)
+        # On the host as well: sizes of a batch are computed there.
+        self._host = {name: torch.from_numpy(np.array(store[name])) for name in ("node_ptr", "edge_ptr")}
+        self.node_ptr, self.edge_ptr = (self._host[name].to(device) for name in ("node_ptr", "edge_ptr"))
+        self._store = store
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def batch(self, windows: Tensor) -> DenseGraphs:
-        """The windows with these numbers ([B] int64) as one dense batch."""
-        first, count = self.node_ptr[windows], self.node_ptr[windows + 1] - self.node_ptr[windows]
-        n = int(count.max())
-        place = torch.arange(n, device=self.device)
-        mask = place < count[:, None]
-        x = torch.zeros(len(windows), n, self.x.shape[1], device=self.device)
-        x[mask] = self.x[(first[:, None] + place)[mask]]
+    def batch(self, windows: Tensor) -> Graphs:
+        """The windows with these numbers ([B] int64, on the host) as one batch."""
+        nodes, n_nodes, widest = self._rows("node_ptr", windows)
+        edges, n_edges, _ = self._rows("edge_ptr", windows)
+        there = windows.to(self.device, non_blocking=True)
+        sizes = self.node_ptr[there + 1] - self.node_ptr[there]
+        ptr = torch.zeros(len(windows) + 1, dtype=torch.int64, device=self.device)
+        torch.cumsum(sizes, 0, out=ptr[1:])
+        graph = torch.repeat_interleave(torch.arange(len(there), device=self.device), sizes, output_size=n_nodes)
+        degrees = self.edge_ptr[there + 1] - self.edge_ptr[there]
+        first = torch.repeat_interleave(ptr[:-1], degrees, output_size=n_edges)
+        source, target = self.edge_index[:, edges].long() + first
+        return Graphs(self.x[nodes], source, target, self.edge_attr[edges], self.y[there], ptr, graph, widest)
 
-        first, count = self.edge_ptr[windows], self.edge_ptr[windows + 1] - self.edge_ptr[windows]
-        place = torch.arange(int(count.max()), device=self.device)
-        real = place < count[:, None]
-        flat = (first[:, None] + place)[real]
-        graph = torch.arange(len(windows), device=self.device)[:, None].expand_as(real)[real]
-        source, target = self.edge_index[:, flat]
-        adjacency = torch.zeros(len(windows), n, n, dtype=torch.bool, device=self.device)
-        adjacency[graph, source, target] = True
-        edge = torch.zeros(len(windows), n, n, self.edge_attr.shape[1], device=self.device)
-        edge[graph, source, target] = self.edge_attr[flat]
-        return DenseGraphs(x, mask, adjacency, edge, self.y[windows])
+    def _rows(self, ptr: str, windows: Tensor) -> tuple[Tensor, int, int]:
+        """Rows that the windows own, on the device; how many in all, and of the largest."""
+        host = self._host[ptr]
+        begin = host[windows]
+        counts = host[windows + 1] - begin
+        total = int(counts.sum())
+        shift = begin - (counts.cumsum(0) - counts)
+        on_device = [t.to(self.device, non_blocking=True) for t in (shift, counts)]
+        rows = torch.repeat_interleave(*on_device, output_size=total)
+        return rows + torch.arange(total, device=self.device), total, int(counts.max())
+
+    def names(self, windows: Tensor) -> list[str]:
+        """Capture and number of windows, for messages."""
+        captures = self.header["captures"]
+        pairs = zip(self._store["capture"][windows], self._store["window"][windows], strict=True)
+        return [f"{captures[capture]} window {number}" for capture, number in pairs]
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The same memory-mapped array as torch wants it: writable, though what is written never reaches the file."""
+    if not isinstance(array, np.memmap) or array.filename is None:
+        return np.array(array)
+    mapped: np.ndarray = np.memmap(array.filename, array.dtype, "c", offset=array.offset, shape=array.shape)
+    return mapped
 
 
 def device_of(accelerator: str, key: str) -> torch.device:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from canids_shared.graphstore import GraphStore, writing
-from canids_shared.torchstore import TorchStore
+from canids_shared.torchstore import Graphs, TorchStore
 
 NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
 EDGE_FEATURES = ["count", "gap_mean"]
@@ -81,3 +81,20 @@ def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[i
 def store(path: Path) -> TorchStore:
     """Open a store on the CPU."""
     return TorchStore(GraphStore(path), torch.device("cpu"))
+
+
+def batch_of(sizes: list[int], sources: list[int], targets: list[int], seed: int = 0) -> Graphs:
+    """A batch of graphs with so many nodes each, these edges (nodes counted through the batch) and random features."""
+    draw = torch.Generator().manual_seed(seed)
+    counts = torch.tensor(sizes)
+    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    return Graphs(
+        x=torch.randn(sum(sizes), len(NODE_FEATURES), generator=draw),
+        source=torch.tensor(sources, dtype=torch.int64),
+        target=torch.tensor(targets, dtype=torch.int64),
+        edge=torch.randn(len(sources), len(EDGE_FEATURES), generator=draw),
+        y=torch.arange(len(sizes)) % 2,
+        ptr=ptr,
+        graph=torch.repeat_interleave(torch.arange(len(sizes)), counts),
+        widest=max(sizes),
+    )

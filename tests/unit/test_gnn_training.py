@@ -19,7 +19,7 @@ from canids_shared.graphstore import GraphStore
 from canids_train_gnn import distillation, gat, loop, modelfile, states, vgae
 from canids_train_gnn.models import GAT, VGAE
 
-FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true"}
+FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
 MIXED = [0, 1] * 32
 
 

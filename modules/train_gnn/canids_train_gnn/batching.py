@@ -3,20 +3,22 @@
 from collections.abc import Iterator
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor
 
-from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_shared.torchstore import Graphs, TorchStore
 
 
-def repeatable(threads: int) -> None:
-    """Fix the number of torch's threads, and choose kernels that give the same bytes every time."""
+def repeatable(threads: int, device: torch.device) -> None:
+    """Fix the number of torch's threads; on a CPU, choose kernels that give the same bytes every time."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # A debugging aid that would cost a tenth of the time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def batches(store: TorchStore, windows: Tensor, size: int, shuffle: bool = False) -> Iterator[DenseGraphs]:
-    """The windows in batches of at most `size`, in order or shuffled by torch's generator."""
-    if shuffle:
-        windows = windows[torch.randperm(len(windows))]
-    for first in range(0, len(windows), size):
-        yield store.batch(windows[first : first + size])
+def batches(store: TorchStore, windows: Tensor, size: int) -> Iterator[Graphs]:
+    """The windows (numbers, on the host) in batches of at most `size`, in order."""
+    for chunk in torch.split(windows, size):
+        yield store.batch(chunk)

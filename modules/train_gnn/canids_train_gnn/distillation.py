@@ -22,16 +22,10 @@ def embeddings(student: Tensor, teacher: Tensor, projection: nn.Module) -> Tenso
     return nn.functional.mse_loss(projection(student), teacher.detach())
 
 
-def reconstructions(
-    student: Reconstruction, teacher: Reconstruction, projection: nn.Module, mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Distances of latents (projected to the teacher's width) and of decoded features, over real nodes.
-
-    Args:
-        mask: [B, N] bool, the nodes.
-    """
-    latent = nn.functional.mse_loss(projection(student.mean)[mask], teacher.mean.detach()[mask])
-    decoded = nn.functional.mse_loss(student.decoded[mask], teacher.decoded.detach()[mask])
+def reconstructions(student: Reconstruction, teacher: Reconstruction, projection: nn.Module) -> tuple[Tensor, Tensor]:
+    """Distances of latents (projected to the teacher's width) and of decoded features, mean over nodes."""
+    latent = nn.functional.mse_loss(projection(student.mean), teacher.mean.detach())
+    decoded = nn.functional.mse_loss(student.decoded, teacher.decoded.detach())
     return latent, decoded
 
 

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from canids_shared import cli
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Checkpoint
-from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_shared.torchstore import Graphs, TorchStore
 from canids_train_gnn import distillation, loop, training
-from canids_train_gnn.batching import batches
+from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT
 from canids_train_gnn.outliers import exposed
 
 
 def _labelled(store: TorchStore) -> Tensor:
-    return torch.nonzero(store.y >= 0).squeeze(1)
+    return torch.nonzero(store.y >= 0).squeeze(1).cpu()
 
 
 def train(
@@ -29,6 +29,7 @@ def train(
     seed: int,
     teacher: GAT | None = None,
     checkpoint: Checkpoint | None = None,
+    passing: Passing | None = None,
 ) -> tuple[GAT, list[dict[str, Any]]]:
     """Train on the labelled windows of `fit`, choose the epoch on those of `select`.
 
@@ -36,6 +37,7 @@ def train(
         scale: `large` or `small`.
         config: the section `gat` of the module's config.
         teacher: distils its softened logits and its embeddings into this model.
+        passing: how messages pass between nodes.
 
     Raises:
         CanidsError: a split without attacked or without attack-free windows.
@@ -48,6 +50,7 @@ def train(
                 )
     torch.manual_seed(seed)
     model = GAT(fit.header["node_features"], fit.header["edge_features"], config[scale]).to(fabric.device)
+    model.encoder.use(passing or Passing())
     model.encoder.node_scaling.learn(fit.x)
     model.encoder.edge_scaling.learn(fit.edge_attr)
     windows = _labelled(fit)
@@ -59,7 +62,7 @@ def train(
         student["projection"] = distillation.projection(model.classify.in_features, teacher.classify.in_features)
         student.to(fabric.device)
 
-    def loss_of(graphs: DenseGraphs) -> Tensor:
+    def loss_of(graphs: Graphs) -> Tensor:
         exposure = config["exposure"]
         graphs = exposed(
             graphs,
@@ -79,12 +82,12 @@ def train(
         loss = loss + weights["embeddings"] * distillation.embeddings(embedding, meant, student["projection"])
         return loss
 
-    def select_loss() -> float:
-        chosen = _labelled(select)
-        logits = torch.cat([model(g)[0] for g in batches(select, chosen, config["batch"])])
-        return float(nn.functional.cross_entropy(logits, select.y[chosen], weight=weight))
+    def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
+        losses = nn.functional.cross_entropy(model(graphs)[0].float(), graphs.y, weight=weight, reduction="none")
+        return losses.sum(), weight[graphs.y].sum()
 
-    history = loop.fit(fabric, student, fit, windows, loss_of, select_loss, config, seed, checkpoint)
+    objective = loop.Objective(fit, windows, loss_of, select, _labelled(select), select_loss)
+    history = loop.Training(fabric, student, objective, config, seed, checkpoint).run()
     return model, history
 
 

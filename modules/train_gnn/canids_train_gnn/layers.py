@@ -1,4 +1,4 @@
-"""Layers on dense batches of graphs (shapes: B graphs, N nodes, H heads, C channels a head, D edge features)."""
+"""Layers of the detectors, on packed batches (shapes: B graphs, ΣN nodes and ΣE edges in all, H heads, C channels a head)."""
 
 import re
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from canids_shared.torchstore import DenseGraphs
+from canids_shared.torchstore import Graphs
+from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, Passing
 
 
 class Scaling(nn.Module):
@@ -52,61 +53,33 @@ class FeatureDropout(nn.Module):
         self.rate, self.groups = rate, len(order)
         self.register_buffer("group", torch.tensor([order[s] for s in stems]), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, …, width] to the same shape."""
-        if not self.training or self.rate == 0.0:
-            return x
-        kept = torch.rand(len(x), self.groups, device=x.device) >= self.rate
-        kept = kept[:, self.group].view(len(x), *(1,) * (x.dim() - 2), -1)
-        return x * kept
-
-
-class GraphAttention(nn.Module):
-    """Graph attention (Veličković et al. 2018, eq. 1–6) with edge features in the score, masked to the neighbourhood.
-
-    Node i attends to itself and to every j with an edge j → i:
-    `e_ij = LeakyReLU(a_target · W h_i + a_source · W h_j + a_edge · edge_ji)`, `alpha_i = softmax_j(e_ij)`,
-    `h'_i = concat over heads of sum_j alpha_ij W h_j + bias`.
-    """
-
-    def __init__(self, width_in: int, channels: int, heads: int, edge_width: int) -> None:
-        super().__init__()
-        self.heads, self.channels = heads, channels
-        self.project = nn.Linear(width_in, heads * channels, bias=False)
-        self.source = nn.Parameter(torch.empty(heads, channels))
-        self.target = nn.Parameter(torch.empty(heads, channels))
-        self.edge = nn.Linear(edge_width, heads, bias=False)
-        self.bias = nn.Parameter(torch.zeros(heads * channels))
-        for weight in (self.project.weight, self.source, self.target, self.edge.weight):
-            nn.init.xavier_uniform_(weight)
-
-    def forward(self, h: Tensor, neighbours: Tensor, edge: Tensor) -> Tensor:
-        """[B, N, width_in] to [B, N, H·C].
+    def forward(self, x: Tensor, graph: Tensor, graphs: int) -> Tensor:
+        """[n, width] to the same shape.
 
         Args:
-            h: node embeddings.
-            neighbours: [B, N, N] bool; `[b, i, j]`: i attends to j. Every row has at least one True.
-            edge: [B, N, N, D]; `[b, i, j]`: features of the edge j → i.
+            x: rows of nodes, or of edges.
+            graph: [n] the graph of every row.
+            graphs: how many there are.
         """
-        b, n, _ = h.shape
-        w = self.project(h).view(b, n, self.heads, self.channels).transpose(1, 2)  # [B, H, N, C]
-        towards = (w * self.target[:, None]).sum(-1)[..., :, None]  # [B, H, N, 1]
-        away = (w * self.source[:, None]).sum(-1)[..., None, :]  # [B, H, 1, N]
-        score = nn.functional.leaky_relu(towards + away + self.edge(edge).permute(0, 3, 1, 2), 0.2)
-        attention = score.masked_fill(~neighbours[:, None], float("-inf")).softmax(-1)
-        gathered: Tensor = attention @ w
-        return gathered.transpose(1, 2).reshape(b, n, -1) + self.bias
+        if not self.training or self.rate == 0.0:
+            return x
+        kept = torch.rand(graphs, self.groups, device=x.device) >= self.rate
+        return x * kept[:, self.group][graph]
 
 
 class Encoder(nn.Module):
     """Raw graphs to node embeddings: scaling, a linear map, and attention layers with residuals and layer norm.
 
     The outputs of all layers are concatenated (jumping knowledge: Xu et al. 2018, section 5.2).
+
+    Attributes:
+        backend: how messages pass, one of `attention.BACKENDS`; it changes no weight and no number.
     """
 
     def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:
         """Size options: `channels` a head, `heads`, `layers`, `dropout`, `feature_dropout`."""
         super().__init__()
+        self.backend = "dense"
         width = size["channels"] * size["heads"]
         nodes, edges = len(node_features), len(edge_features)
         self.node_scaling, self.edge_scaling = Scaling(nodes), Scaling(edges)
@@ -120,24 +93,48 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(size["dropout"])
         self.width = width * (size["layers"] + 1)
 
-    def forward(self, graphs: DenseGraphs) -> Tensor:
-        """Node embeddings [B, N, width]; rows of padding hold values that mean nothing."""
-        x = self.dropout(self.feature_dropout(self.node_scaling(graphs.x)))
-        itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        neighbours = graphs.adjacency.transpose(1, 2) | itself
-        edge = self.edge_dropout(self.edge_scaling(graphs.edge)) * graphs.adjacency[..., None]
-        edge = edge.transpose(1, 2)
+    def use(self, passing: Passing) -> None:
+        """Set how messages pass; compiled code is for sizes of any kind."""
+        self.backend = passing.backend
+        if passing.compiled:
+            self.compile(dynamic=True)
+
+    def forward(self, graphs: Graphs) -> Tensor:
+        """Node embeddings [ΣN, width]."""
+        b = len(graphs.y)
+        x = self.dropout(self.feature_dropout(self.node_scaling(graphs.x), graphs.graph, b))
+        features = self.edge_dropout(self.edge_scaling(graphs.edge), graphs.graph[graphs.source], b)
+        edges = Edges.of(graphs, features)
+        aggregate = BACKENDS[self.backend](graphs, edges)
         h = self.enter(x)
         kept = [h]
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            h = h + nn.functional.elu(norm(layer(h, neighbours, edge)))
+            h = h + nn.functional.elu(norm(layer(h, edges, aggregate)))
             kept.append(h)
         return torch.cat(kept, -1)
 
 
-def pooled(h: Tensor, mask: Tensor) -> Tensor:
-    """Mean and maximum over the nodes of each graph: [B, N, width] to [B, 2·width]."""
-    count = mask.sum(1, keepdim=True)
-    mean = (h * mask[..., None]).sum(1) / count
-    highest = h.masked_fill(~mask[..., None], float("-inf")).amax(1)
-    return torch.cat([mean, highest], -1)
+def node_mean(values: Tensor, graphs: Graphs) -> Tensor:
+    """Mean over the nodes of each graph: [ΣN, …] to [B, …]."""
+    total = values.new_zeros(len(graphs.y), *values.shape[1:]).index_add(0, graphs.graph, values)
+    return total / graphs.sizes.view(-1, *(1,) * (values.dim() - 1)).to(values.dtype)
+
+
+def node_max(values: Tensor, graphs: Graphs) -> Tensor:
+    """Largest value over the nodes of each graph: [ΣN, …] to [B, …]."""
+    index = graphs.graph.view(-1, *(1,) * (values.dim() - 1)).expand_as(values)
+    empty = values.new_zeros(len(graphs.y), *values.shape[1:])
+    return empty.scatter_reduce(0, index, values, "amax", include_self=False)
+
+
+def pooled(h: Tensor, graphs: Graphs) -> Tensor:
+    """Mean and maximum over the nodes of each graph: [ΣN, width] to [B, 2·width]."""
+    return torch.cat([node_mean(h, graphs), node_max(h, graphs)], -1)
+
+
+def padded(values: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:
+    """Rows of nodes [ΣN, …] as [B, n, …], zero where padded, and the mask [B, n] of nodes."""
+    b, n = len(graphs.y), graphs.widest
+    slot = graphs.graph * n + graphs.place
+    out = values.new_zeros(b * n, *values.shape[1:]).index_copy(0, slot, values).view(b, n, *values.shape[1:])
+    return out, torch.arange(n, device=values.device) < graphs.sizes[:, None]

@@ -5,7 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -13,18 +15,25 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from canids_shared.errors import CanidsError
-from canids_shared.runs import Arrays, Checkpoint
-from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_shared.runs import Arrays, Checkpoint, save_arrays
+from canids_shared.torchstore import Graphs, TorchStore
 from canids_train_gnn.batching import batches, repeatable
+from canids_train_gnn.interruption import Interruption, noticed
 from canids_train_gnn.modelfile import from_arrays, to_arrays
 
+EXPLODED = 1e3
+"""A loss that is this many times the first one (or 1, if that is larger) is not going to come back."""
+_CHECK_EVERY = 32
+"""Steps after which a GPU is waited for, to look at its losses; on a CPU every step is looked at."""
+_REPORT_S, _CHECKPOINT_S = 15.0, 60.0
 log = logging.getLogger(__name__)
 
 
 def start(config: dict[str, Any]) -> Fabric:
-    """Threads and device as the config says; kernels that give the same bytes every time."""
-    repeatable(config["torch_threads"])
-    return Fabric(accelerator=config["accelerator"], devices=1, precision=config["precision"])
+    """Threads and device as the config says; on a CPU, kernels that give the same bytes every time."""
+    fabric = Fabric(accelerator=config["accelerator"], devices=1, precision=config["precision"])
+    repeatable(config["torch_threads"], fabric.device)
+    return fabric
 
 
 def seeded(seed: int, epoch: int) -> None:
@@ -32,14 +41,56 @@ def seeded(seed: int, epoch: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
 
 
+@dataclass
 class _Progress:
-    """What is saved between epochs beside weights and moments."""
+    """What is saved beside weights, moments and the state of the random numbers; `step` is the next one of the epoch."""
 
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.best = math.inf
-        self.since_best = 0
-        self.history: list[dict[str, Any]] = []
+    epoch: int = 0
+    step: int = 0
+    total: float = 0.0
+    seconds: float = 0.0
+    first: float | None = None
+    best: float | None = None
+    since_best: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is learnt from what.
+
+    Attributes:
+        store, windows: what to train on: these windows of the store, [n] int64.
+        loss: mean loss of a batch, with gradient through every parameter.
+        select, select_windows: on what the epoch is chosen.
+        select_loss: loss of a batch as (sum, weight): the loss on all of them is the ratio of the sums.
+        order: which of `windows` an epoch uses ([m] int64 of its number), if not all.
+    """
+
+    store: TorchStore
+    windows: Tensor
+    loss: Callable[[Graphs], Tensor]
+    select: TorchStore
+    select_windows: Tensor
+    select_loss: Callable[[Graphs], tuple[Tensor, Tensor]]
+    order: Callable[[int], Tensor] | None = None
+
+    def windows_of(self, epoch: int) -> Tensor:
+        """The windows that this epoch uses."""
+        return self.windows if self.order is None else self.order(epoch)
+
+
+def _random_state(device: torch.device) -> Arrays:
+    state = {"random.cpu": torch.get_rng_state().numpy()}
+    if device.type == "cuda":
+        state["random.cuda"] = torch.cuda.get_rng_state(device).numpy()
+    return state
+
+
+def _set_random_state(arrays: Arrays, device: torch.device) -> None:
+    torch.set_rng_state(torch.from_numpy(arrays["random.cpu"]))
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(arrays["random.cuda"]), device)
 
 
 def _snapshot(model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Arrays:
@@ -59,88 +110,219 @@ def _restore(arrays: Arrays, model: nn.Module, optimizer: torch.optim.Optimizer)
     return from_arrays(arrays, "best.")
 
 
-def fit(
-    fabric: Fabric,
-    model: nn.Module,
-    store: TorchStore,
-    windows: Tensor,
-    loss_of: Callable[[DenseGraphs], Tensor],
-    select_loss: Callable[[], float],
-    config: dict[str, Any],
-    seed: int,
-    checkpoint: Checkpoint | None = None,
-) -> list[dict[str, Any]]:
-    """Train until the loss on `select` no longer falls; leaves the best weights in `model`.
+def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
+    """Largest memory of this process so far, MiB: `peak_rss_mb` on the host, `peak_gpu_mb` (None without a GPU)."""
+    # Not `ru_maxrss`, which also counts the process that this one was forked from.
+    status = Path("/proc/self/status")
+    host = None
+    if status.exists():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        host = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+    gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    return {"peak_rss_mb": host, "peak_gpu_mb": gpu}
 
-    Args:
-        store, windows: what to train on: these windows of the store, [n] int64.
-        loss_of: mean loss of a batch, with gradient through every parameter of `model`.
-        select_loss: loss on the split `select`; lower is better.
-        config: `epochs`, `patience` (epochs), `batch`, `learning_rate`, `weight_decay`, `clip` (gradient norm).
-        checkpoint: saved after every epoch, resumed if one matches.
 
-    Returns:
-        One row an epoch for `history.parquet`.
+class Training:
+    """One training; `run` does it. State lives here so that it can be saved between any two steps."""
 
-    Raises:
-        CanidsError: fewer windows than a batch, or a loss that is no number; the message names epoch and batch.
-    """
-    size = config["batch"]
-    if len(windows) < size:
-        raise CanidsError(
-            f"{len(windows)} windows to train on, fewer than one batch of {size}; lower 'batch' or add captures"
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        objective: Objective,
+        config: dict[str, Any],
+        seed: int,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Prepare; resumes from the checkpoint if one matches.
+
+        Args:
+            config: `epochs`, `patience` (epochs), `batch`, `learning_rate`, `weight_decay`, `clip` (gradient norm).
+            checkpoint: saved after every epoch, every minute and on a signal.
+
+        Raises `CanidsError` for fewer windows than a batch.
+        """
+        self.fabric, self.objective, self.config, self.seed = fabric, objective, config, seed
+        self.model, self.checkpoint = model, checkpoint
+        if len(objective.windows) < config["batch"]:
+            raise CanidsError(
+                f"{len(objective.windows)} windows to train on, fewer than one batch of {config['batch']}; lower 'batch' "
+                "or add captures"
+            )
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"]
         )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"])
-    steps = math.ceil(len(windows) / size)
-    progress = _Progress()
-    best = copy.deepcopy(model.state_dict())
-    if checkpoint and (saved := checkpoint.load()):
-        best = _restore(saved[0], model, optimizer)
-        vars(progress).update(saved[1])
-        log.info("resumed after epoch %d", progress.epoch)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
-        begin = time.perf_counter()
-        seeded(seed, progress.epoch)
-        model.train()
-        total = 0.0
-        for number, graphs in enumerate(batches(store, windows, size, shuffle=True)):
-            done = (progress.epoch * steps + number) / (config["epochs"] * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * done))
-            with fabric.autocast():
-                loss = loss_of(graphs)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise CanidsError(
-                    f"loss is {value} in epoch {progress.epoch + 1}, batch {number + 1}; lower learning_rate"
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(wrapped, optimizer, max_norm=config["clip"])
-            optimizer.step()
-            total += value
-        model.eval()
-        with torch.inference_mode():
-            selected = select_loss()
-        seconds = time.perf_counter() - begin
+        self.progress = _Progress()
+        self.best = copy.deepcopy(model.state_dict())
+        self.random: Arrays | None = None
+        if checkpoint and (saved := checkpoint.load()):
+            self.best = _restore(saved[0], model, self.optimizer)
+            self.progress = _Progress(**saved[1])
+            self.random = saved[0]
+            log.info("resumed after epoch %d, step %d", self.progress.epoch, self.progress.step)
+        self.wrapped, self.optimizer = fabric.setup(model, self.optimizer)
+        self.saved_at = time.perf_counter()
+        self.pending: list[
+            tuple[Tensor, Tensor, Tensor]
+        ] = []  # windows, loss, gradient norm of steps not yet looked at
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train until the loss on `select` no longer falls; leaves the best weights in the model.
+
+        Returns:
+            One row an epoch for `history.parquet`.
+
+        Raises:
+            CanidsError: a loss or gradient that is no number or explodes; the message names epoch, step and the file in
+                which the batch and the weights are kept.
+            SystemExit: after SIGTERM or SIGUSR1, with a checkpoint saved.
+        """
+        progress, config = self.progress, self.config
+        with noticed() as interruption:
+            while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
+                self._epoch(interruption)
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        return progress.history
+
+    def _epoch(self, interruption: Interruption) -> None:
+        progress, objective = self.progress, self.objective
+        device = self.fabric.device
+        begin = time.perf_counter() - progress.seconds
+        seeded(self.seed, progress.epoch)
+        windows = objective.windows_of(progress.epoch)
+        windows = windows[torch.randperm(len(windows))]
+        if self.random is not None and progress.step:
+            _set_random_state(self.random, device)
+        self.random = None
+        chunks = torch.split(windows, self.config["batch"])
+        self.model.train()
+        reported = time.perf_counter()
+        while progress.step < len(chunks):
+            self._step(chunks[progress.step], (progress.epoch + progress.step / len(chunks)) / self.config["epochs"])
+            progress.step += 1
+            if len(self.pending) >= (1 if device.type == "cpu" else _CHECK_EVERY) or progress.step == len(chunks):
+                self._look_at_losses()
+            now = time.perf_counter()
+            progress.seconds = now - begin
+            if interruption.signal is not None or now - self.saved_at > _CHECKPOINT_S:
+                self._look_at_losses()
+                self._save()
+            if interruption.signal is not None:
+                self._leave(interruption)
+            if now - reported > _REPORT_S:
+                reported = now
+                self._report(len(chunks))
+        selected = self._select_loss(interruption)
+        progress.seconds = time.perf_counter() - begin
         progress.epoch += 1
         progress.since_best += 1
-        if selected < progress.best:
+        if progress.best is None or selected < progress.best:
             progress.best, progress.since_best = selected, 0
-            best = copy.deepcopy(model.state_dict())
+            self.best = copy.deepcopy(self.model.state_dict())
         row = {
             "epoch": progress.epoch,
-            "fit_loss": total / steps,
+            "fit_loss": progress.total / len(chunks),
             "select_loss": selected,
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            "seconds": seconds,
-            "graphs_per_s": len(windows) / seconds,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": progress.seconds,
+            "graphs_per_s": len(windows) / progress.seconds,
+            **peak_memory_mb(device),
         }
         progress.history.append(row)
         log.info("epoch %(epoch)d: fit %(fit_loss).5f, select %(select_loss).5f, %(graphs_per_s).0f graphs/s", row)
-        if checkpoint:
-            checkpoint.save(_snapshot(model, best, optimizer), vars(progress))
-    model.load_state_dict(best)
-    model.eval()
-    return progress.history
+        progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
+        self._save()
+        if interruption.signal is not None:
+            self._leave(interruption)
+
+    def _step(self, windows: Tensor, done: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * done))
+        with self.fabric.autocast():
+            loss = self.objective.loss(self.objective.store.batch(windows))
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        norm = self.fabric.clip_gradients(
+            self.wrapped, self.optimizer, max_norm=self.config["clip"], error_if_nonfinite=False
+        )
+        self.pending.append((windows, loss.detach(), torch.as_tensor(norm).detach()))
+        if self.fabric.device.type == "cpu":
+            self._check(*self.pending[-1], self.progress.step)  # before the weights are touched
+        self.optimizer.step()
+
+    def _look_at_losses(self) -> None:
+        first = self.progress.step - len(self.pending)
+        for number, (windows, loss, norm) in enumerate(self.pending, first):
+            self.progress.total += self._check(windows, loss, norm, number)
+        self.pending.clear()
+
+    def _check(self, windows: Tensor, loss: Tensor, norm: Tensor, step: int) -> float:
+        value = float(loss)
+        progress = self.progress
+        if progress.first is None and math.isfinite(value):
+            progress.first = value
+        ceiling = EXPLODED * max(1.0, abs(progress.first or 0.0))
+        if not math.isfinite(value) or value > ceiling:
+            self._give_up(windows, f"loss is {value:.6g}", step)
+        if not math.isfinite(float(norm)):
+            self._give_up(windows, "a gradient is no number", step)
+        return value
+
+    def _give_up(self, windows: Tensor, what: str, step: int) -> NoReturn:
+        store = self.objective.store
+        graphs = store.batch(windows)
+        kept = ""
+        if self.checkpoint:
+            tensors = {k: getattr(graphs, k) for k in ("x", "source", "target", "edge", "y", "ptr")}
+            path = self.checkpoint.failed_batch
+            arrays = to_arrays({"windows": windows, **tensors}) | to_arrays(self.model.state_dict(), "model.")
+            header = {"contract": "failed-batch/1", "windows": store.names(windows), "reason": what}
+            save_arrays(path, arrays, header)
+            kept = f"; batch and weights are in {path}"
+        names = store.names(windows[:3])
+        raise CanidsError(
+            f"{what} in epoch {self.progress.epoch + 1}, batch {step + 1} ({', '.join(names)}, …); "
+            f"lower learning_rate or clip{kept}"
+        )
+
+    def _select_loss(self, interruption: Interruption) -> float:
+        self.model.eval()
+        objective = self.objective
+        total = weight = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        with torch.inference_mode(), self.fabric.autocast():
+            for graphs in batches(objective.select, objective.select_windows, self.config["batch"]):
+                if interruption.signal is not None:
+                    self._save()
+                    self._leave(interruption)
+                part, count = objective.select_loss(graphs)
+                total, weight = total + part.double(), weight + count.double()
+        value = float(total / weight)
+        if not math.isfinite(value):
+            raise CanidsError(
+                f"loss on select is {value} in epoch {self.progress.epoch + 1}; lower learning_rate or clip"
+            )
+        return value
+
+    def _save(self) -> None:
+        if self.checkpoint:
+            arrays = _snapshot(self.model, self.best, self.optimizer) | _random_state(self.fabric.device)
+            self.checkpoint.save(arrays, asdict(self.progress))
+        self.saved_at = time.perf_counter()
+
+    def _leave(self, interruption: Interruption) -> NoReturn:
+        kept = "checkpoint saved, the same command goes on from there" if self.checkpoint else "nothing saved"
+        log.info("signal %s in epoch %d: %s", interruption.signal, self.progress.epoch + 1, kept)
+        interruption.leave()
+
+    def _report(self, steps: int) -> None:
+        progress = self.progress
+        rate = progress.step * self.config["batch"] / progress.seconds
+        log.info(
+            "epoch %d of at most %d: %.0f %%, %.0f graphs/s, %.0f s to its end",
+            progress.epoch + 1,
+            self.config["epochs"],
+            100 * progress.step / steps,
+            rate,
+            (steps - progress.step) * progress.seconds / progress.step,
+        )

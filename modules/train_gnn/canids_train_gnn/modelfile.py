@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from canids_shared import cli, runs
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Arrays
+from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 
 CONTRACT = "detector/1"
@@ -48,11 +49,14 @@ def write_run(
     runs.save_arrays(call.output["model"], to_arrays(model.state_dict()), header)
 
 
-def load(path: Path, kind: type[Detector], graphs: dict[str, Any] | None = None) -> Detector:
+def load(
+    path: Path, kind: type[Detector], graphs: dict[str, Any] | None = None, passing: Passing | None = None
+) -> Detector:
     """Read a detector, ready to be applied.
 
     Args:
         graphs: header of the graph store that it is to be applied to; other features than it learnt on are an error.
+        passing: how messages pass; the weights are the same for all ways.
     """
     arrays, header = runs.load_arrays(path, CONTRACT)
     if header["kind"] != kind.__name__:
@@ -63,5 +67,6 @@ def load(path: Path, kind: type[Detector], graphs: dict[str, Any] | None = None)
                 raise CanidsError(f"{path}: trained with other {key} than these graphs have; train again")
     model = kind(header["node_features"], header["edge_features"], header["size"])
     model.load_state_dict(from_arrays(arrays))
+    model.encoder.use(passing or Passing())
     model.eval().requires_grad_(False)
     return model

@@ -13,8 +13,10 @@ from canids_shared import cli, tables
 from canids_shared.graphstore import GraphStore
 from canids_shared.torchstore import TorchStore, device_of
 from canids_train_gnn import modelfile
+from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import batches, repeatable
-from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE, node_mean
+from canids_train_gnn.layers import node_mean
+from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
 
 BATCH = 256
 log = logging.getLogger(__name__)
@@ -28,15 +30,15 @@ def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tenso
     """
     rows = []
     with torch.inference_mode():
-        for graphs in batches(store, torch.arange(len(store), device=store.device), BATCH):
+        for graphs in batches(store, torch.arange(len(store)), BATCH):
             made = vgae(graphs)
-            terms = made.terms(graphs.mask)
+            terms = made.terms(graphs)
             logits, embedding = gat(graphs)
             rows.append(
                 {
                     "vgae_error": vgae.anomaly(terms),
                     **{f"vgae_{name}": terms[:, i] for i, name in enumerate(ERROR_TERMS)},
-                    "vgae_latent_norm": node_mean(made.mean.norm(dim=-1), graphs.mask),
+                    "vgae_latent_norm": node_mean(made.mean.norm(dim=-1), graphs),
                     "gat_logit": logits[:, 1] - logits[:, 0],
                     "gat_logit_free": logits[:, 0],
                     "gat_logit_attacked": logits[:, 1],
@@ -49,11 +51,12 @@ def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tenso
 
 def main(call: cli.Call) -> None:
     """Entry point."""
-    repeatable(call.config["torch_threads"])
     device = device_of(call.config["accelerator"], "train_gnn.accelerator")
+    repeatable(call.config["torch_threads"], device)
     store = GraphStore(call.inputs["graphs"][0])
-    vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header).to(device)
-    gat = modelfile.load(call.inputs["gat"][0], GAT, store.header).to(device)
+    passing = Passing.of(call.config, device, training=False)
+    vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header, passing).to(device)
+    gat = modelfile.load(call.inputs["gat"][0], GAT, store.header, passing).to(device)
     outputs = detector_outputs(vgae, gat, TorchStore(store, device))
     columns = [pl.Series(name, values.float().cpu().numpy()) for name, values in outputs.items()]
     frame = store.keys().hstack(columns)

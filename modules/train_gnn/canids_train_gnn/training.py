@@ -11,6 +11,7 @@ from canids_shared.graphstore import GraphStore
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import TorchStore
 from canids_train_gnn import loop, modelfile
+from canids_train_gnn.attention import Passing
 from canids_train_gnn.modelfile import Detector
 from canids_train_gnn.models import parameter_count
 
@@ -31,6 +32,7 @@ class Train(Protocol[Detector]):
         seed: int,
         teacher: Detector | None = None,
         checkpoint: Checkpoint | None = None,
+        passing: Passing | None = None,
     ) -> tuple[Detector, list[dict[str, Any]]]:
         """Train on `fit`, choose the epoch on `select`; returns the detector and its history."""
         ...
@@ -40,21 +42,22 @@ def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
     """Inference latency, from a window's arrays to its score, window by window."""
     model.eval()
     with torch.inference_mode():
-        return latency.measure(
-            lambda w: model.score(store.batch(torch.tensor([w], device=store.device))).item(), len(store)
-        )
+        return latency.measure(lambda w: model.score(store.batch(torch.tensor([w]))).item(), len(store))
 
 
 def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
     """Train a detector of this kind as `section` of the config says, and write model, config, history and latency."""
     fabric = loop.start(call.config)
     fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
+    passing = Passing.of(call.config, fabric.device)
     teacher = None
     if call.inputs["teacher"]:
-        teacher = modelfile.load(call.inputs["teacher"][0], kind, fit.header).to(fabric.device)
+        teacher = modelfile.load(call.inputs["teacher"][0], kind, fit.header, Passing(passing.backend)).to(
+            fabric.device
+        )
     scale, config = call.constants["scale"], call.config[section]
     checkpoint = Checkpoint(call, call.output["model"].parent)
-    model, history = train(fabric, fit, select, scale, config, call.config["seed"], teacher, checkpoint)
+    model, history = train(fabric, fit, select, scale, config, call.config["seed"], teacher, checkpoint, passing)
     best = min(row["select_loss"] for row in history)
     log.info("%s %s: %d parameters, best select loss %.5f", section, scale, parameter_count(model), best)
     modelfile.write_run(call, model, config[scale], fit.header, history)

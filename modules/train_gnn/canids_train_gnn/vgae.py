@@ -9,21 +9,23 @@ from torch import Tensor, nn
 from canids_shared import cli
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Checkpoint
-from canids_shared.torchstore import DenseGraphs, TorchStore
+from canids_shared.torchstore import Graphs, TorchStore
 from canids_train_gnn import distillation, loop, training
+from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import batches
-from canids_train_gnn.models import VGAE, Reconstruction, node_mean
+from canids_train_gnn.layers import node_mean
+from canids_train_gnn.models import VGAE, Reconstruction
 
 
 def attack_free(store: TorchStore) -> Tensor:
     """Numbers of the windows that hold no attacked frame: all that this detector ever learns from."""
-    return torch.nonzero(store.y == 0).squeeze(1)
+    return torch.nonzero(store.y == 0).squeeze(1).cpu()
 
 
-def objective(made: Reconstruction, graphs: DenseGraphs, config: dict[str, Any]) -> Tensor:
+def objective(made: Reconstruction, graphs: Graphs, config: dict[str, Any]) -> Tensor:
     """Negative evidence lower bound, weighted: node features, edges, and divergence from the prior; mean over nodes."""
     terms = made.node_error + config["edge_weight"] * made.edge_error + config["divergence_weight"] * made.divergence
-    return node_mean(terms, graphs.mask).mean()
+    return node_mean(terms, graphs).mean()
 
 
 def train(
@@ -35,6 +37,7 @@ def train(
     seed: int,
     teacher: VGAE | None = None,
     checkpoint: Checkpoint | None = None,
+    passing: Passing | None = None,
 ) -> tuple[VGAE, list[dict[str, Any]]]:
     """Train on the attack-free windows of `fit`, choose the epoch on those of `select`.
 
@@ -42,6 +45,7 @@ def train(
         scale: `large` or `small`.
         config: the section `vgae` of the module's config.
         teacher: distils its latents and its reconstructions into this model.
+        passing: how messages pass between nodes.
 
     Raises:
         CanidsError: a split without attack-free windows.
@@ -54,6 +58,7 @@ def train(
     torch.manual_seed(seed)
     size = config[scale]
     model = VGAE(fit.header["node_features"], fit.header["edge_features"], size).to(fabric.device)
+    model.encoder.use(passing or Passing())
     windows = attack_free(fit)
     free = fit.y == 0
     model.encoder.node_scaling.learn(fit.x[torch.repeat_interleave(free, fit.node_ptr.diff())])
@@ -63,29 +68,27 @@ def train(
         student["projection"] = distillation.projection(model.mean.out_features, teacher.mean.out_features)
         student.to(fabric.device)
 
-    def loss_of(graphs: DenseGraphs) -> Tensor:
-        noise = torch.randn(*graphs.mask.shape, size["latent"], device=fabric.device)
+    def loss_of(graphs: Graphs) -> Tensor:
+        noise = torch.randn(len(graphs.x), size["latent"], device=fabric.device)
         made: Reconstruction = model(graphs, noise)
         loss: Tensor = objective(made, graphs, config)
         if teacher is None:
             return loss
         with torch.no_grad():
             told = teacher(graphs)
-        latent, decoded = distillation.reconstructions(made, told, student["projection"], graphs.mask)
+        latent, decoded = distillation.reconstructions(made, told, student["projection"])
         weights = config["distillation"]
         loss = loss + weights["latents"] * latent + weights["reconstructions"] * decoded
         return loss
 
-    def select_loss() -> float:
-        chosen = attack_free(select)
-        total = 0.0
-        for graphs in batches(select, chosen, config["batch"]):
-            total += float(objective(model(graphs), graphs, config)) * len(graphs.y)
-        return total / len(chosen)
+    def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
+        count = torch.tensor(len(graphs.y))
+        return objective(model(graphs), graphs, config) * count, count
 
-    history = loop.fit(fabric, student, fit, windows, loss_of, select_loss, config, seed, checkpoint)
+    goal = loop.Objective(fit, windows, loss_of, select, attack_free(select), select_loss)
+    history = loop.Training(fabric, student, goal, config, seed, checkpoint).run()
     with torch.inference_mode():
-        made = [model(g).terms(g.mask) for g in batches(fit, windows, config["batch"])]
+        made = [model(g).terms(g) for g in batches(fit, windows, config["batch"])]
     model.learn_ordinary(torch.cat(made))
     return model, history
 

@@ -107,13 +107,16 @@ def seed_of(name: str) -> int:
 
 @cache
 def design(name: str) -> Vehicle:
-    """The vehicle of that name.
+    """The vehicle of that name: `van`, or `van-2`, `van-3`, …, others with as many messages of each period.
 
     Raises `CanidsError` listing the vehicles if there is none.
     """
-    if name not in _VEHICLES:
-        raise CanidsError(f"simulation: no vehicle '{name}'; vehicles: {', '.join(VEHICLES)}")
-    n_ecus, periods, n_events = _VEHICLES[name]
+    kind, hyphen, number = name.partition("-")
+    if kind not in _VEHICLES or (hyphen and not number.isdecimal()):
+        raise CanidsError(
+            f"simulation: no vehicle '{name}'; vehicles: {', '.join(VEHICLES)}, or further ones of a kind: van-2, van-3, …"
+        )
+    n_ecus, periods, n_events = _VEHICLES[kind]
     rng = np.random.default_rng(np.random.SeedSequence([seed_of(name)]))
     slots = [(ms, True) for ms, n in periods.items() for _ in range(n)]
     slots += [(int(rng.choice([20, 30, 50])), False) for _ in range(n_events)]

@@ -1,0 +1,180 @@
+"""Message passing in three ways that give the same numbers: `dense`, `pyg`, `dgl` (N nodes, E edges, H heads, C channels).
+
+| backend | how | fast |
+|---|---|---|
+| `dense` | scores in a padded [graphs, heads, n, n] array, softmax, matrix products | on a GPU |
+| `pyg` | softmax over the edges of a target and sums by index, of PyTorch Geometric | on a CPU |
+| `dgl` | fused kernels of the Deep Graph Library, which builds no message | where its package is installed |
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from canids_shared.errors import CanidsError
+from canids_shared.torchstore import Graphs
+
+Aggregate = Callable[[Tensor, Tensor], Tensor]
+"""Projected nodes [N, H, C] and scores [E, H] to the sums over neighbours [N, H, C], weighted by the softmax of scores."""
+_BUCKET = 8
+"""Padded sizes are multiples of this, so that few shapes occur."""
+_SILENT = -1e9
+"""Score where there is no edge. Finite, since rows of padding have no edge at all; exp of it is 0 in every precision."""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Along which edges messages pass: those of the batch but for edges to itself, and one of every node to itself.
+
+    An edge to itself that the batch has keeps its features, in the added one; of nodes without, it has features 0. Nothing
+    here depends on how many there are, so a GPU need not be waited for.
+
+    Attributes:
+        source, target: [E'] int64, E' = ΣE + ΣN.
+        features: [E', D].
+        live: [E'] bool, False where the batch's own edge to itself was replaced.
+    """
+
+    source: Tensor
+    target: Tensor
+    features: Tensor
+    live: Tensor
+
+    @classmethod
+    def of(cls, graphs: Graphs, features: Tensor) -> "Edges":
+        """The edges of a batch with their (scaled) features [ΣE, D]."""
+        nodes = torch.arange(len(graphs.x), device=graphs.x.device)
+        loops = graphs.source == graphs.target
+        own = features.new_zeros(len(nodes), features.shape[1])
+        own = own.index_add(0, graphs.source, features * loops[:, None])
+        return cls(
+            torch.cat([graphs.source, nodes]),
+            torch.cat([graphs.target, nodes]),
+            torch.cat([features, own]),
+            torch.cat([~loops, torch.ones_like(nodes, dtype=torch.bool)]),
+        )
+
+
+def dense(graphs: Graphs, edges: Edges) -> Aggregate:
+    """Padded batches and masked attention."""
+    b, n = len(graphs.y), -(-graphs.widest // _BUCKET) * _BUCKET
+    slot = graphs.graph * n + graphs.place  # of every node in [B·n]
+    cell = slot[edges.target] * n + graphs.place[edges.source]  # of every edge in [B·n·n]
+    cell = torch.where(edges.live, cell, b * n * n)  # the others go to one more cell, which nobody reads
+
+    def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
+        _, heads, channels = nodes.shape
+        padded = nodes.new_zeros(b * n, heads * channels).index_copy(0, slot, nodes.flatten(1))
+        padded = padded.view(b, n, heads, channels).transpose(1, 2)  # [B, H, n, C]
+        full = scores.new_full((b * n * n + 1, heads), _SILENT).index_copy(0, cell, scores)[:-1]
+        weights = full.view(b, n, n, heads).permute(0, 3, 1, 2).softmax(-1)  # [B, H, n, n]
+        gathered = weights.to(padded.dtype) @ padded
+        return gathered.transpose(1, 2).reshape(b * n, heads, channels)[slot]
+
+    return aggregate
+
+
+def pyg(graphs: Graphs, edges: Edges) -> Aggregate:
+    """Softmax and sums of PyTorch Geometric (Fey and Lenssen 2019)."""
+    from torch_geometric.utils import scatter, softmax  # noqa: PLC0415 (not installed where only dgl is)
+
+    count = len(graphs.x)
+
+    def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
+        weights: Tensor = softmax(scores, edges.target, num_nodes=count).to(nodes.dtype)
+        messages = nodes.index_select(0, edges.source) * weights[..., None]
+        gathered: Tensor = scatter(messages, edges.target, 0, dim_size=count, reduce="sum")
+        return gathered
+
+    return aggregate
+
+
+def dgl(graphs: Graphs, edges: Edges) -> Aggregate:
+    """Fused kernels of the Deep Graph Library (Wang et al. 2019), in float32."""
+    import dgl as library  # noqa: PLC0415 (in an extra of its own)
+    from dgl.ops import edge_softmax, u_mul_e_sum  # noqa: PLC0415
+
+    graph = library.graph((edges.source, edges.target), num_nodes=len(graphs.x))
+
+    def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
+        weights = edge_softmax(graph, scores.float()[..., None])
+        gathered: Tensor = u_mul_e_sum(graph, nodes.float(), weights)
+        return gathered.to(nodes.dtype)
+
+    return aggregate
+
+
+BACKENDS: dict[str, Callable[[Graphs, Edges], Aggregate]] = {"dense": dense, "pyg": pyg, "dgl": dgl}
+_PACKAGES = {"pyg": ("torch_geometric", "train-gnn"), "dgl": ("dgl", "dgl")}
+
+
+@dataclass(frozen=True)
+class Passing:
+    """How messages pass: it changes the time, and numbers by no more than rounding.
+
+    Attributes:
+        backend: one of `BACKENDS`.
+        compiled: whether `torch.compile` fuses what lies around them.
+    """
+
+    backend: str = "dense"
+    compiled: bool = False
+
+    @classmethod
+    def of(cls, config: dict[str, Any], device: torch.device, training: bool = True) -> "Passing":
+        """As `backend` and `compile` of the config say; `auto` is what is fastest on the device.
+
+        Applied once, a detector is compiled never, and on a CPU takes `dense` for `auto`: to compile, or to load PyTorch
+        Geometric, would take longer.
+
+        Raises `CanidsError` if the backend's package is not installed.
+        """
+        name = config["backend"]
+        if name == "auto":
+            name = "pyg" if training and device.type == "cpu" else "dense"
+        if name in _PACKAGES and importlib.util.find_spec(_PACKAGES[name][0]) is None:
+            package, extra = _PACKAGES[name]
+            raise CanidsError(
+                f"train_gnn.backend: '{name}' needs {package}, which is not installed here: "
+                f"pip install 'canids[{extra}]', or set it to dense"
+            )
+        compiled = {"never": False, "always": True, "auto": device.type == "cuda" and name == "dense"}
+        return cls(name, training and compiled[config["compile"]])
+
+
+class GraphAttention(nn.Module):
+    """Graph attention (Veličković et al. 2018, eq. 1–6) with edge features in the score.
+
+    Node i attends to itself and to every j with an edge j → i:
+    `e_ij = LeakyReLU(a_target · W h_i + a_source · W h_j + a_edge · edge_ji)`, `alpha_i = softmax_j(e_ij)`,
+    `h'_i = concat over heads of sum_j alpha_ij W h_j + bias`.
+    """
+
+    def __init__(self, width_in: int, channels: int, heads: int, edge_width: int) -> None:
+        super().__init__()
+        self.heads, self.channels = heads, channels
+        self.project = nn.Linear(width_in, heads * channels, bias=False)
+        self.source = nn.Parameter(torch.empty(heads, channels))
+        self.target = nn.Parameter(torch.empty(heads, channels))
+        self.edge = nn.Linear(edge_width, heads, bias=False)
+        self.bias = nn.Parameter(torch.zeros(heads * channels))
+        for weight in (self.project.weight, self.source, self.target, self.edge.weight):
+            nn.init.xavier_uniform_(weight)
+
+    def forward(self, h: Tensor, edges: Edges, aggregate: Aggregate) -> Tensor:
+        """[N, width_in] to [N, H·C].
+
+        Args:
+            h: node embeddings.
+            edges: along which messages pass.
+            aggregate: of one of the `BACKENDS`, for these edges.
+        """
+        w = self.project(h).view(-1, self.heads, self.channels)
+        towards, away = (w * self.target).sum(-1), (w * self.source).sum(-1)  # [N, H]
+        raw = towards[edges.target] + away[edges.source] + self.edge(edges.features)
+        scores = nn.functional.leaky_relu(raw.float(), 0.2).masked_fill(~edges.live[:, None], _SILENT)
+        return aggregate(w, scores).flatten(1) + self.bias
