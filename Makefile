@@ -10,7 +10,7 @@ SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests fast-test lint format hcrl_sa folds seeds hours manifest bench rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours manifest bench rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -56,12 +56,17 @@ bench: .venv/runtime
 # Both halves at once: together they keep two cores busy.
 test: .venv/development
 	@$(MAKE) --no-print-directory -j2 unit-tests workflow-tests
+	@$(MAKE) --no-print-directory dgl-tests
 
 unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit
 
 workflow-tests: .venv/development
 	$(BIN)/pytest -q --ignore=tests/unit tests
+
+# The backend dgl, in its own environment.
+dgl-tests: .venv-dgl/ready
+	CANIDS_NEEDS_DGL=1 .venv-dgl/bin/pytest -q -p no:cacheprovider -o addopts= tests/unit/test_gnn_backends.py
 
 # What takes longer than ten seconds is left out.
 fast-test: .venv/development
@@ -111,6 +116,12 @@ lock:
 	$(BIN)/pip install $(PIP_ARGS) -e '.[dev]'
 	@touch $@
 
+.venv-dgl/ready: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing the environment of the backend dgl"
+	test -x .venv-dgl/bin/python || $(PYTHON) -m venv .venv-dgl
+	.venv-dgl/bin/pip install $(PIP_ARGS) -e '.[preprocess,dgl]' pytest hypothesis
+	@touch $@
+
 # Everything but the captures and the cache between workflows.
 clean:
-	rm -rf results experimentruns .snakemake .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf results experimentruns .snakemake .venv .venv-dgl .pytest_cache .mypy_cache .ruff_cache .hypothesis

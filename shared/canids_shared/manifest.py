@@ -11,7 +11,7 @@ Paths in it are relative to `{data_root}/{dataset}`, so moving the data means ch
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Capture:
         simulation: what the simulator needs to know, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
+        companion: whether it is no capture of the dataset but one that joins its training captures (`companions`).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Capture:
     simulation: dict[str, Any] | None
     metadata: Path | None = None
     attacked: tuple[tuple[float, float], ...] = ()
+    companion: bool = False
 
 
 class _Loader(yaml.SafeLoader):
@@ -140,6 +142,38 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     data folder holds captures that a drafted manifest does not list.
     """
     path = locate(dataset, data_root)
+    folder = Path(data_root) / dataset
+    captures = _read(path, folder)
+    _check_roles(path, captures)
+    if not scenarios(captures) or not any(c.role == "train" for c in captures.values()):
+        raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
+    if path.parent.parent == Path("results"):
+        listed = {c.path for c in captures.values()}
+        unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]
+        if unlisted:
+            raise CanidsError(
+                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to draft it anew"
+            )
+    return captures
+
+
+@cache
+def companions(name: str) -> dict[str, Capture]:
+    """The captures of a built-in manifest, as `{manifest}.{capture}`: simulated ones that join recorded training captures.
+
+    Raises `CanidsError` listing the manifests if there is none of this name.
+    """
+    path = _HERE / "manifests" / f"{name}.yaml"
+    if not path.exists():
+        known = sorted(p.stem for p in path.parent.glob("*_fleet.yaml"))
+        raise CanidsError(f"companions: no built-in manifest '{name}'; there are none, {', '.join(known)}")
+    captures = _read(path, path.parent)
+    _check_roles(path, captures)
+    joining = [c for c in captures.values() if c.role == "train"]
+    return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", companion=True) for c in joining)}
+
+
+def _read(path: Path, folder: Path) -> dict[str, Capture]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except CanidsError as error:
@@ -147,8 +181,7 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     content = check(content, load_schema(_SCHEMA), where=str(path))
-    folder = Path(data_root) / dataset
-    captures = {
+    return {
         name: Capture(
             name=name,
             path=folder / e["path"] if "path" in e else None,
@@ -163,15 +196,6 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
         )
         for name, e in content["captures"].items()
     }
-    _check_roles(path, captures)
-    if path.parent.parent == Path("results"):
-        listed = {c.path for c in captures.values()}
-        unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]
-        if unlisted:
-            raise CanidsError(
-                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to draft it anew"
-            )
-    return captures
 
 
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
@@ -196,8 +220,6 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             raise CanidsError(f"{place}: has the attack '{capture.attack}', so its content is not 'attack-free'")
         if capture.role == "train" and capture.content == "unlabelled":
             raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
-    if not scenarios(captures) or not any(c.role == "train" for c in captures.values()):
-        raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
 
 
 def scenarios(captures: dict[str, Capture]) -> list[str]:

@@ -50,7 +50,13 @@ class Graphs:
 
 
 class TorchStore:
-    """A `GraphStore` on a device; `batch` gathers any windows of it."""
+    """A `GraphStore` on a device; `batch` gathers any windows of it.
+
+    Attributes:
+        graphs: the store itself.
+        header: its header.
+        device: where `x`, `edge_attr`, `edge_index`, `y`, `node_ptr` and `edge_ptr` live.
+    """
 
     def __init__(self, store: GraphStore, device: torch.device) -> None:
         self.header = store.header
@@ -62,7 +68,7 @@ class TorchStore:
         # On the host as well: sizes of a batch are computed there.
         self._host = {name: torch.from_numpy(np.array(store[name])) for name in ("node_ptr", "edge_ptr")}
         self.node_ptr, self.edge_ptr = (self._host[name].to(device) for name in ("node_ptr", "edge_ptr"))
-        self._store = store
+        self.graphs = store
 
     def __len__(self) -> int:
         return len(self.y)
@@ -95,7 +101,7 @@ class TorchStore:
     def names(self, windows: Tensor) -> list[str]:
         """Capture and number of windows, for messages."""
         captures = self.header["captures"]
-        pairs = zip(self._store["capture"][windows], self._store["window"][windows], strict=True)
+        pairs = zip(self.graphs["capture"][windows], self.graphs["window"][windows], strict=True)
         return [f"{captures[capture]} window {number}" for capture, number in pairs]
 
 

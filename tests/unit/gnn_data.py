@@ -22,11 +22,12 @@ GAT: dict[str, Any] = {
     "weight_decay": 0.01,
     "clip": 1.0,
     "label_smoothing": 0.02,
+    "curriculum": {"by": "none", "start": 0.3, "whole": 0.5},
     "exposure": {"rate": 0.3, "lowest": 4.0, "highest": 12.0},
     "distillation": {"temperature": 4.0, "logits": 1.0, "embeddings": 0.1},
 }
 VGAE: dict[str, Any] = {
-    **{k: v for k, v in GAT.items() if k not in ("label_smoothing", "exposure")},
+    **{k: v for k, v in GAT.items() if k not in ("label_smoothing", "exposure", "curriculum")},
     "edge_weight": 0.2,
     "divergence_weight": 0.02,
     "distillation": {"latents": 0.5, "reconstructions": 0.5},
@@ -72,6 +73,7 @@ def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[i
         "vehicles": ["van"],
         "window": 10,
         "stride": 10,
+        "window_unit": "frames",
     }
     with writing(path, header, windows=windows, nodes=nodes, edges=sum(edges)) as writer:
         writer.append(chunk)

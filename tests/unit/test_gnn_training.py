@@ -50,7 +50,7 @@ def call(stores: tuple[Path, Path], folder: Path, kind: str, scale: str = "small
                 ("latency", "latency.json"),
             )
         },
-        inputs={"graphs": list(stores), "teacher": []},
+        inputs={"graphs": list(stores), "teacher": [], "judge": []},
         spec=json.dumps(spec),
     )
 

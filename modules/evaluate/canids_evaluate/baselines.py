@@ -29,6 +29,8 @@ Scorer = Callable[[GraphStore], np.ndarray]
 def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     """Fit the baselines; each returned function gives the score of every window of a store, f64 [W] in [0, 1].
 
+    `id_rate` says nothing (NaN) of companions: their IDs are those of other vehicles.
+
     Raises `CanidsError` if `fit` lacks attacked or attack-free windows.
     """
     label, statistics = np.asarray(fit["y"]), np.asarray(fit["statistics"])
@@ -43,7 +45,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(statistics[label == 0])
     return {
-        "id_rate": rule.score,
+        "id_rate": lambda store: np.where(id_rate.own(store), rule.score(store), np.nan),
         "extra_trees": lambda store: np.asarray(classifier.predict_proba(store["statistics"])[:, 1], dtype=np.float64),
         "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
         "always_attack": lambda store: np.ones(len(store)),

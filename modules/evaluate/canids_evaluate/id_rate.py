@@ -42,13 +42,19 @@ def _nodes(store: GraphStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return window, np.asarray(store["node_id"]), np.asarray(store["node_count"], dtype=np.int64)
 
 
+def own(store: GraphStore) -> np.ndarray:
+    """Which windows bool [W] are of the dataset's own captures; companions have other vehicles, whose IDs mean nothing here."""
+    captures, companions = store.header["captures"], store.header.get("companions", [])
+    return ~np.isin(store["capture"], [captures.index(name) for name in companions])
+
+
 def learn(store: GraphStore) -> IdRate:
-    """Learn the table from the attack-free windows of `fit`.
+    """Learn the table from the attack-free windows of `fit`, companions left out.
 
     Raises `CanidsError` if there is none.
     """
     window, ids, count = _nodes(store)
-    free = (np.asarray(store["y"]) == 0)[window]
+    free = ((np.asarray(store["y"]) == 0) & own(store))[window]
     if not free.any():
         raise CanidsError(f"{store.path}: no attack-free window; give the dataset an attack-free training capture")
     known, place = np.unique(ids[free], return_inverse=True)

@@ -166,21 +166,23 @@ class Judgement:
 
 
 def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
-    """Set the operating points of all methods on `calibrate`.
+    """Set the operating points of all methods on `calibrate`, each on the windows that it has a score for (not NaN).
 
     Raises `CanidsError` if it has no attack-free window.
     """
     label = calibrate.keys["label"].fill_null(2).to_numpy()
     free, labelled = label == 0, label < 2
-    if not free.any():
+    if not all((free & ~np.isnan(score)).any() for score in calibrate.score.values()):
         raise CanidsError(
             f"{calibrate.path}: no attack-free window, so no false-alarm budget can be kept; "
             "give the dataset an attack-free training capture, or `calibrate` a larger share"
         )
     thresholds: dict[str, Thresholds] = {}
     for method, score in calibrate.score.items():
-        budget = None if method in calibrate.alarm else within_budget(score[free], config["false_alarm_rate"])
-        thresholds[method] = {"budget": budget, "f1": f1_optimal(label[labelled] == 1, score[labelled])}
+        scored = ~np.isnan(score)
+        budget = None if method in calibrate.alarm else within_budget(score[free & scored], config["false_alarm_rate"])
+        judged = labelled & scored
+        thresholds[method] = {"budget": budget, "f1": f1_optimal(label[judged] == 1, score[judged])}
     return Judgement(config, calibrate, thresholds)
 
 

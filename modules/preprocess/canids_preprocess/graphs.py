@@ -39,14 +39,18 @@ def _check_fold(call: cli.Call, heads: list[dict[str, Any]]) -> None:
 def _members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
     """The captures of the split: what the fold leaves out or keeps, each content once."""
     leave_out = call.config["leave_out"]
+    companions = call.constants.get("companions", [])
     if leave_out:
-        _check_fold(call, list(heads.values()))
+        _check_fold(call, [head for head in heads.values() if head["capture"] not in companions])
+
+    def is_left(head: dict[str, Any]) -> bool:
+        if head["capture"] in companions:
+            # Companions have vehicles of their own, but the kinds of attack that all have.
+            return str(head["attack"]).casefold() in {a.casefold() for a in leave_out.get("attacks", [])}
+        return any(head[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
+
     # By content: a copy of a left-out capture under another name is left out with it.
-    left = {
-        head["sha256"]
-        for head in heads.values()
-        if any(head[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
-    }
+    left = {head["sha256"] for head in heads.values() if is_left(head)}
     members: dict[str, Path] = {}
     # In the order of names: another order in the manifest, or of a job's inputs, makes the same store.
     for path, head in sorted(heads.items(), key=lambda item: str(item[1]["capture"])):
@@ -153,6 +157,9 @@ def main(call: cli.Call) -> None:
         "attacks": attacks,
         "captures": [part.head["capture"] for part in parts],
         "vehicles": vehicles,
+        "companions": [
+            c for c in (part.head["capture"] for part in parts) if c in call.constants.get("companions", [])
+        ],
         "sources": {part.head["capture"]: {k: part.head[k] for k in _SOURCE} for part in parts},
         "counts": {part.head["capture"]: part.counts for part in parts},
     }

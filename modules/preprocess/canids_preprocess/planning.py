@@ -8,6 +8,21 @@ from canids_shared import manifest
 from canids_shared.workflow import Stage
 
 
+def companions(stage: Stage, dataset: str, instance: str) -> list[str]:
+    """Names of the captures that join the training captures of a dataset; a dataset that is all simulated has none."""
+    name = stage.config[instance]["companions"]
+    recorded = any(c.path for c in stage.captures[dataset].values() if not c.companion)
+    return list(manifest.companions(name)) if recorded and name != "none" else []
+
+
+def invite_companions(stage: Stage) -> None:
+    """Add the companions that any instance asks for to the captures of every dataset."""
+    for dataset in stage.datasets:
+        for instance, config in stage.config.items():
+            if companions(stage, dataset, instance):
+                stage.captures[dataset] = {**stage.captures[dataset], **manifest.companions(config["companions"])}
+
+
 def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
     """Input function: the raw file of a capture (the simulator's, if it has none of its own), and its metadata file."""
 
@@ -31,7 +46,9 @@ def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
     def of(wildcards: Any) -> list[str]:
         captures = stage.captures[wildcards.dataset]
         role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
-        return [f"<frames>/{c.name}.parquet" for c in captures.values() if c.role == role]
+        joined = companions(stage, wildcards.dataset, wildcards.instance) if wildcards.split in manifest.SPLITS else []
+        names = [c.name for c in captures.values() if c.role == role and not c.companion]
+        return [f"<frames>/{name}.parquet" for name in [*names, *joined]]
 
     return of
 
@@ -53,5 +70,14 @@ def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
         # Some formats are recognised, and labelled, by the file's name.
         file = {"file": capture.path.name} if capture.path else {}
         return {**file, **{key: getattr(capture, key) for key in keys}}
+
+    return of
+
+
+def companions_of_split(stage: Stage) -> Callable[[Any], list[str]]:
+    """Params function: which captures of the split are companions."""
+
+    def of(wildcards: Any) -> list[str]:
+        return companions(stage, wildcards.dataset, wildcards.instance) if wildcards.split in manifest.SPLITS else []
 
     return of

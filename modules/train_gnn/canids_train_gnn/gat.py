@@ -1,5 +1,6 @@
 """Train a GAT: `python -m canids_train_gnn.gat --spec JSON --model … --config … --history … --graphs FIT SELECT [--teacher MODEL]`."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from canids_shared import cli
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import Graphs, TorchStore
-from canids_train_gnn import distillation, loop, training
+from canids_train_gnn import distillation, loop, modelfile, training
 from canids_train_gnn.attention import Passing
-from canids_train_gnn.models import GAT
+from canids_train_gnn.curriculum import difficulty, paced
+from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.outliers import exposed
 
 
@@ -30,6 +32,7 @@ def train(
     teacher: GAT | None = None,
     checkpoint: Checkpoint | None = None,
     passing: Passing | None = None,
+    judge: VGAE | None = None,
 ) -> tuple[GAT, list[dict[str, Any]]]:
     """Train on the labelled windows of `fit`, choose the epoch on those of `select`.
 
@@ -38,6 +41,7 @@ def train(
         config: the section `gat` of the module's config.
         teacher: distils its softened logits and its embeddings into this model.
         passing: how messages pass between nodes.
+        judge: tells how hard the windows are, for a curriculum.
 
     Raises:
         CanidsError: a split without attacked or without attack-free windows.
@@ -86,15 +90,20 @@ def train(
         losses = nn.functional.cross_entropy(model(graphs)[0].float(), graphs.y, weight=weight, reduction="none")
         return losses.sum(), weight[graphs.y].sum()
 
-    objective = loop.Objective(fit, windows, loss_of, select, _labelled(select), select_loss)
+    order = None
+    if judge is not None:
+        hardness = difficulty(judge.to(fabric.device), fit, windows, config["batch"])
+        order = paced(windows, hardness, config["curriculum"], config["epochs"])
+    objective = loop.Objective(fit, windows, loss_of, select, _labelled(select), select_loss, order)
     history = loop.Training(fabric, student, objective, config, seed, checkpoint).run()
     return model, history
 
 
 def main(call: cli.Call) -> None:
     """Entry point."""
-    training.run(call, GAT, "gat", train)
+    judge = [modelfile.load(path, VGAE) for path in call.inputs["judge"]]
+    training.run(call, GAT, "gat", partial(train, judge=judge[0] if judge else None))
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "teacher"], outputs=training.OUTPUTS)
+    cli.run(main, inputs=["graphs", "teacher", "judge"], outputs=training.OUTPUTS)

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from canids_shared import cli, runs
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Arrays
+from canids_shared.torchstore import TorchStore
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 
@@ -26,23 +28,47 @@ def from_arrays(arrays: Arrays, prefix: str = "") -> dict[str, Tensor]:
     return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
 
 
+def facts(store: TorchStore) -> dict[str, Any]:
+    """What a split holds: `windows`, how many are `attacked`, and windows by vehicle and by attack; its captures."""
+    names, arrays = store.header, store.graphs
+    attacked = arrays["y"] == 1
+
+    def counts(kind: str, chosen: np.ndarray) -> dict[str, int]:
+        amount = np.bincount(arrays[kind[:-1]][chosen], minlength=len(names[kind]))
+        return {name: int(n) for name, n in zip(names[kind], amount, strict=True) if name and n}
+
+    return {
+        "windows": len(store),
+        "attacked": int(attacked.sum()),
+        "vehicles": counts("vehicles", np.ones(len(store), dtype=bool)),
+        "attacks": counts("attacks", attacked),
+        "captures": list(names["captures"]),
+    }
+
+
 def write_run(
-    call: cli.Call, model: nn.Module, size: dict[str, Any], graphs: dict[str, Any], history: list[dict[str, Any]]
+    call: cli.Call,
+    model: nn.Module,
+    size: dict[str, Any],
+    fit: TorchStore,
+    select: dict[str, Any],
+    history: list[dict[str, Any]],
 ) -> None:
     """Write `model.safetensors`, `config.yaml` and `history.parquet` of a training.
 
     Args:
         size: the model's own size options.
-        graphs: header of the graph store that it was trained on.
+        fit: what it was trained on.
+        select: facts of the split on which the epoch was chosen, and the result there.
     """
     header = {
         "contract": CONTRACT,
         "kind": type(model).__name__,
         "size": size,
-        "node_features": graphs["node_features"],
-        "edge_features": graphs["edge_features"],
-        "window": graphs["window"],
+        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "window_unit")},
         "parameters": parameter_count(model),
+        "fit": facts(fit),
+        "select": select,
     }
     runs.write_history(call.output["history"], history)
     runs.write_config(call.output["config"], call)

@@ -1,0 +1,117 @@
+"""A training that is stopped, politely or not, goes on to the bytes of the one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gnn_data import GAT, VGAE, write
+
+from canids_shared.cli import Call
+from canids_train_gnn import gat, loop, vgae
+
+MAINS = {"gat": gat.main, "vgae": vgae.main}
+FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
+OUTPUTS = {"model": "model.safetensors", "config": "config.yaml", "history": "history.parquet", "latency": "latency.json"}
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, rng = tmp_path_factory.mktemp("graphs"), np.random.default_rng(0)
+    return [write(folder / f"{name}.safetensors", [0, 1] * n, rng) for name, n in (("fit", 200), ("select", 20))]
+
+
+def spec(kind: str, epochs: int, batch: int) -> dict[str, Any]:
+    section = {**{"gat": GAT, "vgae": VGAE}[kind], "epochs": epochs, "patience": epochs, "batch": batch}
+    wildcards = {"dataset": "d", "instance": ""}
+    return {"wildcards": wildcards, "config": {**FABRIC, "seed": 3, kind: section}, "scale": "small", "code": "x"}
+
+
+def call(kind: str, graphs: list[Path], folder: Path, epochs: int = 3, batch: int = 50) -> Call:
+    made = spec(kind, epochs, batch)
+    output = {name: folder / file for name, file in OUTPUTS.items()}
+    inputs: dict[str, list[Path]] = {"graphs": graphs, "teacher": [], "judge": []}
+    constants = {"scale": "small", "code": "x"}
+    return Call(made["wildcards"], made["config"], constants, output, inputs, json.dumps(made))
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gat", "vgae"])
+@pytest.mark.parametrize("where", ["first step", "within", "last step", "select", "later epoch"])
+def test_a_signal_between_any_two_steps_is_made_up_for(
+    kind: str, where: str, graphs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MAINS[kind](call(kind, graphs, tmp_path / "whole"))
+    steps = 200 * (2 if kind == "gat" else 1) // 50  # of an epoch
+    at = {"first step": 1, "within": 3, "last step": steps, "select": 0, "later epoch": steps + 2}[where]
+    step, select_loss, done = loop.Training._step, loop.Training._select_loss, [0]
+
+    def stopping(self: Any, *args: Any) -> None:
+        step(self, *args)
+        done[0] += 1
+        if done[0] == at:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def stopping_select(self: Any, *args: Any) -> float:
+        if where == "select":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return select_loss(self, *args)
+
+    monkeypatch.setattr(loop.Training, "_step", stopping)
+    monkeypatch.setattr(loop.Training, "_select_loss", stopping_select)
+    with pytest.raises(SystemExit) as stopped:
+        MAINS[kind](call(kind, graphs, tmp_path / "stopped"))
+    assert stopped.value.code == 128 + (signal.SIGTERM if where == "select" else signal.SIGUSR1)
+    assert done[0] == (steps if where == "select" else at), "it stops at once"
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    monkeypatch.setattr(loop.Training, "_step", lambda self, *args: (step(self, *args), done.append(1))[0])
+    monkeypatch.setattr(loop.Training, "_select_loss", select_loss)
+    before = done[0]
+    MAINS[kind](call(kind, graphs, tmp_path / "stopped"))
+    assert before + len(done) - 1 == 3 * steps, "no step twice, none left out"
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert not (tmp_path / "stopped" / ".checkpoint").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def started(kind: str, graphs: list[Path], folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", f"canids_train_gnn.{kind}", "--spec", json.dumps(spec(kind, epochs=12, batch=4))]
+    command += [f"--{name}={folder / file}" for name, file in OUTPUTS.items()]
+    command += ["--graphs", *map(str, graphs)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "number"), [("gat", signal.SIGKILL), ("vgae", signal.SIGKILL), ("gat", signal.SIGTERM)])
+def test_a_process_that_is_killed_at_a_random_moment_is_made_up_for(
+    kind: str, number: signal.Signals, graphs: list[Path], tmp_path: Path
+) -> None:
+    assert started(kind, graphs, tmp_path / "whole").wait() == 0
+    draw = random.Random(f"{kind} {number}")
+    for _ in range(2):
+        process = started(kind, graphs, tmp_path / "killed")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch "):
+                break
+        time.sleep(draw.uniform(0.0, 0.4))
+        process.send_signal(number)
+        begin = time.monotonic()
+        assert process.wait() == (-number if number == signal.SIGKILL else 128 + number)
+        assert time.monotonic() - begin < 10
+        assert list((tmp_path / "killed" / ".checkpoint").glob("*/state.safetensors"))
+    process = started(kind, graphs, tmp_path / "killed")
+    _, said = process.communicate()
+    assert process.returncode == 0
+    assert "resumed after epoch" in said
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
