@@ -58,16 +58,25 @@ def write_store(
     _write(path, windows, {capture: ("dos", labels)}, {capture: sha or capture})
 
 
-def write_split(path: Path, captures: dict[str, tuple[str, list[int]]], rng: np.random.Generator) -> pl.DataFrame:
+def write_split(
+    path: Path,
+    captures: dict[str, tuple[str, list[int]]],
+    rng: np.random.Generator,
+    companions: list[str] | None = None,
+) -> pl.DataFrame:
     """Graph store of several captures (name → attack and labels), in whose attacked windows ID 0 floods; its keys."""
     labels = [v for _, own in captures.values() for v in own]
     windows = [{**dict(zip(range(9), rng.integers(1, 6, 9), strict=True)), 0: 40 if v else 3} for v in labels]
-    _write(path, windows, captures, {c: c for c in captures})
+    _write(path, windows, captures, {c: c for c in captures}, companions)
     return GraphStore(path).keys()
 
 
 def _write(
-    path: Path, windows: list[dict[int, int]], captures: dict[str, tuple[str, list[int]]], hashes: dict[str, str]
+    path: Path,
+    windows: list[dict[int, int]],
+    captures: dict[str, tuple[str, list[int]]],
+    hashes: dict[str, str],
+    companions: list[str] | None = None,
 ) -> None:
     labels = np.array([v for _, own in captures.values() for v in own])
     number = np.concatenate([np.arange(len(own)) for _, own in captures.values()])
@@ -85,6 +94,7 @@ def _write(
         "attacks": kinds,
         "captures": list(captures),
         "vehicles": ["van"],
+        "companions": companions or [],
         "sources": {c: {"sha256": h, "vehicle": "van", "attack": captures[c][0]} for c, h in hashes.items()},
     }
     with writing(path, header, windows=n, nodes=nodes, edges=n) as writer:

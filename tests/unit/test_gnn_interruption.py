@@ -19,7 +19,12 @@ from canids_train_gnn import gat, loop, vgae
 
 MAINS = {"gat": gat.main, "vgae": vgae.main}
 FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
-OUTPUTS = {"model": "model.safetensors", "config": "config.yaml", "history": "history.parquet", "latency": "latency.json"}
+OUTPUTS = {
+    "model": "model.safetensors",
+    "config": "config.yaml",
+    "history": "history.parquet",
+    "latency": "latency.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +90,16 @@ def test_a_signal_between_any_two_steps_is_made_up_for(
 
 
 def started(kind: str, graphs: list[Path], folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", f"canids_train_gnn.{kind}", "--spec", json.dumps(spec(kind, epochs=12, batch=4))]
+    command = [sys.executable, "-m", f"canids_train_gnn.{kind}", "--spec", json.dumps(spec(kind, epochs=8, batch=4))]
     command += [f"--{name}={folder / file}" for name, file in OUTPUTS.items()]
     command += ["--graphs", *map(str, graphs)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "number"), [("gat", signal.SIGKILL), ("vgae", signal.SIGKILL), ("gat", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("gat", signal.SIGKILL), ("vgae", signal.SIGKILL), ("gat", signal.SIGTERM)]
+)
 def test_a_process_that_is_killed_at_a_random_moment_is_made_up_for(
     kind: str, number: signal.Signals, graphs: list[Path], tmp_path: Path
 ) -> None:

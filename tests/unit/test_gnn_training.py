@@ -1,6 +1,7 @@
 """Training in train_gnn: what it may learn from, that it repeats to the byte, resumes, and refuses what cannot be trained."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,26 @@ import torch
 from gnn_data import EDGE_FEATURES, NODE_FEATURES, SMALL, store, write
 from gnn_data import GAT as GAT_CONFIG
 from gnn_data import VGAE as VGAE_CONFIG
+from hypothesis import given
+from hypothesis import strategies as st
 
-from canids_shared import tables
+from canids_shared import runs, tables
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
-from canids_train_gnn import distillation, gat, loop, modelfile, states, vgae
+from canids_train_gnn import curriculum, describe, distillation, gat, loop, modelfile, states, training, vgae
+from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE
 
 FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
 MIXED = [0, 1] * 32
+STILL = {
+    **GAT_CONFIG,
+    "epochs": 2,
+    "exposure": {"rate": 0.0, "lowest": 4.0, "highest": 12.0},
+    **{scale: {**SMALL, "dropout": 0.0, "feature_dropout": 0.0} for scale in ("large", "small")},
+}
+"""Nothing drawn at random but the order of the windows."""
 
 
 @pytest.fixture
@@ -192,12 +203,158 @@ def test_fewer_windows_than_a_batch_are_refused(stores: tuple[Path, Path], tmp_p
         gat.main(call(stores, tmp_path / "run", "gat", batch=100))
 
 
-def test_a_loss_that_is_no_number_names_the_batch(
-    stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda loss: loss * float("nan"), "loss is nan"),
+        (lambda loss: loss * float("inf"), "loss is inf"),
+        (lambda loss: loss + 1e6, r"loss is 1e\+06"),
+        (lambda loss: loss + (loss - loss.detach()).abs().sqrt().sum(), "a gradient is no number"),
+    ],
+)
+def test_a_training_that_fails_names_and_keeps_its_batch(
+    damage: Any, said: str, stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vgae, "objective", lambda made, graphs, config: made.node_error.sum() * float("nan"))
-    with pytest.raises(CanidsError, match="loss is nan in epoch 1, batch 1"):
-        vgae.main(call(stores, tmp_path / "run", "vgae"))
+    objective, count = vgae.objective, [0]
+
+    def failing(made: Any, graphs: Any, config: Any) -> torch.Tensor:
+        count[0] += 1
+        loss = objective(made, graphs, config)
+        return damage(loss) if count[0] == 2 else loss
+
+    monkeypatch.setattr(vgae, "objective", failing)
+    run = call(stores, tmp_path / "run", "vgae")
+    with pytest.raises(CanidsError, match=f"{said} in epoch 1, batch 2 .c window [0-9]+, .*; batch and weights are in"):
+        vgae.main(run)
+    kept, header = runs.load_arrays(tmp_path / "run" / "failed_batch.safetensors", "failed-batch/1")
+    assert header["windows"] == [f"c window {w}" for w in kept["windows"]]
+    again = store(stores[0]).batch(torch.from_numpy(kept["windows"]))
+    assert np.array_equal(kept["x"], again.x.numpy())
+    assert all(np.isfinite(v).all() for k, v in kept.items() if k.startswith("model.")), "the weights before the step"
+    monkeypatch.setattr(vgae, "objective", objective)
+    vgae.main(run)
+    assert not (tmp_path / "run" / "failed_batch.safetensors").exists()
+
+
+def test_history_has_rates_and_memory(stores: tuple[Path, Path], tmp_path: Path) -> None:
+    gat.main(call(stores, tmp_path / "run", "gat"))
+    history = pl.read_parquet(tmp_path / "run" / "history.parquet")
+    assert (history["graphs_per_s"] > 0).all()
+    assert (history["peak_rss_mb"] > 50).all()
+    assert history["peak_gpu_mb"].null_count() == len(history)
+
+
+def test_bfloat16_trains_and_differs_a_little(stores: tuple[Path, Path]) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        fabric = loop.start({**FABRIC, "precision": precision})
+        _, history = gat.train(fabric, store(stores[0]), store(stores[1]), "large", GAT_CONFIG, seed=0)
+        losses[precision] = [row["fit_loss"] for row in history]
+    assert losses["32-true"] != losses["bf16-mixed"]
+    assert losses["32-true"] == pytest.approx(losses["bf16-mixed"], rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_code_trains_alike(stores: tuple[Path, Path]) -> None:
+    config = {**STILL, "epochs": 1, "small": {**STILL["small"], "layers": 1}}
+    losses = []
+    for compiled in (False, True):
+        fit, select = store(stores[0]), store(stores[1])
+        passing = Passing("dense", compiled)
+        _, history = gat.train(loop.start(FABRIC), fit, select, "small", config, seed=0, passing=passing)
+        losses.append([row["fit_loss"] for row in history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_pyg_backend_trains_to_nearly_the_same_weights(stores: tuple[Path, Path]) -> None:
+    trained = [
+        gat.train(loop.start(FABRIC), store(stores[0]), store(stores[1]), "small", STILL, 0, passing=Passing(backend))[
+            0
+        ]
+        for backend in ("dense", "pyg")
+    ]
+    for one, other in zip(*(model.parameters() for model in trained), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_curriculum_begins_with_what_the_judge_finds_easy(stores: tuple[Path, Path]) -> None:
+    graphs = store(stores[0])
+    torch.manual_seed(0)
+    judge = VGAE(NODE_FEATURES, EDGE_FEATURES, {**SMALL, "latent": 3}).eval()
+    windows = torch.arange(len(graphs))
+    hard = curriculum.difficulty(judge, graphs, windows, 16)
+    with torch.inference_mode():
+        anomaly = judge.score(graphs.batch(windows))
+    for label, sign in ((0, 1), (1, -1)):
+        members = graphs.y == label
+        assert torch.equal(torch.argsort(hard[members]), torch.argsort(sign * anomaly[members], stable=True))
+        assert float(hard[members].min()) == pytest.approx(1 / int(members.sum()))
+        assert float(hard[members].max()) == 1.0
+    order = curriculum.paced(windows, hard, {"start": 0.25, "whole": 0.5}, epochs=8)
+    amounts = [len(order(epoch)) for epoch in range(8)]
+    assert amounts == sorted(amounts)
+    assert amounts[0] == 16
+    assert amounts[4:] == [64] * 4
+    assert float((graphs.y[order(0)] == 1).float().mean()) == 0.5, "as many of each class"
+
+
+def test_a_curriculum_changes_what_is_learnt(stores: tuple[Path, Path], tmp_path: Path) -> None:
+    vgae.main(call(stores, tmp_path / "vgae", "vgae"))
+    gat.main(call(stores, tmp_path / "plain", "gat"))
+    ordered = call(stores, tmp_path / "ordered", "gat", curriculum={"by": "vgae", "start": 0.3, "whole": 0.5})
+    ordered.inputs["judge"].append(tmp_path / "vgae" / "model.safetensors")
+    gat.main(ordered)
+    assert weights(tmp_path / "plain") != weights(tmp_path / "ordered")
+
+
+@pytest.mark.parametrize("kind", ["gat", "vgae"])
+def test_a_run_is_described(
+    kind: str, stores: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    run = tmp_path / "run"
+    {"gat": gat, "vgae": vgae}[kind].main(call(stores, run, kind))
+    monkeypatch.setattr("sys.argv", ["describe", str(run)])
+    describe.main()
+    said = capsys.readouterr().out
+    _, header = runs.load_arrays(run / "model.safetensors", modelfile.CONTRACT)
+    assert f"{kind.upper()}, small, {header['parameters']:,} parameters (published: " in said
+    assert "fit: 64 windows (32 attacked: dos 32), vehicles van 64" in said
+    assert "no teacher" in said
+    assert f"AUROC on select {header['select']['auroc']:.4f}" in said
+    history = pl.read_parquet(run / "history.parquet")
+    assert f"select {history['select_loss'].min():.5f}" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("model.safetensors", "no such file"),
+        ("config.yaml", "no such file; train again"),
+        ("history.parquet", "no such file; train again"),
+        ("latency.json", "no such file; train again"),
+    ],
+)
+def test_a_run_that_is_not_whole_is_not_described(
+    file: str, said: str, stores: tuple[Path, Path], tmp_path: Path
+) -> None:
+    gat.main(call(stores, tmp_path / "run", "gat"))
+    (tmp_path / "run" / file).unlink()
+    with pytest.raises(CanidsError, match=f"{file}: {said}"):
+        describe.describe(tmp_path / "run")
+
+
+@given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=20), seed=st.integers(0, 9), unknown=st.booleans())
+def test_auroc_counts_pairs(scores: list[int], seed: int, unknown: bool) -> None:
+    labels = torch.from_numpy(np.random.default_rng(seed).integers(-1 if unknown else 0, 2, len(scores)))
+    pairs = [
+        (a > f) + 0.5 * (a == f)
+        for a, y in zip(scores, labels, strict=True)
+        for f, z in zip(scores, labels, strict=True)
+        if y == 1 and z == 0
+    ]
+    expected = sum(pairs) / len(pairs) if pairs else None
+    assert training.auroc(torch.tensor(scores), labels) == (None if expected is None else pytest.approx(expected))
 
 
 def test_states_hold_the_contract(stores: tuple[Path, Path], tmp_path: Path) -> None:
