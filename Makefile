@@ -52,6 +52,7 @@ manifest: .venv/runtime
 # Speed, against a peer in the same run: bench/results.json.
 bench: .venv/runtime
 	$(BIN)/python bench/preprocess.py
+	$(BIN)/python bench/train.py
 
 # Both halves at once: together they keep two cores busy.
 test: .venv/development

@@ -8,8 +8,6 @@ Every measurement runs in a process of its own, on one core. Captures are writte
 import argparse
 import gc
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from common import figures, one_core, publish, result
 
 from canids_preprocess import graphs, ingest
 from canids_preprocess.simulate import Capture, record, write_parts
 from canids_shared.cli import Call
 from canids_shared.files import written_whole
 
-THREADS = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 BLOCKS = {"shares": {"fit": 0.5, "select": 0.125, "fuse": 0.25, "calibrate": 0.125}, "repeats": 1, "gap": 2.0}
 GRAPHS = {
     "window": 100,
@@ -122,16 +120,7 @@ ROUNDS = 3
 
 def measured(name: str, path: Path) -> dict[str, float]:
     """The figures of one measurement, made in a new process on one core."""
-    command = [sys.executable, __file__, "--measure", name, "--capture", str(path)]
-    text = subprocess.run(command, env={**os.environ, **THREADS}, check=True, capture_output=True, text=True).stdout
-    return dict(json.loads(text))
-
-
-def result(
-    name: str, value: float, unit: str, against: str | None = None, ratio: float | None = None
-) -> dict[str, Any]:
-    """One line of the results."""
-    return {"name": name, "value": value, "unit": unit, "against": against, "ratio": ratio}
+    return figures(__file__, "--measure", name, "--capture", str(path))
 
 
 def main() -> None:
@@ -144,7 +133,7 @@ def main() -> None:
     parser.add_argument("--capture", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
+        one_core()
         gc.freeze()  # as `canids_shared.cli.run` does
         print(json.dumps(MEASUREMENTS[options.measure](options.capture)))
         return
@@ -172,10 +161,7 @@ def main() -> None:
                 f"preprocess_ns_per_frame_{count}", costs[count], "ns", f"{min(costs):,} frames", costs[count] / base
             )
         )
-    options.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} × {row['against']}"
-        print(f"{row['name']:38} {row['value']:>14,.1f} {row['unit']:26} {ratio}")
+    publish(rows, options.output)
 
 
 if __name__ == "__main__":

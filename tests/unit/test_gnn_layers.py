@@ -41,7 +41,7 @@ def test_feature_dropout_takes_whole_quantities_and_only_in_training() -> None:
 def test_pooling_keeps_to_each_graph() -> None:
     graphs = batch_of([2, 1], [], [])
     h = torch.tensor([[1.0], [3.0], [-99.0]])
-    assert pooled(h, graphs).tolist() == [[2.0, 3.0], [-99.0, -99.0]]
+    assert pooled([h, 2 * h], graphs).tolist() == [[2.0, 4.0, 3.0, 6.0], [-99.0, -198.0, -99.0, -198.0]]
     rows, mask = padded(h, graphs)
     assert rows[..., 0].tolist() == [[1.0, 3.0], [-99.0, 0.0]]
     assert mask.tolist() == [[True, True], [True, False]]

@@ -3,7 +3,7 @@
 | backend | how | fast |
 |---|---|---|
 | `dense` | scores in a padded [graphs, heads, n, n] array, softmax, matrix products | on a GPU |
-| `pyg` | softmax over the edges of a target and sums by index, of PyTorch Geometric | on a CPU |
+| `pyg` | softmax over the edges of a target, of PyTorch Geometric, and sums by index | on a CPU |
 | `dgl` | fused kernels of the Deep Graph Library, which builds no message | where its package is installed |
 """
 
@@ -79,16 +79,17 @@ def dense(graphs: Graphs, edges: Edges) -> Aggregate:
 
 
 def pyg(graphs: Graphs, edges: Edges) -> Aggregate:
-    """Softmax and sums of PyTorch Geometric (Fey and Lenssen 2019)."""
-    from torch_geometric.utils import scatter, softmax  # noqa: PLC0415 (not installed where only dgl is)
+    """Softmax over the edges of a target, of PyTorch Geometric (Fey and Lenssen 2019), and sums by index."""
+    from torch_geometric.utils import softmax  # noqa: PLC0415 (not installed where only dgl is)
 
     count = len(graphs.x)
 
     def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
         weights: Tensor = softmax(scores, edges.target, num_nodes=count).to(nodes.dtype)
         messages = nodes.index_select(0, edges.source) * weights[..., None]
-        gathered: Tensor = scatter(messages, edges.target, 0, dim_size=count, reduce="sum")
-        return gathered
+        # Rows that are flat: PyTorch Geometric's own sum, by an index of every element, takes twice as long.
+        gathered = torch.zeros_like(nodes).flatten(1).index_add(0, edges.target, messages.flatten(1))
+        return gathered.view_as(nodes)
 
     return aggregate
 
@@ -173,8 +174,12 @@ class GraphAttention(nn.Module):
             edges: along which messages pass.
             aggregate: of one of the `BACKENDS`, for these edges.
         """
-        w = self.project(h).view(-1, self.heads, self.channels)
-        towards, away = (w * self.target).sum(-1), (w * self.source).sum(-1)  # [N, H]
+        # a · W h = (a W) h: one product of matrices gives projections and both parts of the score.
+        split = self.project.weight.view(self.heads, self.channels, -1)
+        parts = [(split * a[..., None]).sum(1) for a in (self.target, self.source)]  # [H, width_in] each
+        out = nn.functional.linear(h, torch.cat([self.project.weight, *parts]))
+        projected, towards, away = torch.split(out, [self.heads * self.channels, self.heads, self.heads], 1)
+        w = projected.view(-1, self.heads, self.channels)
         raw = towards[edges.target] + away[edges.source] + self.edge(edges.features)
         scores = nn.functional.leaky_relu(raw.float(), 0.2).masked_fill(~edges.live[:, None], _SILENT)
         return aggregate(w, scores).flatten(1) + self.bias

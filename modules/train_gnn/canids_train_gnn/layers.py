@@ -70,7 +70,7 @@ class FeatureDropout(nn.Module):
 class Encoder(nn.Module):
     """Raw graphs to node embeddings: scaling, a linear map, and attention layers with residuals and layer norm.
 
-    The outputs of all layers are concatenated (jumping knowledge: Xu et al. 2018, section 5.2).
+    Outputs of all layers are handed on, to be used together (jumping knowledge: Xu et al. 2018, section 5.2).
 
     Attributes:
         backend: how messages pass, one of `attention.BACKENDS`; it changes no weight and no number.
@@ -99,8 +99,8 @@ class Encoder(nn.Module):
         if passing.compiled:
             self.compile(dynamic=True)
 
-    def forward(self, graphs: Graphs) -> Tensor:
-        """Node embeddings [ΣN, width]."""
+    def forward(self, graphs: Graphs) -> list[Tensor]:
+        """Embeddings of the nodes after every layer, [ΣN, channels·heads] each."""
         b = len(graphs.y)
         x = self.dropout(self.feature_dropout(self.node_scaling(graphs.x), graphs.graph, b))
         features = self.edge_dropout(self.edge_scaling(graphs.edge), graphs.graph[graphs.source], b)
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h = h + nn.functional.elu(norm(layer(h, edges, aggregate)))
             kept.append(h)
-        return torch.cat(kept, -1)
+        return kept
 
 
 def node_mean(values: Tensor, graphs: Graphs) -> Tensor:
@@ -122,14 +122,13 @@ def node_mean(values: Tensor, graphs: Graphs) -> Tensor:
 
 def node_max(values: Tensor, graphs: Graphs) -> Tensor:
     """Largest value over the nodes of each graph: [ΣN, …] to [B, …]."""
-    index = graphs.graph.view(-1, *(1,) * (values.dim() - 1)).expand_as(values)
-    empty = values.new_zeros(len(graphs.y), *values.shape[1:])
-    return empty.scatter_reduce(0, index, values, "amax", include_self=False)
+    return torch.segment_reduce(values, "max", lengths=graphs.sizes, unsafe=True)
 
 
-def pooled(h: Tensor, graphs: Graphs) -> Tensor:
-    """Mean and maximum over the nodes of each graph: [ΣN, width] to [B, 2·width]."""
-    return torch.cat([node_mean(h, graphs), node_max(h, graphs)], -1)
+def pooled(layers: list[Tensor], graphs: Graphs) -> Tensor:
+    """Mean, then maximum over the nodes of each graph, layer by layer: [ΣN, width] each to [B, 2·layers·width]."""
+    means, highest = ([f(h, graphs) for h in layers] for f in (node_mean, node_max))
+    return torch.cat([*means, *highest], -1)
 
 
 def padded(values: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:

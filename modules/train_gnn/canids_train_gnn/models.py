@@ -96,7 +96,7 @@ class VGAE(nn.Module):
 
     def forward(self, graphs: Graphs, noise: Tensor | None = None) -> Reconstruction:
         """Encode and decode; `noise` [ΣN, Z] draws z from the posterior, without it z is its mean."""
-        h = self.encoder(graphs)
+        h = torch.cat(self.encoder(graphs), -1)
         mean, log_var = self.mean(h), self.log_var(h).clamp(-8.0, 4.0)
         z = mean if noise is None else mean + noise * (0.5 * log_var).exp()
         decoded = self.decode(z)
