@@ -12,7 +12,7 @@ import pytest
 import yaml
 from workflows import REPOSITORY, STAGES, TINY, Checkout
 
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
+CONDA_NAMES = {"torch": "pytorch", "torch-geometric": "pytorch_geometric", "matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
 
 
 def requirement(text: str) -> tuple[str, str]:
@@ -22,17 +22,25 @@ def requirement(text: str) -> tuple[str, str]:
     return found[1].lower(), found[2].replace("==", "=").replace(" ", "")
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_environment_lists_what_the_extra_says(stage: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "extras", "by_pip"),
+    [
+        *((f"modules/{stage}/environment.yaml", [stage.replace("_", "-")], []) for stage in STAGES),
+        ("modules/train_gnn/environment.dgl.yaml", ["train-gnn", "dgl"], ["dgl==1.1.3"]),
+    ],
+)
+def test_environment_lists_what_the_extra_says(file: str, extras: list[str], by_pip: list[str]) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    extra = project["optional-dependencies"][stage.replace("_", "-")]
-    wanted = [requirement(text) for text in (*project["dependencies"], *extra)]
-    environment = yaml.safe_load((REPOSITORY / f"modules/{stage}/environment.yaml").read_text())
+    extra = [text for name in extras for text in project["optional-dependencies"][name]]
+    assert set(by_pip) <= set(extra)
+    conda = [text for text in extra if not text.startswith("canids[") and text not in by_pip]
+    wanted = [requirement(text) for text in (*project["dependencies"], *conda)]
+    environment = yaml.safe_load((REPOSITORY / file).read_text())
     listed = dict(requirement(text) for text in environment["dependencies"] if isinstance(text, str))
     assert listed.pop("python") == "=3.11"
     assert listed.pop("pip") == ""
     assert listed == {CONDA_NAMES.get(name, name): version for name, version in wanted}
-    assert {"pip": ["canids"]} in environment["dependencies"]
+    assert {"pip": ["canids", *by_pip]} in environment["dependencies"]
 
 
 @pytest.mark.slow

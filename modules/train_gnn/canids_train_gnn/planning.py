@@ -19,3 +19,8 @@ def judge(stage: Stage, kind: str, variant: str) -> Callable[[Any], list[str]]:
         return [f"<runs>/vgae_{variant}{{instance}}/model.safetensors"] if kind == "gat" and by == "vgae" else []
 
     return of
+
+
+def environment(stage: Stage) -> str:
+    """The conda environment that the config's backend needs."""
+    return "environment.dgl.yaml" if stage.config[""]["backend"] == "dgl" else "environment.yaml"
