@@ -12,7 +12,12 @@ import pytest
 import yaml
 from workflows import REPOSITORY, STAGES, TINY, Checkout
 
-CONDA_NAMES = {"torch": "pytorch", "torch-geometric": "pytorch_geometric", "matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "torch-geometric": "pytorch_geometric",
+    "matplotlib": "matplotlib-base",
+    "snakemake": "snakemake-minimal",
+}
 
 
 def requirement(text: str) -> tuple[str, str]:

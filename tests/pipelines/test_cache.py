@@ -11,7 +11,7 @@ import pytest
 import yaml
 from workflows import CACHED, TINY, Checkout
 
-from canids_shared import sources
+from canids_shared import manifest, sources
 from canids_shared.files import sha256_of
 from canids_shared.graphstore import GraphStore
 
@@ -163,3 +163,16 @@ def test_another_version_of_a_library_misses(caching: Caching, tmp_path: Path) -
     assert "simulate" not in affected
     assert made == {file for rule in affected for file in files[rule]}
     assert taken == (SIMULATED | FRAMES | GRAPHS) - made
+
+
+def test_companions_are_simulated_for_what_was_recorded_and_only_for_that(caching: Caching) -> None:
+    checkout = caching.checkout()
+    config = checkout.folder / TINY
+    config.write_text(config.read_text().replace("companions: none\n", ""))
+    planned = checkout.module("preprocess", "-n", "--configfile", TINY)
+    assert planned.returncode == 0, planned.stderr
+    joined = len(manifest.companions("simulated_fleet"))
+    assert re.search(rf"^simulate\s+{joined + 1}$", planned.stdout, re.M), "and the dataset's own"
+    assert re.search(rf"^ingest\s+{joined + 3}$", planned.stdout, re.M)
+    simulated = checkout.module("preprocess", "-n")
+    assert "simulated_fleet" not in simulated.stdout + simulated.stderr
