@@ -22,19 +22,26 @@ from common import figures, one_core, publish, result
 from torch import Tensor, nn
 
 from canids_shared.cli import Call
+from canids_shared.config import check, load_schema
 from canids_shared.graphstore import GraphStore
+from canids_shared.sources import code_hash
 from canids_shared.torchstore import Graphs, TorchStore
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE
 
 TEACHER = {"channels": 48, "heads": 8, "layers": 3, "dropout": 0.1, "feature_dropout": 0.0}
-STUDENT = {"channels": 8, "heads": 4, "layers": 2, "dropout": 0.1, "feature_dropout": 0.0, "latent": 8}
+MODULES = Path(__file__).resolve().parents[1] / "modules"
 WAYS = ("dense", "pyg", "dgl", "loader")
 SIZES = {"cpu": (32, 64, 128, 256), "cuda": (256, 1024, 4096)}
 
 
-def prepared(folder: Path) -> tuple[Path, Path, Path]:
-    """A simulated capture as CSV, its frames, and graphs of two captures; written once."""
+def defaults(stage: str) -> dict[str, Any]:
+    """A module's config where nothing is set."""
+    return check({}, load_schema(MODULES / stage / "config.schema.yaml"), where=stage)
+
+
+def prepare(folder: Path) -> None:
+    """Write simulated captures as CSV, and the graphs of both, unless they are there."""
     from canids_preprocess import graphs, ingest, simulate  # noqa: PLC0415 (numba; dgl's environment may lack it)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,13 +60,7 @@ def prepared(folder: Path) -> tuple[Path, Path, Path]:
             output = {"output": table, "rejects": folder / "rejects.parquet"}
             ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=of))
     if not store.exists():
-        graphs.main(_call({"output": store}, graphs_config(), {"frames": tables}))
-    return folder / "fuzzing.csv", tables[1], store
-
-
-def graphs_config() -> dict[str, Any]:
-    """Options of the rule `graphs`, as the schema of preprocess has them."""
-    return {"window": 100, "stride": 100, "window_unit": "frames", "features": "relative", "leave_out": {}}
+        graphs.main(_call({"output": store}, defaults("preprocess"), {"frames": tables}))
 
 
 def _call(output: dict[str, Path], config: dict[str, Any], inputs: dict[str, list[Path]], **constants: Any) -> Call:
@@ -211,11 +212,12 @@ def student_rate(raw: Path, folder: Path) -> dict[str, Any]:
         of = {**entry, "format": "can-train-and-test"}
         ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=of))
         path = folder / "student.safetensors"
-        graphs.main(_call({"output": path}, graphs_config(), {"frames": [output["output"]]}))
+        graphs.main(_call({"output": path}, defaults("preprocess"), {"frames": [output["output"]]}))
         store = GraphStore(path)
         names = store.header["node_features"], store.header["edge_features"]
-        models = [kind(*names, STUDENT).eval() for kind in (VGAE, GAT)]
-        outputs = detector_outputs(*models, TorchStore(store, torch.device("cpu")))
+        sizes = defaults("train_gnn")
+        vgae, gat = VGAE(*names, sizes["vgae"]["small"]).eval(), GAT(*names, sizes["gat"]["small"]).eval()
+        outputs = detector_outputs(vgae, gat, TorchStore(store, torch.device("cpu")))
         seconds.append(time.perf_counter() - begin)
     frames = sum(source["rows_read"] for source in store.header["sources"].values())
     return {"frames_per_s": frames / min(seconds[1:]), "windows": len(outputs["gat_logit"])}
@@ -231,11 +233,12 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    raw, _, store = (
-        prepared(options.folder)
-        if not options.measure
-        else (options.folder / "fuzzing.csv", None, options.folder / "attacked.safetensors")
-    )
+    if not options.measure:
+        # Of this simulator and these features: others get a folder of their own.
+        code = "".join(code_hash(f"canids_preprocess.{entry}", sys.executable)[:8] for entry in ("simulate", "graphs"))
+        options.folder /= f"train_{code}"
+        prepare(options.folder)
+    raw, store = options.folder / "fuzzing.csv", options.folder / "attacked.safetensors"
     if options.measure:
         one_core()
         torch.set_num_threads(1)

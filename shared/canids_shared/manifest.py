@@ -161,12 +161,11 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
 def companions(name: str) -> dict[str, Capture]:
     """The captures of a built-in manifest, as `{manifest}.{capture}`: simulated ones that join recorded training captures.
 
-    Raises `CanidsError` listing the manifests if there is none of this name.
+    Raises `CanidsError` if there is none of this name.
     """
     path = _HERE / "manifests" / f"{name}.yaml"
     if not path.exists():
-        known = sorted(p.stem for p in path.parent.glob("*_fleet.yaml"))
-        raise CanidsError(f"companions: no built-in manifest '{name}'; there are none, {', '.join(known)}")
+        raise CanidsError(f"companions: no built-in manifest '{name}'")
     captures = _read(path, path.parent)
     _check_roles(path, captures)
     joining = [c for c in captures.values() if c.role == "train"]

@@ -73,8 +73,9 @@ class Checkpoint:
         failed_batch: where a batch that stopped the training is kept; removed on success too.
     """
 
-    def __init__(self, call: Call, run_folder: Path) -> None:
-        key = hashlib.sha256(canonical_json(identity(call)).encode()).hexdigest()[:16]
+    def __init__(self, call: Call, run_folder: Path, **how: Any) -> None:
+        """A checkpoint of this call; `how` is what else decides the bytes and is found out at run time, such as the device."""
+        key = hashlib.sha256(canonical_json({**identity(call), "how": how}).encode()).hexdigest()[:16]
         self._all = run_folder / ".checkpoint"
         self.failed_batch = run_folder / "failed_batch.safetensors"
         self._path = self._all / key / "state.safetensors"

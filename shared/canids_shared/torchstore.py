@@ -5,7 +5,6 @@ lives on the device, and a batch is gathered there without waiting for it: how l
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,6 +26,8 @@ class Graphs:
         ptr: [B+1] int64, graph i owns nodes `ptr[i]:ptr[i+1]`.
         graph: [ΣN] int64, the graph of every node.
         widest: nodes of the largest graph.
+        sizes: [B] int64, nodes of every graph.
+        place: [ΣN] int64, number of every node within its graph.
     """
 
     x: Tensor
@@ -37,16 +38,19 @@ class Graphs:
     ptr: Tensor
     graph: Tensor
     widest: int
+    sizes: Tensor
+    place: Tensor
 
-    @cached_property
-    def sizes(self) -> Tensor:
-        """Nodes of every graph [B]."""
-        return self.ptr.diff()
-
-    @cached_property
-    def place(self) -> Tensor:
-        """Number of every node within its graph [ΣN]."""
-        return torch.arange(len(self.x), device=self.x.device) - self.ptr[self.graph]
+    @classmethod
+    def of(
+        cls, x: Tensor, source: Tensor, target: Tensor, edge: Tensor, y: Tensor, sizes: Tensor, widest: int
+    ) -> "Graphs":
+        """A batch from what its graphs hold; derives what follows from their sizes."""
+        ptr = torch.zeros(len(sizes) + 1, dtype=torch.int64, device=x.device)
+        torch.cumsum(sizes, 0, out=ptr[1:])
+        graph = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes, output_size=len(x))
+        place = torch.arange(len(x), device=x.device) - ptr[graph]
+        return cls(x, source, target, edge, y, ptr, graph, widest, sizes, place)
 
 
 class TorchStore:
@@ -75,17 +79,14 @@ class TorchStore:
 
     def batch(self, windows: Tensor) -> Graphs:
         """The windows with these numbers ([B] int64, on the host) as one batch."""
-        nodes, n_nodes, widest = self._rows("node_ptr", windows)
+        nodes, _, widest = self._rows("node_ptr", windows)
         edges, n_edges, _ = self._rows("edge_ptr", windows)
         there = windows.to(self.device, non_blocking=True)
         sizes = self.node_ptr[there + 1] - self.node_ptr[there]
-        ptr = torch.zeros(len(windows) + 1, dtype=torch.int64, device=self.device)
-        torch.cumsum(sizes, 0, out=ptr[1:])
-        graph = torch.repeat_interleave(torch.arange(len(there), device=self.device), sizes, output_size=n_nodes)
         degrees = self.edge_ptr[there + 1] - self.edge_ptr[there]
-        first = torch.repeat_interleave(ptr[:-1], degrees, output_size=n_edges)
+        first = torch.repeat_interleave(sizes.cumsum(0) - sizes, degrees, output_size=n_edges)
         source, target = self.edge_index[:, edges].long() + first
-        return Graphs(self.x[nodes], source, target, self.edge_attr[edges], self.y[there], ptr, graph, widest)
+        return Graphs.of(self.x[nodes], source, target, self.edge_attr[edges], self.y[there], sizes, widest)
 
     def _rows(self, ptr: str, windows: Tensor) -> tuple[Tensor, int, int]:
         """Rows that the windows own, on the device; how many in all, and of the largest."""
@@ -97,6 +98,12 @@ class TorchStore:
         on_device = [t.to(self.device, non_blocking=True) for t in (shift, counts)]
         rows = torch.repeat_interleave(*on_device, output_size=total)
         return rows + torch.arange(total, device=self.device), total, int(counts.max())
+
+    @property
+    def own(self) -> Tensor:
+        """Which windows are of the dataset's own captures, no companions: [W] bool, on the host."""
+        captures, companions = self.header["captures"], self.header.get("companions", [])
+        return torch.from_numpy(~np.isin(self.graphs["capture"], [captures.index(name) for name in companions]))
 
     def names(self, windows: Tensor) -> list[str]:
         """Capture and number of windows, for messages."""

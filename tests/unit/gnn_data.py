@@ -34,8 +34,17 @@ VGAE: dict[str, Any] = {
 }
 
 
-def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[int] | None = None) -> Path:
-    """A store with one window a label; attacked windows have one node whose features lie far out."""
+def write(
+    path: Path,
+    labels: list[int],
+    rng: np.random.Generator,
+    sizes: list[int] | None = None,
+    companions: list[int] | None = None,
+) -> Path:
+    """A store with one window a label; attacked windows have one node whose features lie far out.
+
+    Windows with 1 in `companions` belong to a second capture, a companion.
+    """
     sizes = sizes or [int(n) for n in rng.integers(2, 7, len(labels))]
     nodes = sum(sizes)
     x = rng.normal(size=(nodes, len(NODE_FEATURES))).astype(np.float32)
@@ -57,7 +66,7 @@ def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[i
         "y": np.array(labels),
         "n_attacked": np.maximum(labels, 0),
         "attack": np.maximum(labels, 0),
-        "capture": np.zeros(windows),
+        "capture": np.array(companions or [0] * windows),
         "vehicle": np.zeros(windows),
         "window": np.arange(windows),
         "t_start": np.arange(windows, dtype=float),
@@ -69,7 +78,8 @@ def write(path: Path, labels: list[int], rng: np.random.Generator, sizes: list[i
         "edge_features": EDGE_FEATURES,
         "statistics": ["none"],
         "attacks": ["", "dos"],
-        "captures": ["c"],
+        "captures": ["c", "fleet.c"] if companions else ["c"],
+        "companions": ["fleet.c"] if companions else [],
         "vehicles": ["van"],
         "window": 10,
         "stride": 10,
@@ -89,14 +99,12 @@ def batch_of(sizes: list[int], sources: list[int], targets: list[int], seed: int
     """A batch of graphs with so many nodes each, these edges (nodes counted through the batch) and random features."""
     draw = torch.Generator().manual_seed(seed)
     counts = torch.tensor(sizes)
-    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    return Graphs(
+    return Graphs.of(
         x=torch.randn(sum(sizes), len(NODE_FEATURES), generator=draw),
         source=torch.tensor(sources, dtype=torch.int64),
         target=torch.tensor(targets, dtype=torch.int64),
         edge=torch.randn(len(sources), len(EDGE_FEATURES), generator=draw),
         y=torch.arange(len(sizes)) % 2,
-        ptr=ptr,
-        graph=torch.repeat_interleave(torch.arange(len(sizes)), counts),
+        sizes=counts,
         widest=max(sizes),
     )

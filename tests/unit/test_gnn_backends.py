@@ -6,6 +6,7 @@ is a failure.
 
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_attention_is_the_published_formula(backend: str, graphs: Graphs) -> Non
     torch.manual_seed(0)
     layer = GraphAttention(len(NODE_FEATURES), 3, 2, len(EDGE_FEATURES)).double()
     h, edge = graphs.x.double(), graphs.edge.double()
-    doubled = Graphs(h, graphs.source, graphs.target, edge, graphs.y, graphs.ptr, graphs.graph, graphs.widest)
+    doubled = replace(graphs, x=h, edge=edge)
     out = attended(layer, doubled, h, backend)
     w = (h @ layer.project.weight.T).view(-1, 2, 3)
     features = {(int(s), int(t)): f for s, t, f in zip(graphs.source, graphs.target, edge, strict=True)}

@@ -89,6 +89,29 @@ def test_a_signal_between_any_two_steps_is_made_up_for(
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize("after", [1, 6, 13])
+def test_a_training_killed_within_an_epoch_goes_on_from_the_last_timed_checkpoint(
+    after: int, graphs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gat.main(call("gat", graphs, tmp_path / "whole"))
+    step, done = loop.Training._step, [0]
+
+    def dying(self: Any, *args: Any) -> None:
+        if done[0] == after:
+            done[0] += 1
+            raise KeyboardInterrupt
+        step(self, *args)
+        done[0] += 1
+
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop.Training, "_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        gat.main(call("gat", graphs, tmp_path / "killed"))
+    gat.main(call("gat", graphs, tmp_path / "killed"))
+    assert done[0] == 3 * 8 + 1, "no step twice"
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+
+
 def started(kind: str, graphs: list[Path], folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", f"canids_train_gnn.{kind}", "--spec", json.dumps(spec(kind, epochs=8, batch=4))]
     command += [f"--{name}={folder / file}" for name, file in OUTPUTS.items()]

@@ -25,18 +25,12 @@ FLEET = "simulated_fleet"
 
 
 def stage(**config: Any) -> Stage:
-    """A recorded dataset and a simulated one, each with a test scenario."""
+    """A recorded dataset, and one whose training captures are simulated, each with a recorded test scenario."""
     recorded = {"path": "a.csv", "format": "candump", "vehicle": "kia", "role": "train", "content": "attack-free"}
-    other = {
-        "format": "simulated",
-        "vehicle": "van",
-        "role": "test",
-        "content": "attack-free",
-        "simulation": {"duration": 9},
-    }
+    other = {"format": "simulated", "vehicle": "van", "content": "attack-free", "simulation": {"duration": 9}}
     for name, captures in (
         ("real", {"a": recorded, "t": {**recorded, "role": "test"}}),
-        ("made", {"s": {**other, "role": "train"}, "t": other}),
+        ("made", {"s": {**other, "role": "train"}, "t": {**recorded, "role": "test"}}),
     ):
         folder = Path("data") / name
         folder.mkdir(parents=True)
@@ -77,7 +71,7 @@ def test_the_fleet_is_varied_and_can_be_simulated() -> None:
     assert len(set(ids)) == len(ids), "no two alike"
     assert {c.attack for c in fleet} == {None, "dos", "fuzzing", "spoofing", "replay"}
     assert all(c.companion and c.role == "train" and c.path is None for c in fleet)
-    with pytest.raises(CanidsError, match="no built-in manifest 'herd'; there are none, simulated_fleet"):
+    with pytest.raises(CanidsError, match="no built-in manifest 'herd'"):
         manifest.companions("herd")
 
 
@@ -112,6 +106,11 @@ def test_a_fold_without_an_attack_has_no_companions_with_it_and_none_in_its_scen
     assert found["fit"]["companions"] == ["fleet.replay"]
     assert found[LEFT_OUT]["captures"] == ["kia-DoS"]
     assert found[LEFT_OUT]["companions"] == []
+    wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
+    joined = ["fleet.dos", "fleet.replay"]
+    nothing = {**GRAPHS, "leave_out": {"attacks": ["DoS", "fuzzing"]}}
+    with pytest.raises(CanidsError, match="leave_out leaves no capture for split 'fit'"):
+        graphs.main(call(wildcards, nothing, tmp_path / "x", {"frames": paths}, companions=joined))
     wrong = {**GRAPHS, "leave_out": {"attacks": ["replay"]}}
     again = call(
         {"dataset": "d", "split": "fit", "instance": "@left"},
@@ -122,6 +121,31 @@ def test_a_fold_without_an_attack_has_no_companions_with_it_and_none_in_its_scen
     )
     with pytest.raises(CanidsError, match="have no attack 'replay'; they have DoS, fuzzing"):
         graphs.main(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("Flooding", {"fuzzing", "spoofing", "replay"}),
+        ("Fuzzy", {"dos", "spoofing", "replay"}),
+        ("rpm-spoofing", {"dos", "fuzzing", "replay"}),
+        ("malfunction", {"dos", "fuzzing", "replay"}),
+        ("mystery", set()),
+    ],
+)
+def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, name: str, kept: set[str]) -> None:
+    kinds = ["dos", "fuzzing", "spoofing", "replay"]
+    own = [capture(tmp_path, "kia", name), capture(tmp_path, "kia-free", None)]
+    fleet = [*(capture(tmp_path, f"fleet.{kind}", kind) for kind in kinds), capture(tmp_path, "fleet.free", None)]
+    config = {**GRAPHS, "leave_out": {"attacks": [name]}}
+    joined = [path.stem for path in fleet]
+    wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
+    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*own, *fleet]}, companions=joined))
+    assert set(GraphStore(tmp_path / "g").header["captures"]) == {
+        "kia-free",
+        "fleet.free",
+        *(f"fleet.{k}" for k in kept),
+    }
 
 
 def test_the_rule_of_ids_and_rates_knows_nothing_of_companions(workplace: Path) -> None:

@@ -172,7 +172,7 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
     """
     label = calibrate.keys["label"].fill_null(2).to_numpy()
     free, labelled = label == 0, label < 2
-    if not all((free & ~np.isnan(score)).any() for score in calibrate.score.values()):
+    if not free.any():
         raise CanidsError(
             f"{calibrate.path}: no attack-free window, so no false-alarm budget can be kept; "
             "give the dataset an attack-free training capture, or `calibrate` a larger share"
@@ -180,6 +180,11 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
     thresholds: dict[str, Thresholds] = {}
     for method, score in calibrate.score.items():
         scored = ~np.isnan(score)
+        if not (free & scored).any():
+            raise CanidsError(
+                f"{calibrate.path}: no attack-free window that '{method}' has a score for (of companions it has none); "
+                "give the dataset an attack-free training capture of its own, or `calibrate` a larger share"
+            )
         budget = None if method in calibrate.alarm else within_budget(score[free & scored], config["false_alarm_rate"])
         judged = labelled & scored
         thresholds[method] = {"budget": budget, "f1": f1_optimal(label[judged] == 1, score[judged])}

@@ -13,6 +13,7 @@ import numpy as np
 
 from canids_preprocess.cutting import FEATURES, Survey, append, mark_intervals, survey
 from canids_preprocess.frames import clock_of
+from canids_preprocess.kinds import kind_of
 from canids_preprocess.splits import Block, blocks, restarts
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
@@ -45,8 +46,10 @@ def _members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
 
     def is_left(head: dict[str, Any]) -> bool:
         if head["capture"] in companions:
-            # Companions have vehicles of their own, but the kinds of attack that all have.
-            return str(head["attack"]).casefold() in {a.casefold() for a in leave_out.get("attacks", [])}
+            # Companions have vehicles of their own, but the kinds of attack that all have. A name that tells no kind
+            # leaves out all of them: any could be its relative.
+            kinds = {kind_of(attack) for attack in leave_out.get("attacks", [])}
+            return bool(head["attack"] and kinds and (None in kinds or kind_of(head["attack"]) in kinds))
         return any(head[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
 
     # By content: a copy of a left-out capture under another name is left out with it.
@@ -60,7 +63,7 @@ def _members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
             log.info("%s has the same content as an earlier capture and counts once", head["capture"])
             continue
         members[head["sha256"]] = path
-    if not members:
+    if not any(heads[path]["capture"] not in companions for path in members.values()):
         raise CanidsError(f"leave_out leaves no capture for split '{call.wildcards['split']}'")
     return list(members.values())
 

@@ -9,9 +9,9 @@ from canids_shared.workflow import Stage
 
 
 def companions(stage: Stage, dataset: str, instance: str) -> list[str]:
-    """Names of the captures that join the training captures of a dataset; a dataset that is all simulated has none."""
+    """Names of the captures that join the training captures of a dataset; none where these are all simulated."""
     name = stage.config[instance]["companions"]
-    recorded = any(c.path for c in stage.captures[dataset].values() if not c.companion)
+    recorded = any(c.path and c.role == "train" for c in stage.captures[dataset].values())
     return list(manifest.companions(name)) if recorded and name != "none" else []
 
 

@@ -8,6 +8,9 @@
 """
 
 import importlib.util
+import logging
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +112,8 @@ def dgl(graphs: Graphs, edges: Edges) -> Aggregate:
     return aggregate
 
 
+log = logging.getLogger(__name__)
+
 BACKENDS: dict[str, Callable[[Graphs, Edges], Aggregate]] = {"dense": dense, "pyg": pyg, "dgl": dgl}
 _PACKAGES = {"pyg": ("torch_geometric", "train-gnn"), "dgl": ("dgl", "dgl")}
 
@@ -132,7 +137,7 @@ class Passing:
         Applied once, a detector is compiled never, and on a CPU takes `dense` for `auto`: to compile, or to load PyTorch
         Geometric, would take longer.
 
-        Raises `CanidsError` if the backend's package is not installed.
+        Raises `CanidsError` if the backend's package is not installed, or cannot use the device.
         """
         name = config["backend"]
         if name == "auto":
@@ -143,8 +148,19 @@ class Passing:
                 f"train_gnn.backend: '{name}' needs {package}, which is not installed here: "
                 f"pip install 'canids[{extra}]', or set it to dense"
             )
-        compiled = {"never": False, "always": True, "auto": device.type == "cuda" and name == "dense"}
-        return cls(name, training and compiled[config["compile"]])
+        if name == "dgl" and device.type != "cpu":
+            raise CanidsError(
+                "train_gnn.backend: 'dgl' 1.1.3 from PyPI knows no GPU; set accelerator to cpu, or it to dense"
+            )
+        if not training:
+            return cls(name)
+        compiler = any(shutil.which(c) for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c)
+        if config["compile"] == "auto" and device.type == "cuda" and not compiler:
+            log.warning(
+                "no C compiler (cc, gcc, clang), which torch.compile needs: training is slower than it could be"
+            )
+        compiled = {"never": False, "always": True, "auto": device.type == "cuda" and name == "dense" and compiler}
+        return cls(name, compiled[config["compile"]])
 
 
 class GraphAttention(nn.Module):

@@ -1,6 +1,7 @@
 """What training and scoring share: batches, and kernels that give the same bytes every time. Imports no Fabric."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 import torch.utils.deterministic
@@ -16,6 +17,20 @@ def repeatable(threads: int, device: torch.device) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         # A debugging aid that would cost a tenth of the time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+class Scorer(Protocol):
+    """A detector, as far as scoring goes."""
+
+    def score(self, graphs: Graphs) -> Tensor:
+        """Scores [B]."""
+        ...
+
+
+def scores_of(model: Scorer, store: TorchStore, windows: Tensor, size: int) -> Tensor:
+    """Score of every one of the windows ([n] int64, on the host), [n], in batches of at most `size`."""
+    with torch.inference_mode():
+        return torch.cat([model.score(graphs) for graphs in batches(store, windows, size)])
 
 
 def batches(store: TorchStore, windows: Tensor, size: int) -> Iterator[Graphs]:

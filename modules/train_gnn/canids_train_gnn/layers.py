@@ -96,6 +96,7 @@ class Encoder(nn.Module):
     def use(self, passing: Passing) -> None:
         """Set how messages pass; compiled code is for sizes of any kind."""
         self.backend = passing.backend
+        self._compiled_call_impl = None
         if passing.compiled:
             self.compile(dynamic=True)
 
@@ -115,9 +116,10 @@ class Encoder(nn.Module):
 
 
 def node_mean(values: Tensor, graphs: Graphs) -> Tensor:
-    """Mean over the nodes of each graph: [ΣN, …] to [B, …]."""
+    """Mean over the nodes of each graph: [ΣN, …] to [B, …], in float32."""
+    values = values.float()  # up to a hundred terms are too many for eight bits of precision
     total = values.new_zeros(len(graphs.y), *values.shape[1:]).index_add(0, graphs.graph, values)
-    return total / graphs.sizes.view(-1, *(1,) * (values.dim() - 1)).to(values.dtype)
+    return total / graphs.sizes.view(-1, *(1,) * (values.dim() - 1))
 
 
 def node_max(values: Tensor, graphs: Graphs) -> Tensor:

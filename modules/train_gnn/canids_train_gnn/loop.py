@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Arrays, Checkpoint, save_arrays
 from canids_shared.torchstore import Graphs, TorchStore
-from canids_train_gnn.batching import batches, repeatable
+from canids_train_gnn.batching import repeatable
 from canids_train_gnn.interruption import Interruption, noticed
 from canids_train_gnn.modelfile import from_arrays, to_arrays
 
 EXPLODED = 1e3
 """A loss that is this many times the first one (or 1, if that is larger) is not going to come back."""
-_CHECK_EVERY = 32
-"""Steps after which a GPU is waited for, to look at its losses; on a CPU every step is looked at."""
-_REPORT_S, _CHECKPOINT_S = 15.0, 60.0
+CHECK_EVERY = {"cpu": 1, "cuda": 32}
+"""Steps after which losses are looked at: a GPU would have to be waited for."""
+REPORT_S, CHECKPOINT_S = 15.0, 60.0
+"""Seconds between two lines of progress, and between two checkpoints, within an epoch."""
 log = logging.getLogger(__name__)
 
 
@@ -162,9 +163,8 @@ class Training:
             log.info("resumed after epoch %d, step %d", self.progress.epoch, self.progress.step)
         self.wrapped, self.optimizer = fabric.setup(model, self.optimizer)
         self.saved_at = time.perf_counter()
-        self.pending: list[
-            tuple[Tensor, Tensor, Tensor]
-        ] = []  # windows, loss, gradient norm of steps not yet looked at
+        # Number, windows, loss and gradient norm of steps not yet looked at.
+        self.pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
     def run(self) -> list[dict[str, Any]]:
         """Train until the loss on `select` no longer falls; leaves the best weights in the model.
@@ -173,14 +173,17 @@ class Training:
             One row an epoch for `history.parquet`.
 
         Raises:
-            CanidsError: a loss or gradient that is no number or explodes; the message names epoch, step and the file in
-                which the batch and the weights are kept.
+            CanidsError: a loss or gradient that is no number or explodes; the message names epoch, batch and the file in
+                which the batch and the weights are kept. On a GPU up to `CHECK_EVERY` steps went on meanwhile: its weights
+                are later ones.
             SystemExit: after SIGTERM or SIGUSR1, with a checkpoint saved.
         """
         progress, config = self.progress, self.config
         with noticed() as interruption:
             while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
                 self._epoch(interruption)
+            if interruption.signal is not None:
+                self._leave(interruption)
         self.model.load_state_dict(self.best)
         self.model.eval()
         return progress.history
@@ -201,16 +204,16 @@ class Training:
         while progress.step < len(chunks):
             self._step(chunks[progress.step], (progress.epoch + progress.step / len(chunks)) / self.config["epochs"])
             progress.step += 1
-            if len(self.pending) >= (1 if device.type == "cpu" else _CHECK_EVERY) or progress.step == len(chunks):
+            if len(self.pending) >= CHECK_EVERY[device.type] or progress.step == len(chunks):
                 self._look_at_losses()
             now = time.perf_counter()
             progress.seconds = now - begin
-            if interruption.signal is not None or now - self.saved_at > _CHECKPOINT_S:
+            if interruption.signal is not None or now - self.saved_at > CHECKPOINT_S:
                 self._look_at_losses()
                 self._save()
             if interruption.signal is not None:
                 self._leave(interruption)
-            if now - reported > _REPORT_S:
+            if now - reported > REPORT_S:
                 reported = now
                 self._report(len(chunks))
         selected = self._select_loss(interruption)
@@ -230,9 +233,9 @@ class Training:
             **peak_memory_mb(device),
         }
         progress.history.append(row)
-        log.info("epoch %(epoch)d: fit %(fit_loss).5f, select %(select_loss).5f, %(graphs_per_s).0f graphs/s", row)
         progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
         self._save()
+        log.info("epoch %(epoch)d: fit %(fit_loss).5f, select %(select_loss).5f, %(graphs_per_s).0f graphs/s", row)
         if interruption.signal is not None:
             self._leave(interruption)
 
@@ -246,31 +249,32 @@ class Training:
         norm = self.fabric.clip_gradients(
             self.wrapped, self.optimizer, max_norm=self.config["clip"], error_if_nonfinite=False
         )
-        self.pending.append((windows, loss.detach(), torch.as_tensor(norm).detach()))
-        if self.fabric.device.type == "cpu":
-            self._check(*self.pending[-1], self.progress.step)  # before the weights are touched
+        self.pending.append((self.progress.step, windows, loss.detach(), torch.as_tensor(norm).detach()))
+        if CHECK_EVERY[self.fabric.device.type] == 1:
+            self._look_at_losses()  # before the weights are touched
         self.optimizer.step()
 
     def _look_at_losses(self) -> None:
-        first = self.progress.step - len(self.pending)
-        for number, (windows, loss, norm) in enumerate(self.pending, first):
-            self.progress.total += self._check(windows, loss, norm, number)
+        if not self.pending:
+            return
+        numbers, windows, losses, norms = zip(*self.pending, strict=True)
         self.pending.clear()
+        found = torch.stack([torch.stack(losses).float(), torch.stack(norms).float()], 1).tolist()  # waits once
+        for number, chunk, (loss, norm) in zip(numbers, windows, found, strict=True):
+            self._check(number, chunk, loss, norm)
+            self.progress.total += loss
 
-    def _check(self, windows: Tensor, loss: Tensor, norm: Tensor, step: int) -> float:
-        value = float(loss)
+    def _check(self, step: int, windows: Tensor, loss: float, norm: float) -> None:
         progress = self.progress
-        if progress.first is None and math.isfinite(value):
-            progress.first = value
+        if progress.first is None and math.isfinite(loss):
+            progress.first = loss
         ceiling = EXPLODED * max(1.0, abs(progress.first or 0.0))
-        if not math.isfinite(value) or value > ceiling:
-            self._give_up(windows, f"loss is {value:.6g}", step)
-        if not math.isfinite(float(norm)):
-            self._give_up(windows, "a gradient is no number", step)
-        return value
+        if not math.isfinite(loss) or loss > ceiling:
+            self._give_up(self.objective.store, windows, f"loss is {loss:.6g}", f"batch {step + 1}")
+        if not math.isfinite(norm):
+            self._give_up(self.objective.store, windows, "a gradient is no number", f"batch {step + 1}")
 
-    def _give_up(self, windows: Tensor, what: str, step: int) -> NoReturn:
-        store = self.objective.store
+    def _give_up(self, store: TorchStore, windows: Tensor, what: str, where: str) -> NoReturn:
         graphs = store.batch(windows)
         kept = ""
         if self.checkpoint:
@@ -282,27 +286,30 @@ class Training:
             kept = f"; batch and weights are in {path}"
         names = store.names(windows[:3])
         raise CanidsError(
-            f"{what} in epoch {self.progress.epoch + 1}, batch {step + 1} ({', '.join(names)}, …); "
+            f"{what} in epoch {self.progress.epoch + 1}, {where} ({', '.join(names)}, …); "
             f"lower learning_rate or clip{kept}"
         )
 
     def _select_loss(self, interruption: Interruption) -> float:
         self.model.eval()
         objective = self.objective
-        total = weight = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        parts = []
+        chunks = torch.split(objective.select_windows, self.config["batch"])
         with torch.inference_mode(), self.fabric.autocast():
-            for graphs in batches(objective.select, objective.select_windows, self.config["batch"]):
+            for windows in chunks:
                 if interruption.signal is not None:
                     self._save()
                     self._leave(interruption)
-                part, count = objective.select_loss(graphs)
-                total, weight = total + part.double(), weight + count.double()
-        value = float(total / weight)
-        if not math.isfinite(value):
-            raise CanidsError(
-                f"loss on select is {value} in epoch {self.progress.epoch + 1}; lower learning_rate or clip"
-            )
-        return value
+                part, count = objective.select_loss(objective.select.batch(windows))
+                parts.append(torch.stack([part.double(), count.double().to(part.device)]))
+        sums = torch.stack(parts).cpu()
+        for number, windows in enumerate(chunks):
+            if not math.isfinite(value := float(sums[number, 0])):
+                self._give_up(
+                    objective.select, windows, f"loss on select is {value:.6g}", f"batch {number + 1} of select"
+                )
+        total, weight = sums.sum(0)
+        return float(total / weight)
 
     def _save(self) -> None:
         if self.checkpoint:

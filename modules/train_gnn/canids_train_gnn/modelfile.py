@@ -1,4 +1,4 @@
-"""Model files of the detectors (contract `detector/1`): weights, scaling, and what is needed to build the model again."""
+"""Model files of the detectors (contract `detector/2`): weights, scaling, and what is needed to build the model again."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from canids_shared.torchstore import TorchStore
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 
-CONTRACT = "detector/1"
+CONTRACT = "detector/2"
 Detector = TypeVar("Detector", GAT, VGAE)
 
 
@@ -88,7 +88,7 @@ def load(
     if header["kind"] != kind.__name__:
         raise CanidsError(f"{path}: holds a {header['kind']}, not a {kind.__name__}")
     if graphs is not None:
-        for key in ("node_features", "edge_features", "window"):
+        for key in ("node_features", "edge_features", "window", "window_unit"):
             if graphs[key] != header[key]:
                 raise CanidsError(f"{path}: trained with other {key} than these graphs have; train again")
     model = kind(header["node_features"], header["edge_features"], header["size"])

@@ -97,14 +97,15 @@ class VGAE(nn.Module):
     def forward(self, graphs: Graphs, noise: Tensor | None = None) -> Reconstruction:
         """Encode and decode; `noise` [ΣN, Z] draws z from the posterior, without it z is its mean."""
         h = torch.cat(self.encoder(graphs), -1)
-        mean, log_var = self.mean(h), self.log_var(h).clamp(-8.0, 4.0)
+        mean, log_var = self.mean(h).float(), self.log_var(h).float().clamp(-8.0, 4.0)
         z = mean if noise is None else mean + noise * (0.5 * log_var).exp()
-        decoded = self.decode(z)
+        decoded = self.decode(z).float()
         target = self.encoder.node_scaling(graphs.x)
         spread = self.spread.clamp(-3.0, 3.0)
         node_error = (0.5 * (target - decoded) ** 2 * (-spread).exp() + 0.5 * spread).mean(-1)
         z, mask = padded(z, graphs)
-        link = (self.link(z) @ z.transpose(1, 2)) / z.shape[-1] ** 0.5 + self.link_bias  # [B, n, n]
+        link = (self.link(z) @ z.transpose(1, 2)) / z.shape[-1] ** 0.5 + self.link_bias
+        link = link.float()  # [B, n, n]
         true = torch.zeros_like(link, dtype=torch.bool)
         true[graphs.graph[graphs.source], graphs.place[graphs.source], graphs.place[graphs.target]] = True
         other = mask[:, :, None] & mask[:, None, :] & ~true

@@ -22,5 +22,6 @@ def judge(stage: Stage, kind: str, variant: str) -> Callable[[Any], list[str]]:
 
 
 def environment(stage: Stage) -> str:
-    """The conda environment that the config's backend needs."""
-    return "environment.dgl.yaml" if stage.config[""]["backend"] == "dgl" else "environment.yaml"
+    """The conda environment that the backends of all instances need."""
+    wanted = {config["backend"] for config in stage.config.values()}
+    return "environment.dgl.yaml" if "dgl" in wanted else "environment.yaml"

@@ -8,12 +8,13 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from canids_shared import cli, latency
+from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import TorchStore
 from canids_train_gnn import loop, modelfile
 from canids_train_gnn.attention import Passing
-from canids_train_gnn.batching import batches
+from canids_train_gnn.batching import scores_of
 from canids_train_gnn.modelfile import Detector
 from canids_train_gnn.models import parameter_count
 
@@ -40,10 +41,16 @@ class Train(Protocol[Detector]):
         ...
 
 
-def _select_scores(model: Detector, select: TorchStore) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode():
-        parts = [model.score(graphs) for graphs in batches(select, torch.arange(len(select)), 256)]
-    return torch.cat(parts), select.y
+def _look_at_own(fit: TorchStore) -> None:
+    """Say so where companions alone hold a class, since what is learnt of it is learnt from simulation."""
+    labels, has_companions = fit.y.cpu()[fit.own], not bool(fit.own.all())
+    if has_companions and not bool((labels == 0).any()):
+        raise CanidsError(
+            f"{fit.graphs.path}: no attack-free window but those of companions: what is usual on these vehicles cannot be "
+            "learnt; add an attack-free capture, or change leave_out"
+        )
+    if has_companions and not bool((labels == 1).any()):
+        log.warning("the dataset has no attacked training window of its own: attacks are learnt from companions alone")
 
 
 def auroc(scores: Tensor, labels: Tensor) -> float | None:
@@ -71,15 +78,19 @@ def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detecto
     fabric = loop.start(call.config)
     fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
     passing = Passing.of(call.config, fabric.device)
+    _look_at_own(fit)
     teacher = None
     if call.inputs["teacher"]:
         teacher = modelfile.load(call.inputs["teacher"][0], kind, fit.header, Passing(passing.backend)).to(
             fabric.device
         )
     scale, config = call.constants["scale"], call.config[section]
-    checkpoint = Checkpoint(call, call.output["model"].parent)
+    how = {"device": fabric.device.type, "backend": passing.backend, "compiled": passing.compiled}
+    checkpoint = Checkpoint(call, call.output["model"].parent, **how)
     model, history = train(fabric, fit, select, scale, config, call.config["seed"], teacher, checkpoint, passing)
-    select_facts = {**modelfile.facts(select), "auroc": auroc(*_select_scores(model, select))}
+    model.encoder.use(Passing.of(call.config, fabric.device, training=False))  # from here on as it will be applied
+    scores = scores_of(model, select, torch.arange(len(select)), 256)
+    select_facts = {**modelfile.facts(select), "auroc": auroc(scores, select.y)}
     best = min(row["select_loss"] for row in history)
     log.info("%s %s: %d parameters, best select loss %.5f", section, scale, parameter_count(model), best)
     modelfile.write_run(call, model, config[scale], fit, select_facts, history)
