@@ -217,6 +217,9 @@ def student_rate(raw: Path, folder: Path) -> dict[str, Any]:
         names = store.header["node_features"], store.header["edge_features"]
         sizes = defaults("train_gnn")
         vgae, gat = VGAE(*names, sizes["vgae"]["small"]).eval(), GAT(*names, sizes["gat"]["small"]).eval()
+        passing = Passing.of(sizes, torch.device("cpu"), training=False)
+        for model in (vgae, gat):
+            model.encoder.use(passing)
         outputs = detector_outputs(vgae, gat, TorchStore(store, torch.device("cpu")))
         seconds.append(time.perf_counter() - begin)
     frames = sum(source["rows_read"] for source in store.header["sources"].values())

@@ -193,7 +193,7 @@ def test_a_backend_whose_package_is_missing_is_refused(monkeypatch: pytest.Monke
     ("device", "backend", "compile_", "training", "expected"),
     [
         ("cpu", "auto", "auto", True, Passing("pyg", compiled=False)),
-        ("cpu", "auto", "auto", False, Passing("dense", compiled=False)),
+        ("cpu", "auto", "auto", False, Passing("pyg", compiled=False)),
         ("cuda", "auto", "auto", True, Passing("dense", compiled=True)),
         ("cuda", "pyg", "auto", True, Passing("pyg", compiled=False)),
         ("cpu", "dense", "always", True, Passing("dense", compiled=True)),

@@ -134,14 +134,13 @@ class Passing:
     def of(cls, config: dict[str, Any], device: torch.device, training: bool = True) -> "Passing":
         """As `backend` and `compile` of the config say; `auto` is what is fastest on the device.
 
-        Applied once, a detector is compiled never, and on a CPU takes `dense` for `auto`: to compile, or to load PyTorch
-        Geometric, would take longer.
+        A detector that is only applied is never compiled, which would take longer.
 
         Raises `CanidsError` if the backend's package is not installed, or cannot use the device.
         """
         name = config["backend"]
         if name == "auto":
-            name = "pyg" if training and device.type == "cpu" else "dense"
+            name = "pyg" if device.type == "cpu" else "dense"
         if name in _PACKAGES and importlib.util.find_spec(_PACKAGES[name][0]) is None:
             package, extra = _PACKAGES[name]
             raise CanidsError(
