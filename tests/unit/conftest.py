@@ -23,3 +23,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all the examples of a property."""
     return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Path, Path]:
+    """Random graphs for training: the stores of fit and select, half of the windows attacked."""
+    import numpy as np  # noqa: PLC0415 (with gnn_data, which imports torch, only where a test asks for them)
+    from gnn_data import MIXED, write  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    return write(tmp_path / "fit.safetensors", MIXED, rng), write(tmp_path / "select.safetensors", MIXED, rng)

@@ -1,11 +1,14 @@
 """Random graph stores for the tests of the module train_gnn, made with the shared writer."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from canids_shared.cli import Call
 from canids_shared.graphstore import GraphStore, writing
 from canids_shared.torchstore import Graphs, TorchStore
 
@@ -108,3 +111,46 @@ def batch_of(sizes: list[int], sources: list[int], targets: list[int], seed: int
         sizes=counts,
         widest=max(sizes),
     )
+
+
+MIXED = [0, 1] * 32
+STILL = {
+    **GAT,
+    "epochs": 2,
+    "exposure": {"rate": 0.0, "lowest": 4.0, "highest": 12.0},
+    **{scale: {**SMALL, "dropout": 0.0, "feature_dropout": 0.0} for scale in ("large", "small")},
+}
+"""Nothing drawn at random but the order of the windows."""
+FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
+OUTPUTS = {
+    "model": "model.safetensors",
+    "config": "config.yaml",
+    "history": "history.parquet",
+    "latency": "latency.json",
+}
+
+
+def call(
+    graphs: Sequence[Path], folder: Path, kind: str, scale: str = "small", accelerator: str = "cpu", **config: Any
+) -> Call:
+    """What a training rule hands to `gat` or `vgae`: the stores of fit and select, a run folder, options that differ."""
+    section = {**{"gat": GAT, "vgae": VGAE}[kind], **config}
+    spec = {
+        "wildcards": {"dataset": "d", "instance": ""},
+        "config": {**FABRIC, "accelerator": accelerator, "seed": 3, kind: section},
+        "scale": scale,
+        "code": "x",
+    }
+    return Call(
+        wildcards=spec["wildcards"],
+        config=spec["config"],
+        constants={"scale": scale, "code": "x"},
+        output={name: folder / file for name, file in OUTPUTS.items()},
+        inputs={"graphs": list(graphs), "teacher": [], "judge": []},
+        spec=json.dumps(spec),
+    )
+
+
+def weights(folder: Path) -> bytes:
+    """The model file of a run."""
+    return (folder / "model.safetensors").read_bytes()

@@ -1,6 +1,5 @@
 """A training that is stopped, politely or not, goes on to the bytes of the one that was not."""
 
-import json
 import os
 import random
 import signal
@@ -12,19 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gnn_data import GAT, VGAE, write
+from gnn_data import OUTPUTS, call, weights, write
 
 from canids_shared.cli import Call
 from canids_train_gnn import gat, loop, vgae
 
 MAINS = {"gat": gat.main, "vgae": vgae.main}
-FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
-OUTPUTS = {
-    "model": "model.safetensors",
-    "config": "config.yaml",
-    "history": "history.parquet",
-    "latency": "latency.json",
-}
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +25,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write(folder / f"{name}.safetensors", [0, 1] * n, rng) for name, n in (("fit", 200), ("select", 20))]
 
 
-def spec(kind: str, epochs: int, batch: int) -> dict[str, Any]:
-    section = {**{"gat": GAT, "vgae": VGAE}[kind], "epochs": epochs, "patience": epochs, "batch": batch}
-    wildcards = {"dataset": "d", "instance": ""}
-    return {"wildcards": wildcards, "config": {**FABRIC, "seed": 3, kind: section}, "scale": "small", "code": "x"}
-
-
-def call(kind: str, graphs: list[Path], folder: Path, epochs: int = 3, batch: int = 50) -> Call:
-    made = spec(kind, epochs, batch)
-    output = {name: folder / file for name, file in OUTPUTS.items()}
-    inputs: dict[str, list[Path]] = {"graphs": graphs, "teacher": [], "judge": []}
-    constants = {"scale": "small", "code": "x"}
-    return Call(made["wildcards"], made["config"], constants, output, inputs, json.dumps(made))
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
+def short(kind: str, graphs: list[Path], folder: Path, epochs: int = 3, batch: int = 50) -> Call:
+    return call(graphs, folder, kind, epochs=epochs, patience=epochs, batch=batch)
 
 
 @pytest.mark.parametrize("kind", ["gat", "vgae"])
@@ -56,7 +34,7 @@ def weights(folder: Path) -> bytes:
 def test_a_signal_between_any_two_steps_is_made_up_for(
     kind: str, where: str, graphs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    MAINS[kind](call(kind, graphs, tmp_path / "whole"))
+    MAINS[kind](short(kind, graphs, tmp_path / "whole"))
     steps = 200 * (2 if kind == "gat" else 1) // 50  # of an epoch
     at = {"first step": 1, "within": 3, "last step": steps, "select": 0, "later epoch": steps + 2}[where]
     step, select_loss, done = loop.Training._step, loop.Training._select_loss, [0]
@@ -75,14 +53,14 @@ def test_a_signal_between_any_two_steps_is_made_up_for(
     monkeypatch.setattr(loop.Training, "_step", stopping)
     monkeypatch.setattr(loop.Training, "_select_loss", stopping_select)
     with pytest.raises(SystemExit) as stopped:
-        MAINS[kind](call(kind, graphs, tmp_path / "stopped"))
+        MAINS[kind](short(kind, graphs, tmp_path / "stopped"))
     assert stopped.value.code == 128 + (signal.SIGTERM if where == "select" else signal.SIGUSR1)
     assert done[0] == (steps if where == "select" else at), "it stops at once"
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     monkeypatch.setattr(loop.Training, "_step", lambda self, *args: (step(self, *args), done.append(1))[0])
     monkeypatch.setattr(loop.Training, "_select_loss", select_loss)
     before = done[0]
-    MAINS[kind](call(kind, graphs, tmp_path / "stopped"))
+    MAINS[kind](short(kind, graphs, tmp_path / "stopped"))
     assert before + len(done) - 1 == 3 * steps, "no step twice, none left out"
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert not (tmp_path / "stopped" / ".checkpoint").exists()
@@ -93,7 +71,7 @@ def test_a_signal_between_any_two_steps_is_made_up_for(
 def test_a_training_killed_within_an_epoch_goes_on_from_the_last_timed_checkpoint(
     after: int, graphs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gat.main(call("gat", graphs, tmp_path / "whole"))
+    gat.main(short("gat", graphs, tmp_path / "whole"))
     step, done = loop.Training._step, [0]
 
     def dying(self: Any, *args: Any) -> None:
@@ -106,14 +84,20 @@ def test_a_training_killed_within_an_epoch_goes_on_from_the_last_timed_checkpoin
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     monkeypatch.setattr(loop.Training, "_step", dying)
     with pytest.raises(KeyboardInterrupt):
-        gat.main(call("gat", graphs, tmp_path / "killed"))
-    gat.main(call("gat", graphs, tmp_path / "killed"))
+        gat.main(short("gat", graphs, tmp_path / "killed"))
+    gat.main(short("gat", graphs, tmp_path / "killed"))
     assert done[0] == 3 * 8 + 1, "no step twice"
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
 def started(kind: str, graphs: list[Path], folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", f"canids_train_gnn.{kind}", "--spec", json.dumps(spec(kind, epochs=8, batch=4))]
+    command = [
+        sys.executable,
+        "-m",
+        f"canids_train_gnn.{kind}",
+        "--spec",
+        short(kind, graphs, folder, epochs=8, batch=4).spec,
+    ]
     command += [f"--{name}={folder / file}" for name, file in OUTPUTS.items()]
     command += ["--graphs", *map(str, graphs)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

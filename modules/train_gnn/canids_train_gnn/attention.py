@@ -27,6 +27,7 @@ _BUCKET = 8
 """Padded sizes are multiples of this, so that few shapes occur."""
 _SILENT = -1e9
 """Score where there is no edge. Finite, since rows of padding have no edge at all; exp of it is 0 in every precision."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,6 @@ def dgl(graphs: Graphs, edges: Edges) -> Aggregate:
 
     return aggregate
 
-
-log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Callable[[Graphs, Edges], Aggregate]] = {"dense": dense, "pyg": pyg, "dgl": dgl}
 _PACKAGES = {"pyg": ("torch_geometric", "train-gnn"), "dgl": ("dgl", "dgl")}

@@ -182,8 +182,8 @@ class Training:
         with noticed() as interruption:
             while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
                 self._epoch(interruption)
-            if interruption.signal is not None:
-                self._leave(interruption)
+                if interruption.signal is not None:
+                    self._leave(interruption)
         self.model.load_state_dict(self.best)
         self.model.eval()
         return progress.history
@@ -236,8 +236,6 @@ class Training:
         progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
         self._save()
         log.info("epoch %(epoch)d: fit %(fit_loss).5f, select %(select_loss).5f, %(graphs_per_s).0f graphs/s", row)
-        if interruption.signal is not None:
-            self._leave(interruption)
 
     def _step(self, windows: Tensor, done: float) -> None:
         for group in self.optimizer.param_groups:
