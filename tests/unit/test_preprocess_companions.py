@@ -127,14 +127,14 @@ def test_a_fold_without_an_attack_has_no_companions_with_it_and_none_in_its_scen
     ("name", "kept"),
     [
         ("Flooding", {"fuzzing", "spoofing", "replay"}),
-        ("Fuzzy", {"dos", "spoofing", "replay"}),
-        ("rpm-spoofing", {"dos", "fuzzing", "replay"}),
-        ("malfunction", {"dos", "fuzzing", "replay"}),
+        ("Fuzzy", {"dos", "jamming", "spoofing", "replay"}),
+        ("rpm-spoofing", {"dos", "jamming", "fuzzing", "replay"}),
+        ("malfunction", {"dos", "jamming", "fuzzing", "replay"}),
         ("mystery", set()),
     ],
 )
 def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, name: str, kept: set[str]) -> None:
-    kinds = ["dos", "fuzzing", "spoofing", "replay"]
+    kinds = ["dos", "jamming", "fuzzing", "spoofing", "replay"]
     own = [capture(tmp_path, "kia", name), capture(tmp_path, "kia-free", None)]
     fleet = [*(capture(tmp_path, f"fleet.{kind}", kind) for kind in kinds), capture(tmp_path, "fleet.free", None)]
     config = {**GRAPHS, "leave_out": {"attacks": [name]}}

@@ -123,6 +123,16 @@ def test_suppression_silences_an_ecu_and_labels_the_interval():
         assert {i for i in gone if vehicle.message(i).periodic and vehicle.message(i).period <= 0.1} <= after
 
 
+def test_jamming_leaves_the_bus_to_nothing_else():
+    capture = simulate("van", attack="jamming", stealth="mixed", duration=30.0, seed=5, n_episodes=3, episode_s=1.0)
+    assert len(capture.intervals) == 3
+    for start, end in capture.intervals:
+        inside = (capture.received >= (start + 0.01) * SECOND) & (capture.received < end * SECOND)
+        assert inside.sum() > 3000 * (end - start)
+        assert capture.attacked[inside].all()
+        assert len(np.unique(capture.frames.can_id[inside])) == 1
+
+
 # --- stealth -----------------------------------------------------------------------------------------------------
 
 

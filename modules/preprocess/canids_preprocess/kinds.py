@@ -3,7 +3,7 @@
 import re
 
 _KINDS = {
-    "(?<![a-z])dos|flood": "dos",
+    "(?<![a-z])dos|flood|jam": "dos",
     "fuzz": "fuzzing",
     "replay": "replay",
     "suppress|suspen": "suppression",

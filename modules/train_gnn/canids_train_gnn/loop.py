@@ -15,11 +15,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from canids_shared.errors import CanidsError
+from canids_shared.interruption import Interruption, noticed
 from canids_shared.runs import Arrays, Checkpoint, save_arrays
+from canids_shared.torchstate import (
+    from_arrays,
+    moments,
+    random_state,
+    restore_moments,
+    set_random_state,
+    to_arrays,
+)
 from canids_shared.torchstore import Graphs, TorchStore
 from canids_train_gnn.batching import repeatable
-from canids_train_gnn.interruption import Interruption, noticed
-from canids_train_gnn.modelfile import from_arrays, to_arrays
 
 EXPLODED = 1e3
 """A loss that is this many times the first one (or 1, if that is larger) is not going to come back."""
@@ -81,36 +88,6 @@ class Objective:
         return self.windows if self.order is None else self.order(epoch)
 
 
-def _random_state(device: torch.device) -> Arrays:
-    state = {"random.cpu": torch.get_rng_state().numpy()}
-    if device.type == "cuda":
-        state["random.cuda"] = torch.cuda.get_rng_state(device).numpy()
-    return state
-
-
-def _set_random_state(arrays: Arrays, device: torch.device) -> None:
-    torch.set_rng_state(torch.from_numpy(arrays["random.cpu"]))
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(torch.from_numpy(arrays["random.cuda"]), device)
-
-
-def _snapshot(model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Arrays:
-    arrays = {**to_arrays(model.state_dict(), "model."), **to_arrays(best, "best.")}
-    for index, moments in optimizer.state_dict()["state"].items():
-        arrays |= to_arrays(moments, f"optimizer.{index}.")
-    return arrays
-
-
-def _restore(arrays: Arrays, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    model.load_state_dict(from_arrays(arrays, "model."))
-    state = optimizer.state_dict()
-    for name, value in from_arrays(arrays, "optimizer.").items():
-        index, key = name.split(".", 1)
-        state["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(state)
-    return from_arrays(arrays, "best.")
-
-
 def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
     """Largest memory of this process so far, MiB: `peak_rss_mb` on the host, `peak_gpu_mb` (None without a GPU)."""
     # Not `ru_maxrss`, which also counts the process that this one was forked from.
@@ -157,7 +134,9 @@ class Training:
         self.best = copy.deepcopy(model.state_dict())
         self.random: Arrays | None = None
         if checkpoint and (saved := checkpoint.load()):
-            self.best = _restore(saved[0], model, self.optimizer)
+            model.load_state_dict(from_arrays(saved[0], "model."))
+            restore_moments(self.optimizer, saved[0])
+            self.best = from_arrays(saved[0], "best.")
             self.progress = _Progress(**saved[1])
             self.random = saved[0]
             log.info("resumed after epoch %d, step %d", self.progress.epoch, self.progress.step)
@@ -196,7 +175,7 @@ class Training:
         windows = objective.windows_of(progress.epoch)
         windows = windows[torch.randperm(len(windows))]
         if self.random is not None and progress.step:
-            _set_random_state(self.random, device)
+            set_random_state(self.random, device)
         self.random = None
         chunks = torch.split(windows, self.config["batch"])
         self.model.train()
@@ -311,7 +290,8 @@ class Training:
 
     def _save(self) -> None:
         if self.checkpoint:
-            arrays = _snapshot(self.model, self.best, self.optimizer) | _random_state(self.fabric.device)
+            weights = to_arrays(self.model.state_dict(), "model.") | to_arrays(self.best, "best.")
+            arrays = weights | moments(self.optimizer) | random_state(self.fabric.device)
             self.checkpoint.save(arrays, asdict(self.progress))
         self.saved_at = time.perf_counter()
 

@@ -4,28 +4,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from canids_shared import cli, runs
 from canids_shared.errors import CanidsError
-from canids_shared.runs import Arrays
+from canids_shared.torchstate import from_arrays, to_arrays
 from canids_shared.torchstore import TorchStore
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 
 CONTRACT = "detector/2"
 Detector = TypeVar("Detector", GAT, VGAE)
-
-
-def to_arrays(state: dict[str, Tensor], prefix: str = "") -> Arrays:
-    """A state dict as NumPy arrays, for the model file."""
-    return {prefix + k: v.detach().cpu().numpy() for k, v in state.items()}
-
-
-def from_arrays(arrays: Arrays, prefix: str = "") -> dict[str, Tensor]:
-    """Inverse of `to_arrays`, for the names that begin with `prefix`."""
-    return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def facts(store: TorchStore) -> dict[str, Any]:
