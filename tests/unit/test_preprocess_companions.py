@@ -69,7 +69,7 @@ def test_the_fleet_is_varied_and_can_be_simulated() -> None:
     assert len(vehicles) >= 10
     ids = [frozenset(m.can_id for m in design(name).messages) for name in vehicles]
     assert len(set(ids)) == len(ids), "no two alike"
-    assert {c.attack for c in fleet} == {None, "dos", "fuzzing", "spoofing", "replay"}
+    assert {c.attack for c in fleet} == {None, "dos", "jamming", "fuzzing", "spoofing", "replay"}
     assert all(c.companion and c.role == "train" and c.path is None for c in fleet)
     with pytest.raises(CanidsError, match="no built-in manifest 'herd'"):
         manifest.companions("herd")

@@ -260,7 +260,7 @@ def test_shortest_drive_that_holds_an_episode(name, attack):
     [
         ("tank", {}, "no vehicle 'tank'; vehicles: compact, van, truck"),
         ("van-x", {}, "no vehicle 'van-x'; .* further ones of a kind: van-2, van-3"),
-        ("van", {"attack": "ransom"}, "no attack 'ransom'; attacks: dos, fuzzing"),
+        ("van", {"attack": "ransom"}, "no attack 'ransom'; attacks: dos, jamming, fuzzing"),
         ("van", {"attack": "dos", "duration": 10}, "set duration to 24 or more"),
         ("van", {"attack": "dos", "episode_s": 0.01}, "episode_s is 0.01"),
         ("van", {"seed": -1}, "seed is -1"),
