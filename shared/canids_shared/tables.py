@@ -95,7 +95,7 @@ DECISIONS = Table(
         "action": pl.Int16,
     },
     nullable=frozenset({"label"}),
-    prefixes=("rival_",),
+    prefixes=("rival_", "q_"),
 )
 
 
