@@ -47,7 +47,8 @@ def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.rando
     alarm = columns["fusion_score"] > 0.6
     action = alarm.astype(np.int16)
     frame = table.with_columns(**{k: pl.Series(v) for k, v in {**columns, "alarm": alarm, "action": action}.items()})
-    frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**rivals, **alarms}.items()})
+    values = {"q_chosen": score(noise), "q_other": -score(noise)}
+    frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**rivals, **alarms, **values}.items()})
     write(path, DECISIONS, frame, {"split": path.stem, "policy": "p", **metadata})
 
 

@@ -28,7 +28,7 @@ SCENARIOS = ("test_known_attack", "test_unknown_attack")
 METRICS = ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")
 METRICS += ("false_alarms_per_hour", "detection_delay_s", "episodes_found")
 COUNTS = ("n_windows", "n_attacked", "n_episodes")
-RIVALS = ("fixed_weight", "hysteresis")
+RIVALS = ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp", "bandit", "sb3_dqn")
 BASELINES = {"id_rate", "isolation_forest", "extra_trees", "always_attack"}
 
 
@@ -59,7 +59,7 @@ def test_every_contract_can_be_read(workflow_dir: Path) -> None:
         for path in sorted((results / kind).glob("*/*.parquet")):
             assert len(read(path, table)[0])
     for run in TRAININGS:
-        contract = "policy/1" if run.startswith("dqn") else "detector/2"
+        contract = "policy/2" if run.startswith("dqn") else "detector/2"
         arrays, _ = load_arrays(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors", contract)
         assert all(np.isfinite(a).all() for a in arrays.values())
 

@@ -11,8 +11,11 @@ from canids_shared.errors import CanidsError
 from canids_shared.tables import DECISIONS, KEYS
 from canids_train_drl import decide, dqn
 from canids_train_drl.policy import Policy
+from canids_train_drl.rivals import learn, stored
+from canids_train_drl.states import States
 
-RIVALS = {f"rival_{name}_{what}" for name in ("fixed_weight", "hysteresis") for what in ("score", "alarm")}
+SIMPLE = ["fixed_weight", "hysteresis", "cusum"]
+RIVALS = {f"rival_{name}_{what}" for name in SIMPLE for what in ("score", "alarm")}
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +29,31 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return call.output["model"]
 
 
-def test_decisions_follow_the_contract(model: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def beside(model: Path) -> Path:
+    folder = model.parent.parent
+    files = {s: folder / f"{s}.parquet" for s in ("fuse", "select", "calibrate")}
+    call = call_of(folder / "rivals", "small_nokd", files, rivals=SIMPLE)
+    learn.main(call)
+    return call.output["model"]
+
+
+def decided(model: Path, beside: Path, split: States, fusion: str = "dqn") -> pl.DataFrame:
+    return decide.decide(Policy.load(model), stored.load(beside)[0], split, fusion)
+
+
+def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path) -> None:
     frame = synthetic(5, 2, 100, ("unknown",)).with_columns(label=pl.lit(None, dtype=pl.UInt8))
     wildcards = {"dataset": "simulated", "variant": "small_nokd", "instance": "", "split": "test"}
     output = tmp_path / "decisions.parquet"
-    inputs = {"states": [written(tmp_path / "test.parquet", frame)], "model": [model]}
-    decide.main(cli.Call(wildcards, {"torch_threads": 1}, {}, {"output": output}, inputs, "{}"))
+    inputs = {"states": [written(tmp_path / "test.parquet", frame)], "model": [model], "rivals": [beside]}
+    decide.main(cli.Call(wildcards, {"torch_threads": 1, "fusion": "dqn"}, {}, {"output": output}, inputs, "{}"))
     decisions, metadata = tables.read(output, DECISIONS)
     assert metadata["split"] == "test"
     assert metadata["digests"] == tables.digests(decisions)
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
-    assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS
+    assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS | {"q_chosen", "q_other"}
+    assert (decisions["q_chosen"] >= decisions["q_other"]).all()
     scores = decisions.select("vgae_score", "gat_score", "fusion_score", *RIVALS).to_numpy()
     assert scores.min() >= 0
     assert scores.max() <= 1
@@ -44,11 +61,11 @@ def test_decisions_follow_the_contract(model: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(above, decisions["rival_hysteresis_alarm"].to_numpy() == 1)
 
 
-def test_decisions_do_not_look_ahead_nor_across_captures(model: Path, tmp_path: Path) -> None:
-    policy, frame = Policy.load(model), synthetic(6, 2, 80)
-    whole = decide.decide(policy, loaded(tmp_path, frame))
-    cut = decide.decide(policy, loaded(tmp_path, frame[:40]))
-    alone = decide.decide(policy, loaded(tmp_path, frame[80:]))
+def test_decisions_do_not_look_ahead_nor_across_captures(model: Path, beside: Path, tmp_path: Path) -> None:
+    frame = synthetic(6, 2, 80)
+    whole = decided(model, beside, loaded(tmp_path, frame))
+    cut = decided(model, beside, loaded(tmp_path, frame[:40]))
+    alone = decided(model, beside, loaded(tmp_path, frame[80:]))
     for part, rows in ((cut, slice(0, 40)), (alone, slice(80, 160))):
         for name in ("fusion_score", "rival_hysteresis_score"):
             np.testing.assert_allclose(part[name].to_numpy(), whole[name].to_numpy()[rows], atol=1e-6)
@@ -56,16 +73,16 @@ def test_decisions_do_not_look_ahead_nor_across_captures(model: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_capture_of_one_window_and_split_of_none(model: Path, tmp_path: Path, rows: int) -> None:
-    decisions = decide.decide(Policy.load(model), loaded(tmp_path, synthetic(7, 1, 20)[:rows]))
+def test_capture_of_one_window_and_split_of_none(model: Path, beside: Path, tmp_path: Path, rows: int) -> None:
+    decisions = decided(model, beside, loaded(tmp_path, synthetic(7, 1, 20)[:rows]))
     assert len(decisions) == rows
 
 
-def test_other_columns_are_refused(model: Path, tmp_path: Path) -> None:
-    policy, frame = Policy.load(model), synthetic(8, 1, 20)
+def test_other_columns_are_refused(model: Path, beside: Path, tmp_path: Path) -> None:
+    frame = synthetic(8, 1, 20)
     for other in (frame.drop("vgae_kl"), frame.with_columns(gat_new=pl.lit(0, dtype=pl.Float32))):
         with pytest.raises(CanidsError, match=r"states\.parquet: other detector outputs .*(vgae_kl|gat_new)"):
-            decide.decide(policy, loaded(tmp_path, other))
+            decided(model, beside, loaded(tmp_path, other))
 
 
 def test_cut_off_policy_is_named(model: Path, tmp_path: Path) -> None:
@@ -73,3 +90,27 @@ def test_cut_off_policy_is_named(model: Path, tmp_path: Path) -> None:
     cut.write_bytes(model.read_bytes()[:-10])
     with pytest.raises(CanidsError, match=r"cut\.safetensors.*delete it"):
         Policy.load(cut)
+
+
+def test_another_fusion_decides_and_the_policy_is_its_rival(model: Path, beside: Path, tmp_path: Path) -> None:
+    split = loaded(tmp_path, synthetic(6, 2, 80))
+    usual, other = decided(model, beside, split), decided(model, beside, split, "cusum")
+    assert other["alarm"].cast(pl.Float32).equals(usual["rival_cusum_alarm"], check_names=False)
+    assert other["fusion_score"].equals(usual["rival_cusum_score"], check_names=False)
+    assert other["rival_dqn_alarm"].equals(usual["alarm"].cast(pl.Float32), check_names=False)
+    assert "rival_cusum_alarm" not in other.columns
+    assert (other["action"] == other["alarm"].cast(pl.Int16)).all()
+
+
+def test_rivals_of_other_detectors_are_refused(model: Path, beside: Path, tmp_path: Path) -> None:
+    folder = model.parent.parent
+    files = {
+        s: written(tmp_path / f"{s}.parquet", synthetic(n + 20, 2, 150))
+        for n, s in enumerate(("fuse", "select", "calibrate"))
+    }
+    call = call_of(tmp_path / "other", "small_nokd", files, rivals=["fixed_weight"])
+    learn.main(call)
+    inputs = {"states": [folder / "select.parquet"], "model": [model], "rivals": [call.output["model"]]}
+    wrong = cli.Call({}, {"torch_threads": 1, "fusion": "dqn"}, {}, {"output": tmp_path / "d"}, inputs, "{}")
+    with pytest.raises(CanidsError, match="learnt from other detectors than the policy"):
+        decide.main(wrong)

@@ -19,8 +19,10 @@ from canids_train_drl.environment import WEIGHTS, Actions, Costs, FusionEnvironm
 from canids_train_drl.learning import Teacher
 from canids_train_drl.networks import DuelingNetwork
 from canids_train_drl.observation import Observer
+from canids_train_drl.playing import f1
 from canids_train_drl.policy import Policy
-from canids_train_drl.rivals import f1, hysteresis
+from canids_train_drl.prepared import traffic_of
+from canids_train_drl.states import read
 
 SCHEMA = Path(__file__).parents[2] / "modules/train_drl/config.schema.yaml"
 QUICK = {"steps": 600, "environments": 128, "batch_size": 128, "networks": {"small": [32], "large": [48]}}
@@ -56,7 +58,7 @@ def trained(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_policy_fuses_where_each_detector_misses_an_attack(trained: dict[str, Path], tmp_path: Path) -> None:
     test = loaded(tmp_path, synthetic(9, 6, 200, ("a", "b")))
-    decisions = decide(Policy.load(trained["model"]), test)
+    decisions = decide(Policy.load(trained["model"]), {}, test)
     attacked = test.labels == 1
     alone = {
         name: max(float(f1((score > level)[None], attacked)) for level in np.quantile(score, np.linspace(0, 1, 101)))
@@ -91,18 +93,20 @@ def test_same_seed_same_bytes_other_seed_other_bytes(files: dict[str, Path], tmp
 
 
 def test_teacher_changes_the_students_gradient(files: dict[str, Path]) -> None:
-    fuse, calibrate = dqn.states.read(files["fuse"]), dqn.states.read(files["calibrate"])
+    fuse, calibrate = read(files["fuse"]), read(files["calibrate"])
     observer = Observer.fit(calibrate, {"history": {"fast": 3, "slow": 20, "recent": 8}, "raw_columns": False})
-    traffic = dqn.traffic_of(fuse, observer, worlds.draw(fuse, 0.25, np.random.default_rng(0)), CPU)
+    traffic = traffic_of(fuse, observer, worlds.draw(fuse, 0.25, 0.5, np.random.default_rng(0)), CPU)
     costs, generator = Costs(1, 2, 0.25, 0.5), torch.Generator()
     env = FusionEnvironment(traffic, Actions("alarm", 0.5), costs, count=64, length=16, generator=generator)
     torch.manual_seed(0)
     online, teacher_network = DuelingNetwork(traffic.width, [16], 2), DuelingNetwork(traffic.width, [24], 2)
-    batch = learning._interact(env, online, 0.5)
+    batch, _ = learning._interact(env, online, 0.5)
 
     def gradient(teacher: Teacher | None) -> torch.Tensor:
         online.zero_grad()
-        difference, distillation = learning.losses(online, online, batch, traffic, discount=0.9, teacher=teacher)
+        difference, distillation = learning.losses(
+            online, online, batch, traffic, env.actions, costs, discount=0.9, teacher=teacher
+        )
         (difference + distillation).backward()
         return torch.cat([p.grad.flatten() for p in online.parameters() if p.grad is not None]).clone()
 
@@ -134,7 +138,7 @@ def test_action_set_of_weights(files: dict[str, Path], tmp_path: Path) -> None:
     call = call_of(tmp_path / "alpha", "small_nokd", files, steps=40, evaluate_every=20, action_set="alpha")
     dqn.main(call)
     policy = Policy.load(call.output["model"])
-    decisions = decide(policy, dqn.states.read(files["select"]))
+    decisions = decide(policy, {}, read(files["select"]))
     weight = np.array(WEIGHTS)[decisions["action"].to_numpy()]
     mixed = weight * decisions["gat_score"].to_numpy() + (1 - weight) * decisions["vgae_score"].to_numpy()
     np.testing.assert_allclose(decisions["fusion_score"].to_numpy(), mixed, atol=1e-6)
@@ -161,7 +165,39 @@ def test_gpu_asked_for_where_there_is_none(
         dqn.main(call_of(tmp_path, "large", files, accelerator="cuda"))
 
 
-def test_hysteresis_holds_between_its_thresholds() -> None:
-    score = np.array([[0.1, 0.7, 0.4, 0.2, 0.4, 0.7]])
-    alarm = hysteresis(score, np.array([0, 5, 6]), np.array([0.3]), np.array([0.6]))
-    assert alarm[0, 0].tolist() == [False, True, True, False, False, True]
+def test_goals_are_what_playing_each_action_gives(files: dict[str, Path]) -> None:
+    fuse, calibrate = read(files["fuse"]), read(files["calibrate"])
+    observer = Observer.fit(calibrate, {"history": {"fast": 3, "slow": 20, "recent": 8}, "raw_columns": False})
+    traffic = traffic_of(fuse, observer, worlds.draw(fuse, 0.25, 0.5, np.random.default_rng(0)), CPU)
+    costs, torch_seed = Costs(1, 2, 0.25, 0.5), 3
+    torch.manual_seed(torch_seed)
+    online, target = DuelingNetwork(traffic.width, [16], 2), DuelingNetwork(traffic.width, [16], 2)
+    made = []
+    for action in (0, 1):
+        generator = torch.Generator()
+        generator.manual_seed(0)
+        env = FusionEnvironment(traffic, Actions("alarm", 0.5), costs, count=64, length=16, generator=generator)
+        for step in range(5):
+            env.step((torch.arange(64) + step) % 2)
+        state = env.state
+        batch = {
+            "world": env.world.clone(),
+            "row": env.row.clone(),
+            "alarm": state.alarm,
+            "since": state.since,
+            "detected": state.detected,
+        }
+        reward, terminated, _ = env.step(torch.full((64,), action))
+        with torch.no_grad():
+            best = online(env.observe()).argmax(1, keepdim=True)
+            goal = reward + 0.9 * target(env.observe()).gather(1, best)[:, 0] * ~terminated
+        made.append((goal, {**batch, "next_row": env.row.clone(), "terminated": terminated}))
+    goals = learning._goals(online, target, made[0][1], traffic, costs, 0.9)
+    torch.testing.assert_close(goals, torch.stack([goal for goal, _ in made], dim=1))
+
+
+@pytest.mark.parametrize("kind", ["alarm", "alpha"])
+def test_outcomes_are_the_alarms_of_every_action(kind: str) -> None:
+    actions, scores = Actions(kind, 0.4), torch.rand(20, 2)
+    every = torch.stack([actions.alarm(torch.full((20,), a), scores) for a in range(actions.count)], dim=1)
+    assert (actions.outcomes(scores) == every).all()

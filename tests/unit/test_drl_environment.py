@@ -10,10 +10,10 @@ from test_drl_states import loaded, synthetic
 
 from canids_shared.config import check, load_schema
 from canids_train_drl import worlds
-from canids_train_drl.dqn import traffic_of
 from canids_train_drl.environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic, costs_of
 from canids_train_drl.gymnasium_env import FusionEnv, FusionVectorEnv
 from canids_train_drl.observation import Observer, with_alarm_state
+from canids_train_drl.prepared import traffic_of
 from canids_train_drl.states import States
 
 COSTS = Costs(missed_attack=1.0, false_alarm=2.0, flapping=0.25, late_detection=0.5)
@@ -32,7 +32,7 @@ def observer(split: States) -> Observer:
 
 @pytest.fixture(scope="module")
 def traffic(split: States, observer: Observer) -> Traffic:
-    return traffic_of(split, observer, worlds.draw(split, 0.25, np.random.default_rng(0)), CPU)
+    return traffic_of(split, observer, worlds.draw(split, 0.25, 0.5, np.random.default_rng(0)), CPU)
 
 
 def reward_of(label: list[int], alarm: list[int]) -> list[float]:
@@ -93,7 +93,7 @@ def test_episodes_stay_within_one_capture_and_end_at_its_end(traffic: Traffic) -
 
 def test_a_capture_of_one_window_is_an_episode(split: States, observer: Observer) -> None:
     one = States(split.path, split.keys[:1], split.columns, split.values[:1], split.labels[:1], np.array([0, 1]))
-    traffic = traffic_of(one, observer, worlds.draw(one, 0.0, np.random.default_rng(0)), CPU)
+    traffic = traffic_of(one, observer, worlds.none(one), CPU)
     env = FusionEnvironment(traffic, Actions("alarm", 0.5), COSTS, count=3, length=8, generator=torch.Generator())
     assert env.step(torch.tensor([0, 1, 0]))[1].all()
 
@@ -122,21 +122,52 @@ def test_layout_names_every_component(observer: Observer, traffic: Traffic) -> N
 
 
 def test_blindness_touches_only_attacked_windows_of_that_detector(split: States) -> None:
-    alike = worlds.draw(split, 0.25, np.random.default_rng(1))
+    alike = worlds.draw(split, 0.25, 0.5, np.random.default_rng(1))
     assert alike.probability.sum() == pytest.approx(1)
     np.testing.assert_array_equal(alike.values(split, 0), split.values)
-    attacked = split.labels == 1
-    quiet_values = {column: set(split.values[~attacked, i]) for i, column in enumerate(split.columns)}
-    for world in range(1, len(alike)):
-        values, share = alike.values(split, world), worlds.SHARES[(world - 1) % len(worlds.SHARES)]
-        np.testing.assert_array_equal(values[~attacked], split.values[~attacked])
+    quiet = split.labels == 0
+    quiet_values = {column: set(split.values[quiet, i]) for i, column in enumerate(split.columns)}
+    shares = set()
+    for world, label in enumerate(alike.labels(split)):
+        values, seen, attacked = alike.values(split, world), split.values[alike.windows[world]], label == 1
+        np.testing.assert_array_equal(values[~attacked], seen[~attacked])
         for i, column in enumerate(split.columns):
-            differs = values[attacked, i] != split.values[attacked, i]
-            if not column.startswith(alike.blind[world]):
+            differs = values[attacked, i] != seen[attacked, i]
+            if not alike.blind[world] or not column.startswith(alike.blind[world]):
                 assert not differs.any()
             else:
-                assert differs.mean() == pytest.approx(share, abs=0.2)
+                shares.add(min(worlds.SHARES, key=lambda s: abs(s - differs.mean())))
                 assert set(values[attacked, i][differs]) <= quiet_values[column]
+    assert shares == set(worlds.SHARES)
+
+
+def test_spliced_attacks_are_recorded_ones_in_stretches_without(tmp_path: Path) -> None:
+    split = loaded(tmp_path, synthetic(0, 3, 400))
+    alike = worlds.draw(split, 0.25, 0.5, np.random.default_rng(1))
+    labels = alike.labels(split)
+    spliced = [w for w in range(len(alike)) if (alike.windows[w] != np.arange(len(split))).any()]
+    assert len(spliced) == worlds.SPLICED + 2 * len(worlds.SHARES)
+    assert alike.probability[spliced].sum() == pytest.approx(0.5)
+    for world in spliced:
+        there = alike.windows[world]
+        moved = there != np.arange(len(split))
+        assert (split.labels[moved] == 0).all(), "what was recorded as attacked stays"
+        assert (labels[world] == 1).sum() > (split.labels == 1).sum()
+        begins = np.flatnonzero(moved & (labels[world] == 1) & (np.append(0, labels[world][:-1]) == 0))
+        first = np.flatnonzero((split.labels == 1) & (np.append(0, split.labels[:-1]) == 0))
+        assert set(there[begins]) <= set(first), "attacks begin with their first window"
+
+
+@pytest.mark.parametrize(("blind", "spliced", "count"), [(0, 0, 1), (0.25, 0, 9), (0, 0.5, 5)])
+def test_worlds_that_are_not_wanted_are_not_there(split: States, blind: float, spliced: float, count: int) -> None:
+    alike = worlds.draw(split, blind, spliced, np.random.default_rng(0))
+    assert len(alike) == count
+    assert (alike.probability > 0).all()
+
+
+def test_a_split_without_attacks_has_nothing_to_splice(tmp_path: Path) -> None:
+    quiet = loaded(tmp_path, synthetic(0, 1, 60, attacks=()))
+    assert len(worlds.draw(quiet, 0.0, 0.5, np.random.default_rng(0))) == 1
 
 
 def test_defaults_of_the_schema_are_valid() -> None:

@@ -89,6 +89,64 @@ def timelines(path: Path, content: dict[str, Any]) -> None:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
+def policy(path: Path, content: dict[str, Any]) -> None:
+    """What the policy does as an attack begins and ends, a row of panels per kind of attack, window by window.
+
+    Above, the detectors' scores and the fused one (and the weight of the GAT, where that is what the policy chooses), with
+    the alarms of all three; below, the policy's values of what it did and of the best else.
+    """
+    shown = [(s, c) for s in sorted(content["scenarios"]) for c in content["scenarios"][s]["policy"]]
+    if not shown:
+        style.empty(path, "These decisions hold no values of a policy, or no attack.")
+        return
+    rows = list(dict.fromkeys((s, c["attack"]) for s, c in shown))
+    with style.figure(path, 2 * len(rows), 2, 7.2, 0.6 + 2.5 * len(rows), height_ratios=[3, 2] * len(rows)) as (
+        figure,
+        axes,
+    ):
+        for scenario, close in shown:
+            row = rows.index((scenario, close["attack"]))
+            column = ("begin", "end").index(close["part"])
+            above, below = axes[2 * row, column], axes[2 * row + 1, column]
+            edges = np.array([*close["t"], close["end"]])
+            for ax in (above, below):
+                for low, high in _spans(close["attacked"], edges):
+                    ax.axvspan(low, high, color=style.ATTACK, alpha=0.45, linewidth=0)
+                ax.set_xlim(edges[0], edges[-1])
+            for place, method in enumerate(("vgae", "gat", "fusion")):
+                colour, kind = style.METHODS[method]
+                above.step(close["t"], close["series"][method], where="post", color=colour, linestyle=kind)
+                for low, high in _spans(close["alarms"][method], edges):
+                    y = [1.08 + 0.1 * place] * 2
+                    above.plot([low, high], y, color=colour, linewidth=3, solid_capstyle="butt", clip_on=False)
+            if "weight" in close["series"]:
+                above.step(close["t"], close["series"]["weight"], where="post", color="0.4", linewidth=0.8)
+            above.set_ylim(-0.04, 1.36)
+            above.set_yticks([0, 0.5, 1])
+            above.set_xticklabels([])
+            for name, line in (("q_chosen", "-"), ("q_other", ":")):
+                below.step(close["t"], close["series"][name], where="post", color="black", linestyle=line, linewidth=1)
+            below.margins(y=0.15)
+            style.grid(below, "y")
+            heading = f"{style.title(scenario)}: {close['attack']} {close['part']}s".replace("\n", " ")
+            above.set_title(heading, loc="left", fontsize=8)
+        for ax in axes[-1]:
+            ax.set_xlabel("Time from there (s)")
+        for row in range(len(rows)):
+            axes[2 * row, 0].set_ylabel("Score")
+            axes[2 * row + 1, 0].set_ylabel("Value")
+        lines = {m: style.METHODS[m] for m in ("fusion", "gat", "vgae")}
+        handles: list[Any] = [Line2D([], [], color=c, linestyle=s, label=label(m)) for m, (c, s) in lines.items()]
+        handles += [
+            Patch(color=style.ATTACK, alpha=0.45, label="attack"),
+            Line2D([], [], color="black", label="value of the action"),
+            Line2D([], [], color="black", linestyle=":", label="of the best other"),
+        ]
+        if any("weight" in c["series"] for _, c in shown):
+            handles.append(Line2D([], [], color="0.4", linewidth=0.8, label="weight of the GAT"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+
+
 def _spans(flags: list[int], edges: np.ndarray) -> Iterator[tuple[float, float]]:
     """Start and end of each run of ones; `edges` [len(flags) + 1] are the borders of the bins."""
     place = 0

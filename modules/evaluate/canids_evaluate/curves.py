@@ -1,14 +1,21 @@
 """What the figures draw, in a few hundred numbers: ROC and precision-recall curves, and scores over time."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from canids_evaluate.metrics import ranking_counts
 from canids_evaluate.windows import Windows
 
+if TYPE_CHECKING:
+    from canids_evaluate.judgement import Scores
+
 POINTS = 200
 BINS = 300
+AROUND = 20
+"""Windows shown before and after the beginning, or the end, of an episode."""
+WEIGHT_STEP = 0.05
+"""Action n of the action set `alpha` weighs the GAT with n times this (README of train_drl)."""
 FPR_FLOOR = 1e-4
 """Where the logarithmic axis of the ROC curve begins."""
 
@@ -68,4 +75,39 @@ def timelines(windows: Windows, scores: dict[str, np.ndarray], alarms: dict[str,
                 "alarms": {k: [int(a) for a in np.maximum.reduceat(v, starts)] for k, v in ordered[1].items()},
             }
         )
+    return out
+
+
+def closeups(windows: Windows, scores: "Scores", alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """What the policy did around the beginning and the end of the first episode of each kind of attack.
+
+    Window by window: scores of the detectors and of the fusion, the policy's values, its weight of the GAT where it
+    chooses one, and who alarms.
+    """
+    weighs = scores.action is not None and scores.action.max(initial=0) > 1
+    series: dict[str, np.ndarray] = {m: scores.score[m] for m in ("gat", "vgae", "fusion")}
+    series |= scores.values
+    if weighs and scores.action is not None:
+        series["weight"] = scores.action * WEIGHT_STEP
+    out: list[dict[str, Any]] = []
+    first: dict[str, int] = {}
+    for row in np.flatnonzero(windows.attacked):
+        first.setdefault(str(windows.attack[row]), int(windows.episode[row]))
+    for attack, episode in sorted(first.items()):
+        rows = np.flatnonzero(windows.episode == episode)
+        same = np.flatnonzero(windows.capture == windows.capture[rows[0]])
+        for part, place in (("begin", rows[0]), ("end", rows[-1])):
+            near = same[(same >= place - AROUND) & (same <= place + AROUND)]
+            out.append(
+                {
+                    "attack": attack,
+                    "part": part,
+                    "capture": str(windows.capture[place]),
+                    "t": _rounded(windows.t_start[near] - windows.t_start[place]),
+                    "end": round(float(windows.t_end[near[-1]] - windows.t_start[place]), 5),
+                    "attacked": [int(v) for v in windows.attacked[near]],
+                    "series": {k: _rounded(windows.take(v)[near]) for k, v in series.items()},
+                    "alarms": {m: [int(a) for a in windows.take(alarms[m])[near]] for m in ("gat", "vgae", "fusion")},
+                }
+            )
     return out

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate import metrics, paired
-from canids_evaluate.curves import curves, timelines
+from canids_evaluate.curves import closeups, curves, timelines
+from canids_evaluate.equal_recall import at_equal_recall
 from canids_evaluate.thresholds import Thresholds, f1_optimal, is_alarm, own_threshold, within_budget
 from canids_evaluate.windows import Windows, windows_of
 from canids_shared.cli import Call
@@ -32,6 +33,7 @@ class Scores:
         score: method → f64 [W].
         alarm: method → bool [W], for the methods that bring their own alarms; the others get a threshold.
         action: i16 [W], what the fusion did, if there is one.
+        values: the policy's values of what it did (`q_chosen`) and of the best else (`q_other`), f32 [W], if there is one.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Scores:
     score: dict[str, np.ndarray]
     alarm: dict[str, np.ndarray]
     action: np.ndarray | None = None
+    values: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -102,9 +105,14 @@ class Judgement:
             self.scenarios[scenario][method] = result
             log.info("%s  %s  F1 %s  AUROC %s", scenario, method, result["f1"], result["auroc"])
         ordered = {m: whole.take(s) for m, s in scores.score.items()}
+        if "fusion" in alarms:
+            equal = at_equal_recall(whole, ordered, whole.take(alarms["fusion"]), weights)
+            for method, at in equal.items():
+                self.scenarios[scenario][method]["at_fusion_recall"] = at
         self.curves[scenario] = {
             "methods": {m: curves(whole.attacked, s) for m, s in ordered.items()},
             "timelines": timelines(whole, ordered, {m: whole.take(a) for m, a in alarms.items()}),
+            "policy": closeups(whole, scores, alarms) if scores.values else [],
             "replicates": stored,
             "windows": paired.fingerprints(scores.keys),
         }

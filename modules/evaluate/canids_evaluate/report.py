@@ -33,6 +33,8 @@ CAPTIONS = {
     "roc": "ROC curves of the teacher and the baselines; the false-positive rate is on a logarithmic axis.",
     "pr": "Precision and recall of the teacher and the baselines.",
     "timelines": "Scores over time in the first capture of each kind of attack; attacks are shaded.",
+    "policy": "What the teacher's policy does as an attack begins and ends, window by window: scores, alarms (bars above: fusion, "
+    "GAT, VGAE), and the values of the action it takes and of the best other one.",
     "confusion": "Share of windows that are alarmed, in percent, by kind of attack: teacher and baselines.",
     "distillation": "What distillation changed in the student; paired 95 % intervals.",
     "learning": "Learning curves. With distillation the loss on fit holds the distance to the teacher as well.",
@@ -50,10 +52,11 @@ def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
         "Every method:": tables.results(rows),
         "The fusion minus each method, F1:": tables.fusion_minus(rows, "f1"),
         "The fusion minus each method, AUROC:": tables.fusion_minus(rows, "auroc"),
+        tables.AT_FUSION_RECALL: tables.at_fusion_recall(rows),
         "F1 by kind of attack (its windows and the attack-free ones of the same captures):": attacks,
         "F1 by capture:": captures,
     }
-    return {"name": name, "counts": words.counts(rows), "tables": shown}
+    return {"name": name, "counts": words.counts(rows), "tables": {k: t for k, t in shown.items() if t.rows}}
 
 
 def _short(rows: dict[str, list[Row]], changes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:

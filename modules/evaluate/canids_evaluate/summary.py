@@ -2,7 +2,7 @@
 
 python -m canids_evaluate.summary --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
     --markdown results.md --csv results.csv --f1 f1.svg --delay detection_delay.svg --roc roc.svg --pr pr.svg
-    --timelines timelines.svg --confusion confusion.svg --distillation distillation.svg
+    --timelines timelines.svg --policy policy.svg --confusion confusion.svg --distillation distillation.svg
     --metrics …/metrics.json … --curves …/curves.json …
 """
 
@@ -18,7 +18,7 @@ from canids_shared.cli import Call
 from canids_shared.files import write_text, written_whole
 
 STUDENTS = ("small_kd", "small_nokd")
-FIGURES = ("f1", "delay", "roc", "pr", "timelines", "confusion", "distillation")
+FIGURES = ("f1", "delay", "roc", "pr", "timelines", "policy", "confusion", "distillation")
 
 
 def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
@@ -33,6 +33,8 @@ def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
     for scenario, own in by_scenario(rows).items():
         parts += [f"## {scenario}", words.counts(own), tables.results(own).markdown(), words.verdict(own)]
         parts.append(tables.fusion_minus(own, "f1").markdown())
+        if (equal := tables.at_fusion_recall(own)).rows:
+            parts += [tables.AT_FUSION_RECALL, equal.markdown()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -90,6 +92,7 @@ def main(call: Call) -> None:
     curve_figures.roc(call.output["roc"], teacher)
     curve_figures.precision_recall(call.output["pr"], teacher)
     curve_figures.timelines(call.output["timelines"], teacher[0])
+    curve_figures.policy(call.output["policy"], teacher[0])
     figures.confusion(call.output["confusion"], [r for r in rows if r.variant in ("large", None)])
     figures.distillation(call.output["distillation"], distillation(metrics, curves))
 

@@ -113,6 +113,22 @@ def fusion_minus(rows: list[Row], metric: str) -> Table:
     return Table(header, [[label(m), *(difference(metric, f[m][metric]) for f in fusions.values())] for m in methods])
 
 
+AT_FUSION_RECALL = "Every method with its threshold moved to the fusion's recall, and the fusion minus it:"
+
+
+def at_fusion_recall(rows: list[Row]) -> Table:
+    """False alarms and delay where every method finds as many windows as the fusion does; no rows without attacks."""
+    compared = ("false_alarms_per_hour", "detection_delay_s")
+    header = ["Method", "Variant", "Recall"]
+    header += [h for m in compared for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
+    lines = []
+    for row in rows:
+        if found := row.values.get("at_fusion_recall"):
+            cells = [c for m in compared for c in (number(m, found[m]), difference(m, found["fusion_minus"][m]))]
+            lines.append([label(row.method), row.variant or UNDEFINED, number("recall", found["recall"]), *cells])
+    return Table(header, lines, names=2)
+
+
 def parts(rows: list[Row], group: str, metric: str) -> Table:
     """One metric of every method on one scenario, by `per_attack` or `per_capture`."""
     names = list(dict.fromkeys(n for r in rows for n in r.values[group]))

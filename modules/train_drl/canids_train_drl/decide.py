@@ -1,51 +1,86 @@
 """Apply a policy and its rivals to the states of a split (rule decisions).
 
-    python -m canids_train_drl.decide --spec JSON --output decisions.parquet --states states.parquet --model model.safetensors
+    python -m canids_train_drl.decide --spec JSON --output decisions.parquet --states states.parquet
+        --model model.safetensors --rivals rivals.safetensors
 
 Every segment of a capture is played from its beginning with a quiet alarm, window by window: a decision depends on that
-window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained.
+window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained. What the config's
+`fusion` names becomes the fusion; the policy, where it is not that, is a rival like the others.
 """
+
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 
 from canids_shared import cli, tables
+from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.tables import DECISIONS
-from canids_train_drl import rivals, states
-from canids_train_drl.applied import FREE, traffic_of
-from canids_train_drl.playing import Lanes, play
+from canids_train_drl import states
+from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.policy import Policy
+from canids_train_drl.prepared import as_recorded
+from canids_train_drl.rivals import stored
+from canids_train_drl.rivals.stored import Rival
 from canids_train_drl.states import States
 
 
-def decide(policy: Policy, split: States) -> pl.DataFrame:
+def decide(policy: Policy, rivals: dict[str, Rival], split: States, fusion: str = "dqn") -> pl.DataFrame:
     """Decisions (contract `decisions/1`) on every window of `split`.
 
-    Raises `CanidsError` if its columns are not those that the policy was trained on.
+    The columns of a rival are `rival_{name}_score` and `rival_{name}_alarm`; `q_chosen` and `q_other` are the policy's
+    values of the action it takes and of the best other one.
+
+    Raises `CanidsError` if the detectors' outputs are not those that the policy was trained on.
     """
-    traffic = traffic_of(policy, split)
+    traffic = as_recorded(split, policy.observer)
     played = play(policy.network, traffic, Lanes.whole(split.segments), policy.actions, FREE)
-    scores = traffic.scores[0].numpy()
+    outcomes = {name: rival.decide(traffic) for name, rival in rivals.items()}
+    outcomes["dqn"] = played.score[0].numpy(), played.alarm[0].numpy()
+    score, alarm = outcomes.pop(fusion)
+    action = played.action[0].numpy() if fusion == "dqn" else alarm
+    detectors = traffic.scores[0].numpy()
+    others = {
+        f"rival_{name}_{what}": pl.Series(column.astype(np.float32))
+        for name, outcome in outcomes.items()
+        for what, column in zip(("score", "alarm"), outcome, strict=True)
+    }
     return split.keys.with_columns(
-        vgae_score=pl.Series(scores[:, 1]),
-        gat_score=pl.Series(scores[:, 0]),
-        fusion_score=pl.Series(played.score[0].numpy()),
-        alarm=pl.Series(played.alarm[0].numpy()),
-        action=pl.Series(played.action[0].numpy().astype(np.int16)),
-        **{name: pl.Series(column) for name, column in rivals.applied(policy.rivals, scores, split.segments).items()},
+        vgae_score=pl.Series(detectors[:, 1]),
+        gat_score=pl.Series(detectors[:, 0]),
+        fusion_score=pl.Series(score),
+        alarm=pl.Series(alarm),
+        action=pl.Series(action.astype(np.int16)),
+        q_chosen=pl.Series(played.chosen[0].numpy()),
+        q_other=pl.Series(played.other[0].numpy()),
+        **others,
     )
 
 
+def _refuse_others(path: Path, policy: Policy, observer: object) -> None:
+    if observer != policy.observer:
+        raise CanidsError(f"{path}: learnt from other detectors than the policy was; delete it and run again")
+
+
 def main(call: cli.Call) -> None:
-    """Read states and policy, write decisions."""
+    """Read states, policy and rivals, write decisions."""
     torch.set_num_threads(call.config["torch_threads"])
-    model = call.inputs["model"][0]
-    decisions = decide(Policy.load(model), states.read(call.inputs["states"][0]))
-    metadata = {**call.wildcards, "policy": sha256_of(model), "digests": tables.digests(decisions)}
+    (model,), (beside,) = call.inputs["model"], call.inputs["rivals"]
+    policy = Policy.load(model)
+    rivals, observer = stored.load(beside)
+    _refuse_others(beside, policy, observer)
+    decisions = decide(policy, rivals, states.read(call.inputs["states"][0]), call.config["fusion"])
+    metadata = {
+        **call.wildcards,
+        "fusion": call.config["fusion"],
+        "policy": sha256_of(model),
+        "rivals": sha256_of(beside),
+        "digests": tables.digests(decisions),
+    }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["states", "model"])
+    cli.run(main, inputs=["states", "model", "rivals"])

@@ -46,6 +46,13 @@ class Actions:
         """Whether the alarm is on, bool [B], after actions int64 [B] on scores [B, 2]."""
         return self.fused(action, scores) > self.threshold if self.kind == "alpha" else action == 1
 
+    def outcomes(self, scores: Tensor) -> Tensor:
+        """Whether each action would have the alarm on, bool [B, actions], on scores [B, 2]."""
+        if self.kind == "alarm":
+            return torch.tensor([False, True], device=scores.device).expand(len(scores), 2)
+        weight = torch.tensor(WEIGHTS, device=scores.device)
+        return weight * scores[:, :1] + (1 - weight) * scores[:, 1:] > self.threshold
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -98,7 +105,7 @@ class Traffic:
     Attributes:
         features: float32 [W, N, F], observations without the alarm state.
         scores: float32 [W, N, 2].
-        labels: int8 [N].
+        labels: int8 [W, N].
         segments: int64 [S + 1], where each gapless stretch of a capture begins, then N.
         probability: float32 [W], how often an episode is played in each world.
     """
@@ -167,12 +174,23 @@ class FusionEnvironment:
         [B]. The caller resets these environments.
         """
         alarm = self.actions.alarm(action, self.traffic.scores[self.world, self.row])
-        self.state, reward = self.state.advanced(alarm, self.traffic.labels[self.row], self.costs)
+        self.state, reward = self.state.advanced(alarm, self.traffic.labels[self.world, self.row], self.costs)
         self._left -= 1
         terminated = self.row + 1 >= self._segment_end[self.row]
         truncated = (self._left <= 0) & ~terminated
         self.row = torch.where(terminated, self.row, self.row + 1)
         return reward, terminated, truncated
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where every environment is, for a checkpoint."""
+        alarm = {name: getattr(self.state, name) for name in ("alarm", "since", "detected")}
+        return {"world": self.world, "row": self.row, "left": self._left, **alarm}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state_dict`."""
+        kept = {name: tensor.to(self._device) for name, tensor in state.items()}
+        self.world, self.row, self._left = kept["world"], kept["row"], kept["left"]
+        self.state = AlarmState(kept["alarm"], kept["since"], kept["detected"])
 
 
 def costs_of(config: dict[str, Any]) -> Costs:

@@ -1,5 +1,6 @@
 """Playing a policy greedily over recorded traffic: how it is evaluated, and how decisions are made."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,8 +9,18 @@ import torch
 from torch import Tensor
 
 from canids_train_drl.environment import Actions, AlarmState, Costs, Traffic
-from canids_train_drl.networks import DuelingNetwork
-from canids_train_drl.rivals import f1
+
+FREE = Costs(0.0, 0.0, 0.0, 0.0)
+"""For deciding, where rewards are of no interest."""
+Network = Callable[[Tensor], Tensor]
+"""Observations [B, width] to Q-values [B, actions]."""
+
+
+def f1(alarm: np.ndarray, attacked: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
+    """F1 of alarms bool [..., W, N] against `attacked` bool [N] or [W, N], worlds weighted by `weight` [W]; 0 without any hit."""
+    hits = ((alarm & attacked).sum(-1) * weight).sum(-1)
+    total = ((alarm.sum(-1) + attacked.sum(-1)) * weight).sum(-1)
+    return np.asarray(2 * hits / np.maximum(total, 1e-9))
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,19 @@ class Lanes:
 
 @dataclass(frozen=True)
 class Played:
-    """What a policy did, by world and window [W, N]: action, alarm, fused score in [0, 1], reward."""
+    """What a policy did, by world and window [W, N].
+
+    Attributes:
+        action, alarm, score, reward: of the window; the score is fused, in [0, 1].
+        chosen, other: Q-value of the action taken, and the highest among the others.
+    """
 
     action: Tensor
     alarm: Tensor
     score: Tensor
     reward: Tensor
+    chosen: Tensor
+    other: Tensor
 
 
 def fused_score(q: Tensor, action: Tensor, actions: Actions, scores: Tensor) -> Tensor:
@@ -58,14 +76,14 @@ def fused_score(q: Tensor, action: Tensor, actions: Actions, scores: Tensor) -> 
 
 
 @torch.inference_mode()
-def play(network: DuelingNetwork, traffic: Traffic, lanes: Lanes, actions: Actions, costs: Costs) -> Played:
+def play(network: Network, traffic: Traffic, lanes: Lanes, actions: Actions, costs: Costs) -> Played:
     """Play greedily along all lanes, each from a quiet alarm."""
     device = traffic.features.device
     shape = traffic.features.shape[:2]
     action_at = torch.zeros(shape, dtype=torch.int64, device=device)
     alarm_at = torch.zeros(shape, dtype=torch.bool, device=device)
     score_at = torch.zeros(shape, device=device)
-    reward_at = torch.zeros(shape, device=device)
+    reward_at, chosen_at, other_at = (torch.zeros(shape, device=device) for _ in range(3))
     # Longest first: the lanes still running are always the first ones.
     order = np.argsort(-lanes.length, kind="stable")
     lengths = lanes.length[order]
@@ -79,10 +97,11 @@ def play(network: DuelingNetwork, traffic: Traffic, lanes: Lanes, actions: Actio
         action = q.argmax(dim=1)
         scores = traffic.scores[world, row]
         alarm = actions.alarm(action, scores)
-        state, reward = state.advanced(alarm, traffic.labels[row], costs)
+        state, reward = state.advanced(alarm, traffic.labels[world, row], costs)
         action_at[world, row], alarm_at[world, row], reward_at[world, row] = action, alarm, reward
         score_at[world, row] = fused_score(q, action, actions, scores)
-    return Played(action_at, alarm_at, score_at, reward_at)
+        chosen_at[world, row], other_at[world, row] = q.topk(2, dim=1).values.unbind(1)
+    return Played(action_at, alarm_at, score_at, reward_at, chosen_at, other_at)
 
 
 @dataclass(frozen=True)
@@ -93,11 +112,11 @@ class Evaluation:
     f1: float | None
 
 
-def evaluate(network: DuelingNetwork, traffic: Traffic, actions: Actions, costs: Costs, length: int) -> Evaluation:
+def evaluate(network: Network, traffic: Traffic, actions: Actions, costs: Costs, length: int) -> Evaluation:
     """Play all stretches of `length` windows in all worlds and sum up."""
     lanes = Lanes.stretches(traffic.segments, length, len(traffic.probability))
     played = play(network, traffic, lanes, actions, costs)
     reward = float((played.reward.double().mean(dim=1) * traffic.probability.double()).sum())
-    known, attacked = (traffic.labels >= 0).cpu().numpy(), (traffic.labels == 1).cpu().numpy()
+    known, attacked = ((traffic.labels[0] >= 0).cpu().numpy(), (traffic.labels[0] == 1).cpu().numpy())
     alarm = played.alarm[:1].cpu().numpy()
     return Evaluation(reward, float(f1((alarm & known), attacked)) if attacked.any() else None)

@@ -1,4 +1,4 @@
-"""The policy file: weights, scales, observation layout and rivals in one safetensors file (contract `policy/1`)."""
+"""The policy file: weights, scales and observation layout in one safetensors file (contract `policy/2`)."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +10,8 @@ from canids_shared.runs import load_arrays, save_arrays
 from canids_train_drl.environment import Actions
 from canids_train_drl.networks import DuelingNetwork
 from canids_train_drl.observation import Observer
-from canids_train_drl.rivals import Rivals
 
-CONTRACT = "policy/1"
+CONTRACT = "policy/2"
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,6 @@ class Policy:
         hidden: widths of its hidden layers.
         observer: how it sees a window.
         actions: what it can do.
-        rivals: the fusions without learning, chosen on the same data.
         config: the config that it was trained with, for the record.
     """
 
@@ -32,7 +30,6 @@ class Policy:
     hidden: list[int]
     observer: Observer
     actions: Actions
-    rivals: Rivals
     config: dict[str, Any]
 
     def save(self, path: Path) -> None:
@@ -43,7 +40,6 @@ class Policy:
             "layout": self.observer.layout,
             "observer": self.observer.to_json(),
             "actions": asdict(self.actions),
-            "rivals": asdict(self.rivals),
             "config": self.config,
         }
         save_arrays(path, {name: w.detach().cpu().numpy() for name, w in self.network.state_dict().items()}, head)
@@ -57,4 +53,4 @@ class Policy:
         network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
         network.eval()
         observer = Observer.from_json(head["observer"])
-        return cls(network, head["hidden"], observer, actions, Rivals(**head["rivals"]), head["config"])
+        return cls(network, head["hidden"], observer, actions, head["config"])

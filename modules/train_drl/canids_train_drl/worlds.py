@@ -1,14 +1,21 @@
-"""Copies of a split in which one detector is blind: what makes fusion worth learning.
+"""Variations of a split that make fusion worth learning: detectors that are blind, attacks at other times.
 
-On the attacks it was trained on, the GAT hardly errs; a policy that sees nothing else learns to trust it blindly, and is
-lost with the first attack that it does not know. So an episode may be played in a world where one detector does not see
-the attack: in attacked windows all its outputs are those of a random attack-free window of the same split. The policy
+**Blind.** On the attacks it was trained on, the GAT hardly errs; a policy that sees nothing else learns to trust it blindly,
+and is lost with the first attack that it does not know. So an episode may be played in a world where one detector does not
+see the attack: in attacked windows all its outputs are those of a random attack-free window of the same split. The policy
 then has to use the other one. In some of these worlds the detector is blind in part of the attacked windows only, as it
 is with an attack that resembles a known one now and then; from them the policy learns to remember what it has seen.
-Windows without attack are the same in every world; world 0 is the split as it is.
+
+**Spliced.** A split has few attacks, and an attack has one beginning and one end: hardly anything to learn from when to raise
+the alarm and when to take it back. So there are worlds in which further attacks lie in the attack-free stretches: the
+beginning and the end of a recorded one, from any capture of the split, with the windows that followed it. Scores are on a
+common scale, so those of another vehicle will do.
+
+World 0 is the split as it is.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +23,10 @@ from canids_train_drl.states import States
 
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Share of the attacked windows in which the detector is blind; each detector has a world for each."""
+SPLICED = 4
+"""Worlds with spliced attacks in which both detectors see."""
+QUIET_WINDOWS, ATTACKED_WINDOWS, AFTERMATH = 30.0, 12.0, 3
+"""Mean length of what is left between spliced attacks and of the attacks, and how many windows after one go with it."""
 _PREFIXES = ("gat_", "vgae_")
 
 
@@ -24,11 +35,13 @@ class Worlds:
     """How W worlds differ from a split of N windows.
 
     Attributes:
-        donors: int64 [W, N], the attack-free window that lends its outputs (a window itself: nothing changes).
-        blind: for each world, the prefix of the columns concerned; empty in world 0.
+        windows: int64 [W, N], the window whose outputs and label stand there (itself: nothing is spliced).
+        donors: int64 [W, N], the attack-free window that lends its outputs to the blind detector (itself: it sees).
+        blind: for each world, the prefix of the columns concerned; empty where both see.
         probability: float64 [W], how often an episode is played in it.
     """
 
+    windows: np.ndarray
     donors: np.ndarray
     blind: tuple[str, ...]
     probability: np.ndarray
@@ -39,20 +52,77 @@ class Worlds:
 
     def values(self, states: States, world: int) -> np.ndarray:
         """Detector outputs in a world, float32 [N, C]; also of other detectors' outputs for the same windows."""
-        out = states.values.copy()
+        out: np.ndarray = states.values[self.windows[world]]
         if self.blind[world]:
             columns = np.flatnonzero([name.startswith(self.blind[world]) for name in states.columns])
-            out[:, columns] = states.values[np.ix_(self.donors[world], columns)]
+            unseen = np.flatnonzero(self.donors[world] != self.windows[world])
+            out[np.ix_(unseen, columns)] = states.values[np.ix_(self.donors[world][unseen], columns)]
         return out
 
+    def labels(self, states: States) -> np.ndarray:
+        """Labels in all worlds, int8 [W, N]."""
+        return np.asarray(states.labels[self.windows])
 
-def draw(states: States, blind: float, rng: np.random.Generator) -> Worlds:
-    """Draw the worlds of a split with attack-free windows; `blind` is the probability of each detector's blindness."""
+
+def none(states: States) -> Worlds:
+    """The split as it is, and nothing else."""
+    own = np.arange(len(states))[None]
+    return Worlds(own, own, ("",), np.ones(1))
+
+
+def draw(states: States, blind: float, spliced: float, rng: np.random.Generator) -> Worlds:
+    """Draw the worlds of a split with attack-free windows.
+
+    Args:
+        blind: probability of each detector's blindness.
+        spliced: probability of spliced attacks; without attacked windows there are none.
+    """
+    own = np.arange(len(states))
     quiet, attacked = np.flatnonzero(states.labels == 0), np.flatnonzero(states.labels == 1)
+    spliced = spliced if len(attacked) else 0.0
     kinds = [(prefix, share) for prefix in _PREFIXES for share in SHARES] if blind else []
-    donors = np.tile(np.arange(len(states)), (1 + len(kinds), 1))
-    for lenders, (_, share) in zip(donors[1:], kinds, strict=True):
-        unseen = attacked[rng.random(len(attacked)) < share]
+    windows, blinds, probability = [own], [""], [(1 - spliced) * (1 - 2 * blind)]
+    windows += [own] * len(kinds)
+    probability += [(1 - spliced) * blind / len(SHARES)] * len(kinds)
+    blinds += [prefix for prefix, _ in kinds]
+    shares = [0.0, *(share for _, share in kinds)]
+    if spliced:
+        windows += [_spliced(states, rng) for _ in range(SPLICED + len(kinds))]
+        probability += [spliced * (1 - 2 * blind) / SPLICED] * SPLICED + [spliced * blind / len(SHARES)] * len(kinds)
+        blinds += [""] * SPLICED + [prefix for prefix, _ in kinds]
+        shares += [0.0] * SPLICED + [share for _, share in kinds]
+    donors = []
+    for there, share in zip(windows, shares, strict=True):
+        lenders = there.copy()
+        hit = np.flatnonzero(states.labels[there] == 1)
+        unseen = hit[rng.random(len(hit)) < share]
         lenders[unseen] = rng.choice(quiet, len(unseen))
-    probability = np.array([1 - 2 * blind, *[blind / len(SHARES)] * len(kinds)])
-    return Worlds(donors, ("", *(prefix for prefix, _ in kinds)), probability)
+        donors.append(lenders)
+    return Worlds(np.stack(windows), np.stack(donors), tuple(blinds), np.array(probability))
+
+
+def _runs(flags: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:
+    """Begin and end of each run of flagged windows within a segment."""
+    edges = np.zeros(len(flags) + 1, dtype=bool)
+    edges[segments] = True
+    edges[1:-1] |= flags[1:] != flags[:-1]
+    return [(int(a), int(b)) for a, b in pairwise(np.flatnonzero(edges)) if flags[a]]
+
+
+def _spliced(states: States, rng: np.random.Generator) -> np.ndarray:
+    """Which window stands where, int64 [N], with attacks spliced into the attack-free stretches."""
+    there = np.arange(len(states))
+    segment_end = np.repeat(states.segments[1:], np.diff(states.segments))
+    episodes = _runs(states.labels == 1, states.segments)
+    for begin, end in _runs(states.labels == 0, states.segments):
+        place = begin + int(rng.geometric(1 / QUIET_WINDOWS))
+        while place < end - AFTERMATH - 1:
+            first, last = episodes[rng.integers(len(episodes))]
+            length = min(int(rng.geometric(1 / ATTACKED_WINDOWS)), last - first, end - AFTERMATH - place)
+            head = (length + 1) // 2
+            after = np.arange(last, min(last + AFTERMATH, segment_end[first]))
+            after = after[states.labels[after] == 0]
+            source = np.concatenate([np.arange(first, first + head), np.arange(last - length + head, last), after])
+            there[place : place + len(source)] = source
+            place += len(source) + int(rng.geometric(1 / QUIET_WINDOWS))
+    return there

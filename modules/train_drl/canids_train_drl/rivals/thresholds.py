@@ -1,64 +1,69 @@
-"""What the policy must beat: fusions that need no learning beyond a grid search, as an engineer would deploy them.
+"""Fusions without learning beyond a grid search, as an engineer would deploy them.
 
-- fixed weight: score = α · GAT + (1 − α) · VGAE, alarm above a threshold;
-- hysteresis: the same score, alarm on above `high`, off below `low`.
+- `fixed_weight`: score = α · GAT + (1 − α) · VGAE, alarm above a threshold;
+- `hysteresis`: the same score, alarm on above `high`, off below `low`;
+- `cusum`: S ← min(max(0, S) + score − drift, ceiling), alarm where S exceeds a threshold (Page 1954; the ceiling lets an
+  alarm end soon after the attack).
 
-They are chosen on what the policy learns from: `fuse` in all worlds (`worlds`), weighted by their probability. Of the
-settings whose share of false alarms on attack-free `calibrate` windows keeps to the budget, that with the highest F1
-wins; many are about equally good, and among those the middle one is taken, which leaves an unknown attack or vehicle the
-most room.
+Settings are chosen on `fuse` in all worlds, weighted by their probability. Of those whose share of false alarms on attack-free
+`calibrate` windows keeps to the budget, that with the highest F1 wins; many are about equally good, and among those the
+middle one is taken, which leaves an unknown attack or vehicle the most room.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from canids_train_drl.environment import WEIGHTS
-from canids_train_drl.states import States
+from canids_train_drl.environment import WEIGHTS, Traffic
+from canids_train_drl.playing import f1
+from canids_train_drl.prepared import Prepared
 
 TOLERANCE = 0.002
 """Settings whose F1 differs by less count as equal."""
 _LEVELS = 128
 _PAIRED_LEVELS = 21
+_DRIFTS = 16
+_SUMS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+_CEILINGS = (0.1, 0.25, 0.5, 1.0)
+"""CUSUM: thresholds on the sum, and how far it may rise above them."""
 
 
-@dataclass(frozen=True)
-class Rivals:
-    """The chosen settings, all on the common scale in [0, 1]."""
-
-    weight: float
-    threshold: float
-    low: float
-    high: float
-
-    def fused(self, scores: np.ndarray) -> np.ndarray:
-        """Fixed-weight score, float32 [...], of scores [..., 2] (GAT, VGAE)."""
-        return _mix(self.weight, scores)
+def squashed(distance: np.ndarray) -> np.ndarray:
+    """A score in (0, 1), float32, of how far something lies above its threshold: one half at the threshold."""
+    return np.asarray(0.5 * (1 + distance / (1 + np.abs(distance))), dtype=np.float32)
 
 
-def _mix(weight: float, scores: np.ndarray) -> np.ndarray:
+def mix(weight: float, scores: np.ndarray) -> np.ndarray:
+    """Fixed-weight score, float32 [...], of scores [..., 2] (GAT, VGAE)."""
     return np.asarray(np.float32(weight) * scores[..., 0] + np.float32(1 - weight) * scores[..., 1])
 
 
-def f1(alarm: np.ndarray, attacked: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
-    """F1 of alarms bool [..., W, N] against `attacked` bool [N], worlds weighted by `weight` [W]; 0 without any hit."""
-    hits = ((alarm & attacked).sum(-1) * weight).sum(-1)
-    total = (alarm.sum(-1) * weight).sum(-1) + attacked.sum() * np.sum(weight)
-    return np.asarray(2 * hits / np.maximum(total, 1e-9))
+def _scan(
+    step: Callable[[np.ndarray, np.ndarray], np.ndarray], states: int, score: np.ndarray, segments: np.ndarray
+) -> np.ndarray:
+    """States float32 [P, W, N] of P recursions `step(state [P, W], score [1, W])`, zero at the start of each segment."""
+    out = np.zeros((states, *score.shape), dtype=np.float32)
+    starts = set(segments[:-1].tolist())
+    state = np.zeros((states, len(score)), dtype=np.float32)
+    for row in range(score.shape[1]):
+        state = step(np.zeros_like(state) if row in starts else state, score[None, :, row])
+        out[:, :, row] = state
+    return out
 
 
 def hysteresis(score: np.ndarray, segments: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Alarms bool [P, W, N] of P pairs of thresholds [P] on scores [W, N]; off at the start of each segment."""
-    alarm = np.zeros((len(low), *score.shape), dtype=bool)
-    on = np.zeros((len(low), len(score)), dtype=bool)
-    starts = set(segments[:-1].tolist())
     low, high = low[:, None], high[:, None]
-    for row in range(score.shape[1]):
-        if row in starts:
-            on = np.zeros_like(on)
-        on = score[:, row] > np.where(on, low, high)
-        alarm[:, :, row] = on
-    return alarm
+    return _scan(lambda on, s: s > np.where(on > 0, low, high), len(low), score, segments) > 0
+
+
+def cusum(
+    score: np.ndarray, segments: np.ndarray, drift: np.ndarray, threshold: np.ndarray, ceiling: np.ndarray
+) -> np.ndarray:
+    """Cumulative sums above their thresholds, float32 [P, W, N], of P settings [P] on scores [W, N]; alarm where positive."""
+    k, h, room = (x.astype(np.float32)[:, None] for x in (drift, threshold, ceiling))
+    return _scan(lambda s, x: np.minimum(np.maximum(s, 0) + x - k, h + room), len(k), score, segments) - h[:, :, None]
 
 
 def _middle(settings: np.ndarray, quality: np.ndarray) -> np.ndarray:
@@ -67,55 +72,152 @@ def _middle(settings: np.ndarray, quality: np.ndarray) -> np.ndarray:
     return np.asarray(good[np.argmin(((good - good.mean(axis=0)) ** 2).sum(axis=1))])
 
 
-def choose(
-    fuse: States, scores: np.ndarray, probability: np.ndarray, calibrate: States, quiet: np.ndarray, *, budget: float
-) -> Rivals:
-    """Choose weight and thresholds.
+@dataclass(frozen=True)
+class Ground:
+    """What settings are chosen on: labels and worlds of `fuse`, the attack-free windows of `calibrate`, the budget.
 
-    Args:
-        fuse: the split to choose on, with `scores` [W, N, 2] in worlds of `probability` [W].
-        calibrate: the split that sets the budget, with scores `quiet` [M, 2].
-        budget: highest share of its attack-free windows that may be alarmed.
+    Attributes:
+        attacked: bool [W, N]; probability: [W]; segments: of `fuse`.
+        quiet: bool [M], which windows of `calibrate` are attack-free; quiet_segments: of `calibrate`.
+        budget: highest share of them that may be alarmed.
     """
-    attacked, attack_free = fuse.labels == 1, calibrate.labels == 0
-    settings: list[tuple[float, float]] = []
-    quality: list[np.ndarray] = []
-    for weight in WEIGHTS:
-        score = _mix(weight, scores)
-        # `higher`: a quantile between two windows would let one more through than the budget has.
-        floor = np.quantile(_mix(weight, quiet)[attack_free], 1 - budget, method="higher")
-        levels = np.linspace(floor, max(score.max(), floor), _LEVELS)
-        settings += [(weight, level) for level in levels]
-        quality += [f1(score > level, attacked, probability) for level in levels]
-    weight, threshold = map(float, _middle(np.array(settings), np.array(quality)))
 
-    score = _mix(weight, scores)
+    attacked: np.ndarray
+    probability: np.ndarray
+    segments: np.ndarray
+    quiet: np.ndarray
+    quiet_segments: np.ndarray
+    budget: float
+
+    @classmethod
+    def of(cls, prepared: Prepared, budget: float) -> "Ground":
+        """The ground that prepared splits give."""
+        fuse, calibrate = prepared.fuse, prepared.calibrate
+        return cls(
+            (fuse.labels == 1).cpu().numpy(),
+            fuse.probability.cpu().numpy(),
+            fuse.segments,
+            prepared.quiet,
+            calibrate.segments,
+            budget,
+        )
+
+    def thresholds(self, score: np.ndarray, quiet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Thresholds [T] that keep the budget on scores `quiet` [M], and the F1 [T] of scores [W, N] above them."""
+        # `higher`: a quantile between two windows would let one more through than the budget has.
+        floor = np.quantile(quiet[self.quiet], 1 - self.budget, method="higher")
+        levels = np.linspace(floor, max(score.max(), floor), _LEVELS)
+        return levels, np.array([f1(score > level, self.attacked, self.probability) for level in levels])
+
+    def best(self, settings: np.ndarray, alarms: np.ndarray, quiet: np.ndarray) -> np.ndarray:
+        """Of `settings` [P, D] with alarms bool [P, W, N] and [P, 1, M], the middle one of the best within the budget.
+
+        The last setting is taken for granted: it keeps to the budget by construction.
+        """
+        allowed = quiet[:, 0, self.quiet].mean(axis=1) <= self.budget
+        allowed[-1] = True
+        return _middle(settings, np.where(allowed, f1(alarms, self.attacked, self.probability), -1.0))
+
+
+def _scores(traffic: Traffic) -> np.ndarray:
+    return np.asarray(traffic.scores.cpu().numpy())
+
+
+def best_weight(prepared: Prepared, budget: float) -> tuple[float, float]:
+    """The best fixed weight α and its threshold."""
+    ground, scores, quiet = Ground.of(prepared, budget), _scores(prepared.fuse), _scores(prepared.calibrate)[0]
+    settings, quality = [], []
+    for weight in WEIGHTS:
+        levels, good = ground.thresholds(mix(weight, scores), mix(weight, quiet))
+        settings.append(np.stack([np.full_like(levels, weight), levels], axis=1))
+        quality.append(good)
+    weight, threshold = map(float, _middle(np.concatenate(settings), np.concatenate(quality)))
+    return weight, threshold
+
+
+def thresholded(scores: np.ndarray, quiet: np.ndarray, ground: Ground) -> float:
+    """The best threshold on scores [W, N] of `fuse` and [M] of `calibrate`."""
+    levels, quality = ground.thresholds(scores, quiet)
+    return float(_middle(levels[:, None], quality)[0])
+
+
+@dataclass(frozen=True)
+class FixedWeight:
+    """Alarm where α · GAT + (1 − α) · VGAE exceeds the threshold; its score is the mixture itself."""
+
+    weight: float
+    threshold: float
+
+    def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float32 [N] in [0, 1] and alarms bool [N] on traffic as recorded."""
+        score = mix(self.weight, _scores(traffic)[0])
+        return score, score > self.threshold
+
+
+@dataclass(frozen=True)
+class Hysteresis:
+    """The same score, alarm on above `high`, off below `low`; its score is how far that lies above the one in force."""
+
+    weight: float
+    low: float
+    high: float
+
+    def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float32 [N] in [0, 1], above one half where the alarm is on, and alarms bool [N]."""
+        score = mix(self.weight, _scores(traffic)[0])
+        alarm = hysteresis(score[None], traffic.segments, np.array([self.low]), np.array([self.high]))[0, 0]
+        before = np.concatenate([[False], alarm[:-1]])[: len(alarm)]
+        before[traffic.segments[:-1]] = False
+        in_force = np.where(before, np.float32(self.low), np.float32(self.high))
+        return ((1 + score - in_force) / 2).astype(np.float32), alarm
+
+
+@dataclass(frozen=True)
+class Cusum:
+    """Alarm while the cumulative sum of the fixed-weight score above `drift` exceeds the threshold."""
+
+    weight: float
+    drift: float
+    threshold: float
+    ceiling: float
+
+    def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float32 [N] in [0, 1], above one half where the alarm is on, and alarms bool [N]."""
+        setting = (np.array([x]) for x in (self.drift, self.threshold, self.ceiling))
+        above = cusum(mix(self.weight, _scores(traffic)[0])[None], traffic.segments, *setting)[0, 0]
+        return squashed(above), above > 0
+
+
+def fixed_weight(prepared: Prepared, budget: float) -> FixedWeight:
+    """Choose weight and threshold."""
+    return FixedWeight(*best_weight(prepared, budget))
+
+
+def with_hysteresis(prepared: Prepared, budget: float) -> Hysteresis:
+    """Choose two thresholds on the score of the best fixed weight."""
+    weight, threshold = best_weight(prepared, budget)
+    score, quiet = mix(weight, _scores(prepared.fuse)), mix(weight, _scores(prepared.calibrate))
+    ground = Ground.of(prepared, budget)
     levels = np.linspace(score.min(), score.max(), _PAIRED_LEVELS)
     high, low = (x.ravel() for x in np.meshgrid(levels, levels))
     pairs = low <= high
     low, high = np.append(low[pairs], threshold), np.append(high[pairs], threshold)
-    alarms = hysteresis(_mix(weight, quiet)[None], calibrate.segments, low, high)[:, 0, attack_free]
-    # The pair of equal thresholds keeps to the budget as it is, so there is always one.
-    allowed = (alarms.mean(axis=1) <= budget) | (np.arange(len(low)) == len(low) - 1)
-    paired = np.where(allowed, f1(hysteresis(score, fuse.segments, low, high), attacked, probability), -1.0)
-    chosen = _middle(np.stack([low, high], axis=1), paired)
-    return Rivals(weight, threshold, float(chosen[0]), float(chosen[1]))
+    chosen = ground.best(
+        np.stack([low, high], axis=1),
+        hysteresis(score, ground.segments, low, high),
+        hysteresis(quiet, ground.quiet_segments, low, high),
+    )
+    return Hysteresis(weight, float(chosen[0]), float(chosen[1]))
 
 
-def applied(rivals: Rivals, scores: np.ndarray, segments: np.ndarray) -> dict[str, np.ndarray]:
-    """Decision columns of both rivals, float32 [N], of scores [N, 2].
-
-    The hysteresis score is how far the fused score lies above the threshold then in force, mapped to [0, 1]; the alarm is
-    on where it exceeds 0.5.
-    """
-    fused = rivals.fused(scores)
-    alarm = hysteresis(fused[None], segments, np.array([rivals.low]), np.array([rivals.high]))[0, 0]
-    before = np.concatenate([[False], alarm[:-1]])
-    before[segments[:-1]] = False
-    in_force = np.where(before, rivals.low, rivals.high)
-    return {
-        "rival_fixed_weight_score": fused.astype(np.float32),
-        "rival_fixed_weight_alarm": (fused > rivals.threshold).astype(np.float32),
-        "rival_hysteresis_score": ((1 + fused - in_force) / 2).astype(np.float32),
-        "rival_hysteresis_alarm": alarm.astype(np.float32),
-    }
+def with_cusum(prepared: Prepared, budget: float) -> Cusum:
+    """Choose drift, threshold and ceiling of a cumulative sum of the score of the best fixed weight."""
+    weight, threshold = best_weight(prepared, budget)
+    score, quiet = mix(weight, _scores(prepared.fuse)), mix(weight, _scores(prepared.calibrate))
+    ground = Ground.of(prepared, budget)
+    drifts = np.linspace(float(np.median(quiet)), float(score.max()), _DRIFTS)
+    grid = np.array([(k, h, c) for k in drifts for h in _SUMS for c in _CEILINGS] + [(threshold, 0.0, 1e-6)])
+    chosen = ground.best(
+        grid, cusum(score, ground.segments, *grid.T) > 0, cusum(quiet, ground.quiet_segments, *grid.T) > 0
+    )
+    return Cusum(weight, *map(float, chosen))

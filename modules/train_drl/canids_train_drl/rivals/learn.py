@@ -1,0 +1,74 @@
+"""Learn the rivals of one variant (rule rivals).
+
+python -m canids_train_drl.rivals.learn --spec JSON --model model.safetensors --config config.yaml
+    --fuse fuse.parquet --select select.parquet --calibrate calibrate.parquet
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from canids_shared import cli
+from canids_shared.errors import CanidsError
+from canids_shared.runs import write_config
+from canids_train_drl.environment import Actions
+from canids_train_drl.prepared import Prepared, prepare
+from canids_train_drl.rivals import networks, stored, thresholds
+
+log = logging.getLogger(__name__)
+
+
+def _stable_baselines(prepared: Prepared, config: dict[str, Any], actions: Actions) -> networks.Player:
+    try:
+        from canids_train_drl.rivals import stable_baselines  # noqa: PLC0415 (it takes seconds, and not everyone has it)
+    except ModuleNotFoundError as error:
+        raise CanidsError(
+            f"train_drl.rivals has 'sb3_dqn', and package '{error.name}' is not installed: install the extra train-drl, "
+            "or take 'sb3_dqn' out of the list"
+        ) from None
+    return stable_baselines.learn(prepared, config, actions)
+
+
+_LEARNT: dict[str, Callable[[Prepared, dict[str, Any], Actions], stored.Rival]] = {
+    "fixed_weight": lambda p, c, _: thresholds.fixed_weight(p, c["false_alarm_budget"]),
+    "hysteresis": lambda p, c, _: thresholds.with_hysteresis(p, c["false_alarm_budget"]),
+    "cusum": lambda p, c, _: thresholds.with_cusum(p, c["false_alarm_budget"]),
+    "logistic": lambda p, c, _: networks.logistic(p, c),
+    "mlp": lambda p, c, _: networks.perceptron(p, c),
+    "bandit": networks.bandit,
+    "sb3_dqn": _stable_baselines,
+}
+NAMES = tuple(_LEARNT)
+"""All rivals, as the config's `rivals` names them."""
+
+
+def learn(prepared: Prepared, config: dict[str, Any], names: list[str]) -> dict[str, stored.Rival]:
+    """Learn the named rivals, one after the other; the same config and seed give the same."""
+    actions = Actions(config["action_set"], thresholds.best_weight(prepared, config["false_alarm_budget"])[1])
+    learnt = {}
+    for name in names:
+        begin = time.perf_counter()
+        np.random.seed(config["seed"])  # noqa: NPY002 (scikit-learn and Stable-Baselines3 draw from it)
+        torch.manual_seed(config["seed"])
+        learnt[name] = _LEARNT[name](prepared, config, actions)
+        log.info("%s: learnt in %.1f s", name, time.perf_counter() - begin)
+    return learnt
+
+
+def main(call: cli.Call) -> None:
+    """Learn and write rivals and config."""
+    config = call.config
+    torch.set_num_threads(config["torch_threads"])
+    prepared = prepare(call.inputs, config, torch.device("cpu"))
+    wanted = dict.fromkeys([*config["rivals"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
+    rivals = learn(prepared, config, list(wanted))
+    stored.save(call.output["model"], rivals, prepared.observer)
+    write_config(call.output["config"], call)
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["fuse", "select", "calibrate"], outputs=["model", "config"])

@@ -1,0 +1,106 @@
+"""Stable-Baselines3's DQN (Raffin et al. 2021) on the same environment, with the same budget of steps."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DQN
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from canids_train_drl.environment import Actions, Traffic, costs_of
+from canids_train_drl.gymnasium_env import FusionVectorEnv
+from canids_train_drl.prepared import Prepared
+from canids_train_drl.rivals.networks import Player, layers_of
+
+Array = np.ndarray[Any, Any]
+
+
+class FusionVecEnv(VecEnv):
+    """The vector environment with the interface that Stable-Baselines3 has for many environments at once."""
+
+    def __init__(self, environment: FusionVectorEnv) -> None:
+        self.render_mode = None
+        super().__init__(environment.num_envs, environment.single_observation_space, environment.single_action_space)
+        self._environment = environment
+        self._actions: Array = np.zeros(environment.num_envs, dtype=np.int64)
+
+    def reset(self) -> Array:
+        """Begin an episode everywhere."""
+        return self._environment.reset(seed=self._seeds[0])[0]
+
+    def step_async(self, actions: Array) -> None:
+        """Note what is to be played."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+        """Play it."""
+        observation, reward, terminated, truncated, info = self._environment.step(self._actions)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i in np.flatnonzero(terminated | truncated):
+            infos[i] = {"terminal_observation": info["final_obs"][i], "TimeLimit.truncated": bool(truncated[i])}
+        return observation, reward.astype(np.float32), terminated | truncated, infos
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The same for all environments."""
+        return [getattr(self if attr_name == "render_mode" else self._environment, attr_name, None)] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refused: the environments have no attributes of their own."""
+        raise AttributeError(attr_name)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Refused: the environments have no methods of their own."""
+        raise AttributeError(method_name)
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """No wrappers."""
+        return [False] * self.num_envs
+
+
+def dqn(environment: VecEnv, config: dict[str, Any], device: torch.device | str) -> DQN:
+    """The agent with the policy's own settings: widths, replay, batch, discount, exploration, a gradient step a step of all environments."""
+    exploration = config["exploration"]
+    return DQN(
+        "MlpPolicy",
+        environment,
+        learning_rate=config["learning_rate"],
+        buffer_size=config["replay_size"],
+        learning_starts=0,
+        batch_size=config["batch_size"],
+        tau=config["target_rate"],
+        gamma=config["discount"],
+        train_freq=1,
+        gradient_steps=1,
+        # Counted in steps of single environments: the target follows at every step.
+        target_update_interval=environment.num_envs,
+        exploration_fraction=exploration["share"],
+        exploration_initial_eps=exploration["start"],
+        exploration_final_eps=exploration["end"],
+        max_grad_norm=config["gradient_norm"],
+        policy_kwargs={"net_arch": list(config["networks"]["small"])},
+        seed=int(config["seed"]),
+        device=device,
+    )
+
+
+def agent(traffic: Traffic, config: dict[str, Any], actions: Actions) -> DQN:
+    """The agent on the vector environment over this traffic."""
+    vector = FusionVectorEnv(
+        traffic, actions, costs_of(config), count=config["environments"], length=config["episode_length"]
+    )
+    environment = FusionVecEnv(vector)
+    environment.seed(int(config["seed"]))
+    return dqn(environment, config, traffic.features.device)
+
+
+def learn(prepared: Prepared, config: dict[str, Any], actions: Actions) -> Player:
+    """Train for as many steps as the policy may; no stopping on `select`, of which this agent knows nothing."""
+    trained = agent(prepared.fuse, config, actions)
+    trained.learn(total_timesteps=config["steps"] * config["environments"])
+    linear = [m for m in trained.q_net.q_net if isinstance(m, nn.Linear)]
+    with torch.no_grad():
+        return Player(layers_of([(m.weight.cpu().numpy(), m.bias.cpu().numpy()) for m in linear]), actions)
