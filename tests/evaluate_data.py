@@ -126,7 +126,7 @@ def write_training(folder: Path, seed: int = 0) -> None:
     """What the report reads of a training; `folder` is named like a run (`gat_large`, `dqn_small_kd@x`, …)."""
     kind = folder.name.partition("_")[0]
     size = 16 if "large" in folder.name else 4
-    contract = "policy/1" if kind == "dqn" else "detector/2"
+    contract = "policy/2" if kind == "dqn" else "detector/2"
     save_arrays(folder / "model.safetensors", {"weight": np.ones((size, size), np.float32)}, {"contract": contract})
     steps = np.arange(1, 5)
     if kind == "dqn":

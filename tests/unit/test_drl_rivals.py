@@ -24,7 +24,7 @@ from canids_train_drl.rivals.networks import Classifier, Player, network
 from canids_train_drl.rivals.thresholds import Cusum, FixedWeight, Ground, Hysteresis, cusum, hysteresis, squashed
 
 CPU = torch.device("cpu")
-FAST = {"steps": 800, "environments": 64, "networks": {"small": [16]}}
+FAST: dict[str, Any] = {"rivals": list(learn.NAMES), "steps": 800, "environments": 64, "networks": {"small": [16]}}
 
 
 @pytest.fixture(scope="module")

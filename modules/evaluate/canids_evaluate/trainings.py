@@ -14,7 +14,7 @@ from canids_shared.runs import load_arrays
 
 KINDS = {"vgae": "VGAE", "gat": "GAT", "dqn": "DQN"}
 _KINDS_OF_VALUES = {dict: "mapping", str: "text", int: "whole number"}
-_CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/1"}
+_CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2"}
 
 
 @dataclass(frozen=True)
