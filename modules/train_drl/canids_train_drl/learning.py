@@ -205,7 +205,7 @@ class Learning:
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.best = copy.deepcopy(self.target)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self.online.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"], foreach=True
+            self.online.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"], fused=True
         )
         self.environment = FusionEnvironment(
             fuse,
