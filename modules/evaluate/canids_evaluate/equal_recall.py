@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from canids_evaluate.metrics import percentiles, replicates
+from canids_evaluate.metrics import of_alarms, percentiles
 from canids_evaluate.windows import Windows
 
 COMPARED = ("false_alarms_per_hour", "detection_delay_s", "episodes_found")
@@ -43,8 +43,7 @@ def at_equal_recall(
     once = np.ones((1, windows.n_units))
 
     def judged(alarm: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        # Ranking metrics, which would take long, are of no interest: every window scores the same.
-        one, many = (replicates(windows, alarm, np.zeros(len(windows)), w) for w in (once, weights))
+        one, many = (of_alarms(windows, alarm, w) for w in (once, weights))
         return {m: float(one[m][0]) for m in COMPARED}, {m: many[m] for m in COMPARED}
 
     own, own_replicates = judged(fusion)

@@ -117,9 +117,13 @@ def replicates(windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: 
     Returns:
         metric → f64 [B]; NaN where undefined.
     """
-    sums = {k: np.einsum("bu,u->b", weights, v) for k, v in _sums(windows, alarm).items()}
-    values = {**_from_sums(sums), **_ranking(windows, score, weights)}
+    values = {**of_alarms(windows, alarm, weights), **_ranking(windows, score, weights)}
     return {name: values[name] for name in METRICS}
+
+
+def of_alarms(windows: Windows, alarm: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics that rest on the alarms alone (all but AUROC and average precision), as `replicates` has them."""
+    return _from_sums({k: np.einsum("bu,u->b", weights, v) for k, v in _sums(windows, alarm).items()})
 
 
 def evaluate(windows: Windows, alarm: np.ndarray, score: np.ndarray) -> dict[str, float | int | None]:
