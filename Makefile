@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make manifest DIR=… · make bench · make rulegraph · make clean
+# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make score CAPTURE=… RUN=… · make manifest DIR=… · make bench · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -10,7 +10,7 @@ SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours manifest bench rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours score manifest bench rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -44,6 +44,12 @@ seeds: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config data_root=$(DATA)
 	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
 
+# Alarms on any capture by a finished run: CAPTURE is the file, RUN the folder of a policy.
+score: .venv/runtime
+	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/score/Snakefile $(QUIET) --config capture=$(CAPTURE) run=$(RUN) $(OPTIONS)
+	@cat "$$(ls -t results/scored/*/*/score/summary.md | head -1)"
+
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime
 	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
@@ -53,6 +59,7 @@ manifest: .venv/runtime
 bench: .venv/runtime
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/train.py
+	$(BIN)/python bench/fusion.py
 
 # Both halves at once: together they keep two cores busy.
 test: .venv/development

@@ -27,6 +27,8 @@ SPLITS = ("fit", "select", "fuse", "calibrate")
 """What the training captures are cut into."""
 LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
+SCORED = "score"
+"""The role of captures that a finished run is to score; a dataset may consist of them alone."""
 _HERE = Path(__file__).parent
 _SCHEMA = _HERE / "manifest.schema.yaml"
 log = logging.getLogger(__name__)
@@ -138,14 +140,15 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     """All captures of a dataset by name, in the manifest's order.
 
     Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or there twice, a scenario is
-    named like a split, an attack-free capture has an attack, or there is no training capture or no scenario; also if the
-    data folder holds captures that a drafted manifest does not list.
+    named like a split, an attack-free capture has an attack, or there is no scenario (or, unless all captures are there to be
+    scored, role `score`, no training capture); also if the data folder holds captures that a drafted manifest does not list.
     """
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
     captures = _read(path, folder)
     _check_roles(path, captures)
-    if not scenarios(captures) or not any(c.role == "train" for c in captures.values()):
+    roles = {c.role for c in captures.values()}
+    if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
         raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
     if path.parent.parent == Path("results"):
         listed = {c.path for c in captures.values()}

@@ -47,7 +47,11 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     wildcards = {"dataset": "simulated", "variant": "small_nokd", "instance": "", "split": "test"}
     output = tmp_path / "decisions.parquet"
     inputs = {"states": [written(tmp_path / "test.parquet", frame)], "model": [model], "rivals": [beside]}
-    decide.main(cli.Call(wildcards, {"torch_threads": 1, "fusion": "dqn"}, {}, {"output": output}, inputs, "{}"))
+    decide.main(
+        cli.Call(
+            wildcards, {"torch_threads": 1, "fusion": "dqn", "recalibrate": 0}, {}, {"output": output}, inputs, "{}"
+        )
+    )
     decisions, metadata = tables.read(output, DECISIONS)
     assert metadata["split"] == "test"
     assert metadata["digests"] == tables.digests(decisions)
@@ -111,6 +115,26 @@ def test_rivals_of_other_detectors_are_refused(model: Path, beside: Path, tmp_pa
     call = call_of(tmp_path / "other", "small_nokd", files, rivals=["fixed_weight"])
     learn.main(call)
     inputs = {"states": [folder / "select.parquet"], "model": [model], "rivals": [call.output["model"]]}
-    wrong = cli.Call({}, {"torch_threads": 1, "fusion": "dqn"}, {}, {"output": tmp_path / "d"}, inputs, "{}")
+    wrong = cli.Call(
+        {}, {"torch_threads": 1, "fusion": "dqn", "recalibrate": 0}, {}, {"output": tmp_path / "d"}, inputs, "{}"
+    )
     with pytest.raises(CanidsError, match="learnt from other detectors than the policy"):
         decide.main(wrong)
+
+
+def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, tmp_path: Path) -> None:
+    policy, rivals = Policy.load(model), stored.load(beside)[0]
+    frame = synthetic(6, 2, 300, drift=0.0).with_columns(label=pl.lit(None, dtype=pl.UInt8))
+    shifted = frame.with_columns(pl.col("gat_logit") + 30, pl.col("vgae_error") + 30)
+    usual, other = loaded(tmp_path, frame, "a"), loaded(tmp_path, shifted, "b")
+    seconds = float(frame["t_end"][40] - frame["t_start"][0])
+    again = [decide.recalibrated(policy, split, seconds) for split in (usual, other)]
+    # Beyond the shift, both vehicles look the same.
+    scores = [decide.decide(p, rivals, s)["gat_score"].to_numpy() for p, s in zip(again, (usual, other), strict=True)]
+    np.testing.assert_allclose(*scores, atol=2e-3)
+    assert (decide.decide(policy, rivals, other)["gat_score"].to_numpy() > 0.5).mean() > 0.9
+    with pytest.raises(CanidsError, match=r"b\.parquet: 2 windows in the first .* too few"):
+        decide.recalibrated(policy, other, float(frame["t_end"][0] - frame["t_start"][0]) + 1e-6)
+    attacked = loaded(tmp_path, synthetic(6, 2, 300), "c")
+    with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
+        decide.recalibrated(policy, attacked, 1e9)

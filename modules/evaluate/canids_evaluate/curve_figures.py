@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -144,6 +145,36 @@ def policy(path: Path, content: dict[str, Any]) -> None:
         ]
         if any("weight" in c["series"] for _, c in shown):
             handles.append(Line2D([], [], color="0.4", linewidth=0.8, label="weight of the GAT"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+
+
+def scored(path: Path, frame: pl.DataFrame) -> None:
+    """Scores and alarms over time, a panel per capture of a table of decisions; labelled attacks are shaded."""
+    captures = frame.partition_by("capture", maintain_order=True)
+    with style.figure(path, len(captures), 1, 7.2, 0.7 + 1.7 * len(captures)) as (figure, axes):
+        for own, ax in zip(captures, axes[:, 0], strict=True):
+            begin = own["t_start"][0]
+            edges = np.append(own["t_start"].to_numpy(), own["t_end"][-1]) - begin
+            for low, high in _spans((own["label"].fill_null(0) == 1).cast(int).to_list(), edges):
+                ax.axvspan(low, high, color=style.ATTACK, alpha=0.45, linewidth=0)
+            for low, high in _spans(own["alarm"].cast(int).to_list(), edges):
+                ax.plot([low, high], [1.1, 1.1], color="black", linewidth=3, solid_capstyle="butt", clip_on=False)
+            # More points than pixels say nothing: the largest of each bin.
+            step = -(-len(own) // 1500)
+            starts = np.arange(0, len(own), step)
+            for method in ("vgae", "gat", "fusion"):
+                colour, kind = style.METHODS[method]
+                highest = np.maximum.reduceat(own[f"{method}_score"].to_numpy(), starts)
+                ax.step(edges[starts], highest, where="post", color=colour, linestyle=kind, linewidth=0.9)
+            ax.set_ylim(-0.04, 1.14)
+            ax.set_yticks([0, 0.5, 1])
+            ax.set_xlim(0, edges[-1])
+            ax.set_title(own["capture"][0], loc="left")
+        axes[-1, 0].set_xlabel("Time in the capture (s)")
+        figure.supylabel("Score", fontsize=style.FONT_SIZE)
+        lines = {m: style.METHODS[m] for m in ("fusion", "gat", "vgae")}
+        handles: list[Any] = [Line2D([], [], color=c, linestyle=s, label=label(m)) for m, (c, s) in lines.items()]
+        handles += [Patch(color=style.ATTACK, alpha=0.45, label="labelled attack"), Patch(color="black", label="alarm")]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 

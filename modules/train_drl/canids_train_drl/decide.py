@@ -5,9 +5,11 @@
 
 Every segment of a capture is played from its beginning with a quiet alarm, window by window: a decision depends on that
 window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained. What the config's
-`fusion` names becomes the fusion; the policy, where it is not that, is a rival like the others.
+`fusion` names becomes the fusion; the policy, where it is not that, is a rival like the others. With `recalibrate`, the scales
+of the detectors' scores are those of a capture's own first seconds.
 """
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,38 @@ from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.tables import DECISIONS
 from canids_train_drl import states
+from canids_train_drl.observation import Observer
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.policy import Policy
 from canids_train_drl.prepared import as_recorded
 from canids_train_drl.rivals import stored
 from canids_train_drl.rivals.stored import Rival
 from canids_train_drl.states import States
+
+FEWEST = 50
+"""Windows that a scale can be set from."""
+
+
+def recalibrated(policy: Policy, split: States, seconds: float) -> Policy:
+    """The policy with the detectors' scales set anew from the first seconds of the split's captures, which are taken to be quiet.
+
+    Raises `CanidsError` if they hold too few windows, or windows labelled as attacked.
+    """
+    since = pl.col("t_end") - pl.col("t_start").min().over("capture")
+    first = split.keys.select((since <= seconds).alias("first"))["first"].to_numpy()
+    if first.sum() < FEWEST:
+        raise CanidsError(
+            f"{split.path}: {int(first.sum())} windows in the first {seconds:g} s, too few to set scales by; "
+            f"set recalibrate to more seconds ({FEWEST} windows at least)"
+        )
+    if (split.labels[first] == 1).any():
+        raise CanidsError(
+            f"{split.path}: the first {seconds:g} s hold windows labelled as attacked; set recalibrate to fewer seconds"
+        )
+    quiet = replace(split, values=split.values[first], labels=np.zeros(int(first.sum()), dtype=np.int8))
+    observer = policy.observer
+    again = Observer.fit(quiet, {"history": asdict(observer), "raw_columns": observer.raw})
+    return replace(policy, observer=again)
 
 
 def decide(policy: Policy, rivals: dict[str, Rival], split: States, fusion: str = "dqn") -> pl.DataFrame:
@@ -71,7 +99,10 @@ def main(call: cli.Call) -> None:
     policy = Policy.load(model)
     rivals, observer = stored.load(beside)
     _refuse_others(beside, policy, observer)
-    decisions = decide(policy, rivals, states.read(call.inputs["states"][0]), call.config["fusion"])
+    split = states.read(call.inputs["states"][0])
+    if call.config["recalibrate"]:
+        policy = recalibrated(policy, split, call.config["recalibrate"])
+    decisions = decide(policy, rivals, split, call.config["fusion"])
     metadata = {
         **call.wildcards,
         "fusion": call.config["fusion"],

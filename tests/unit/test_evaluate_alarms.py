@@ -1,0 +1,156 @@
+"""Alarms for a person: which windows, which arbitration IDs, how far from the training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from canids_evaluate import alarms, drift
+from canids_evaluate.explanation import FEATURES, Explainer, name_of
+from canids_shared.cli import Call
+from canids_shared.errors import CanidsError
+from canids_shared.graphstore import GraphStore, writing
+from canids_shared.tables import DECISIONS, write
+
+WINDOWS, ATTACK = 60, range(40, 46)
+SLOW, FAST, FLOOD = 0x100, 0x200, 0x000
+EXTENDED = 0x98DAF110
+
+
+def traffic(path: Path, names: list[str] | None = None, flood: bool = True, shift: float = 0.0) -> GraphStore:
+    """Windows of a tenth of a second with three IDs; in the attack 000 floods, and 200 comes eight times as often."""
+    rng = np.random.default_rng(1)
+    nodes: list[tuple[int, int, list[float]]] = []
+    counts = []
+    for w in range(WINDOWS):
+        hit = flood and w in ATTACK
+        own = [(SLOW, 2), (FAST, 16 if hit else 10), (EXTENDED, 3), *([(FLOOD, 170)] if hit else [])]
+        counts.append(len(own))
+        for can_id, frames in own:
+            x = rng.normal(shift, 0.05, len(FEATURES)).tolist()
+            x[0] = -3.0 if hit and can_id == FAST else x[0]
+            x[4] = 1.0 if can_id == FLOOD else 0.0
+            nodes.append((can_id, frames, x))
+    number = np.arange(WINDOWS)
+    header = {
+        "node_features": names or list(FEATURES),
+        "edge_features": ["count"],
+        "statistics": ["ids"],
+        "attacks": ["", "dos"],
+        "captures": ["drive"],
+        "vehicles": ["van"],
+        "sources": {"drive": {"sha256": "s", "vehicle": "van", "attack": "dos"}},
+    }
+    with writing(path, header, windows=WINDOWS, nodes=len(nodes), edges=WINDOWS) as writer:
+        writer.append(
+            {
+                "y": np.isin(number, ATTACK) & flood,
+                "n_attacked": np.zeros(WINDOWS),
+                "attack": (np.isin(number, ATTACK) & flood).astype(int),
+                "capture": np.zeros(WINDOWS),
+                "vehicle": np.zeros(WINDOWS),
+                "window": number,
+                "t_start": 100 + number / 10,
+                "t_end": 100 + (number + 1) / 10,
+                "statistics": np.zeros((WINDOWS, 1)),
+                "x": np.array([x for *_, x in nodes]),
+                "node_id": np.array([i for i, *_ in nodes]),
+                "node_count": np.array([n for _, n, _ in nodes]),
+                "edge_source": np.zeros(WINDOWS),
+                "edge_target": np.zeros(WINDOWS),
+                "edge_attr": np.ones((WINDOWS, 1)),
+                "node_counts": np.array(counts),
+                "edge_counts": np.ones(WINDOWS),
+            }
+        )
+    return GraphStore(path)
+
+
+def decided(store: GraphStore, alarm: np.ndarray) -> pl.DataFrame:
+    score = np.where(alarm, 0.9, 0.1).astype(np.float32)
+    scores = {f"{m}_score": pl.Series(score) for m in ("vgae", "gat", "fusion")}
+    return store.keys().with_columns(**scores, alarm=pl.Series(alarm), action=pl.Series(alarm.astype(np.int16)))
+
+
+def run(folder: Path, frame: pl.DataFrame, store: GraphStore, fit: GraphStore | None = None) -> dict[str, Path]:
+    write(folder / "decisions.parquet", DECISIONS, frame, {})
+    output = {n: folder / n for n in ("alarms", "csv", "figure", "summary")}
+    inputs = {"decisions": [folder / "decisions.parquet"], "graphs": [store.path], "fit": [fit.path] if fit else []}
+    config: dict[str, Any] = {"episode_gap": 0.25, "explained_ids": 3}
+    alarms.main(Call({}, config, {}, output, inputs, "{}"))
+    return output
+
+
+def test_the_ids_behind_an_alarm_are_named_with_what_is_unusual(tmp_path: Path) -> None:
+    store = traffic(tmp_path / "score.safetensors")
+    alarm = np.isin(np.arange(WINDOWS), ATTACK)
+    alarm[42] = False  # a gap of a tenth of a second ends no alarm
+    alarm[10] = True
+    output = run(tmp_path, decided(store, alarm), store, traffic(tmp_path / "fit.safetensors", flood=False))
+    table = pl.read_parquet(output["alarms"])
+    assert table.schema == pl.Schema(alarms.SCHEMA)
+    assert table["windows"].to_list() == [1, 5]
+    assert table["after_s"].to_list() == pytest.approx([1.0, 4.0])
+    assert table["duration_s"].to_list() == pytest.approx([0.1, 0.6])
+    assert table["attacked"].to_list() == [0, 1]
+    attack = table.row(1, named=True)
+    assert [i["can_id"] for i in attack["ids"]] == ["000", "200"]
+    flood, fast = attack["ids"]
+    assert flood["frames_per_s"] == pytest.approx(1700)
+    assert flood["deviation"] is None
+    assert flood["what"] == "never seen before, 1,700 frames/s"
+    assert fast["interval"] == pytest.approx(0.125)
+    assert fast["usual_frames_per_s"] == pytest.approx(100)
+    assert "160.0 frames/s, usually 100.0" in fast["what"]
+    assert "intervals 0.12 times as long as usual" in fast["what"]
+    assert (attack["new_ids"], attack["new_frames_per_s"]) == (1, pytest.approx(1700))
+    assert pl.read_csv(output["csv"])["ids"][1].startswith("000 (never seen before")
+    words = output["summary"].read_text()
+    assert "2 alarms" in words
+    assert "6 windows are attacked; 5 of them are alarmed, and 1 others" in words
+    assert "after 4.00 s, for 0.60 s (score 0.90). 000: never seen before" in words
+    assert "Warning" not in words
+    assert "drive" in output["figure"].read_text()
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    store = traffic(tmp_path / "score.safetensors", flood=False)
+    output = run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store)
+    assert len(pl.read_parquet(output["alarms"])) == 0
+    assert pl.read_csv(output["csv"]).columns == list(alarms.SCHEMA)
+    words = output["summary"].read_text()
+    assert "no alarm" in words
+    assert "Not known" in words
+
+
+def test_drift_is_measured_overall_and_by_id(tmp_path: Path) -> None:
+    fit = traffic(tmp_path / "fit.safetensors", flood=False)
+    same = drift.measure(fit, np.arange(WINDOWS), fit)
+    assert same.overall == pytest.approx(0, abs=1e-6)
+    moved = traffic(tmp_path / "moved.safetensors", flood=False, shift=0.1)
+    found = drift.measure(moved, np.arange(WINDOWS), fit)
+    # Four of five features moved by two standard deviations; the fifth is constant.
+    assert found.overall == pytest.approx(2 * np.sqrt(4 / 5), rel=0.1)
+    assert list(found.features.values()) == pytest.approx([2, 2, 2], rel=0.15)
+    assert set(found.by_id) == {SLOW, FAST, EXTENDED}
+    output = run(tmp_path, decided(moved, np.zeros(WINDOWS, dtype=bool)), moved, fit)
+    words = output["summary"].read_text()
+    assert "**Warning**: this traffic is unlike" in words
+    assert "recalibrate" in words
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    store = traffic(tmp_path / "score.safetensors")
+    other = traffic(tmp_path / "other.safetensors", names=[f"f{i}" for i in range(5)])
+    with pytest.raises(CanidsError, match="other node features than"):
+        drift.measure(store, np.arange(3), other)
+    with pytest.raises(CanidsError, match=r"no node feature 'interval_ratio_mean'"):
+        Explainer(other)
+    with pytest.raises(CanidsError, match=r"decisions\.parquet: not the windows of"):
+        run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool))[:-1], store)
+
+
+def test_names_of_ids() -> None:
+    assert [name_of(i) for i in (0, 0x7FF, EXTENDED)] == ["000", "7FF", "18DAF110"]

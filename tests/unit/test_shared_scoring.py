@@ -1,0 +1,83 @@
+"""What the pipeline score is told, and what it makes of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from canids_shared import manifest
+from canids_shared.errors import CanidsError
+from canids_shared.runs import save_arrays
+from canids_shared.scoring import scoring
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A finished run of seed 1, and a capture."""
+    monkeypatch.chdir(tmp_path)
+    Path("drive 1.log").write_text("(1.0) can0 123#00\n")
+    for kind in ("vgae", "gat", "dqn", "rivals"):
+        head = {"contract": "detector/2", "node_features": ["share"], "window": 50, "window_unit": "frames"}
+        folder = Path(f"experimentruns/van/{kind}_small_kd@seed-1")
+        folder.mkdir(parents=True)
+        save_arrays(folder / "model.safetensors", {}, head)
+    Path("fit.safetensors").touch()
+    files = {"files": {"graphs": ["fit.safetensors", "select.safetensors"]}}
+    Path("experimentruns/van/gat_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(files))
+    return "experimentruns/van/dqn_small_kd@seed-1"
+
+
+def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
+    job = scoring({"capture": "drive 1.log", "run": run})
+    assert (job.dataset, job.variant, job.instance, job.recalibrate) == ("drive-1", "small_kd", "@seed-1", 0)
+    assert job.summary(None) == "results/scored/drive-1/small_kd/score/summary.md"
+    assert job.model("gat") == "experimentruns/van/gat_small_kd@seed-1/model.safetensors"
+    assert job.fit == ["fit.safetensors"]
+    assert job.preprocess == {"window": 50, "stride": 50, "window_unit": "frames", "features": "relative"}
+    captures = manifest.load(job.dataset, job.data_root)
+    assert [(c.name, c.role, c.content) for c in captures.values()] == [("drive-1", "score", "unlabelled")]
+    assert captures["drive-1"].path == Path("drive 1.log").absolute()
+    assert manifest.missing(captures, job.dataset) == []
+    before = Path(job.data_root, job.dataset, "manifest.yaml").stat().st_mtime_ns
+    scoring({"capture": "drive 1.log", "run": run})
+    assert Path(job.data_root, job.dataset, "manifest.yaml").stat().st_mtime_ns == before
+
+
+def test_training_graphs_that_are_gone_are_no_hindrance(run: str) -> None:
+    Path("fit.safetensors").unlink()
+    assert scoring({"capture": "drive 1.log", "run": run}).fit == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"capture": "nowhere.log"}, "capture nowhere.log: no such file"),
+        ({"run": "experimentruns/van/gat_large"}, "not the folder of a policy"),
+        (
+            {"run": "experimentruns/van/dqn_large"},
+            "no experimentruns/van/vgae_large/model.safetensors; has the run finished?",
+        ),
+        ({"captur": "x"}, "unknown key 'captur'; known keys: capture, run"),
+        ({"capture": ["drive 1.log", "drive 1.log"]}, "another one is called drive-1 too"),
+    ],
+)
+def test_what_is_wrong_is_named(run: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(CanidsError, match=message):
+        scoring({"capture": "drive 1.log", "run": run, **change})
+
+
+@pytest.mark.parametrize("key", ["capture", "run"])
+def test_what_is_missing_is_said_when_something_is_asked_for(run: str, key: str) -> None:
+    job = scoring({"capture": "drive 1.log", "run": run, key: ""})
+    with pytest.raises(CanidsError, match=f"config: {key} is missing"):
+        job.summary(None)
+
+
+def test_other_datasets_still_need_training_captures(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    entry = {"path": "a.log", "vehicle": "v", "role": "test_a", "content": "unlabelled"}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": {"a": entry}}))
+    with pytest.raises(CanidsError, match="at least one capture with role 'train'"):
+        manifest.load("d", tmp_path)
