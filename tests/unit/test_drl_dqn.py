@@ -201,3 +201,27 @@ def test_outcomes_are_the_alarms_of_every_action(kind: str) -> None:
     actions, scores = Actions(kind, 0.4), torch.rand(20, 2)
     every = torch.stack([actions.alarm(torch.full((20,), a), scores) for a in range(actions.count)], dim=1)
     assert (actions.outcomes(scores) == every).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30])
+def test_policy_lives_with_a_detector_that_says_one_thing(files: dict[str, Path], tmp_path: Path, value: float) -> None:
+    silent = {
+        s: written(
+            tmp_path / f"{s}.parquet", pl.read_parquet(p).with_columns(gat_logit=pl.lit(value, dtype=pl.Float32))
+        )
+        for s, p in files.items()
+    }
+    call = call_of(tmp_path / "run", "small_nokd", silent, steps=200, evaluate_every=50)
+    dqn.main(call)
+    split = read(silent["select"])
+    decisions = decide(Policy.load(call.output["model"]), {}, split)
+    attacked = split.labels == 1
+    alone = float(f1((decisions["vgae_score"].to_numpy() > 0.5)[None], attacked))
+    assert float(f1(decisions["alarm"].to_numpy()[None], attacked)) > alone - 0.1
+
+
+def test_select_without_attacks_chooses_by_false_alarms(files: dict[str, Path], tmp_path: Path) -> None:
+    quiet = written(tmp_path / "select.parquet", synthetic(2, 2, 100, attacks=()))
+    call = call_of(tmp_path / "run", "small_nokd", {**files, "select": quiet}, steps=60, evaluate_every=20)
+    dqn.main(call)
+    assert pl.read_parquet(call.output["history"])["select_f1"].is_null().all()
