@@ -47,8 +47,8 @@ seeds: .venv/runtime
 # Alarms on any capture by a finished run: CAPTURE is the file, RUN the folder of a policy.
 score: .venv/runtime
 	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/score/Snakefile $(QUIET) --config capture=$(CAPTURE) run=$(RUN) $(OPTIONS)
-	@cat "$$(ls -t results/scored/*/*/score/summary.md | head -1)"
+	$(SNAKEMAKE) -s pipelines/score/Snakefile $(QUIET) --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
+	@cat "$$($(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS))"
 
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime

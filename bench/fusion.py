@@ -56,6 +56,12 @@ def rate(count: int, work: Callable[[], Any]) -> float:
     return count / median(seconds)
 
 
+def settings() -> dict[str, Any]:
+    """The module's defaults, with the small policy's widths."""
+    config = check({}, load_schema(SCHEMA), where="train_drl")
+    return {**config, "hidden": config["networks"]["small"]}
+
+
 def environment_alone(steps: int = 100) -> float:
     """Steps of environments a second: observe, act at random, step, begin anew where one is over."""
     config, generator = check({}, load_schema(SCHEMA), where="train_drl"), torch.Generator()
@@ -88,7 +94,7 @@ def ours(steps: int = 200) -> float:
 
 def theirs(steps: int, single: bool) -> float:
     """The same of Stable-Baselines3: `single`, on Gymnasium environments one by one; else on the vector environment."""
-    config = check({}, load_schema(SCHEMA), where="train_drl")
+    config = settings()
     split, costs, length = traffic(), costs_of(config), config["episode_length"]
     if single:
         makers = [lambda: FusionEnv(split, ACTIONS, costs, length=length)] * config["environments"]

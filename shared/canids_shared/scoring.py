@@ -1,6 +1,7 @@
 """What the pipeline score asks: which files a finished run has, and how captures become a dataset that is only scored."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
+from canids_shared.graphstore import GraphStore
 from canids_shared.manifest import CONTRACT, SCORED
 from canids_shared.runs import load_arrays
 from canids_shared.workflow import VARIANTS
@@ -20,8 +22,11 @@ _KEYS = {
     "format": "how the captures are written; by default recognised",
     "vehicle": "the vehicle's name, for tables",
     "content": "labelled, attack-free or unlabelled; by default unlabelled",
-    "recalibrate": "seconds at the beginning that are free of attacks, to set thresholds by",
+    "recalibrate": "seconds at the beginning that are free of attacks, to set the detectors' scales by",
+    "on_bad_rows": "error or quarantine, as in the module preprocess",
+    "timestamp_tolerance": "seconds that a timestamp may step back, as in the module preprocess",
 }
+_MODEL = "model.safetensors"
 _RUN = re.compile(rf"dqn_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
 
 
@@ -32,32 +37,30 @@ class Scoring:
     Attributes:
         dataset: under which name the results lie.
         data_root: folder of the dataset's manifest.
-        runs, variant, instance: the run, as in `{runs}/dqn_{variant}{instance}`.
+        variant: the run's.
+        by: names the run among the results: dataset, variant and instance.
+        models: the model files of `vgae`, `gat`, `dqn` and `rivals`.
         fit: the training split of its detectors, or none where it is no longer there.
         preprocess: config of the module preprocess, as the run's graphs were made.
-        recalibrate: seconds.
+        train_drl: likewise, and how the capture's own beginning is used.
         missing: what the config lacks, to be said when something is asked for: a Snakefile can be looked at without.
     """
 
     dataset: str
     data_root: str
-    runs: str
     variant: str
-    instance: str
+    by: str
+    models: dict[str, str]
     fit: list[str]
     preprocess: dict[str, Any]
-    recalibrate: float
+    train_drl: dict[str, Any]
     missing: str = ""
 
     def summary(self, wildcards: Any) -> str:
         """Input function: what is to be made. Raises `CanidsError` if the config does not say what to score."""
         if self.missing:
             raise CanidsError(self.missing)
-        return f"results/scored/{self.dataset}/{self.variant}/{SCORED}/summary.md"
-
-    def model(self, kind: str) -> str:
-        """The model file of `vgae`, `gat`, `dqn` or `rivals`."""
-        return f"{self.runs}/{kind}_{self.variant}{self.instance}/model.safetensors"
+        return f"results/scored/{self.dataset}/by-{self.by}/{self.variant}/{SCORED}/summary.md"
 
     def section(self, **options: Any) -> dict[str, Any]:
         """A module's config: the dataset, and its options."""
@@ -74,7 +77,8 @@ def scoring(config: dict[str, Any]) -> Scoring:
     for key in ("capture", "run"):
         if not config.get(key):
             missing = f"config: {key} is missing: {_KEYS[key]} (make score CAPTURE=… RUN=…)"
-            return Scoring("simulated", ".", "experimentruns/simulated", VARIANTS[0], "", [], {}, 0.0, missing)
+            models = dict.fromkeys(("vgae", "gat", "dqn", "rivals"), "model.safetensors")
+            return Scoring("simulated", ".", VARIANTS[0], "nobody", models, [], {}, {}, missing)
     given = config["capture"]
     captures = [Path(c) for c in (given if isinstance(given, list) else [given])]
     if absent := [c for c in captures if not c.is_file()]:
@@ -83,20 +87,39 @@ def scoring(config: dict[str, Any]) -> Scoring:
     run = Path(config["run"])
     if not (found := _RUN.fullmatch(run.name)):
         raise CanidsError(f"run {run}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
+    variant, instance = found[1], found[2]
     data_root = Path("results") / "scored"
     _write_manifest(data_root / name / "manifest.yaml", captures, config)
-    scored = Scoring(
-        name, str(data_root), str(run.parent), found[1], found[2], [], {}, float(config.get("recalibrate") or 0)
-    )
-    for kind in ("vgae", "gat", "dqn", "rivals"):
-        if not Path(scored.model(kind)).exists():
-            raise CanidsError(f"run {run}: no {scored.model(kind)}; has the run finished?")
-    fit = _fit_of(Path(scored.model("gat")).with_name("config.yaml"))
-    return Scoring(**{**vars(scored), "fit": fit, "preprocess": _preprocess(Path(scored.model("gat")))})
+    policy = _record(run)
+    detectors = _detectors(run, variant, instance, policy)
+    models = {kind: str(run.with_name(f"{kind}_{variant}{instance}") / _MODEL) for kind in ("dqn", "rivals")}
+    models |= {kind: str(run.with_name(f"{kind}_{variant}{detectors}") / _MODEL) for kind in ("vgae", "gat")}
+    for path in models.values():
+        if not Path(path).exists():
+            raise CanidsError(f"run {run}: no {path}; has the run finished?")
+    fit = [p for p in _record(Path(models["gat"]).parent).get("files", {}).get("graphs", [])[:1] if Path(p).exists()]
+    preprocess = _preprocess(Path(models["gat"]), fit)
+    preprocess |= {k: config[k] for k in ("on_bad_rows", "timestamp_tolerance") if config.get(k) is not None}
+    decided = _record(Path(models["rivals"]).parent).get("spec", {}).get("config", {})
+    train_drl = {"fusion": decided.get("fusion", "dqn"), "recalibrate": config.get("recalibrate") or 0}
+    return Scoring(name, str(data_root), variant, f"{run.parent.name}{instance}", models, fit, preprocess, train_drl)
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """What a run wrote of itself; nothing where it wrote nothing."""
+    path = run / "config.yaml"
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def _detectors(run: Path, variant: str, instance: str, policy: dict[str, Any]) -> str:
+    """The instance of the detectors: a policy that differs by its own options alone has those of an earlier one."""
+    read = policy.get("files", {}).get("fuse", [])
+    found = re.search(rf"/{variant}((?:@[^/]+)?)/fuse\.parquet$", read[0]) if read else None
+    return found[1] if found else instance
 
 
 def _plain(capture: Path) -> str:
-    return re.sub("[^A-Za-z0-9_.-]+", "-", capture.name.partition(".")[0])
+    return re.sub("[^A-Za-z0-9_.-]+", "-", capture.stem)
 
 
 def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) -> None:
@@ -110,29 +133,35 @@ def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) ->
             "content": config.get("content") or "unlabelled",
         }
         if _plain(capture) in entries:
-            raise CanidsError(f"capture {capture}: another one is called {_plain(capture)} too; score them one by one")
+            raise CanidsError(
+                f"capture {capture}: another one is called {_plain(capture)} too; score them one by one, each with a name of its own (name=…)"
+            )
         entries[_plain(capture)] = entry
     text = yaml.safe_dump({"contract": CONTRACT, "captures": entries}, sort_keys=False)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
-def _fit_of(config: Path) -> list[str]:
-    """The training graphs that a run's record names, if they are still there."""
-    if not config.exists():
-        return []
-    record = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    graphs = record.get("files", {}).get("graphs", [])
-    return [path for path in graphs[:1] if Path(path).exists()]
+def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
+    """How graphs have to be made for this detector; without its training split, windows follow one another.
 
-
-def _preprocess(model: Path) -> dict[str, Any]:
-    """How graphs have to be made for this detector; windows follow one another without overlap."""
+    Raises `CanidsError` for features by which alarms cannot be explained.
+    """
     _, header = load_arrays(model, "detector/2")
-    kind = "published" if "can_id" in header["node_features"] else "relative"
-    return {
-        "window": header["window"],
-        "stride": header["window"],
-        "window_unit": header["window_unit"],
-        "features": kind,
-    }
+    if "can_id" in header["node_features"]:
+        raise CanidsError(
+            f"{model}: learnt from features: published; only runs with features: relative can score captures"
+        )
+    stride = GraphStore(fit[0]).header["stride"] if fit else header["window"]
+    return {"window": header["window"], "stride": stride, "window_unit": header["window_unit"], "features": "relative"}
+
+
+def main() -> None:
+    """Print where the summary of `python -m canids_shared.scoring CAPTURE RUN [name=…]` lies."""
+    capture, run, *rest = sys.argv[1:]
+    options = dict(option.split("=", 1) for option in rest)
+    print(scoring({**{k: v for k, v in options.items() if k in _KEYS}, "capture": capture, "run": run}).summary(None))
+
+
+if __name__ == "__main__":
+    main()

@@ -13,16 +13,16 @@ pytestmark = pytest.mark.workflow("kd_fusion")
 
 
 def test_a_capture_is_decided_on_as_in_the_main_job(workflow_dir: Path) -> None:
-    scored = read(workflow_dir / "results/scored/test-dos-van/decisions/small_kd/score.parquet", DECISIONS)[0]
+    scored = read(workflow_dir / "results/scored/test-dos-van/by-smoke/decisions/small_kd/score.parquet", DECISIONS)[0]
     judged = read(workflow_dir / "results/smoke/decisions/small_kd/test_known_attack.parquet", DECISIONS)[0]
     # The vehicle is not known, and the manifest names no attack.
     assert_frame_equal(scored.drop("vehicle", "attack"), judged.drop("vehicle", "attack"))
 
 
 def test_alarms_are_those_of_the_decisions(workflow_dir: Path) -> None:
-    folder = workflow_dir / "results/scored/test-dos-van/small_kd/score"
+    folder = workflow_dir / "results/scored/test-dos-van/by-smoke/small_kd/score"
     alarms = pl.read_parquet(folder / "alarms.parquet")
-    decided = read(workflow_dir / "results/scored/test-dos-van/decisions/small_kd/score.parquet", DECISIONS)[0]
+    decided = read(workflow_dir / "results/scored/test-dos-van/by-smoke/decisions/small_kd/score.parquet", DECISIONS)[0]
     assert alarms.schema == pl.Schema(SCHEMA)
     assert alarms["windows"].sum() == decided["alarm"].sum()
     assert len(pl.read_csv(folder / "alarms.csv")) == len(alarms)

@@ -12,7 +12,7 @@ from canids_shared.tables import DECISIONS, KEYS
 from canids_train_drl import decide, dqn
 from canids_train_drl.policy import Policy
 from canids_train_drl.rivals import learn, stored
-from canids_train_drl.states import States
+from canids_train_drl.states import States, by_capture
 
 SIMPLE = ["fixed_weight", "hysteresis", "cusum"]
 RIVALS = {f"rival_{name}_{what}" for name in SIMPLE for what in ("score", "alarm")}
@@ -127,14 +127,16 @@ def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, t
     frame = synthetic(6, 2, 300, drift=0.0).with_columns(label=pl.lit(None, dtype=pl.UInt8))
     shifted = frame.with_columns(pl.col("gat_logit") + 30, pl.col("vgae_error") + 30)
     usual, other = loaded(tmp_path, frame, "a"), loaded(tmp_path, shifted, "b")
-    seconds = float(frame["t_end"][40] - frame["t_start"][0])
-    again = [decide.recalibrated(policy, split, seconds) for split in (usual, other)]
+    seconds = float(frame["t_end"][60] - frame["t_start"][0])
+    again = [[(decide.recalibrated(policy, part, seconds), part) for part in by_capture(s)] for s in (usual, other)]
     # Beyond the shift, both vehicles look the same.
-    scores = [decide.decide(p, rivals, s)["gat_score"].to_numpy() for p, s in zip(again, (usual, other), strict=True)]
+    scores = [
+        np.concatenate([decide.decide(p, rivals, s)["gat_score"].to_numpy() for p, s in parts]) for parts in again
+    ]
     np.testing.assert_allclose(*scores, atol=2e-3)
     assert (decide.decide(policy, rivals, other)["gat_score"].to_numpy() > 0.5).mean() > 0.9
-    with pytest.raises(CanidsError, match=r"b\.parquet: 2 windows in the first .* too few"):
-        decide.recalibrated(policy, other, float(frame["t_end"][0] - frame["t_start"][0]) + 1e-6)
+    with pytest.raises(CanidsError, match=r"b\.parquet: capture-0 has 1 windows in its first .* too few"):
+        decide.recalibrated(policy, by_capture(other)[0], float(frame["t_end"][0] - frame["t_start"][0]) + 1e-6)
     attacked = loaded(tmp_path, synthetic(6, 2, 300), "c")
     with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
-        decide.recalibrated(policy, attacked, 1e9)
+        decide.recalibrated(policy, by_capture(attacked)[0], 1e9)

@@ -127,10 +127,10 @@ def test_nothing_to_report(tmp_path: Path) -> None:
 
 def test_drift_is_measured_overall_and_by_id(tmp_path: Path) -> None:
     fit = traffic(tmp_path / "fit.safetensors", flood=False)
-    same = drift.measure(fit, np.arange(WINDOWS), fit)
+    same = drift.measure(fit, np.ones(WINDOWS, dtype=bool), fit)
     assert same.overall == pytest.approx(0, abs=1e-6)
     moved = traffic(tmp_path / "moved.safetensors", flood=False, shift=0.1)
-    found = drift.measure(moved, np.arange(WINDOWS), fit)
+    found = drift.measure(moved, np.ones(WINDOWS, dtype=bool), fit)
     # Four of five features moved by two standard deviations; the fifth is constant.
     assert found.overall == pytest.approx(2 * np.sqrt(4 / 5), rel=0.1)
     assert list(found.features.values()) == pytest.approx([2, 2, 2], rel=0.15)
@@ -145,11 +145,25 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     store = traffic(tmp_path / "score.safetensors")
     other = traffic(tmp_path / "other.safetensors", names=[f"f{i}" for i in range(5)])
     with pytest.raises(CanidsError, match="other node features than"):
-        drift.measure(store, np.arange(3), other)
+        drift.measure(store, np.ones(WINDOWS, dtype=bool), other)
+    with pytest.raises(CanidsError, match="every window raises an alarm"):
+        drift.measure(store, np.zeros(WINDOWS, dtype=bool), store)
+    output = run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store, other)
+    assert "Not known: " in output["summary"].read_text()
     with pytest.raises(CanidsError, match=r"no node feature 'interval_ratio_mean'"):
         Explainer(other)
     with pytest.raises(CanidsError, match=r"decisions\.parquet: not the windows of"):
         run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool))[:-1], store)
+
+
+def test_an_alarm_without_a_past_is_not_explained(tmp_path: Path) -> None:
+    store = traffic(tmp_path / "score.safetensors")
+    alarm = np.zeros(WINDOWS, dtype=bool)
+    alarm[[0, 1, 2, 50]] = True
+    found = alarms.alarms_of(decided(store, alarm), store, 0.25, 3)
+    assert found[0]["ids"] == []
+    assert "too little quiet traffic before it" in alarms._in_words({**found[0], "new_ids": 0})
+    assert found[1]["new_ids"] == 0, "000 was there in windows 40 to 45, though no window with it raised an alarm"
 
 
 def test_names_of_ids() -> None:

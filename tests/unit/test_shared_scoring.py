@@ -8,8 +8,15 @@ import yaml
 
 from canids_shared import manifest
 from canids_shared.errors import CanidsError
+from canids_shared.graphstore import writing
 from canids_shared.runs import save_arrays
-from canids_shared.scoring import scoring
+from canids_shared.scoring import main, scoring
+
+HEADER: dict[str, Any] = {
+    **{key: [] for key in ("node_features", "edge_features", "statistics", "attacks", "captures", "vehicles")},
+    "sources": {},
+    "stride": 25,
+}
 
 
 @pytest.fixture
@@ -22,7 +29,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         folder = Path(f"experimentruns/van/{kind}_small_kd@seed-1")
         folder.mkdir(parents=True)
         save_arrays(folder / "model.safetensors", {}, head)
-    Path("fit.safetensors").touch()
+    with writing("fit.safetensors", HEADER, windows=0, nodes=0, edges=0):
+        pass
+    decided = {"spec": {"config": {"fusion": "cusum"}}}
+    Path("experimentruns/van/rivals_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(decided))
     files = {"files": {"graphs": ["fit.safetensors", "select.safetensors"]}}
     Path("experimentruns/van/gat_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(files))
     return "experimentruns/van/dqn_small_kd@seed-1"
@@ -30,11 +40,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
     job = scoring({"capture": "drive 1.log", "run": run})
-    assert (job.dataset, job.variant, job.instance, job.recalibrate) == ("drive-1", "small_kd", "@seed-1", 0)
-    assert job.summary(None) == "results/scored/drive-1/small_kd/score/summary.md"
-    assert job.model("gat") == "experimentruns/van/gat_small_kd@seed-1/model.safetensors"
+    assert (job.dataset, job.variant) == ("drive-1", "small_kd")
+    assert job.summary(None) == "results/scored/drive-1/by-van@seed-1/small_kd/score/summary.md"
+    assert job.models["gat"] == "experimentruns/van/gat_small_kd@seed-1/model.safetensors"
     assert job.fit == ["fit.safetensors"]
-    assert job.preprocess == {"window": 50, "stride": 50, "window_unit": "frames", "features": "relative"}
+    assert job.preprocess == {"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"}
+    assert job.train_drl == {"fusion": "cusum", "recalibrate": 0}
     captures = manifest.load(job.dataset, job.data_root)
     assert [(c.name, c.role, c.content) for c in captures.values()] == [("drive-1", "score", "unlabelled")]
     assert captures["drive-1"].path == Path("drive 1.log").absolute()
@@ -46,7 +57,39 @@ def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
 
 def test_training_graphs_that_are_gone_are_no_hindrance(run: str) -> None:
     Path("fit.safetensors").unlink()
-    assert scoring({"capture": "drive 1.log", "run": run}).fit == []
+    job = scoring({"capture": "drive 1.log", "run": run, "recalibrate": 30, "on_bad_rows": "quarantine"})
+    assert job.fit == []
+    assert (job.preprocess["stride"], job.preprocess["on_bad_rows"]) == (50, "quarantine")
+    assert job.train_drl["recalibrate"] == 30
+
+
+def test_a_policy_of_its_own_decides_on_detectors_that_it_shares(run: str) -> None:
+    other = Path("experimentruns/van/dqn_small_kd@dear")
+    for kind in ("dqn", "rivals"):
+        folder = other.with_name(f"{kind}_small_kd@dear")
+        folder.mkdir()
+        save_arrays(folder / "model.safetensors", {}, {"contract": "x"})
+    files = {"files": {"fuse": ["results/van/states/small_kd@seed-1/fuse.parquet"]}}
+    (other / "config.yaml").write_text(yaml.safe_dump(files))
+    job = scoring({"capture": "drive 1.log", "run": str(other)})
+    assert job.models["dqn"] == f"{other}/model.safetensors"
+    assert job.models["vgae"] == "experimentruns/van/vgae_small_kd@seed-1/model.safetensors"
+    assert job.by == "van@dear"
+
+
+def test_published_features_cannot_be_explained(run: str) -> None:
+    head = {"contract": "detector/2", "node_features": ["can_id"], "window": 50, "window_unit": "frames"}
+    save_arrays(Path("experimentruns/van/gat_small_kd@seed-1/model.safetensors"), {}, head)
+    with pytest.raises(CanidsError, match="features: published; only runs with features: relative"):
+        scoring({"capture": "drive 1.log", "run": run})
+
+
+def test_the_command_prints_where_the_summary_lies(
+    run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scoring", "drive 1.log", run, "name=mine"])
+    main()
+    assert capsys.readouterr().out == "results/scored/mine/by-van@seed-1/small_kd/score/summary.md\n"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +99,7 @@ def test_training_graphs_that_are_gone_are_no_hindrance(run: str) -> None:
         ({"run": "experimentruns/van/gat_large"}, "not the folder of a policy"),
         (
             {"run": "experimentruns/van/dqn_large"},
-            "no experimentruns/van/vgae_large/model.safetensors; has the run finished?",
+            "no experimentruns/van/dqn_large/model.safetensors; has the run finished?",
         ),
         ({"captur": "x"}, "unknown key 'captur'; known keys: capture, run"),
         ({"capture": ["drive 1.log", "drive 1.log"]}, "another one is called drive-1 too"),

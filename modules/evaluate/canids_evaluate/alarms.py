@@ -53,7 +53,7 @@ def alarms_of(frame: pl.DataFrame, store: GraphStore, gap: float, most: int) -> 
         name = str(capture[rows[0]])
         past = quiet[(quiet < rows[0]) & (capture[quiet] == name)][-_PAST:]
         suspects = explainer.suspects(rows, past, most)
-        new_ids, new_rate = explainer.newcomers(rows, past)
+        new_ids, new_rate = explainer.newcomers(rows)
         labels = frame["label"][rows.tolist()].drop_nulls()
         found.append(
             {
@@ -107,13 +107,19 @@ def _in_words(alarm: dict[str, Any]) -> str:
     ids = [f"{i['can_id']}: {i['what']}" for i in alarm["ids"]]
     if alarm["new_ids"] > 2:
         ids.insert(0, f"{alarm['new_ids']:,} IDs never seen before, together {alarm['new_frames_per_s']:,.0f} frames/s")
+    if not ids:
+        ids = ["too little quiet traffic before it to compare with"]
     return f"after {alarm['after_s']:.2f} s, for {alarm['duration_s']:.2f} s (score {alarm['fusion_score']:.2f}). {'; '.join(ids)}"
 
 
-def summary(frame: pl.DataFrame, alarms: list[dict[str, Any]], found: drift.Drift | None, ids: int) -> str:
-    """The page in words, Markdown."""
+def summary(frame: pl.DataFrame, alarms: list[dict[str, Any]], found: drift.Drift | str, store: GraphStore) -> str:
+    """The page in words, Markdown; `found` is the drift, or why it is not known."""
     lines = ["# What was found", ""]
+    empty = [name for name, counts in store.header.get("counts", {}).items() if not counts["windows"]]
+    lines += [f"**{name}**: too short for a window, so nothing can be said." for name in empty]
+    of_node = np.repeat(store["capture"], np.diff(store["node_ptr"]))
     for (capture,), own in frame.group_by("capture", maintain_order=True):
+        ids = len(np.unique(store["node_id"][of_node == store.header["captures"].index(capture)]))
         raised = [a for a in alarms if a["capture"] == capture]
         seconds = own["t_end"].max() - own["t_start"].min()  # type: ignore[operator]
         alarmed = sum(a["duration_s"] for a in raised)
@@ -134,9 +140,9 @@ def summary(frame: pl.DataFrame, alarms: list[dict[str, Any]], found: drift.Drif
     return "\n".join(lines)
 
 
-def _drift_words(found: drift.Drift | None) -> list[str]:
-    if found is None:
-        return ["Not known: the training graphs of this run are not here, or every window raises an alarm."]
+def _drift_words(found: drift.Drift | str) -> list[str]:
+    if isinstance(found, str):
+        return [f"Not known: {found}."]
     moved = ", ".join(f"{name} {by:+.1f}" for name, by in found.features.items())
     far = {i: by for i, by in found.by_id.items() if by > drift.OF_AN_ID}
     warn = found.overall > drift.OVERALL
@@ -168,15 +174,17 @@ def main(call: Call) -> None:
     if not frame.select("capture", "window").equals(store.keys().select("capture", "window")):
         raise CanidsError(f"{path}: not the windows of {graphs}; delete both and run again")
     alarms = alarms_of(frame, store, call.config["episode_gap"], call.config["explained_ids"])
-    quiet = np.flatnonzero(~frame["alarm"].to_numpy())
-    found = None
-    if call.inputs["fit"] and len(quiet):
-        found = drift.measure(store, quiet, GraphStore(call.inputs["fit"][0]))
+    found: drift.Drift | str = "the training graphs of this run are not here"
+    if call.inputs["fit"]:
+        try:
+            found = drift.measure(store, ~frame["alarm"].to_numpy(), GraphStore(call.inputs["fit"][0]))
+        except CanidsError as error:
+            found = str(error)
     with written_whole(call.output["alarms"]) as temporary:
         pl.DataFrame(alarms, schema=SCHEMA).write_parquet(temporary)
     _write_csv(call.output["csv"], alarms)
     curve_figures.scored(call.output["figure"], frame)
-    write_text(call.output["summary"], summary(frame, alarms, found, len(np.unique(store["node_id"]))))
+    write_text(call.output["summary"], summary(frame, alarms, found, store))
 
 
 if __name__ == "__main__":

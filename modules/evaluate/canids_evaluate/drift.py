@@ -1,9 +1,11 @@
 """How far traffic has drifted from what the detectors were trained on, overall and for every arbitration ID.
 
-Node features of windows without an alarm are standardised with mean and spread of the training split `fit`. Drift is the
-displacement of their mean, root mean square over the features: 0, no drift; 1, on average a training standard deviation.
+Node features of windows without an alarm are standardised with mean and spread of the attack-free windows of the training split
+`fit`, those of the dataset's own captures where it has any. Drift is the displacement of their mean, root mean square over the
+features: 0, no drift; 1, on average a training standard deviation.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ from canids_shared.graphstore import GraphStore
 OVERALL, OF_AN_ID = 0.5, 2.0
 """Drift from which on there is a warning. Single IDs differ from the average of all, so they may lie further off."""
 _CLIP = 5.0
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,59 @@ class Drift:
 
 
 def measure(store: GraphStore, quiet: np.ndarray, fit: GraphStore) -> Drift:
-    """Drift of the windows `quiet` [n] of `store` from the training split.
+    """Drift of the windows flagged in `quiet` (bool [W]) of `store` from the training split.
 
-    Raises `CanidsError` if the two have other features, or no window is left.
+    Raises `CanidsError` if the two have other features, or there is nothing to compare.
     """
     names = store.header["node_features"]
     if names != fit.header["node_features"]:
-        raise CanidsError(f"{store.path}: other node features than {fit.path}; were both made with the same config?")
-    if not len(quiet):
-        raise CanidsError(f"{store.path}: every window raises an alarm, so there is no traffic to compare")
-    x, count = fit["x"], len(fit["x"])
-    parts = [np.asarray(x[i : i + _CHUNK], dtype=np.float64) for i in range(0, count, _CHUNK)]
-    mean = sum(p.sum(axis=0) for p in parts) / count
-    spread = np.sqrt(sum(((p - mean) ** 2).sum(axis=0) for p in parts) / count)
-    of_window = np.repeat(np.arange(len(store)), np.diff(store["node_ptr"]))
-    rows = np.flatnonzero(np.isin(of_window, quiet))
-    standard = np.clip((store["x"][rows] - mean) / np.maximum(spread, 1e-4), -_CLIP, _CLIP)
-    moved = standard.mean(axis=0)
-    ids = store["node_id"][rows]
-    by_id = {int(i): _rms(standard[ids == i].mean(axis=0)) for i in np.unique(ids)}
+        raise CanidsError(f"{store.path}: other node features than {fit.path}")
+    if not quiet.any():
+        raise CanidsError("every window raises an alarm")
+    mean, spread = _usual(fit)
+    ids, place = np.unique(store["node_id"], return_inverse=True)
+    total, count = np.zeros((len(ids), len(names))), np.zeros(len(ids))
+    for rows in _nodes(store, quiet):
+        standard = np.clip((store["x"][rows] - mean) / spread, -_CLIP, _CLIP)
+        count += np.bincount(place[rows], minlength=len(ids))
+        for column in range(len(names)):
+            total[:, column] += np.bincount(place[rows], weights=standard[:, column], minlength=len(ids))
+    moved = total.sum(axis=0) / count.sum()
+    seen = np.flatnonzero(count)
+    by_id = {int(ids[i]): _rms(total[i] / count[i]) for i in seen}
     most = np.argsort(-np.abs(moved))[:3]
     return Drift(
         _rms(moved),
         {names[i]: float(moved[i]) for i in most},
         dict(sorted(by_id.items(), key=lambda item: -item[1])),
     )
+
+
+def _usual(fit: GraphStore) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and spread of the node features of what is usual in the training split."""
+    captures, companions = fit.header["captures"], fit.header.get("companions", [])
+    usual = fit["y"] == 0
+    own = usual & ~np.isin(fit["capture"], [captures.index(name) for name in companions])
+    chosen = own if own.any() else usual
+    if not chosen.any():
+        raise CanidsError(f"{fit.path}: no attack-free window")
+    width = len(fit.header["node_features"])
+    count, total, squares = 0, np.zeros(width), np.zeros(width)
+    for rows in _nodes(fit, chosen):
+        x = np.asarray(fit["x"][rows], dtype=np.float64)
+        count, total, squares = count + len(x), total + x.sum(axis=0), squares + (x**2).sum(axis=0)
+    mean = total / count
+    return mean, np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1e-2)
+
+
+def _nodes(store: GraphStore, windows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of the nodes of the flagged windows (bool [W]), a chunk at a time."""
+    ptr = store["node_ptr"]
+    flagged = np.repeat(windows, np.diff(ptr))
+    for begin in range(0, len(flagged), _CHUNK):
+        rows = begin + np.flatnonzero(flagged[begin : begin + _CHUNK])
+        if len(rows):
+            yield rows
 
 
 def _rms(values: np.ndarray) -> float:

@@ -31,7 +31,8 @@ def scores_of(path: Path) -> Scores:
 
     Raises `CanidsError` naming file and column if a score leaves [0, 1] or a rival lacks its score or its alarm.
     """
-    frame, _ = read(path, DECISIONS)
+    frame, head = read(path, DECISIONS)
+    decides = head.get("fusion", "dqn") == "dqn"
     columns = {"gat": "gat_score", "vgae": "vgae_score", "fusion": "fusion_score"}
     alarms = {"fusion": "alarm"}
     ends = ("_score", "_alarm")
@@ -48,7 +49,8 @@ def scores_of(path: Path) -> Scores:
         score={m: frame[c].cast(pl.Float64).to_numpy() for m, c in columns.items()},
         alarm={m: frame[c].to_numpy().astype(np.float32) > 0.5 for m, c in alarms.items()},
         action=frame["action"].to_numpy(),
-        values={c: frame[c].to_numpy() for c in ("q_chosen", "q_other") if c in frame.columns},
+        # The policy's values explain the fusion only where the policy is the fusion.
+        values={c: frame[c].to_numpy() for c in ("q_chosen", "q_other") if c in frame.columns and decides},
     )
 
 

@@ -72,32 +72,43 @@ class Explainer:
     def __init__(self, store: GraphStore) -> None:
         self.store = store
         self._columns = list(columns_of(store).values())
-        self._of_window = np.repeat(np.arange(len(store)), np.diff(store["node_ptr"]))
-        self._spread = np.maximum(store["x"][:, self._columns].std(axis=0), 1e-3) if len(store) else np.ones(5)
+        x = store["x"]
+        self._spread = np.maximum(x[:, self._columns].std(axis=0), 1e-3) if len(x) else np.ones(len(self._columns))
+        window = np.repeat(np.arange(len(store)), np.diff(store["node_ptr"]))
+        key = store["capture"][window].astype(np.int64) << 32 | store["node_id"]
+        found, first, place = np.unique(key, return_index=True, return_inverse=True)
+        self._key, self._first = key, window[first][place] if len(found) else window
 
-    def newcomers(self, alarmed: np.ndarray, past: np.ndarray) -> tuple[int, float]:
-        """How many IDs of the alarmed windows [n] have no frame in the quiet ones [m], and their frames a second together."""
-        store = self.store
-        here, before = (np.isin(self._of_window, w) for w in (alarmed, past))
-        new = here & ~np.isin(store["node_id"], np.unique(store["node_id"][before]))
+    def _rows(self, windows: np.ndarray) -> np.ndarray:
+        """Rows of the nodes of the windows [n]."""
+        ptr = self.store["node_ptr"]
+        begin, count = ptr[windows], ptr[windows + 1] - ptr[windows]
+        return np.repeat(begin - (np.cumsum(count) - count), count) + np.arange(count.sum())
+
+    def newcomers(self, alarmed: np.ndarray) -> tuple[int, float]:
+        """How many IDs of the alarmed windows [n] the capture did not have before the first of them, and their frames a second."""
+        store, rows = self.store, self._rows(alarmed)
+        new = rows[self._first[rows] >= alarmed[0]]
         seconds = float((store["t_end"][alarmed] - store["t_start"][alarmed]).sum())
-        return len(np.unique(store["node_id"][new])), float(store["node_count"][new].sum()) / max(seconds, 1e-9)
+        return len(np.unique(self._key[new])), float(store["node_count"][new].sum()) / max(seconds, 1e-9)
 
     def suspects(self, alarmed: np.ndarray, past: np.ndarray, most: int) -> list[Suspect]:
         """IDs of the alarmed windows [n] against quiet windows [m] before them, `most` at most.
 
-        First the busiest of those without a past, then the others, the most deviant first.
+        First the busiest of those without a past, then the others, the most deviant first. None where there are fewer than
+        `PAST` quiet windows to compare with.
         """
         store = self.store
+        if len(past) < PAST:
+            return []
         duration, quiet_s = (float((store["t_end"][w] - store["t_start"][w]).sum()) for w in (alarmed, past))
-        here, before = (np.flatnonzero(np.isin(self._of_window, w)) for w in (alarmed, past))
+        here, before = self._rows(alarmed), self._rows(past)
         ids, counts = store["node_id"], store["node_count"]
         found = []
         for can_id in np.unique(ids[here]):
             rows, old = here[ids[here] == can_id], before[ids[before] == can_id]
             x = store["x"][rows][:, self._columns].astype(np.float64)
-            weight = counts[rows] / counts[rows].sum()
-            now = weight @ x
+            now = (counts[rows] / counts[rows].sum()) @ x
             deviation = np.inf
             if len(old) >= PAST:
                 usual = store["x"][old][:, self._columns].astype(np.float64)
@@ -106,9 +117,9 @@ class Explainer:
             frames = int(counts[rows].sum())
             rate = frames / max(duration, 1e-9)
             usual_rate = float(counts[old].sum()) / quiet_s if quiet_s else 0.0
-            interval = float(2.0 ** now[0])
-            novel = float(now[2])
-            what = _words(len(old), rate, usual_rate, interval, float(now[1]), novel)
+            interval, novel = float(2.0 ** now[0]), float(now[2])
+            never = bool(self._first[rows].min() >= alarmed[0])
+            what = _words(None if never else len(old), rate, usual_rate, interval, float(now[1]), novel)
             found.append(Suspect(int(can_id), frames, rate, usual_rate, interval, novel, deviation, what))
         new = sorted((s for s in found if np.isinf(s.deviation)), key=lambda s: (-s.frames, s.can_id))
         known = sorted((s for s in found if not np.isinf(s.deviation)), key=lambda s: (-s.deviation, s.can_id))
@@ -117,9 +128,9 @@ class Explainer:
         return named or known[:1]
 
 
-def _words(past: int, rate: float, usual: float, interval: float, payload: float, novel: float) -> str:
-    if past < PAST:
-        return f"{'never' if not past else 'hardly'} seen before, {rate:,.0f} frames/s"
+def _words(past: int | None, rate: float, usual: float, interval: float, payload: float, novel: float) -> str:
+    if past is None or past < PAST:
+        return f"{'never' if past is None else 'hardly'} seen before, {rate:,.0f} frames/s"
     parts = []
     if rate > 1.5 * usual or rate * 1.5 < usual:
         parts.append(f"{rate:,.1f} frames/s, usually {usual:,.1f}")

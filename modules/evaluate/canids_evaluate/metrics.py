@@ -27,7 +27,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.where(undefined, np.nan, numerator / np.where(undefined, 1, denominator))
 
 
-def _sums(windows: Windows, alarm: np.ndarray) -> dict[str, np.ndarray]:
+def sums(windows: Windows, alarm: np.ndarray) -> dict[str, np.ndarray]:
     """Per unit [U]: confusion counts, runs of false alarms that begin in it, attack-free seconds, detection."""
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -117,13 +117,13 @@ def replicates(windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: 
     Returns:
         metric → f64 [B]; NaN where undefined.
     """
-    values = {**of_alarms(windows, alarm, weights), **_ranking(windows, score, weights)}
+    values = {**of_alarms(sums(windows, alarm), weights), **_ranking(windows, score, weights)}
     return {name: values[name] for name in METRICS}
 
 
-def of_alarms(windows: Windows, alarm: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that rest on the alarms alone (all but AUROC and average precision), as `replicates` has them."""
-    return _from_sums({k: np.einsum("bu,u->b", weights, v) for k, v in _sums(windows, alarm).items()})
+def of_alarms(found: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics that rest on alarms alone (all but AUROC and average precision), as `replicates` has them, from `sums`."""
+    return _from_sums({k: np.einsum("bu,u->b", weights, v) for k, v in found.items()})
 
 
 def evaluate(windows: Windows, alarm: np.ndarray, score: np.ndarray) -> dict[str, float | int | None]:

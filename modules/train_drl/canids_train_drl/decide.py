@@ -6,7 +6,7 @@
 Every segment of a capture is played from its beginning with a quiet alarm, window by window: a decision depends on that
 window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained. What the config's
 `fusion` names becomes the fusion; the policy, where it is not that, is a rival like the others. With `recalibrate`, the scales
-of the detectors' scores are those of a capture's own first seconds.
+of the detectors' scores are set by each capture's own first seconds, which are then no longer decided on by the past alone.
 """
 
 from dataclasses import asdict, replace
@@ -34,20 +34,19 @@ FEWEST = 50
 
 
 def recalibrated(policy: Policy, split: States, seconds: float) -> Policy:
-    """The policy with the detectors' scales set anew from the first seconds of the split's captures, which are taken to be quiet.
+    """The policy with the detectors' scales set anew from the first seconds of a capture, which are taken to be quiet.
 
     Raises `CanidsError` if they hold too few windows, or windows labelled as attacked.
     """
-    since = pl.col("t_end") - pl.col("t_start").min().over("capture")
-    first = split.keys.select((since <= seconds).alias("first"))["first"].to_numpy()
+    first = (split.keys["t_end"] - split.keys["t_start"].min() <= seconds).to_numpy()
     if first.sum() < FEWEST:
         raise CanidsError(
-            f"{split.path}: {int(first.sum())} windows in the first {seconds:g} s, too few to set scales by; "
+            f"{split.path}: {split.keys['capture'][0]} has {int(first.sum())} windows in its first {seconds:g} s, too few to set scales by; "
             f"set recalibrate to more seconds ({FEWEST} windows at least)"
         )
     if (split.labels[first] == 1).any():
         raise CanidsError(
-            f"{split.path}: the first {seconds:g} s hold windows labelled as attacked; set recalibrate to fewer seconds"
+            f"{split.path}: the first {seconds:g} s of {split.keys['capture'][0]} hold windows labelled as attacked; set recalibrate to fewer seconds"
         )
     quiet = replace(split, values=split.values[first], labels=np.zeros(int(first.sum()), dtype=np.int8))
     observer = policy.observer
@@ -100,12 +99,16 @@ def main(call: cli.Call) -> None:
     rivals, observer = stored.load(beside)
     _refuse_others(beside, policy, observer)
     split = states.read(call.inputs["states"][0])
-    if call.config["recalibrate"]:
-        policy = recalibrated(policy, split, call.config["recalibrate"])
-    decisions = decide(policy, rivals, split, call.config["fusion"])
+    fusion, seconds = call.config["fusion"], call.config["recalibrate"]
+    if seconds and len(split):
+        own = states.by_capture(split)
+        decisions = pl.concat([decide(recalibrated(policy, part, seconds), rivals, part, fusion) for part in own])
+    else:
+        decisions = decide(policy, rivals, split, fusion)
     metadata = {
         **call.wildcards,
-        "fusion": call.config["fusion"],
+        "fusion": fusion,
+        "recalibrate": seconds,
         "policy": sha256_of(model),
         "rivals": sha256_of(beside),
         "digests": tables.digests(decisions),

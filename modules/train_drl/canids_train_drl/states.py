@@ -56,23 +56,36 @@ def read(path: Path) -> States:
     for name in SCORES:
         if name not in columns:
             raise CanidsError(f"{path}: column '{name}' is missing; run the states rule of train_gnn again")
-    capture = frame["capture"].rle_id().to_numpy()
-    window = frame["window"].to_numpy().astype(np.int64)
-    follows = (np.diff(capture) == 0) & (np.diff(window) == 1)
-    backwards = np.flatnonzero(follows & (np.diff(frame["t_start"].to_numpy()) < 0))
+    keys = frame.select(list(KEYS))
+    follows = _follows(keys)
+    backwards = np.flatnonzero(follows & (np.diff(keys["t_start"].to_numpy()) < 0))
     if len(backwards):
         row = int(backwards[0]) + 1
-        raise CanidsError(f"{path}: row {row} ({frame['capture'][row]}): windows are not in time order")
-    return States(
-        path=path,
-        keys=frame.select(list(KEYS)),
-        columns=columns,
-        values=frame.select(columns).to_numpy().astype(np.float32),
-        labels=frame["label"].cast(pl.Int8).fill_null(-1).to_numpy(),
-        segments=np.concatenate([[0], np.flatnonzero(~follows) + 1, [len(frame)]])
-        if len(frame)
-        else np.zeros(1, np.int64),
-    )
+        raise CanidsError(f"{path}: row {row} ({keys['capture'][row]}): windows are not in time order")
+    values = frame.select(columns).to_numpy().astype(np.float32)
+    labels = frame["label"].cast(pl.Int8).fill_null(-1).to_numpy()
+    return States(path, keys, columns, values, labels, _segments(follows) if len(keys) else np.zeros(1, np.int64))
+
+
+def _follows(keys: pl.DataFrame) -> np.ndarray:
+    """Whether each window but the first comes right after the one above, bool [N − 1]."""
+    capture, window = keys["capture"].rle_id().to_numpy(), keys["window"].to_numpy().astype(np.int64)
+    return np.asarray((np.diff(capture) == 0) & (np.diff(window) == 1))
+
+
+def _segments(follows: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.flatnonzero(~follows) + 1, [len(follows) + 1]])
+
+
+def by_capture(states: States) -> list[States]:
+    """The states of every capture on its own, in their order."""
+    parts = []
+    for name in states.keys["capture"].unique(maintain_order=True):
+        rows = np.flatnonzero(states.keys["capture"].to_numpy() == name)
+        keys = states.keys[rows.tolist()]
+        values, labels = states.values[rows], states.labels[rows]
+        parts.append(States(states.path, keys, states.columns, values, labels, _segments(_follows(keys))))
+    return parts
 
 
 def require(states: States, *, attacked: bool, attack_free: bool) -> States:

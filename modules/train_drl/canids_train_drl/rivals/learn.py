@@ -63,6 +63,7 @@ def main(call: cli.Call) -> None:
     """Learn and write rivals and config."""
     config = call.config
     torch.set_num_threads(config["torch_threads"])
+    config = {**config, "hidden": config["networks"]["large" if call.constants["variant"] == "large" else "small"]}
     prepared = prepare(call.inputs, config, torch.device("cpu"))
     wanted = dict.fromkeys([*config["rivals"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
     rivals = learn(prepared, config, list(wanted))

@@ -96,10 +96,10 @@ def logistic(prepared: Prepared, config: dict[str, Any]) -> Classifier:
 
 
 def perceptron(prepared: Prepared, config: dict[str, Any]) -> Classifier:
-    """A multilayer perceptron with the widths of the small policy, given as many gradient steps as the policy may take."""
+    """A multilayer perceptron with the policy's widths, given as many gradient steps as the policy may take."""
     size, rows = config["batch_size"], int((prepared.fuse.labels >= 0).sum())
     epochs = -(-config["steps"] * size // rows)
-    widths = tuple(config["networks"]["small"])
+    widths = tuple(config["hidden"])
     model = MLPClassifier(
         widths, batch_size=size, max_iter=epochs, n_iter_no_change=epochs, random_state=config["seed"]
     )

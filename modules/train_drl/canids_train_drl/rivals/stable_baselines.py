@@ -81,7 +81,7 @@ def dqn(environment: VecEnv, config: dict[str, Any], device: torch.device | str)
         exploration_initial_eps=exploration["start"],
         exploration_final_eps=exploration["end"],
         max_grad_norm=config["gradient_norm"],
-        policy_kwargs={"net_arch": list(config["networks"]["small"])},
+        policy_kwargs={"net_arch": list(config["hidden"])},
         seed=int(config["seed"]),
         device=device,
     )

@@ -21,6 +21,8 @@ from canids_train_drl.prepared import Prepared
 
 TOLERANCE = 0.002
 """Settings whose F1 differs by less count as equal."""
+_AT_ONCE = 16
+"""Settings tried at once: each takes room for every window in every world."""
 _LEVELS = 128
 _PAIRED_LEVELS = 21
 _DRIFTS = 16
@@ -109,14 +111,24 @@ class Ground:
         levels = np.linspace(floor, max(score.max(), floor), _LEVELS)
         return levels, np.array([f1(score > level, self.attacked, self.probability) for level in levels])
 
-    def best(self, settings: np.ndarray, alarms: np.ndarray, quiet: np.ndarray) -> np.ndarray:
-        """Of `settings` [P, D] with alarms bool [P, W, N] and [P, 1, M], the middle one of the best within the budget.
+    def best(
+        self, settings: np.ndarray, score: np.ndarray, quiet: np.ndarray, alarms: Callable[..., np.ndarray]
+    ) -> np.ndarray:
+        """Of `settings` [P, D], the middle one of the best within the budget.
+
+        Args:
+            score, quiet: fixed-weight scores of `fuse` [W, N] and of `calibrate` [1, M].
+            alarms: alarms of some settings on scores and segments, bool [p, W, N].
 
         The last setting is taken for granted: it keeps to the budget by construction.
         """
-        allowed = quiet[:, 0, self.quiet].mean(axis=1) <= self.budget
+        quality, share = [], []
+        for some in np.array_split(settings, -(-len(settings) // _AT_ONCE)):
+            quality.append(f1(alarms(score, self.segments, *some.T), self.attacked, self.probability))
+            share.append(alarms(quiet, self.quiet_segments, *some.T)[:, 0, self.quiet].mean(axis=1))
+        allowed = np.concatenate(share) <= self.budget
         allowed[-1] = True
-        return _middle(settings, np.where(allowed, f1(alarms, self.attacked, self.probability), -1.0))
+        return _middle(settings, np.where(allowed, np.concatenate(quality), -1.0))
 
 
 def _scores(traffic: Traffic) -> np.ndarray:
@@ -202,11 +214,7 @@ def with_hysteresis(prepared: Prepared, budget: float) -> Hysteresis:
     high, low = (x.ravel() for x in np.meshgrid(levels, levels))
     pairs = low <= high
     low, high = np.append(low[pairs], threshold), np.append(high[pairs], threshold)
-    chosen = ground.best(
-        np.stack([low, high], axis=1),
-        hysteresis(score, ground.segments, low, high),
-        hysteresis(quiet, ground.quiet_segments, low, high),
-    )
+    chosen = ground.best(np.stack([low, high], axis=1), score, quiet, hysteresis)
     return Hysteresis(weight, float(chosen[0]), float(chosen[1]))
 
 
@@ -217,7 +225,5 @@ def with_cusum(prepared: Prepared, budget: float) -> Cusum:
     ground = Ground.of(prepared, budget)
     drifts = np.linspace(float(np.median(quiet)), float(score.max()), _DRIFTS)
     grid = np.array([(k, h, c) for k in drifts for h in _SUMS for c in _CEILINGS] + [(threshold, 0.0, 1e-6)])
-    chosen = ground.best(
-        grid, cusum(score, ground.segments, *grid.T) > 0, cusum(quiet, ground.quiet_segments, *grid.T) > 0
-    )
+    chosen = ground.best(grid, score, quiet, lambda *call: cusum(*call) > 0)
     return Cusum(weight, *map(float, chosen))
