@@ -98,10 +98,10 @@ rulegraph: .venv/runtime
 
 # The results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime
-	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document README.md
+	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document README.md --methods fusion gat vgae hysteresis cusum logistic
 	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
 	$(BIN)/python -m canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \
-		--metrics false_alarms_per_hour detection_delay_s episodes_found
+		--metrics false_alarms_per_hour recall detection_delay_s --methods fusion gat vgae fixed_weight hysteresis cusum logistic
 
 # Newest versions that install together, written to constraints.txt.
 lock:

@@ -1,6 +1,6 @@
 """Put the results of finished runs into a document.
 
-    python -m canids_evaluate.readme [--folds] [--metrics METRIC …] [--marks NAME] --datasets DATASET … --document README.md
+    python -m canids_evaluate.readme [--folds] [--metrics METRIC …] [--methods METHOD …] [--marks NAME] --datasets DATASET … --document README.md
 
 Every method on every scenario, from the `metrics.json` of the plain run and of all its seeds, between the marks
 `<!-- results -->`; or, with `--folds`, on every fold, between the marks `<!-- folds -->`.
@@ -14,7 +14,7 @@ from typing import Any
 
 from canids_evaluate.compare import overview
 from canids_evaluate.judgement import METRICS_CONTRACT, other_judgement, read
-from canids_evaluate.lines import fold_and_seed, lines_of
+from canids_evaluate.lines import Line, fold_and_seed, lines_of
 from canids_evaluate.tables import COLUMNS
 from canids_evaluate.trainings import KINDS, read_config
 from canids_shared.documents import insert
@@ -67,13 +67,18 @@ def _recipe(config: Path) -> dict[str, Any]:
     return {"code": spec["code"], "config": settings, "graphs": (content.get("inputs") or {}).get("graphs")}
 
 
-def table(dataset: str, metrics: Sequence[str] = ("f1",)) -> str:
+def _kept(lines: list[Line], methods: Sequence[str]) -> list[Line]:
+    """Those of the named methods, and all baselines; all of them if none is named."""
+    return [line for line in lines if not methods or line.variant is None or line.method in methods]
+
+
+def table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequence[str] = ()) -> str:
     """Markdown tables, one a metric: a row per method and variant, a column per scenario."""
-    lines = lines_of(_runs(dataset))
+    lines = _kept(lines_of(_runs(dataset)), methods)
     return "\n\n".join([f"By window, dataset `{dataset}`:", *(overview(lines, m).markdown() for m in metrics)])
 
 
-def folds_table(dataset: str, metrics: Sequence[str] = ("f1",)) -> str:
+def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequence[str] = ()) -> str:
     """Markdown tables, one a metric: a row per method and variant, a column per fold.
 
     Raises `CanidsError` if no fold has been evaluated, or naming an evaluation that is of other code than the first.
@@ -87,7 +92,7 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",)) -> str:
     if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
         raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
     baselines = [p.parent for p in sorted(results.glob("baselines@*/metrics.json"))]
-    lines = lines_of([*evaluations, *baselines])
+    lines = _kept(lines_of([*evaluations, *baselines]), methods)
     title = f"By window, on folds of the training captures of dataset `{dataset}`:"
     return "\n\n".join([title, *(overview(lines, m).markdown() for m in metrics)])
 
@@ -98,13 +103,16 @@ def main() -> None:
     parser.add_argument("--document", type=Path, required=True)
     parser.add_argument("--datasets", nargs="+", required=True)
     parser.add_argument("--metrics", nargs="+", default=["f1"], choices=COLUMNS)
+    parser.add_argument(
+        "--methods", nargs="+", default=[], help="methods of the variants to show; baselines always are"
+    )
     parser.add_argument("--folds", action="store_true", help="results on folds")
     parser.add_argument("--marks", help="name of the marks, instead of results or folds")
     given = parser.parse_args()
     make = folds_table if given.folds else table
     marks = given.marks or ("folds" if given.folds else "results")
     try:
-        insert(given.document, marks, "\n\n".join(make(d, given.metrics) for d in given.datasets))
+        insert(given.document, marks, "\n\n".join(make(d, given.metrics, given.methods) for d in given.datasets))
     except CanidsError as error:
         sys.exit(f"error: {error}")
 
