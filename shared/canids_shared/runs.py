@@ -25,8 +25,10 @@ def save_arrays(path: str | Path, arrays: Arrays, header: dict[str, Any]) -> Non
 
     The metadata is one key, `canids`, with sorted JSON: several keys would come out in random order.
     """
+    # safetensors writes memory as it lies, and reads it back row by row.
+    rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with written_whole(path) as temporary:
-        temporary.write_bytes(save(arrays, {"canids": canonical_json(header)}))
+        temporary.write_bytes(save(rows, {"canids": canonical_json(header)}))
 
 
 def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:

@@ -45,6 +45,13 @@ def test_arrays_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, ARRAYS[name], strict=True)
 
 
+def test_arrays_in_another_order_and_without_a_dimension_come_back_as_they_were(tmp_path: Path) -> None:
+    arrays = {"transposed": np.arange(6.0).reshape(2, 3).T, "every_other": np.arange(6)[::2], "scalar": np.array(3.0)}
+    runs.save_arrays(tmp_path / "m", arrays, {"contract": "model/1"})
+    for name, array in runs.load_arrays(tmp_path / "m", "model/1")[0].items():
+        np.testing.assert_array_equal(array, arrays[name], strict=True)
+
+
 def test_absent_cut_and_other_contract_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m"
     with pytest.raises(CanidsError, match="m: no such file"):

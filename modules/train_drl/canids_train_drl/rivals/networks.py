@@ -35,8 +35,8 @@ def network(layers: Layers) -> nn.Sequential:
 
 
 def layers_of(pairs: Sequence[tuple[Any, Any]]) -> Layers:
-    """Pairs of weights and biases as float32, row by row in memory, which is how safetensors writes them."""
-    return tuple(tuple(np.ascontiguousarray(x, dtype=np.float32) for x in pair) for pair in pairs)  # type: ignore[misc]
+    """Pairs of weights and biases as float32."""
+    return tuple((np.asarray(w, dtype=np.float32), np.asarray(b, dtype=np.float32)) for w, b in pairs)
 
 
 @dataclass(frozen=True)
