@@ -22,13 +22,13 @@ from common import figures, one_core, publish, result
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from canids_shared.config import check, load_schema
-from canids_train_drl.environment import Actions, FusionEnvironment, Traffic, costs_of
+from canids_train_drl.environment import FusionEnvironment, Traffic, costs_of
 from canids_train_drl.gymnasium_env import FusionEnv
 from canids_train_drl.learning import Learning
 from canids_train_drl.rivals.stable_baselines import agent, dqn
+from canids_train_drl.terms import Terms
 
 SCHEMA = Path(__file__).parents[1] / "modules/train_drl/config.schema.yaml"
-ACTIONS = Actions("alarm", 0.5)
 ENVIRONMENTS, ROUNDS = 4096, 5
 
 
@@ -56,23 +56,23 @@ def rate(count: int, work: Callable[[], Any]) -> float:
     return count / median(seconds)
 
 
-def settings() -> dict[str, Any]:
+def terms(**options: Any) -> Terms:
     """The module's defaults, with the small policy's widths."""
-    config = check({}, load_schema(SCHEMA), where="train_drl")
-    return {**config, "hidden": config["networks"]["small"]}
+    config = check(options, load_schema(SCHEMA), where="train_drl")
+    return Terms(config, config["networks"]["small"], 0.5, 0.5)
 
 
 def environment_alone(steps: int = 100) -> float:
     """Steps of environments a second: observe, act at random, step, begin anew where one is over."""
-    config, generator = check({}, load_schema(SCHEMA), where="train_drl"), torch.Generator()
-    environment = FusionEnvironment(
-        traffic(), ACTIONS, costs_of(config), count=ENVIRONMENTS, length=config["episode_length"], generator=generator
-    )
+    on = terms(environments=ENVIRONMENTS)
+    environment = FusionEnvironment.seeded(traffic(), on.actions, on.config)
 
     def play() -> None:
         for _ in range(steps):
             environment.observe()
-            _, terminated, truncated = environment.step(torch.randint(2, (ENVIRONMENTS,), generator=generator))
+            _, terminated, truncated = environment.step(
+                torch.randint(2, (ENVIRONMENTS,), generator=environment.generator)
+            )
             environment.reset(terminated | truncated)
 
     return rate(steps * ENVIRONMENTS, play)
@@ -80,29 +80,27 @@ def environment_alone(steps: int = 100) -> float:
 
 def ours(steps: int = 200) -> float:
     """Steps of environments a second while the policy learns, its evaluations left out."""
-    config = check({"steps": 10**6, "evaluate_every": 10**6}, load_schema(SCHEMA), where="train_drl")
-    split = traffic()
-    hidden = config["networks"]["small"]
-    learning = Learning(split, split, ACTIONS, costs=costs_of(config), hidden=hidden, config=config)
+    on, split = terms(steps=10**6, evaluate_every=10**6), traffic()
+    learning = Learning(split, split, on.actions, hidden=on.hidden, config=on.config)
 
     def learn() -> None:
         for _ in range(steps):
             learning._step()
 
-    return rate(steps * config["environments"], learn)
+    return rate(steps * on.config["environments"], learn)
 
 
 def theirs(steps: int, single: bool) -> float:
     """The same of Stable-Baselines3: `single`, on Gymnasium environments one by one; else on the vector environment."""
-    config = settings()
-    split, costs, length = traffic(), costs_of(config), config["episode_length"]
+    on, split = terms(), traffic()
+    count = on.config["environments"]
     if single:
-        makers = [lambda: FusionEnv(split, ACTIONS, costs, length=length)] * config["environments"]
-        learner = dqn(DummyVecEnv(makers), config, "cpu")  # type: ignore[arg-type]
+        costs, length = costs_of(on.config), on.config["episode_length"]
+        makers = [lambda: FusionEnv(split, on.actions, costs, length=length)] * count
+        learner = dqn(DummyVecEnv(makers), on, "cpu")  # type: ignore[arg-type]
     else:
-        learner = agent(split, config, ACTIONS)
-    count = steps * config["environments"]
-    return rate(count, lambda: learner.learn(total_timesteps=count, reset_num_timesteps=False))
+        learner = agent(split, on)
+    return rate(steps * count, lambda: learner.learn(total_timesteps=steps * count, reset_num_timesteps=False))
 
 
 MEASURED: dict[str, Callable[[], float]] = {

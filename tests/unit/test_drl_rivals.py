@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -159,8 +160,6 @@ def test_layers_are_a_network() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1e30, -1e30])
 def test_a_detector_that_says_one_thing_leaves_the_other(value: float, files: dict[str, Path], tmp_path: Path) -> None:
-    import polars as pl  # noqa: PLC0415
-
     constant = {
         s: written(
             tmp_path / f"{s}.parquet", pl.read_parquet(p).with_columns(gat_logit=pl.lit(value, dtype=pl.Float32))

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canids_evaluate import curve_figures, metrics
-from canids_evaluate.curves import AROUND, closeups
+from canids_evaluate.curves import AROUND
 from canids_evaluate.equal_recall import at_equal_recall, threshold_for
 from canids_evaluate.evaluate import scores_of
+from canids_evaluate.judgement import _policy
 from canids_evaluate.rows import Row
 from canids_evaluate.tables import at_fusion_recall
 from canids_evaluate.windows import Windows, windows_of
@@ -99,7 +100,7 @@ def test_closeups_show_beginning_and_end_of_the_first_episode(tmp_path: Path) ->
     scores = scores_of(tmp_path / "test.parquet")
     split = windows_of(scores.keys, 1.0, 5.0)
     alarms = {m: scores.score[m] > 0.5 for m in ("gat", "vgae", "fusion")}
-    begin, end = closeups(split, scores, alarms)
+    begin, end = _policy(split, scores, alarms)
     first = np.flatnonzero(split.episode == 0)
     assert (begin["part"], end["part"]) == ("begin", "end")
     for close, place in ((begin, first[0]), (end, first[-1])):
@@ -119,7 +120,7 @@ def test_weights_of_the_action_set_alpha_are_shown(tmp_path: Path) -> None:
     scores = scores_of(tmp_path / "test.parquet")
     scores.action = np.full(60, 15, dtype=np.int16)
     split = windows_of(scores.keys, 1.0, 5.0)
-    close = closeups(split, scores, {m: scores.score[m] > 0.5 for m in ("gat", "vgae", "fusion")})[0]
+    close = _policy(split, scores, {m: scores.score[m] > 0.5 for m in ("gat", "vgae", "fusion")})[0]
     assert set(close["series"]["weight"]) == {0.75}
 
 

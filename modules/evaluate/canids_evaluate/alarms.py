@@ -100,7 +100,7 @@ SCHEMA: dict[str, Any] = {
     "ids": pl.List(_IDS),
 }
 """Columns of `alarms.parquet`; `attacked` is the share of the labelled windows that are, null without labels; `new_ids` are
-arbitration IDs that no quiet window before the alarm had."""
+arbitration IDs that the capture did not have before the alarm."""
 
 
 def _in_words(alarm: dict[str, Any]) -> str:

@@ -1,14 +1,11 @@
 """What the figures draw, in a few hundred numbers: ROC and precision-recall curves, and scores over time."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from canids_evaluate.metrics import ranking_counts
 from canids_evaluate.windows import Windows
-
-if TYPE_CHECKING:
-    from canids_evaluate.judgement import Scores
 
 POINTS = 200
 BINS = 300
@@ -78,17 +75,18 @@ def timelines(windows: Windows, scores: dict[str, np.ndarray], alarms: dict[str,
     return out
 
 
-def closeups(windows: Windows, scores: "Scores", alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """What the policy did around the beginning and the end of the first episode of each kind of attack.
+def closeups(
+    windows: Windows, series: dict[str, np.ndarray], action: np.ndarray, alarms: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """What the policy did around the beginning and the end of the first episode of each kind of attack, window by window.
 
-    Window by window: scores of the detectors and of the fusion, the policy's values, its weight of the GAT where it
-    chooses one, and who alarms.
+    Args:
+        series: what to show of every window: scores, the policy's values; f32 or f64 [W] each.
+        action: i16 [W]; where there are more than two, they weigh the GAT, and the weight is shown too.
+        alarms: method → bool [W].
     """
-    weighs = scores.action is not None and scores.action.max(initial=0) > 1
-    series: dict[str, np.ndarray] = {m: scores.score[m] for m in ("gat", "vgae", "fusion")}
-    series |= scores.values
-    if weighs and scores.action is not None:
-        series["weight"] = scores.action * WEIGHT_STEP
+    if action.max(initial=0) > 1:
+        series = {**series, "weight": action * WEIGHT_STEP}
     out: list[dict[str, Any]] = []
     first: dict[str, int] = {}
     for row in np.flatnonzero(windows.attacked):
@@ -107,7 +105,7 @@ def closeups(windows: Windows, scores: "Scores", alarms: dict[str, np.ndarray]) 
                     "end": round(float(windows.t_end[near[-1]] - windows.t_start[place]), 5),
                     "attacked": [int(v) for v in windows.attacked[near]],
                     "series": {k: _rounded(windows.take(v)[near]) for k, v in series.items()},
-                    "alarms": {m: [int(a) for a in windows.take(alarms[m])[near]] for m in ("gat", "vgae", "fusion")},
+                    "alarms": {m: [int(a) for a in windows.take(v)[near]] for m, v in alarms.items()},
                 }
             )
     return out

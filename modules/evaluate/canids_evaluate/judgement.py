@@ -112,7 +112,7 @@ class Judgement:
         self.curves[scenario] = {
             "methods": {m: curves(whole.attacked, s) for m, s in ordered.items()},
             "timelines": timelines(whole, ordered, {m: whole.take(a) for m, a in alarms.items()}),
-            "policy": closeups(whole, scores, alarms) if scores.values else [],
+            "policy": _policy(whole, scores, alarms),
             "replicates": stored,
             "windows": paired.fingerprints(scores.keys),
         }
@@ -201,6 +201,15 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
 
 def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
     return score > (np.inf if threshold is None else threshold)
+
+
+def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Close-ups of what the policy did, where it is the fusion."""
+    if scores.action is None or not scores.values:
+        return []
+    shown = ("gat", "vgae", "fusion")
+    series = {m: scores.score[m] for m in shown} | scores.values
+    return closeups(windows, series, scores.action, {m: alarms[m] for m in shown})
 
 
 def _at_f1_optimum(windows: Windows, score: np.ndarray, threshold: float | None) -> dict[str, float | int | None]:

@@ -10,7 +10,6 @@ of the detectors' scores are set by each capture's own first seconds, which are 
 """
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -86,18 +85,14 @@ def decide(policy: Policy, rivals: dict[str, Rival], split: States, fusion: str 
     )
 
 
-def _refuse_others(path: Path, policy: Policy, observer: object) -> None:
-    if observer != policy.observer:
-        raise CanidsError(f"{path}: learnt from other detectors than the policy was; delete it and run again")
-
-
 def main(call: cli.Call) -> None:
     """Read states, policy and rivals, write decisions."""
     torch.set_num_threads(call.config["torch_threads"])
     (model,), (beside,) = call.inputs["model"], call.inputs["rivals"]
     policy = Policy.load(model)
     rivals, observer = stored.load(beside)
-    _refuse_others(beside, policy, observer)
+    if observer != policy.observer:
+        raise CanidsError(f"{beside}: learnt from other detectors than the policy was; delete it and run again")
     split = states.read(call.inputs["states"][0])
     fusion, seconds = call.config["fusion"], call.config["recalibrate"]
     if seconds and len(split):

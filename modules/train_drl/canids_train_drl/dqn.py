@@ -16,12 +16,12 @@ from canids_shared.errors import CanidsError
 from canids_shared.runs import Checkpoint, write_config, write_history
 from canids_shared.torchstore import device_of
 from canids_train_drl import states
-from canids_train_drl.environment import Actions, costs_of
-from canids_train_drl.latency_of import seconds_a_window
+from canids_train_drl.environment import Actions
 from canids_train_drl.learning import Learning, Teacher
 from canids_train_drl.policy import Policy
 from canids_train_drl.prepared import Prepared, prepare, traffic_of
-from canids_train_drl.rivals.thresholds import best_weight
+from canids_train_drl.terms import Terms
+from canids_train_drl.timing import seconds_a_window
 
 INPUTS = ["fuse", "select", "calibrate", "teacher", "teacher_fuse"]
 OUTPUTS = ["model", "config", "history", "latency"]
@@ -50,21 +50,19 @@ def main(call: cli.Call) -> None:
     torch.set_num_threads(config["torch_threads"])
     device = device_of(config["accelerator"], "train_drl.accelerator")
     prepared = prepare(call.inputs, config, device)
-    actions = Actions(config["action_set"], best_weight(prepared, config["false_alarm_budget"])[1])
-    hidden = config["networks"]["large" if call.constants["variant"] == "large" else "small"]
+    terms = Terms.of(call, prepared)
     checkpoint = Checkpoint(call, call.output["model"].parent, device=device.type)
     learning = Learning(
         prepared.fuse,
         prepared.select,
-        actions,
-        costs=costs_of(config),
-        hidden=hidden,
+        terms.actions,
+        hidden=terms.hidden,
         config=config,
-        teacher=_teacher(call, prepared, actions),
+        teacher=_teacher(call, prepared, terms.actions),
         checkpoint=checkpoint,
     )
     network, history = learning.run()
-    policy = Policy(network, hidden, prepared.observer, actions, config)
+    policy = Policy(network, terms.hidden, prepared.observer, terms.actions, config)
     write_config(call.output["config"], call)
     write_history(call.output["history"], history)
     policy.save(call.output["model"])

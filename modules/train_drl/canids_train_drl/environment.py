@@ -149,6 +149,14 @@ class FusionEnvironment:
         self.state = AlarmState.quiet(count, self._device)
         self.reset()
 
+    @classmethod
+    def seeded(cls, traffic: Traffic, actions: Actions, config: dict[str, Any]) -> "FusionEnvironment":
+        """As many environments as the module's config says, with a generator of the config's seed."""
+        generator = torch.Generator(traffic.features.device)
+        generator.manual_seed(int(config["seed"]))
+        size = {"count": config["environments"], "length": config["episode_length"]}
+        return cls(traffic, actions, costs_of(config), **size, generator=generator)
+
     def reset(self, where: Tensor | None = None) -> None:
         """Begin a new episode in the environments at `where` (bool [B]), or in all."""
         if where is None:

@@ -32,7 +32,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.interruption import Interruption, noticed
 from canids_shared.runs import Arrays, Checkpoint
 from canids_shared.torchstate import from_arrays, moments, restore_moments, to_arrays
-from canids_train_drl.environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic
+from canids_train_drl.environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic, costs_of
 from canids_train_drl.networks import DuelingNetwork
 from canids_train_drl.playing import evaluate
 
@@ -182,7 +182,6 @@ class Learning:
         select: Traffic,
         actions: Actions,
         *,
-        costs: Costs,
         hidden: list[int],
         config: dict[str, Any],
         teacher: Teacher | None = None,
@@ -195,11 +194,9 @@ class Learning:
             config: the module's config.
             checkpoint: saved after every evaluation, every minute and on a signal.
         """
-        self.fuse, self.select, self.actions, self.costs = fuse, select, actions, costs
+        self.fuse, self.select, self.actions, self.costs = fuse, select, actions, costs_of(config)
         self.config, self.teacher, self.checkpoint = config, teacher, checkpoint
         self.device = fuse.features.device
-        self.generator = torch.Generator(self.device)
-        self.generator.manual_seed(int(config["seed"]))
         torch.manual_seed(int(config["seed"]))
         self.online = DuelingNetwork(fuse.width, hidden, actions.count).to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
@@ -207,14 +204,8 @@ class Learning:
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.online.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"], fused=True
         )
-        self.environment = FusionEnvironment(
-            fuse,
-            actions,
-            costs,
-            count=config["environments"],
-            length=config["episode_length"],
-            generator=self.generator,
-        )
+        self.environment = FusionEnvironment.seeded(fuse, actions, config)
+        self.generator = self.environment.generator
         self.replay = Replay(config["replay_size"], self.device)
         self.sums = torch.zeros(3, device=self.device)
         self.progress = _Progress()

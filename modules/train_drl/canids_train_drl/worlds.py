@@ -77,28 +77,26 @@ def draw(states: States, blind: float, spliced: float, rng: np.random.Generator)
         blind: probability of each detector's blindness.
         spliced: probability of spliced attacks; without attacked windows there are none.
     """
-    own = np.arange(len(states))
     quiet, attacked = np.flatnonzero(states.labels == 0), np.flatnonzero(states.labels == 1)
     spliced = spliced if len(attacked) else 0.0
-    kinds = [(prefix, share) for prefix in _PREFIXES for share in SHARES] if blind else []
-    windows, blinds, probability = [own], [""], [(1 - spliced) * (1 - 2 * blind)]
-    windows += [own] * len(kinds)
-    probability += [(1 - spliced) * blind / len(SHARES)] * len(kinds)
-    blinds += [prefix for prefix, _ in kinds]
-    shares = [0.0, *(share for _, share in kinds)]
+    # Who is blind, in which share of the attacked windows, and how often.
+    seeing = ("", 0.0, 1 - 2 * blind)
+    kinds = [(prefix, share, blind / len(SHARES)) for prefix in _PREFIXES for share in SHARES] if blind else []
+    sights = [(prefix, share, (1 - spliced) * p) for prefix, share, p in (seeing, *kinds)]
+    windows = [np.arange(len(states))] * len(sights)
     if spliced:
-        windows += [_spliced(states, rng) for _ in range(SPLICED + len(kinds))]
-        probability += [spliced * (1 - 2 * blind) / SPLICED] * SPLICED + [spliced * blind / len(SHARES)] * len(kinds)
-        blinds += [""] * SPLICED + [prefix for prefix, _ in kinds]
-        shares += [0.0] * SPLICED + [share for _, share in kinds]
+        there = [seeing] * SPLICED + kinds
+        sights += [(prefix, share, spliced * p / (1 if prefix else SPLICED)) for prefix, share, p in there]
+        windows += [_spliced(states, rng) for _ in there]
     donors = []
-    for there, share in zip(windows, shares, strict=True):
-        lenders = there.copy()
-        hit = np.flatnonzero(states.labels[there] == 1)
+    for own, (_, share, _) in zip(windows, sights, strict=True):
+        lenders = own.copy()
+        hit = np.flatnonzero(states.labels[own] == 1)
         unseen = hit[rng.random(len(hit)) < share]
         lenders[unseen] = rng.choice(quiet, len(unseen))
         donors.append(lenders)
-    return Worlds(np.stack(windows), np.stack(donors), tuple(blinds), np.array(probability))
+    prefixes, _, probability = zip(*sights, strict=True)
+    return Worlds(np.stack(windows), np.stack(donors), prefixes, np.array(probability))
 
 
 def _runs(flags: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:

@@ -7,7 +7,6 @@ python -m canids_train_drl.rivals.learn --spec JSON --model model.safetensors --
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +14,14 @@ import torch
 from canids_shared import cli
 from canids_shared.errors import CanidsError
 from canids_shared.runs import write_config
-from canids_train_drl.environment import Actions
 from canids_train_drl.prepared import Prepared, prepare
 from canids_train_drl.rivals import networks, stored, thresholds
+from canids_train_drl.terms import Terms
 
 log = logging.getLogger(__name__)
 
 
-def _stable_baselines(prepared: Prepared, config: dict[str, Any], actions: Actions) -> networks.Player:
+def _stable_baselines(prepared: Prepared, terms: Terms) -> networks.Player:
     try:
         from canids_train_drl.rivals import stable_baselines  # noqa: PLC0415 (it takes seconds, and not everyone has it)
     except ModuleNotFoundError as error:
@@ -30,15 +29,23 @@ def _stable_baselines(prepared: Prepared, config: dict[str, Any], actions: Actio
             f"train_drl.rivals has 'sb3_dqn', and package '{error.name}' is not installed: install the extra train-drl, "
             "or take 'sb3_dqn' out of the list"
         ) from None
-    return stable_baselines.learn(prepared, config, actions)
+    return stable_baselines.learn(prepared, terms)
 
 
-_LEARNT: dict[str, Callable[[Prepared, dict[str, Any], Actions], stored.Rival]] = {
-    "fixed_weight": lambda p, c, _: thresholds.fixed_weight(p, c["false_alarm_budget"]),
-    "hysteresis": lambda p, c, _: thresholds.with_hysteresis(p, c["false_alarm_budget"]),
-    "cusum": lambda p, c, _: thresholds.with_cusum(p, c["false_alarm_budget"]),
-    "logistic": lambda p, c, _: networks.logistic(p, c),
-    "mlp": lambda p, c, _: networks.perceptron(p, c),
+def _hysteresis(prepared: Prepared, terms: Terms) -> thresholds.Hysteresis:
+    return thresholds.with_hysteresis(prepared, terms.weight, terms.threshold, terms.config["false_alarm_budget"])
+
+
+def _cusum(prepared: Prepared, terms: Terms) -> thresholds.Cusum:
+    return thresholds.with_cusum(prepared, terms.weight, terms.threshold, terms.config["false_alarm_budget"])
+
+
+_LEARNT: dict[str, Callable[[Prepared, Terms], stored.Rival]] = {
+    "fixed_weight": lambda _, terms: thresholds.FixedWeight(terms.weight, terms.threshold),
+    "hysteresis": _hysteresis,
+    "cusum": _cusum,
+    "logistic": networks.logistic,
+    "mlp": networks.perceptron,
     "bandit": networks.bandit,
     "sb3_dqn": _stable_baselines,
 }
@@ -46,15 +53,14 @@ NAMES = tuple(_LEARNT)
 """All rivals, as the config's `rivals` names them."""
 
 
-def learn(prepared: Prepared, config: dict[str, Any], names: list[str]) -> dict[str, stored.Rival]:
+def learn(prepared: Prepared, terms: Terms, names: list[str]) -> dict[str, stored.Rival]:
     """Learn the named rivals, one after the other; the same config and seed give the same."""
-    actions = Actions(config["action_set"], thresholds.best_weight(prepared, config["false_alarm_budget"])[1])
-    learnt = {}
+    learnt, seed = {}, terms.config["seed"]
     for name in names:
         begin = time.perf_counter()
-        np.random.seed(config["seed"])  # noqa: NPY002 (scikit-learn and Stable-Baselines3 draw from it)
-        torch.manual_seed(config["seed"])
-        learnt[name] = _LEARNT[name](prepared, config, actions)
+        np.random.seed(seed)  # noqa: NPY002 (scikit-learn and Stable-Baselines3 draw from it)
+        torch.manual_seed(seed)
+        learnt[name] = _LEARNT[name](prepared, terms)
         log.info("%s: learnt in %.1f s", name, time.perf_counter() - begin)
     return learnt
 
@@ -63,10 +69,9 @@ def main(call: cli.Call) -> None:
     """Learn and write rivals and config."""
     config = call.config
     torch.set_num_threads(config["torch_threads"])
-    config = {**config, "hidden": config["networks"]["large" if call.constants["variant"] == "large" else "small"]}
     prepared = prepare(call.inputs, config, torch.device("cpu"))
     wanted = dict.fromkeys([*config["rivals"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
-    rivals = learn(prepared, config, list(wanted))
+    rivals = learn(prepared, Terms.of(call, prepared), list(wanted))
     stored.save(call.output["model"], rivals, prepared.observer)
     write_config(call.output["config"], call)
 

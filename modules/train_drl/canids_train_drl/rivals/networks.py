@@ -17,13 +17,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor, nn
 
-from canids_train_drl.environment import Actions, FusionEnvironment, Traffic, costs_of
+from canids_train_drl.environment import Actions, FusionEnvironment, Traffic
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.prepared import Prepared
 from canids_train_drl.rivals.thresholds import Ground, squashed, thresholded
+from canids_train_drl.terms import Terms
 
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
 """Weights float32 [out, in] and biases [out], first layer first."""
+_CONFIDENCE = 1.0
+"""LinUCB: width of the confidence bound, in standard deviations of the estimate."""
 
 
 def network(layers: Layers) -> nn.Sequential:
@@ -70,9 +73,9 @@ class Player:
         return played.score[0].numpy(), played.alarm[0].numpy()
 
 
-def _classifier(prepared: Prepared, config: dict[str, Any], model: Any) -> Classifier:
+def _classifier(prepared: Prepared, terms: Terms, model: Any) -> Classifier:
     """Fit on every labelled window of `fuse` in every world, weighted by the world's probability and the costs of an error."""
-    fuse = prepared.fuse
+    fuse, config = prepared.fuse, terms.config
     labels, features = fuse.labels.cpu().numpy(), fuse.features.cpu().numpy()
     cost = np.where(labels == 1, config["reward"]["missed_attack"], config["reward"]["false_alarm"])
     weight = fuse.probability.cpu().numpy()[:, None] * cost
@@ -90,50 +93,43 @@ def _classifier(prepared: Prepared, config: dict[str, Any], model: Any) -> Class
     return Classifier(layers, thresholded(raw.logits(fuse), raw.logits(prepared.calibrate)[0], ground))
 
 
-def logistic(prepared: Prepared, config: dict[str, Any]) -> Classifier:
+def logistic(prepared: Prepared, terms: Terms) -> Classifier:
     """Logistic regression."""
-    return _classifier(prepared, config, LogisticRegression(max_iter=1000))
+    return _classifier(prepared, terms, LogisticRegression(max_iter=1000))
 
 
-def perceptron(prepared: Prepared, config: dict[str, Any]) -> Classifier:
+def perceptron(prepared: Prepared, terms: Terms) -> Classifier:
     """A multilayer perceptron with the policy's widths, given as many gradient steps as the policy may take."""
-    size, rows = config["batch_size"], int((prepared.fuse.labels >= 0).sum())
-    epochs = -(-config["steps"] * size // rows)
-    widths = tuple(config["hidden"])
+    config, rows = terms.config, int((prepared.fuse.labels >= 0).sum())
+    epochs = -(-config["steps"] * config["batch_size"] // rows)
     model = MLPClassifier(
-        widths, batch_size=size, max_iter=epochs, n_iter_no_change=epochs, random_state=config["seed"]
+        tuple(terms.hidden),
+        batch_size=config["batch_size"],
+        max_iter=epochs,
+        n_iter_no_change=epochs,
+        random_state=config["seed"],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the budget ends it, as is meant
-        return _classifier(prepared, config, model)
+        return _classifier(prepared, terms, model)
 
 
-def bandit(prepared: Prepared, config: dict[str, Any], actions: Actions) -> Player:
+def bandit(prepared: Prepared, terms: Terms) -> Player:
     """LinUCB with disjoint linear models (Li et al. 2010, algorithm 1), all environments a step at once.
 
     It sees what the policy sees and gets the same rewards, but looks no step ahead.
     """
-    fuse, (steps, confidence) = prepared.fuse, (int(config["steps"]), 1.0)
-    device = fuse.features.device
-    generator = torch.Generator(device)
-    generator.manual_seed(int(config["seed"]))
-    environment = FusionEnvironment(
-        fuse,
-        actions,
-        costs_of(config),
-        count=config["environments"],
-        length=config["episode_length"],
-        generator=generator,
-    )
-    size = fuse.width + 1
+    fuse, actions = prepared.fuse, terms.actions
+    environment = FusionEnvironment.seeded(fuse, actions, terms.config)
+    device, size = fuse.features.device, fuse.width + 1
     gram = torch.eye(size, dtype=torch.float64, device=device).repeat(actions.count, 1, 1)
     earned = torch.zeros((actions.count, size), dtype=torch.float64, device=device)
-    for _ in range(steps):
+    for _ in range(int(terms.config["steps"])):
         context = nn.functional.pad(environment.observe(), (0, 1), value=1.0).double()
         inverse = torch.linalg.inv(gram)
         weight = (inverse @ earned[:, :, None])[:, :, 0]
         spread = torch.einsum("bi,aij,bj->ba", context, inverse, context).clamp(min=0).sqrt()
-        action = (context @ weight.T + confidence * spread).argmax(dim=1)
+        action = (context @ weight.T + _CONFIDENCE * spread).argmax(dim=1)
         reward, terminated, truncated = environment.step(action)
         environment.reset(terminated | truncated)
         chosen = nn.functional.one_hot(action, actions.count).double()

@@ -8,10 +8,11 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from canids_train_drl.environment import Actions, Traffic, costs_of
+from canids_train_drl.environment import Traffic, costs_of
 from canids_train_drl.gymnasium_env import FusionVectorEnv
 from canids_train_drl.prepared import Prepared
 from canids_train_drl.rivals.networks import Player, layers_of
+from canids_train_drl.terms import Terms
 
 Array = np.ndarray[Any, Any]
 
@@ -61,9 +62,9 @@ class FusionVecEnv(VecEnv):
         return [False] * self.num_envs
 
 
-def dqn(environment: VecEnv, config: dict[str, Any], device: torch.device | str) -> DQN:
+def dqn(environment: VecEnv, terms: Terms, device: torch.device | str) -> DQN:
     """The agent with the policy's own settings: widths, replay, batch, discount, exploration, a gradient step a step of all environments."""
-    exploration = config["exploration"]
+    config, exploration = terms.config, terms.config["exploration"]
     return DQN(
         "MlpPolicy",
         environment,
@@ -81,26 +82,25 @@ def dqn(environment: VecEnv, config: dict[str, Any], device: torch.device | str)
         exploration_initial_eps=exploration["start"],
         exploration_final_eps=exploration["end"],
         max_grad_norm=config["gradient_norm"],
-        policy_kwargs={"net_arch": list(config["hidden"])},
+        policy_kwargs={"net_arch": list(terms.hidden)},
         seed=int(config["seed"]),
         device=device,
     )
 
 
-def agent(traffic: Traffic, config: dict[str, Any], actions: Actions) -> DQN:
+def agent(traffic: Traffic, terms: Terms) -> DQN:
     """The agent on the vector environment over this traffic."""
-    vector = FusionVectorEnv(
-        traffic, actions, costs_of(config), count=config["environments"], length=config["episode_length"]
-    )
-    environment = FusionVecEnv(vector)
+    config = terms.config
+    size = {"count": config["environments"], "length": config["episode_length"]}
+    environment = FusionVecEnv(FusionVectorEnv(traffic, terms.actions, costs_of(config), **size))
     environment.seed(int(config["seed"]))
-    return dqn(environment, config, traffic.features.device)
+    return dqn(environment, terms, traffic.features.device)
 
 
-def learn(prepared: Prepared, config: dict[str, Any], actions: Actions) -> Player:
+def learn(prepared: Prepared, terms: Terms) -> Player:
     """Train for as many steps as the policy may; no stopping on `select`, of which this agent knows nothing."""
-    trained = agent(prepared.fuse, config, actions)
-    trained.learn(total_timesteps=config["steps"] * config["environments"])
+    trained = agent(prepared.fuse, terms)
+    trained.learn(total_timesteps=terms.config["steps"] * terms.config["environments"])
     linear = [m for m in trained.q_net.q_net if isinstance(m, nn.Linear)]
     with torch.no_grad():
-        return Player(layers_of([(m.weight.cpu().numpy(), m.bias.cpu().numpy()) for m in linear]), actions)
+        return Player(layers_of([(m.weight.cpu().numpy(), m.bias.cpu().numpy()) for m in linear]), terms.actions)

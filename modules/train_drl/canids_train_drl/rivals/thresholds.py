@@ -200,30 +200,21 @@ class Cusum:
         return squashed(above), above > 0
 
 
-def fixed_weight(prepared: Prepared, budget: float) -> FixedWeight:
-    """Choose weight and threshold."""
-    return FixedWeight(*best_weight(prepared, budget))
-
-
-def with_hysteresis(prepared: Prepared, budget: float) -> Hysteresis:
-    """Choose two thresholds on the score of the best fixed weight."""
-    weight, threshold = best_weight(prepared, budget)
+def with_hysteresis(prepared: Prepared, weight: float, threshold: float, budget: float) -> Hysteresis:
+    """Choose two thresholds on the score of the best fixed weight, whose own threshold is one of the settings."""
     score, quiet = mix(weight, _scores(prepared.fuse)), mix(weight, _scores(prepared.calibrate))
-    ground = Ground.of(prepared, budget)
     levels = np.linspace(score.min(), score.max(), _PAIRED_LEVELS)
     high, low = (x.ravel() for x in np.meshgrid(levels, levels))
     pairs = low <= high
-    low, high = np.append(low[pairs], threshold), np.append(high[pairs], threshold)
-    chosen = ground.best(np.stack([low, high], axis=1), score, quiet, hysteresis)
+    settings = np.append(np.stack([low, high], axis=1)[pairs], [[threshold, threshold]], axis=0)
+    chosen = Ground.of(prepared, budget).best(settings, score, quiet, hysteresis)
     return Hysteresis(weight, float(chosen[0]), float(chosen[1]))
 
 
-def with_cusum(prepared: Prepared, budget: float) -> Cusum:
-    """Choose drift, threshold and ceiling of a cumulative sum of the score of the best fixed weight."""
-    weight, threshold = best_weight(prepared, budget)
+def with_cusum(prepared: Prepared, weight: float, threshold: float, budget: float) -> Cusum:
+    """Choose drift, threshold and ceiling of a cumulative sum of that score; its own threshold alone is one of the settings."""
     score, quiet = mix(weight, _scores(prepared.fuse)), mix(weight, _scores(prepared.calibrate))
-    ground = Ground.of(prepared, budget)
     drifts = np.linspace(float(np.median(quiet)), float(score.max()), _DRIFTS)
     grid = np.array([(k, h, c) for k in drifts for h in _SUMS for c in _CEILINGS] + [(threshold, 0.0, 1e-6)])
-    chosen = ground.best(grid, score, quiet, lambda *call: cusum(*call) > 0)
+    chosen = Ground.of(prepared, budget).best(grid, score, quiet, lambda *call: cusum(*call) > 0)
     return Cusum(weight, *map(float, chosen))
