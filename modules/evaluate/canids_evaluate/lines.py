@@ -91,7 +91,7 @@ class Line:
             text = f"**{text}**"
         if len(values) > 1:
             text += f" ± {number(metric, stdev(values))}"
-        return with_interval(text, interval, sign=self.difference)
+        return with_interval(metric, text, interval, sign=self.difference)
 
 
 def fold_and_seed(instance: str) -> tuple[str, str]:

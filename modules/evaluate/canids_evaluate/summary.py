@@ -33,8 +33,6 @@ def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
     for scenario, own in by_scenario(rows).items():
         parts += [f"## {scenario}", words.counts(own), tables.results(own).markdown(), words.verdict(own)]
         parts.append(tables.fusion_minus(own, "f1").markdown())
-        if (equal := tables.at_fusion_recall(own)).rows:
-            parts += [tables.AT_FUSION_RECALL, equal.markdown()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -74,12 +74,12 @@ def number(metric: str, value: float | None, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{_DIGITS.get(metric, 3)}f}"
 
 
-def with_interval(text: str, interval: list[float] | None, sign: bool = False) -> str:
+def with_interval(metric: str, text: str, interval: list[float] | None, sign: bool = False) -> str:
     """A shown value followed by its interval, where there is one."""
     if not interval:
         return text
-    plus = "+" if sign else ""
-    return f"{text} [{interval[0]:{plus}.3f}, {interval[1]:{plus}.3f}]"
+    shown = f"{'+' if sign else ''}.{min(3, _DIGITS.get(metric, 3))}f"
+    return f"{text} [{interval[0]:{shown}}, {interval[1]:{shown}}]"
 
 
 def results(rows: list[Row]) -> Table:
@@ -93,7 +93,7 @@ def results(rows: list[Row]) -> Table:
         f1 = f"**{f1}**" if values["f1"] is not None and values["f1"] == best else f1
         cells = [number(m, values[m]) for m in COLUMNS if m != "f1"]
         optimal = number("f1", values["f1_optimal"]["f1"])
-        f1 = with_interval(f1, values["intervals"]["f1"])
+        f1 = with_interval("f1", f1, values["intervals"]["f1"])
         lines.append([label(row.method), row.variant or UNDEFINED, f1, *cells, optimal])
     return Table(header, lines, names=2)
 
@@ -102,7 +102,7 @@ def difference(metric: str, found: dict[str, Any]) -> str:
     """A difference of `paired.differences` with its interval; bold where the interval leaves out zero."""
     text, interval = number(metric, found["difference"], sign=True), found["interval"]
     certain = interval is not None and (interval[0] > 0 or interval[1] < 0)
-    return with_interval(f"**{text}**" if certain else text, interval, sign=True)
+    return with_interval(metric, f"**{text}**" if certain else text, interval, sign=True)
 
 
 def fusion_minus(rows: list[Row], metric: str) -> Table:

@@ -54,7 +54,7 @@ def findings(rows: list[Row]) -> list[str]:
     if fusion is None:
         return [verdict(rows)]
     values = fusion.values
-    f1 = with_interval(number("f1", values["f1"]), values["intervals"]["f1"])
+    f1 = with_interval("f1", number("f1", values["f1"]), values["intervals"]["f1"])
     found = [
         f"The fusion ({fusion.variant}) reaches F1 {f1} and AUROC {number('auroc', values['auroc'])}; it finds "
         f"{_percent(values['episodes_found'])} of the attack episodes, {_delay(values)}, and raises "
