@@ -15,7 +15,7 @@ from canids_shared import cli
 from canids_shared.errors import CanidsError
 from canids_shared.runs import write_config
 from canids_train_drl.prepared import Prepared, prepare
-from canids_train_drl.rivals import networks, stored, thresholds
+from canids_train_drl.rivals import classifiers, networks, stored, thresholds
 from canids_train_drl.terms import Terms
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ _LEARNT: dict[str, Callable[[Prepared, Terms], stored.Rival]] = {
     "fixed_weight": lambda _, terms: thresholds.FixedWeight(terms.weight, terms.threshold),
     "hysteresis": _hysteresis,
     "cusum": _cusum,
-    "logistic": networks.logistic,
-    "mlp": networks.perceptron,
+    "logistic": classifiers.logistic,
+    "mlp": classifiers.perceptron,
     "bandit": networks.bandit,
     "sb3_dqn": _stable_baselines,
 }
