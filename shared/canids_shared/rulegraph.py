@@ -12,15 +12,32 @@ from canids_shared.documents import insert
 from canids_shared.errors import CanidsError
 
 
-def drawn(snakefile: str) -> str:
-    """The rule graph as Mermaid text, its edges sorted: Snakemake's own order and numbers differ from run to run."""
-    command = [sys.executable, "-m", "snakemake", "-s", snakefile, "--rulegraph", "mermaid-js", "--forceall", "--quiet"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+def _snakemake(snakefile: str, folder: Path | None, *options: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "-s", snakefile, *options]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if answer.returncode:
-        raise CanidsError(f"{snakefile}: no rule graph: {answer.stderr.strip().splitlines()[-1]}")
-    names = dict(re.findall(r"(id\d+)\[(\w+)\]", answer.stdout))
-    edges = sorted(f"    {names[a]} --> {names[b]}" for a, b in re.findall(r"(id\d+) --> (id\d+)", answer.stdout))
-    return "\n".join(["flowchart TB", *edges])
+        raise CanidsError(f"{snakefile}: no rule graph: {(answer.stderr.strip().splitlines() or ['?'])[-1]}")
+    return answer.stdout
+
+
+def edges(snakefile: str, folder: Path | None = None) -> list[tuple[str, str]]:
+    """Pairs of rules of which the second reads what the first makes, sorted: Snakemake's own order differs from run to run.
+
+    Paths are relative to `folder`, by default the working directory. Raises `CanidsError` if the workflow cannot be planned.
+    """
+    text = _snakemake(snakefile, folder, "--rulegraph", "mermaid-js", "--forceall", "--quiet")
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", text))
+    return sorted((names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", text))
+
+
+def rules(snakefile: str, folder: Path | None = None) -> list[str]:
+    """Names of the rules that a Snakefile declares."""
+    return _snakemake(snakefile, folder, "--list-rules").split()
+
+
+def drawn(snakefile: str) -> str:
+    """The rule graph as Mermaid text."""
+    return "\n".join(["flowchart TB", *(f"    {a} --> {b}" for a, b in edges(snakefile))])
 
 
 def main() -> None:

@@ -1,0 +1,92 @@
+"""Every command of README and documentation works: planned in a fresh checkout where it would train, checked where it installs."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import yaml
+from workflows import REPOSITORY, Checkout, write_tiny_dataset
+
+from canids_shared import documents, rulegraph
+from canids_shared.errors import CanidsError
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+TEXTS = [README, *(page.read_text(encoding="utf-8") for page in sorted(REPOSITORY.glob("docs/**/*.md")))]
+BLOCKS = [
+    (kind, dedent(body))
+    for text in TEXTS
+    for kind, body in re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, flags=re.DOTALL | re.MULTILINE)
+]
+SHELL = [line.strip() for kind, body in BLOCKS if not kind for line in body.replace("\\\n", " ").splitlines()]
+COMMANDS = sorted({line.split("  #")[0].strip() for line in SHELL if line.startswith((".venv/bin/", "make "))})
+PLANNED = [c for c in COMMANDS if "bin/snakemake" in c]
+TARGETS = {m for text in TEXTS for m in re.findall(r"`(make [a-z_-]+)", text)} | {
+    c for c in COMMANDS if c.startswith("make ")
+}
+NEEDS = re.compile(r"\b(DATA|DIR|NAME|CAPTURE|SOURCE|RUN)=")
+
+
+def test_the_documents_have_commands() -> None:
+    assert len(PLANNED) >= 10
+    assert len(TARGETS) >= 10
+
+
+@pytest.mark.parametrize("command", sorted(TARGETS))
+def test_make_target_exists(command: str) -> None:
+    done = subprocess.run(
+        ["make", "-n", *shlex.split(command)[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 or NEEDS.search(done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("text", [body for kind, body in BLOCKS if kind == "yaml"])
+def test_yaml_is_what_it_says(text: str) -> None:
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.fixture(scope="module")
+def newcomer(new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout with captures beside it, and the config files that the documents show under a name."""
+    checkout = new_checkout()
+    tiny = tmp_path_factory.mktemp("raw") / "tiny"
+    write_tiny_dataset(tiny)
+    for dataset in ("mycar", "hcrl_sa"):
+        for source, target in (("dos.csv", "train_01/DoS-kia.csv"), ("test.csv", "test_01/DoS-kia.csv")):
+            place = checkout.folder.parent / "captures" / dataset / target
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes((tiny / source).read_bytes())
+    for kind, body in BLOCKS:
+        if kind == "yaml" and (named := re.match(r"# (\S+\.yaml)\n", body)):
+            (checkout.folder / named[1]).write_text(body)
+    return checkout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PLANNED)
+def test_snakemake_command_plans(command: str, newcomer: Checkout) -> None:
+    done = newcomer.snakemake(*shlex.split(command)[1:], "-n")
+    if re.search("modules/(train|evaluate)", command):
+        # What the module reads is not there in a fresh checkout: the plan must say so, naming a file of its port.
+        assert done.returncode != 0
+        assert re.search(r"Missing input files", done.stdout + done.stderr), done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    assert "dry-run" in done.stdout + done.stderr
+
+
+def test_the_rule_graph_of_the_readme_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert rulegraph.drawn("pipelines/kd_fusion/Snakefile") in README, "run make rulegraph"
+
+
+def test_a_document_without_marks_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "d.md"
+    document.write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
+    documents.insert(document, "results", "new")
+    assert document.read_text() == "a\n<!-- results -->\nnew\n<!-- /results -->\nb\n"
+    with pytest.raises(CanidsError, match="no marks"):
+        documents.insert(document, "graph", "new")
