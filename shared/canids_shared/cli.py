@@ -5,11 +5,13 @@ import gc
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from canids_shared import usage
 from canids_shared.errors import CanidsError
 
 
@@ -40,7 +42,11 @@ class Call:
 
 
 def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None) -> None:
-    """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1."""
+    """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1.
+
+    The last line of standard error, hence of the rule's log, says what the job took (`canids_shared.usage`).
+    """
+    begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     parser.add_argument("--spec", required=True, help="JSON with wildcards, config and constants (params of the rule)")
     names = outputs or ["output"]
@@ -64,3 +70,13 @@ def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | No
         main(call)
     except CanidsError as error:
         sys.exit(f"error: {error}")
+    said = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
+    threads = call.config.get("torch_threads", 1)
+    files = [path for paths in call.inputs.values() for path in paths]
+    print(usage.line(files, time.perf_counter() - begin, **said, threads=threads), file=sys.stderr)
+
+
+def _entry(main: Callable[[Call], None]) -> str:
+    """Name of the module that was called, also where `python -m` names it `__main__`."""
+    spec = sys.modules[main.__module__].__spec__
+    return spec.name if spec else main.__module__

@@ -1,6 +1,7 @@
 """What trainings left behind, as the report needs it: size, learning curve, config, time and memory."""
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,22 +96,23 @@ def read_training(model: Path, history: Path, config: Path, latency_file: Path) 
 def read_cost(path: Path) -> Cost:
     """Read a `benchmark.tsv` of Snakemake: seconds, and peak resident memory in megabytes.
 
-    Raises `CanidsError` naming the file if it is absent or no text.
+    Raises `CanidsError` naming the file if it is absent or damaged.
     """
     try:
         with open(path, newline="", encoding="utf-8") as stream:
-            row = next(csv.DictReader(stream, delimiter="\t"), {})
+            row = next(csv.DictReader(stream, delimiter="\t"))
+            return Cost(_positive(row["s"]), _positive(row["max_rss"]))
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file; run again what it is the benchmark of") from None
-    except (ValueError, csv.Error):
+    except (ValueError, TypeError, KeyError, StopIteration, csv.Error):
         raise CanidsError(f"{path}: damaged; delete it and run again what it is the benchmark of") from None
-    return Cost(_positive(row.get("s")), _positive(row.get("max_rss")))
 
 
-def _positive(text: str | None) -> float | None:
+def _positive(text: str) -> float | None:
     """A measured number; Snakemake writes 0, `-` or `NA` for jobs too short to look at."""
-    try:
-        value = float(text or 0)
-    except ValueError:
+    if text in ("-", "NA"):
         return None
-    return value if value > 0 else None
+    value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(text)
+    return value or None

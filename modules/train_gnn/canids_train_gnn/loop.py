@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from canids_shared import usage
 from canids_shared.errors import CanidsError
 from canids_shared.interruption import Interruption, noticed
 from canids_shared.runs import Arrays, Checkpoint, save_arrays
@@ -90,14 +91,9 @@ class Objective:
 
 def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
     """Largest memory of this process so far, MiB: `peak_rss_mb` on the host, `peak_gpu_mb` (None without a GPU)."""
-    # Not `ru_maxrss`, which also counts the process that this one was forked from.
-    status = Path("/proc/self/status")
-    host = None
-    if status.exists():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        host = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+    host = usage.peak_memory()
     gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    return {"peak_rss_mb": host, "peak_gpu_mb": gpu}
+    return {"peak_rss_mb": host and host / 2**20, "peak_gpu_mb": gpu}
 
 
 class Training:
