@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make score CAPTURE=… RUN=… · make manifest DIR=… · make bench · make docs · make rulegraph · make clean
+# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make score CAPTURE=… RUN=… · make manifest DIR=… · make resources · make bench · make docs · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -10,7 +10,7 @@ SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours score manifest bench docs rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours score manifest resources bench docs rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -54,6 +54,11 @@ score: .venv/runtime
 manifest: .venv/runtime
 	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
 	$(BIN)/python -m canids_preprocess.draft $(DIR)
+
+# What the finished runs took, and a profile that asks for as much: results/resources/profile.
+resources: .venv/runtime
+	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile $(QUIET) --forcerun resources
+	@cat results/resources/resources.md
 
 # Speed, against a peer in the same run: bench/results.json.
 bench: .venv/runtime

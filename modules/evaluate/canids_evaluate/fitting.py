@@ -69,7 +69,9 @@ def _upper_hull(points: np.ndarray) -> list[tuple[float, float]]:
         highest[x] = max(y, highest.get(x, y))
     hull: list[tuple[float, float]] = []
     for x, y in sorted(highest.items()):
-        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) <= (y - hull[-2][1]) * (hull[-1][0] - hull[-2][0]):
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) <= (y - hull[-2][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
             hull.pop()
         hull.append((x, y))
     return hull

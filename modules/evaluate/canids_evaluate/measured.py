@@ -52,7 +52,9 @@ def measured(runs: Path, results: Path) -> pl.DataFrame:
     """
     rows = [*_runs(runs), *_logs(results)]
     if not rows:
-        raise CanidsError(f"{runs}, {results}: no benchmark.tsv and no log that says what a job took; run a pipeline first")
+        raise CanidsError(
+            f"{runs}, {results}: no benchmark.tsv and no log that says what a job took; run a pipeline first"
+        )
     return pl.DataFrame(rows, schema=MEASURED.columns).sort("rule", "dataset", "log")
 
 

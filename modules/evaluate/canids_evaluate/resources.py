@@ -5,6 +5,7 @@ python -m canids_evaluate.resources --spec '{"wildcards": {}, "config": {"resour
     --runs experimentruns --results results
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +66,9 @@ def suggestion(jobs: pl.DataFrame, config: dict[str, Any]) -> Suggestion:
     room, overhead = config["headroom"], config["job_overhead_mb"]
     return Suggestion(
         memory,
-        memory and ask(memory, room, _STEP, overhead, MOST_MEMORY),
-        minutes and ask(minutes, config["runtime_headroom"], extra=config["job_overhead_minutes"]),
-        gpu and ask(gpu, room, _STEP),
+        ask(memory, room, _STEP, overhead, MOST_MEMORY) if memory else None,
+        ask(minutes, config["runtime_headroom"], extra=config["job_overhead_minutes"]) if minutes else None,
+        ask(gpu, room, _STEP) if gpu else None,
     )
 
 
@@ -108,7 +109,7 @@ def overview(jobs: pl.DataFrame, found: dict[str, Suggestion], config: dict[str,
     return Table(header, rows)
 
 
-def _range(values: list[float | None], digits: int) -> str:
+def _range(values: Sequence[float | None], digits: int) -> str:
     known = [v for v in values if v is not None]
     if not known:
         return UNDEFINED
