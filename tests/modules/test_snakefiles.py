@@ -105,6 +105,7 @@ def test_evaluations_and_summary_are_one_submission(composed: dict[str, Rule]) -
     assert {name for name, rule in composed.items() if rule._group == "evaluation"} == {
         *EVALUATIONS,
         "summary",
+        "cards",
         "report",
     }
 

@@ -38,7 +38,7 @@ pre { font-size: .75rem; overflow-x: auto; background: #f5f5f5; padding: .6rem; 
 <body>
 <h1>{{ title }}</h1>
 <nav>
-<a href="#short">In short</a><a href="#results">Results</a><a href="#figures">Figures</a><a href="#provenance">Provenance</a>
+<a href="#short">In short</a><a href="#results">Results</a><a href="#figures">Figures</a><a href="#cards">Model cards</a><a href="#provenance">Provenance</a>
 </nav>
 <h2 id="short">In short</h2>
 {% for scenario, sentences in short.items() %}
@@ -57,6 +57,11 @@ pre { font-size: .75rem; overflow-x: auto; background: #f5f5f5; padding: .6rem; 
 <h2 id="figures">Figures</h2>
 {% for caption, image in figures.items() %}
 <figure><img src="{{ image }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+<h2 id="cards">Model cards</h2>
+<p>What each model is, what it learnt from, how well it does, and what speaks against relying on it; as files in <code>cards/</code>.</p>
+{% for name, text in cards.items() %}
+<details><summary>{{ name }}</summary><pre>{{ text }}</pre></details>
 {% endfor %}
 <h2 id="provenance">Provenance</h2>
 <ul>
@@ -89,6 +94,7 @@ def render(
     facts: dict[str, str],
     tables: dict[str, Table],
     configs: dict[str, str],
+    cards: dict[str, str],
 ) -> str:
     """The page.
 
@@ -100,6 +106,7 @@ def render(
         facts: what → one line of provenance.
         tables: caption → table of provenance.
         configs: run → YAML.
+        cards: model → its card, Markdown.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(_TEMPLATE).render(
@@ -111,4 +118,5 @@ def render(
         facts=facts,
         tables=tables,
         configs=configs,
+        cards=cards,
     )

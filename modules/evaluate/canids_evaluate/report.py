@@ -4,6 +4,7 @@ python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", 
     --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
     --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --models …/model.safetensors …
     --histories …/history.parquet … --configs …/config.yaml … --latencies …/latency.json … --benchmarks …/benchmark.tsv …
+    --cards …/gat_large.md …
 """
 
 from pathlib import Path
@@ -106,6 +107,7 @@ def main(call: Call) -> None:
         facts=facts,
         tables=known,
         configs={t.run: _config(t) for t in trainings},
+        cards={path.stem: path.read_text(encoding="utf-8") for path in inputs["cards"]},
     )
     write_text(call.output["page"], content)
 
@@ -113,6 +115,6 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        inputs=["metrics", "curves", "figures", "models", "histories", "configs", "latencies", "benchmarks"],
+        inputs=["metrics", "curves", "figures", "models", "histories", "configs", "latencies", "benchmarks", "cards"],
         outputs=["page", "learning", "cost", "resources"],
     )

@@ -38,6 +38,7 @@ class Training:
         config: its `config.yaml`.
         latency_ms: inference latency, milliseconds a window.
         device: where that was measured.
+        header: what its model file says beside the weights.
     """
 
     run: str
@@ -48,6 +49,7 @@ class Training:
     config: dict[str, Any]
     latency_ms: float
     device: str
+    header: dict[str, Any]
 
     @property
     def seed(self) -> int:
@@ -90,7 +92,8 @@ def read_training(model: Path, history: Path, config: Path, latency_file: Path) 
     kind, _, variant = run.partition("@")[0].partition("_")
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
-    return Training(run, kind, variant, parameters, _table(history), read_config(config), *latency.read(latency_file))
+    rows, settings = _table(history), read_config(config)
+    return Training(run, kind, variant, parameters, rows, settings, *latency.read(latency_file), header)
 
 
 def read_cost(path: Path) -> Cost:
