@@ -127,14 +127,19 @@ def write_training(folder: Path, seed: int = 0) -> None:
     kind = folder.name.partition("_")[0]
     size = 16 if "large" in folder.name else 4
     contract = "policy/2" if kind == "dqn" else "detector/2"
-    save_arrays(folder / "model.safetensors", {"weight": np.ones((size, size), np.float32)}, {"contract": contract})
+    graphs = {"window": 100, "window_unit": "frames", "node_features": ["share"], "edge_features": ["count"]}
+    header = {"hidden": [size], "layout": ["gat", "vgae"]} if kind == "dqn" else graphs
+    weights = {"weight": np.ones((size, size), np.float32)}
+    save_arrays(folder / "model.safetensors", weights, {"contract": contract, **header})
     steps = np.arange(1, 5)
     if kind == "dqn":
         history = {"step": steps * 100, "reward": -1 / steps, "select_reward": -0.9 / steps}
     else:
         history = {"epoch": steps, "fit_loss": 1 / steps, "select_loss": 1.1 / steps}
     write_history(folder / "history.parquet", pl.DataFrame(history).to_dicts())
-    (folder / "config.yaml").write_text(f"spec: {{code: 0123456789abcdef, config: {{seed: {seed}}}}}\n")
+    teacher = f"[{folder.parent / kind}_large/model.safetensors]" if "small_kd" in folder.name else "[]"
+    spec = f"{{code: 0123456789abcdef, config: {{seed: {seed}}}}}"
+    (folder / "config.yaml").write_text(f"spec: {spec}\nfiles: {{teacher: {teacher}}}\n")
     latency.write(folder / "latency.json", [1e-3 * size, 2e-3 * size, 3e-3 * size], "cpu")
     write_benchmark(folder)
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from canids_preprocess.simulate import simulate, write
 
@@ -71,3 +74,32 @@ def one_line(text: str, *parts: str) -> str:
     for part in parts[1:]:
         assert part in line
     return line
+
+
+def check_card(text: str, name: str, scenarios: dict[str, dict[str, Any]]) -> None:
+    """Check a model card: its head has the values of these scenarios, its tables the same, rounded."""
+    assert text.startswith("---\n")
+    head = yaml.safe_load(text.split("---\n")[1])
+    (index,) = head["model-index"]
+    assert index["name"] == name
+    ids = {"f1": "f1", "precision": "precision", "recall": "recall", "roc_auc": "auroc", "matthews_correlation": "mcc"}
+    assert [result["dataset"]["split"] for result in index["results"]] == sorted(scenarios)
+    for result in index["results"]:
+        values = scenarios[result["dataset"]["split"]]
+        shown = {ids[metric["type"]]: metric["value"] for metric in result["metrics"]}
+        assert shown == {m: values[m] for m in ids.values() if values[m] is not None}
+        for attack, found in values["per_attack"].items():
+            line = next(t for t in text.splitlines() if t.startswith(f"| {result['dataset']['split']} | {attack} | "))
+            recall = "–" if found["recall"] is None else f"{found['recall']:.3f}"
+            assert line.split(" | ")[4] == recall
+            if found["recall"] is not None and found["recall"] < 0.9:
+                assert (
+                    f"{attack} in `{result['dataset']['split']}` (recall {recall})"
+                    in text.split("## Caveats and limits")[1]
+                )
+    sections = ["Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data"]
+    assert [t[3:] for t in text.splitlines() if t.startswith("## ")] == [
+        *sections,
+        "Quantitative analyses",
+        "Caveats and limits",
+    ]

@@ -1,6 +1,7 @@
 """The report, Snakemake's own report and the notebook, on synthetic decisions and runs; pages opened in Chromium."""
 
 import csv
+import html
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from evaluate_data import episodes, write_decisions, write_split, write_training
-from workflows import TRAININGS, VARIANTS, Checkout
+from workflows import TRAININGS, VARIANTS, Checkout, check_card
 
 from canids_shared.manifest import LEFT_OUT
 
@@ -40,10 +41,10 @@ _SEEN = """<script>addEventListener("load", () => {
 def write_splits(folder: Path, scenarios: tuple[str, ...], fold: str = "", seeds: tuple[str, ...] = ("",)) -> None:
     """Graphs of a fold (or of the plain run), and decisions of each of its seeds."""
     rng = np.random.default_rng(0)
-    for split in ("fit", "calibrate", *scenarios):
+    for split in ("fit", "fuse", "calibrate", *scenarios):
         captures = {f"{split}-{a}": (a, episodes(200, 0.4, rng)) for a in ("dos", "fuzzing")}
         keys = write_split(folder / f"results/demo/graphs{fold}/{split}.safetensors", captures, rng)
-        for seed in seeds if split != "fit" else ():
+        for seed in seeds if split not in ("fit", "fuse") else ():
             for i, variant in enumerate(VARIANTS):
                 path = folder / f"results/demo/decisions/{variant}{fold}{seed}/{split}.parquet"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,20 @@ def test_the_report_says_where_it_comes_from(evaluated: Checkout) -> None:
         folder = "results" if run == "baselines" else "experimentruns"
         code = json.loads((evaluated.folder / folder / "demo" / run / "metrics.json").read_text())["code"]
         assert re.search(rf"<td>{run}</td><td>{code}</td><td>0</td><td>20\d\d-[^<]+</td><td>[^–<]+</td>", page)
+
+
+def test_every_model_has_a_card_with_its_own_numbers(evaluated: Checkout) -> None:
+    page = html.unescape((evaluated.folder / SUMMARY / "report.html").read_text())
+    for run in TRAININGS:
+        kind, _, variant = run.partition("_")
+        text = (evaluated.folder / SUMMARY / f"cards/{run}.md").read_text()
+        metrics = json.loads((evaluated.folder / f"experimentruns/demo/eval_{variant}/metrics.json").read_text())
+        own = {s: found["fusion" if kind == "dqn" else kind] for s, found in metrics["scenarios"].items()}
+        check_card(text, f"demo/{run}", own)
+        assert f"<pre>{text}</pre>" in page
+        assert ("Distilled from `" in text) == (variant == "small_kd")
+        # A VGAE learns from attack-free windows.
+        assert ("| dos | – |" in text) == (kind == "vgae")
 
 
 @needs_browser

@@ -16,9 +16,11 @@ import pytest
 import yaml
 from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
-from workflows import EVALUATIONS, TRAININGS, VARIANTS
+from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, check_card
 
+from canids_evaluate.measured import measured
 from canids_shared import manifest
+from canids_shared.files import sha256_of
 from canids_shared.graphstore import GraphStore
 from canids_shared.runs import load_arrays
 from canids_shared.tables import DECISIONS, FRAMES, KEYS, STATES, read
@@ -198,6 +200,32 @@ def test_every_run_is_measured_and_can_be_repeated(workflow_dir: Path) -> None:
         assert not any(Path(p).is_absolute() for paths in config["files"].values() for p in paths)
         assert len(pl.read_parquet(runs / run / "history.parquet"))
         assert not (runs / run / ".checkpoint").exists()
+
+
+def test_cards_have_the_numbers_of_the_metrics(workflow_dir: Path) -> None:
+    for run in TRAININGS:
+        kind, _, variant = run.partition("_")
+        text = (workflow_dir / f"results/smoke/summary/cards/{run}.md").read_text()
+        found = metrics(workflow_dir, variant)["scenarios"]
+        own = {s: methods["fusion" if kind == "dqn" else kind] for s, methods in found.items()}
+        check_card(text, f"smoke/{run}", own)
+        weights = sha256_of(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors")
+        assert weights in text
+        assert "Every capture that it was judged on comes from a simulator" in text
+        if kind == "gat":
+            assert "never learnt from: spoofing in `test_unknown_attack`" in text
+
+
+def test_every_job_says_what_it_took(workflow_dir: Path) -> None:
+    """Also cached ones, which cannot have a benchmark, where they ran; sizes are those that Snakemake sees."""
+    jobs = measured(workflow_dir / "experimentruns", workflow_dir / "results").filter(dataset="smoke")
+    known = jobs.filter(pl.col("seconds") > 0, pl.col("memory_mb") > 20, pl.col("input_mb").is_not_null())
+    rules = {*TRAININGS, *EVALUATIONS, "rivals", "states", "decisions", "baselines", "summary", "cards", "report"}
+    assert rules <= set(known["rule"])
+    assert set(jobs["rule"]) <= {*rules, *CACHED, "account"}
+    (row,) = jobs.filter(rule="gat_large").rows(named=True)
+    paths = [workflow_dir / f"results/smoke/graphs/{split}.safetensors" for split in ("fit", "select")]
+    assert row["input_mb"] == pytest.approx(sum(p.stat().st_size for p in paths) / 2**20)
 
 
 def test_students_are_smaller_than_their_teacher(workflow_dir: Path) -> None:

@@ -68,6 +68,7 @@ class Subject:
         metrics: content of the variant's `metrics.json`.
         baselines: scenario → baseline → its values.
         sources: capture → vehicle, attack, SHA-256 and rows of its raw file.
+        simulated: captures of the dataset that the simulator made, companions aside.
     """
 
     training: Training
@@ -78,6 +79,7 @@ class Subject:
     metrics: dict[str, Any]
     baselines: dict[str, dict[str, Any]]
     sources: dict[str, dict[str, Any]]
+    simulated: list[str]
 
     @property
     def dataset(self) -> str:

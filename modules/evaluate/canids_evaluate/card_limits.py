@@ -23,10 +23,10 @@ def _attacks(subject: Subject) -> Iterator[str]:
             if not same(attack, subject.learnt.attacks):
                 never.append(what)
             if found["recall"] is not None and found["recall"] < RECALL:
-                weak.append(f"{what}, {found['n_attacked']} attacked windows")
+                weak.append(f"{what}, {found['n_attacked']:,} attacked windows")
         share = values["episodes_found"]
         if share is not None and share < 1:
-            missed.append(f"{number('episodes_found', 1 - share)} of {values['n_episodes']} in `{scenario}`")
+            missed.append(f"{round((1 - share) * values['n_episodes'])} of {values['n_episodes']} in `{scenario}`")
     if never and subject.learnt.attacks:
         yield f"Judged on attacks that it never learnt from: {'; '.join(never)}."
     if weak:
@@ -53,6 +53,10 @@ def _vehicles(subject: Subject) -> Iterator[str]:
 
 def _training(subject: Subject) -> Iterator[str]:
     learnt = subject.learnt
+    judged = [capture for values in subject.scenarios.values() for capture in values["per_capture"]]
+    if made := [capture for capture in judged if capture in subject.simulated]:
+        share = "Every capture" if len(made) == len(judged) else f"{len(made)} of {len(judged)} captures"
+        yield f"{share} that it was judged on comes from a simulator: that is no measurement on a vehicle."
     if learnt.companions:
         yield (
             f"{learnt.companions / learnt.windows:.0%} of the windows behind it ({learnt.companions:,} of {learnt.windows:,}) are of simulated "

@@ -1,6 +1,6 @@
 """A model card for every trained model (rule `cards`), Markdown after Mitchell et al. (2019), "Model Cards for Model Reporting".
 
-python -m canids_evaluate.cards --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
+python -m canids_evaluate.cards --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}, "simulated": []}'
     --vgae_large cards/vgae_large.md … --metrics eval_large/metrics.json … --baselines metrics.json --baseline_curves curves.json
     --models …/model.safetensors … --histories … --configs … --latencies … --fit … --fuse … --calibrate …
 
@@ -249,6 +249,7 @@ def _subjects(call: Call) -> list[Subject]:
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
     learnt = {"vgae": split_of(fit, attack_free=True), "gat": split_of(fit), "dqn": split_of(fuse)}
     set_on = split_of(calibrate)
+    simulated = call.constants["simulated"]
     files = (inputs[name] for name in TRAINED)
     trainings = [(model, read_training(model, *rest)) for model, *rest in zip(*files, strict=True)]
     policies = {t.variant: t.run for _, t in trainings if t.kind == "dqn"}
@@ -258,7 +259,7 @@ def _subjects(call: Call) -> list[Subject]:
             raise CanidsError(f"{model}: no metrics of variant '{training.variant}' to put on its card")
         judged, policy = metrics[training.variant], policies[training.variant]
         data = learnt[training.kind]
-        found.append(Subject(training, policy, sha256_of(model), data, set_on, judged, others, sources))
+        found.append(Subject(training, policy, sha256_of(model), data, set_on, judged, others, sources, simulated))
     return found
 
 
