@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -252,3 +253,12 @@ def test_a_job_says_what_it_took(tmp_path: Path) -> None:
     assert found is not None
     assert (found["input_mb"], found["seconds"], found["threads"], found["gpu_mb"]) == (3.0, 1.5, 2, None)
     assert found["memory_mb"] is None or 20 < found["memory_mb"] < 10_000
+
+
+def test_memory_of_a_gpu_is_that_which_torch_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    for used, expected in ((True, 3_000_000_000), (False, None)):
+        cuda = SimpleNamespace(is_initialized=lambda used=used: used, max_memory_reserved=lambda: 3_000_000_000)
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+        assert usage.peak_gpu_memory() == expected
+    monkeypatch.delitem(sys.modules, "torch")
+    assert usage.peak_gpu_memory() is None
