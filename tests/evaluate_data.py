@@ -137,7 +137,9 @@ def write_training(folder: Path, seed: int = 0) -> None:
     else:
         history = {"epoch": steps, "fit_loss": 1 / steps, "select_loss": 1.1 / steps}
     write_history(folder / "history.parquet", pl.DataFrame(history).to_dicts())
-    teacher = f"[{folder.parent / kind}_large/model.safetensors]" if "small_kd" in folder.name else "[]"
+    teacher = (
+        f"[experimentruns/{folder.parent.name}/{kind}_large/model.safetensors]" if "small_kd" in folder.name else "[]"
+    )
     spec = f"{{code: 0123456789abcdef, config: {{seed: {seed}}}}}"
     (folder / "config.yaml").write_text(f"spec: {spec}\nfiles: {{teacher: {teacher}}}\n")
     latency.write(folder / "latency.json", [1e-3 * size, 2e-3 * size, 3e-3 * size], "cpu")

@@ -135,7 +135,7 @@ def test_every_model_has_a_card_with_its_own_numbers(evaluated: Checkout) -> Non
         assert f"<pre>{text}</pre>" in page
         assert ("Distilled from `" in text) == (variant == "small_kd")
         # A VGAE learns from attack-free windows.
-        assert ("| dos | – |" in text) == (kind == "vgae")
+        assert ("| dos | test_known, test_unknown | – |" in text) == (kind == "vgae")
 
 
 @needs_browser

@@ -155,9 +155,9 @@ def _factors(subject: Subject) -> str:
 
     def table(kind: str, rows: list[str], learnt: dict[str, int], judged: dict[str, list[str]]) -> str:
         lines = [
-            [n, f"{learnt[n]:,}" if n in learnt else UNDEFINED, ", ".join(judged.get(n, [])) or UNDEFINED] for n in rows
+            [n, ", ".join(judged.get(n, [])) or UNDEFINED, f"{learnt[n]:,}" if n in learnt else UNDEFINED] for n in rows
         ]
-        return Table([kind, "Windows learnt from", "Test scenarios"], lines, names=1).markdown()
+        return Table([kind, "Test scenarios", "Windows learnt from"], lines, names=2).markdown()
 
     return "\n\n".join(
         [
