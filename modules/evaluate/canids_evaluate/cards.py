@@ -141,17 +141,22 @@ def _use(subject: Subject) -> str:
     )
 
 
+def _alphabetical(name: str) -> tuple[str, str]:
+    # Names that differ by case alone (`DoS`, `dos`) have one order too, in every process.
+    return name.casefold(), name
+
+
 def _factors(subject: Subject) -> str:
     tested: dict[str, list[str]] = {}
     for scenario, values in subject.scenarios.items():
         for attack in values["per_attack"]:
             tested.setdefault(attack, []).append(scenario)
-    attacks = sorted({*subject.learnt.attacks, *tested}, key=str.casefold)
+    attacks = sorted({*subject.learnt.attacks, *tested}, key=_alphabetical)
     vehicles: dict[str, list[str]] = {}
     for scenario in subject.scenarios:
         for vehicle in subject.vehicles_in(scenario):
             vehicles.setdefault(vehicle, []).append(scenario)
-    names = sorted({*subject.learnt.vehicles, *vehicles}, key=str.casefold)
+    names = sorted({*subject.learnt.vehicles, *vehicles}, key=_alphabetical)
 
     def table(kind: str, rows: list[str], learnt: dict[str, int], judged: dict[str, list[str]]) -> str:
         lines = [
