@@ -108,6 +108,7 @@ class Stage:
 
     Attributes:
         config: instance (`""`, `"@seed-1"`, …) → checked config with defaults.
+        sweep: what the stage is told of a sweep over instances (`canids_shared.sweeps.Sweep.plan`), or nothing.
         dataset, instance: regular expressions for the wildcards of these names.
     """
 
@@ -125,7 +126,8 @@ class Stage:
         self._ports: dict[str, dict[str, str]] = base.pop("ports")
         self._folds = {"@" + fold for fold in base.pop("folds")}
         instances = base.pop("instances")
-        raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds")}
+        self.sweep: Config = base.pop("sweep", {})
+        raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
         self.config = {"": base}
         for instance, overrides in instances.items():
             self.config["@" + instance] = check(merged(raw, overrides), full, where=f"instances.{instance}.{name}")

@@ -62,7 +62,8 @@ class Training:
         return str(self.config["spec"]["code"])
 
 
-def _table(path: Path) -> pl.DataFrame:
+def read_history(path: Path) -> pl.DataFrame:
+    """Read a `history.parquet`; raises `CanidsError` naming the file if it is damaged."""
     try:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -92,7 +93,7 @@ def read_training(model: Path, history: Path, config: Path, latency_file: Path) 
     kind, _, variant = run.partition("@")[0].partition("_")
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
-    rows, settings = _table(history), read_config(config)
+    rows, settings = read_history(history), read_config(config)
     return Training(run, kind, variant, parameters, rows, settings, *latency.read(latency_file), header)
 
 

@@ -1,0 +1,114 @@
+"""A sweep, or a sub-space of it, in one table and three figures (rule `sweep`).
+
+    python -m canids_evaluate.sweep --spec '{"wildcards": {"dataset": "simulated", "subspace": "all"}, "config": {"seed": 0, "trees": 200},
+        "name": "sweep", "stage": "train_gnn", "metric": {"gat_small_nokd": "auroc"}}'
+        --markdown results.md --csv results.csv --params params.tsv --parallel parallel.svg --importance importance.svg
+        --best best.svg --points …/select.json …
+
+All readings are on `select`. `params.tsv` has the points as a table that can be declared again, as a sweep's `table`.
+"""
+
+import csv
+import io
+
+import yaml
+
+from canids_evaluate import sweep_figures
+from canids_evaluate.importance import Importance, importance
+from canids_evaluate.points import LOWER_IS_BETTER, WORDS, Point, best_first, points_of, shown
+from canids_evaluate.tables import UNDEFINED, Table
+from canids_shared import cli
+from canids_shared.cli import Call
+from canids_shared.files import write_text
+from canids_shared.points import nested, table_of
+
+_DIGITS = 4
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.{_DIGITS}g}"
+
+
+def _level(ordered: list[Point]) -> str:
+    """How the best point stands against the others, in words."""
+    best = ordered[0]
+    if best.interval is None:
+        return "One seed: what lies between two points may be chance; `seeds: 3` shows how much."
+    low, high = best.interval
+    level = sum(low <= p.mean <= high for p in ordered[1:])
+    return f"The means of {level} of the other {len(ordered) - 1} points lie within the best one's interval."
+
+
+def markdown(call: Call, runs: dict[str, list[Point]], found: dict[str, Importance]) -> str:
+    """The whole page."""
+    stage, name, subspace = (call.constants["stage"], call.constants["name"], call.wildcards["subspace"])
+    parts = [
+        f"# Sweep {name} of {stage} on {call.wildcards['dataset']}" + ("" if subspace == "all" else f": {subspace}"),
+        "Every reading is on `select`; no test scenario was read. Mean and, over seeds, standard deviation and 95 % interval "
+        f"(Student's t). {UNDEFINED}: undefined.",
+    ]
+    for run, points in runs.items():
+        ordered = best_first(points)
+        metric, options = ordered[0].metric, list(ordered[0].values)
+        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        header = ["Point", *options, WORDS[metric], "± seeds", "95 % interval"]
+        rows = [
+            [
+                p.instance,
+                *(shown(p.values[o]) for o in options),
+                f"**{_number(p.mean)}**" if p is ordered[0] else _number(p.mean),
+                _number(p.deviation),
+                f"[{_number(p.interval[0])}, {_number(p.interval[1])}]" if p.interval else UNDEFINED,
+            ]
+            for p in ordered
+        ]
+        chosen = yaml.safe_dump({stage: nested(ordered[0].values)}, sort_keys=False).strip()
+        parts += [
+            f"## {run}: {WORDS[metric]} ({better} is better)",
+            f"Best on `select`: `{ordered[0].instance}`. {_level(ordered)}",
+            f"```yaml\n{chosen}\n```",
+            Table(header, rows).markdown(),
+            _importance(found[run]),
+        ]
+    parts.append("![Parallel coordinates](parallel.svg)\n![Importance](importance.svg)\n![Best points](best.svg)")
+    return "\n\n".join(parts) + "\n"
+
+
+def _importance(one: Importance) -> str:
+    if not one.options:
+        return one.caution
+    rows = [[option, f"{value:.2f}", f"{deviation:.2f}"] for option, (value, deviation) in one.options.items()]
+    table = Table(["Option", "Importance", "± folds"], rows).markdown()
+    told = f"A forest explains {one.explained:.0%} of the variance of the ranks held out. {one.caution}".strip()
+    return f"{table}\n\n{told}"
+
+
+def csv_of(runs: dict[str, list[Point]]) -> str:
+    """All points of all runs, best first."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    options = list(next(iter(runs.values()))[0].values)
+    writer.writerow(["run", "instance", *options, "metric", "mean", "deviation", "low", "high", "seeds"])
+    for run, points in runs.items():
+        for p in best_first(points):
+            low, high = p.interval or (None, None)
+            values = [shown(p.values[o]) for o in options]
+            writer.writerow([run, p.instance, *values, p.metric, p.mean, p.deviation, low, high, len(p.readings)])
+    return out.getvalue()
+
+
+def main(call: Call) -> None:
+    """Entry point."""
+    runs = points_of(call.inputs["points"], call.constants["metric"])
+    found = {run: importance(points, call.config["trees"], call.config["seed"]) for run, points in runs.items()}
+    write_text(call.output["markdown"], markdown(call, runs, found))
+    write_text(call.output["csv"], csv_of(runs))
+    first = next(iter(runs.values()))
+    write_text(call.output["params"], table_of({p.instance: p.values for p in first}))
+    sweep_figures.parallel(call.output["parallel"], runs)
+    sweep_figures.importances(call.output["importance"], found)
+    sweep_figures.best(call.output["best"], runs)
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["points"], outputs=["markdown", "csv", "params", "parallel", "importance", "best"])

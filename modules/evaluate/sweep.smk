@@ -1,0 +1,71 @@
+# What a sweep's points come to on `select` (pipelines/sweep); no file of a test scenario is read. The Snakefile includes
+# this where its config has a sweep.
+from canids_evaluate.sweep_planning import points_of_subspace, runs_of_point
+from canids_shared.space import Space
+
+space = Space(stage.sweep["points"])
+SWEEP = f"<sweeps>/{stage.sweep['name']}"
+
+
+rule sweep_point:
+    input:
+        models=runs_of_point(stage, space, "model.safetensors"),
+        histories=runs_of_point(stage, space, "history.parquet"),
+    output:
+        f"{SWEEP}/points/{space.wildcard_pattern}/select.json",
+    log:
+        f"{SWEEP}/points/{space.wildcard_pattern}/log.txt",
+    wildcard_constraints:
+        point=space.constraint,
+    conda:
+        "environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
+    params:
+        spec=stage.spec(
+            "canids_evaluate.sweep_point",
+            instance=space.run_instance,
+            values=space.instance,
+            seeds=lambda wildcards: list(stage.sweep["instances"][space.run_instance(wildcards)]),
+            runs=list(stage.sweep["metric"]),
+        ),
+    message:
+        "{wildcards.dataset}: what {wildcards.point} comes to on select"
+    shell:
+        "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}"
+        " --models {input.models} --histories {input.histories}"
+        " 2> {log} || {{ cat {log} >&2; exit 1; }}"
+
+
+rule sweep:
+    input:
+        points_of_subspace(stage, space, f"{SWEEP}/points/{space.wildcard_pattern}/select.json"),
+    output:
+        markdown=f"{SWEEP}/{{subspace}}/results.md",
+        csv=f"{SWEEP}/{{subspace}}/results.csv",
+        params=f"{SWEEP}/{{subspace}}/params.tsv",
+        parallel=f"{SWEEP}/{{subspace}}/parallel.svg",
+        importance=f"{SWEEP}/{{subspace}}/importance.svg",
+        best=f"{SWEEP}/{{subspace}}/best.svg",
+    log:
+        f"{SWEEP}/{{subspace}}/log.txt",
+    wildcard_constraints:
+        subspace="|".join(stage.sweep["subspaces"]),
+    conda:
+        "environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=15,
+    params:
+        spec=stage.spec("canids_evaluate.sweep", "seed", "trees", **{k: stage.sweep[k] for k in ("name", "stage", "metric")}),
+    message:
+        "{wildcards.dataset}: sweep, {wildcards.subspace}"
+    shell:
+        "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep --spec {params.spec:q}"
+        " --markdown {output.markdown} --csv {output.csv} --params {output.params}"
+        " --parallel {output.parallel} --importance {output.importance} --best {output.best}"
+        " --points {input}"
+        " 2> {log} || {{ cat {log} >&2; exit 1; }}"
