@@ -60,7 +60,9 @@ rule sweep:
         mem_mb=memory(1000),
         runtime=15,
     params:
-        spec=stage.spec("canids_evaluate.sweep", "seed", "trees", **{k: stage.sweep[k] for k in ("name", "stage", "metric")}),
+        spec=stage.spec(
+            "canids_evaluate.sweep", "seed", "trees", **{k: stage.sweep[k] for k in ("name", "stage", "metric")}
+        ),
     message:
         "{wildcards.dataset}: sweep, {wildcards.subspace}"
     shell:

@@ -69,7 +69,8 @@ def section(config: Config, stage: str) -> Config:
     upto = STAGES[: STAGES.index(stage) + 1]
     own = {n: (instances[n] or {}).get(stage) or {} for n in instances if n and first_equal(n, upto) == n}
     preprocess = config.get("preprocess") or {}
-    folds = [n for n in own if merged(preprocess, (instances[n] or {}).get("preprocess")).get("leave_out")]
+    left_out = {n: merged(preprocess, (instances[n] or {}).get("preprocess")).get("leave_out") for n in own}
+    folds = {n: left for n, left in left_out.items() if left}
     common = {k: config[k] for k in ("datasets", "data_root") if k in config}
     ports = {port: {n: first_equal(n, stages) for n in own} for port, stages in PORTS.items()}
     return {**(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
@@ -124,7 +125,7 @@ class Stage:
         full = load_schema(schema, common=True)
         base = check(config, full, where=name)
         self._ports: dict[str, dict[str, str]] = base.pop("ports")
-        self._folds = {"@" + fold for fold in base.pop("folds")}
+        self._folds = {"@" + fold: left for fold, left in base.pop("folds").items()}
         instances = base.pop("instances")
         self.sweep: Config = base.pop("sweep", {})
         raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
@@ -152,6 +153,17 @@ class Stage:
         """Test scenarios of a dataset; of a fold, only its left-out captures."""
         return [manifest.LEFT_OUT] if instance in self._folds else manifest.scenarios(self.captures[dataset])
 
+    def has(self, dataset: str, instance: str) -> bool:
+        """Whether a dataset has this instance: all but folds that leave none of its training captures out."""
+        left = self._folds.get(instance)
+        return left is None or any(
+            c.vehicle in left.get("vehicles", [])
+            or c.attack in left.get("attacks", [])
+            or c.name in left.get("captures", [])
+            for c in self.captures[dataset].values()
+            if c.role == "train"
+        )
+
     def splits(self, dataset: str, instance: str = "") -> list[str]:
         """The four splits of the training captures, then the scenarios."""
         return [*manifest.SPLITS, *self.scenarios(dataset, instance)]
@@ -160,7 +172,7 @@ class Stage:
         """`pattern` for every dataset, instance and, where it has these wildcards, split and item of `values`."""
         paths = []
         for dataset in self.datasets:
-            for instance in self.config:
+            for instance in (i for i in self.config if self.has(dataset, i)):
                 splits = self.splits(dataset, instance) if "{split}" in pattern else [""]
                 rows = [{"dataset": dataset, "instance": instance, "split": s} for s in splits]
                 for key, items in values.items():

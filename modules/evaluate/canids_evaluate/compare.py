@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from canids_evaluate import figures
 from canids_evaluate.lines import Line, fusion_minus, lines_of
 from canids_evaluate.paired import COMPARED
-from canids_evaluate.rows import label, rank
+from canids_evaluate.rows import Row, label, rank
 from canids_evaluate.tables import COLUMNS, UNDEFINED, Table, number
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -98,17 +99,35 @@ def terminal(lines: list[Line]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def figure(path: Path, lines: list[Line]) -> None:
+    """F1 and AUROC of every method, a column of panels a place; bars are the intervals of the means over the seeds."""
+    places = _places(lines)
+    rows = [
+        Row(
+            _heading(line.place, places),
+            line.variant,
+            line.method,
+            {m: line.average(m) for m in COMPARED} | {"intervals": {m: line.interval(m) for m in COMPARED}},
+        )
+        for line in lines
+    ]
+    figures.dots(path, rows, {m: COLUMNS[m] for m in COMPARED})
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="canids_evaluate.compare", description="Evaluations side by side.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder with metrics.json and curves.json")
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of aligned columns")
     parser.add_argument("--output", type=Path, help="write Markdown to this file")
+    parser.add_argument("--figure", type=Path, help="draw the comparison into this file, as SVG")
     given = parser.parse_args()
     try:
         lines = lines_of(given.runs)
         if given.output:
             write_text(given.output, markdown(lines))
+        if given.figure:
+            figure(given.figure, lines)
     except CanidsError as error:
         sys.exit(f"error: {error}")
     if not given.output:

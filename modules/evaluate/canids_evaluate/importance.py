@@ -16,7 +16,7 @@ from sklearn.model_selection import RepeatedKFold
 
 from canids_evaluate.points import Point, Scale, varied
 
-FOLDS, REPEATS, SHUFFLES = 5, 2, 10
+FOLDS, REPEATS, SHUFFLES = 5, 2, 5
 FEWEST = 10
 """Points below which no forest is fitted."""
 FEW_A_OPTION = 10

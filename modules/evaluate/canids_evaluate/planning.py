@@ -38,17 +38,22 @@ def benchmarks(stage: Stage) -> Callable[[Any], list[str]]:
     return of
 
 
-def folds(stage: Stage) -> list[str]:
-    """Instances (`@without-kia`, …) that are folds of the training captures."""
-    return [i for i in stage.config if i and stage.scenarios(stage.datasets[0], i) == [LEFT_OUT]]
+def folds(stage: Stage, dataset: str) -> list[str]:
+    """Instances (`@without-kia`, …) that are folds of a dataset's training captures."""
+    return [i for i in stage.config if i and stage.scenarios(dataset, i) == [LEFT_OUT] and stage.has(dataset, i)]
 
 
-def files_of_folds(stage: Stage, file: str) -> list[str]:
-    """`metrics.json` or `curves.json` of every fold: all variants, and each fold's baselines once."""
+def files_of_folds(stage: Stage, file: str) -> Callable[[Any], list[str]]:
+    """Input function: `metrics.json` or `curves.json` of a dataset's folds, all variants, and each fold's baselines once."""
     baselines = stage.upstream(f"<baselines>{{instance}}/{file}")
-    found = [f"<runs>/eval_{v}{fold}/{file}" for fold in folds(stage) for v in VARIANTS]
-    found += [path for fold in folds(stage) for path in baselines(SimpleNamespace(instance=fold))]
-    return list(dict.fromkeys(found))
+
+    def of(wildcards: Any) -> list[str]:
+        own = folds(stage, wildcards.dataset)
+        found = [f"<runs>/eval_{v}{fold}/{file}" for fold in own for v in VARIANTS]
+        found += [path for fold in own for path in baselines(SimpleNamespace(instance=fold))]
+        return list(dict.fromkeys(found))
+
+    return of
 
 
 def use_own_commands(stage: Stage) -> None:
