@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make score CAPTURE=… RUN=… · make manifest DIR=… · make resources · make bench · make docs · make rulegraph · make clean
+# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make manifest DIR=… · make resources · make bench · make docs · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -8,9 +8,10 @@ BIN = .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
 SOURCES = shared modules tests bench
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
+INCLUDED = $(wildcard modules/*/*.smk)
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours score manifest resources bench docs rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest resources bench docs rulegraph readme-results lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -43,6 +44,14 @@ seeds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config data_root=$(DATA)
 	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
+
+# Options of one stage over a table or a space of points, compared on `select`; OPTIONS='--configfile FILE' names another sweep.
+sweep: .venv/runtime
+	$(SNAKEMAKE) -s pipelines/sweep/Snakefile $(QUIET) $(OPTIONS)
+
+# One vehicle left out after the other, and all rivals of the policy: on folds of the training captures.
+cross-vehicle fusion-ablation: .venv/runtime
+	$(SNAKEMAKE) -s pipelines/$(subst -,_,$@)/Snakefile $(QUIET) $(OPTIONS)
 
 # Alarms on any capture by a finished run: CAPTURE is the file, RUN the folder of a policy.
 score: .venv/runtime
@@ -88,14 +97,14 @@ fast-test: .venv/development
 lint: .venv/development
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/snakefmt --check $(SNAKEFILES)
+	$(BIN)/snakefmt --check $(SNAKEFILES) $(INCLUDED)
 	$(BIN)/mypy
 	@for snakefile in $(SNAKEFILES); do echo "snakemake --lint -s $$snakefile"; $(BIN)/snakemake --lint -s $$snakefile || exit 1; done
 
 format: .venv/development
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
-	$(BIN)/snakefmt $(SNAKEFILES)
+	$(BIN)/snakefmt $(SNAKEFILES) $(INCLUDED)
 
 # The documentation, to build/site/index.html. Its graphs are drawn by Graphviz.
 docs: .venv/development

@@ -79,19 +79,19 @@ def table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequence[str]
 
 
 def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequence[str] = ()) -> str:
-    """Markdown tables, one a metric: a row per method and variant, a column per fold.
+    """Markdown tables, one a metric: a row per method and variant, a column per fold (`@without-…`; other pipelines' have a prefix).
 
     Raises `CanidsError` if no fold has been evaluated, or naming an evaluation that is of other code than the first.
     """
     folder, results = Path("experimentruns") / dataset, Path("results") / dataset
     found = sorted(folder.glob("eval_*@*/metrics.json"))
-    evaluations = [p.parent for p in found if fold_and_seed("@" + p.parent.name.partition("@")[2])[0]]
+    evaluations = [p.parent for p in found if "@without-" in p.parent.name]
     if not evaluations:
         raise CanidsError(f"{folder}: no evaluation of a fold; make folds first")
     codes = {run: read(run / "metrics.json", METRICS_CONTRACT)["code"] for run in evaluations}
     if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
         raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
-    baselines = [p.parent for p in sorted(results.glob("baselines@*/metrics.json"))]
+    baselines = [p.parent for p in sorted(results.glob("baselines@without-*/metrics.json"))]
     lines = _kept(lines_of([*evaluations, *baselines]), methods)
     title = f"By window, on folds of the training captures of dataset `{dataset}`:"
     return "\n\n".join([title, *(overview(lines, m).markdown() for m in metrics)])
