@@ -161,7 +161,7 @@ class Stage:
             or c.attack in left.get("attacks", [])
             or c.name in left.get("captures", [])
             for c in self.captures[dataset].values()
-            if c.role == "train"
+            if c.role == "train" and not c.companion
         )
 
     def splits(self, dataset: str, instance: str = "") -> list[str]:

@@ -113,7 +113,9 @@ def test_a_sweep_of_policies_shares_its_detectors(workflow_dir: Path) -> None:
 
 def test_a_fold_of_cross_vehicle_leaves_its_vehicle_out(workflow_dir: Path) -> None:
     vehicles = {
-        split: GraphStore(workflow_dir / f"results/smoke/graphs@cross-without-van/{split}.safetensors").header["vehicles"]
+        split: GraphStore(workflow_dir / f"results/smoke/graphs@cross-without-van/{split}.safetensors").header[
+            "vehicles"
+        ]
         for split in ("fit", "left_out")
     }
     assert vehicles == {"fit": ["compact"], "left_out": ["van"]}

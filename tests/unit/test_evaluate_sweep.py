@@ -85,8 +85,9 @@ def test_the_best_comes_first_whichever_way_the_metric_goes(means: list[float]) 
         assert sorted(p.mean for p in ordered) == sorted(means)
 
 
-def test_scales_are_logarithmic_where_values_span_a_decade() -> None:
-    assert Scale.of([0.001, 0.1]).numbers([0.001, 0.1]).tolist() == pytest.approx([-3, -1])
+def test_scales_are_logarithmic_where_logarithms_are_spread_more_evenly() -> None:
+    assert Scale.of([0.001, 0.01, 0.1]).numbers([0.001, 0.1]).tolist() == pytest.approx([-3, -1])
+    assert Scale.of([0.01, 0.1, 0.2, 0.3, 0.4]).numbers([0.01, 0.4]).tolist() == [0.01, 0.4]
     assert Scale.of([0, 100]).numbers([0, 100]).tolist() == [0, 100]
     assert Scale.of([True, False, True]).numbers([True, False]).tolist() == [1, 0]
     assert Scale.of([[64, 64], [8]]).levels == ["[64, 64]", "[8]"]

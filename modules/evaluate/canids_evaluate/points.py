@@ -100,7 +100,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """An option as numbers: its values, their logarithms where they span more than a factor of ten, or levels.
+    """An option as numbers: its values; their logarithms, where these are spread more evenly; or levels.
 
     Attributes:
         levels: what the whole numbers from 0 stand for, where values are no numbers.
@@ -115,8 +115,9 @@ class Scale:
         """The scale for an option's values."""
         if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             return cls(sorted({shown(v) for v in values}), False)
-        low, high = min(values), max(values)
-        return cls([], low > 0 and high / low > 10)
+        if min(values) <= 0 or max(values) / min(values) <= 10:
+            return cls([], False)
+        return cls([], _skew(np.log10(values)) < _skew(np.array(values, dtype=np.float64)))
 
     def numbers(self, values: list[Any]) -> np.ndarray:
         """The values as numbers, f64 [n]."""
@@ -124,3 +125,9 @@ class Scale:
             return np.array([self.levels.index(shown(v)) for v in values], dtype=np.float64)
         found = np.array(values, dtype=np.float64)
         return np.log10(found) if self.logarithmic else found
+
+
+def _skew(values: np.ndarray) -> float:
+    """How far the median lies from the middle of the range, which has length 1."""
+    low, high = values.min(), values.max()
+    return float(abs((np.median(values) - low) / (high - low) - 0.5))

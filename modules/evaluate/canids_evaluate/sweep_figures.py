@@ -11,6 +11,8 @@ from canids_evaluate.importance import Importance
 from canids_evaluate.points import LOWER_IS_BETTER, WORDS, Point, Scale, best_first, varied
 
 BEST, OTHER = "#D55E00", "#0072B2"
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+"""So that numbers can be read where lines pass behind them."""
 SHOWN = 30
 """Points in the figure of the best ones, at most."""
 
@@ -27,7 +29,7 @@ def parallel(path: Path, runs: dict[str, list[Point]]) -> None:
     with style.figure(path, len(runs), 1, 1.6 + 1.35 * len(options), 3.1 * len(runs)) as (_, axes):
         for (run, points), ax in zip(runs.items(), axes[:, 0], strict=True):
             _parallel(ax, best_first(points), options)
-            ax.set_title(f"{run}: {WORDS[points[0].metric]} on select", pad=20)
+            ax.set_title(f"{run}: {WORDS[points[0].metric]} on select (the lighter the line, the better)", pad=20)
 
 
 def _parallel(ax: Axes, ordered: list[Point], options: list[str]) -> None:
@@ -39,12 +41,12 @@ def _parallel(ax: Axes, ordered: list[Point], options: list[str]) -> None:
         scale = Scale.of(column)
         numbers = scale.numbers(column)
         low, span = float(numbers.min()), float(np.ptp(numbers)) or 1.0
-        height = (numbers - low) / span
         down = i == len(options) and metric in LOWER_IS_BETTER
-        heights.append(1.0 - height if down else height)
+        heights.append((1.0 - (numbers - low) / span) if down else (numbers - low) / span)
         ax.axvline(i, color="0.3", linewidth=0.8, zorder=3)
         for at, text in _ticks(scale, low, span):
-            ax.text(i - 0.03, 1.0 - at if down else at, text, ha="right", va="center", fontsize=7, zorder=4)
+            height = 1.0 - at if down else at
+            ax.text(i - 0.04, height, text, ha="right", va="center", fontsize=7, zorder=4, bbox=_BEHIND)
         ax.text(i, 1.06, name if i < len(options) else WORDS[metric], ha="center", va="bottom", fontsize=7.5)
     colours = matplotlib.colormaps["viridis"]
     for rank in reversed(range(len(ordered))):
@@ -101,6 +103,7 @@ def best(path: Path, runs: dict[str, list[Point]]) -> None:
             ax.set_yticks(range(len(ordered)), [p.instance for p in ordered], fontsize=7)
             ax.invert_yaxis()
             ax.set_xlabel(f"{WORDS[points[0].metric]} on select")
+            ax.locator_params(axis="x", nbins=5)
             left = f", the best {count} of {len(points)}" if count < len(points) else ""
             ax.set_title(f"{run}{left}")
             style.grid(ax)
