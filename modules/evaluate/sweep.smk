@@ -61,7 +61,11 @@ rule sweep:
         runtime=15,
     params:
         spec=stage.spec(
-            "canids_evaluate.sweep", "seed", "trees", **{k: stage.sweep[k] for k in ("name", "stage", "metric")}
+            "canids_evaluate.sweep",
+            "seed",
+            "trees",
+            options=list(next(iter(space.points.values()))),
+            **{key: stage.sweep[key] for key in ("name", "stage", "metric")},
         ),
     message:
         "{wildcards.dataset}: sweep, {wildcards.subspace}"

@@ -35,7 +35,12 @@ def points(count: int, seed: int = 0) -> list[Point]:
 
 def call(folder: Path, paths: list[Path], metric: dict[str, str]) -> Call:
     output = {k: folder / name for k, name in OUTPUTS.items()}
-    constants = {"name": "sweep", "stage": "train_gnn", "metric": metric}
+    constants = {
+        "name": "sweep",
+        "stage": "train_gnn",
+        "metric": metric,
+        "options": ["gat.rate", "gat.batch", "gat.by"],
+    }
     wildcards = {"dataset": "d", "subspace": "all"}
     return Call(wildcards, {"seed": 0, "trees": 5}, constants, output, {"points": paths}, "{}")
 
@@ -45,7 +50,7 @@ def write_point(folder: Path, point: Point, **runs: Any) -> Path:
     path.parent.mkdir()
     readings = {"gat_large": {str(s): {"loss": v, "auroc": None} for s, v in enumerate(point.readings)}, **runs}
     content = {"contract": sweep_point.CONTRACT, "instance": point.instance, "values": point.values, "runs": readings}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content, sort_keys=True))
     return path
 
 
@@ -140,4 +145,4 @@ def test_one_point_and_an_undefined_metric(tmp_path: Path) -> None:
     sweep.main(call(tmp_path, [path], {"gat_large": "loss"}))
     assert "One seed: what lies between two points may be chance" in (tmp_path / "results.md").read_text()
     with pytest.raises(CanidsError, match=r"select\.json: gat_large with seed 0 has no auroc: select lacks"):
-        points_of([path], {"gat_large": "auroc"})
+        points_of([path], {"gat_large": "auroc"}, ["gat.rate"])

@@ -61,18 +61,20 @@ def best_first(points: list[Point]) -> list[Point]:
     return sorted(points, key=lambda p: (sign * p.mean, p.instance))
 
 
-def points_of(paths: list[Path], metric: dict[str, str]) -> dict[str, list[Point]]:
+def points_of(paths: list[Path], metric: dict[str, str], options: list[str]) -> dict[str, list[Point]]:
     """Run (`gat_small_nokd`) → all points.
 
     Args:
         paths: of `select.json`.
         metric: run → which metric.
+        options: in the order in which they were declared; JSON keeps none.
 
     Raises `CanidsError` naming the file that is damaged, or where the metric is undefined.
     """
     found: dict[str, list[Point]] = {run: [] for run in metric}
     for path in paths:
         content = read(path, CONTRACT)
+        point = {option: content["values"][option] for option in options}
         for run, name in metric.items():
             values = [reading[name] for reading in content["runs"][run].values()]
             if undefined := [seed for seed, r in content["runs"][run].items() if r[name] is None]:
@@ -80,7 +82,7 @@ def points_of(paths: list[Path], metric: dict[str, str]) -> dict[str, list[Point
                     f"{path}: {run} with seed {undefined[0]} has no {name}: select lacks attacked or attack-free windows; "
                     "set sweep.metric to another one"
                 )
-            found[run].append(Point(content["instance"], content["values"], name, values))
+            found[run].append(Point(content["instance"], point, name, values))
     return found
 
 

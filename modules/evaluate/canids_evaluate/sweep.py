@@ -1,7 +1,7 @@
 """A sweep, or a sub-space of it, in one table and three figures (rule `sweep`).
 
     python -m canids_evaluate.sweep --spec '{"wildcards": {"dataset": "simulated", "subspace": "all"}, "config": {"seed": 0, "trees": 200},
-        "name": "sweep", "stage": "train_gnn", "metric": {"gat_small_nokd": "auroc"}}'
+        "name": "sweep", "stage": "train_gnn", "metric": {"gat_small_nokd": "auroc"}, "options": ["gat.batch"]}'
         --markdown results.md --csv results.csv --params params.tsv --parallel parallel.svg --importance importance.svg
         --best best.svg --points …/select.json …
 
@@ -43,7 +43,8 @@ def markdown(call: Call, runs: dict[str, list[Point]], found: dict[str, Importan
     """The whole page."""
     stage, name, subspace = (call.constants["stage"], call.constants["name"], call.wildcards["subspace"])
     parts = [
-        f"# Sweep {name} of {stage} on {call.wildcards['dataset']}" + ("" if subspace == "all" else f": {subspace}"),
+        f"# Sweep `{name}`: options of {stage} on {call.wildcards['dataset']}"
+        + ("" if subspace == "all" else f", {subspace}"),
         "Every reading is on `select`; no test scenario was read. Mean and, over seeds, standard deviation and 95 % interval "
         f"(Student's t). {UNDEFINED}: undefined.",
     ]
@@ -99,7 +100,7 @@ def csv_of(runs: dict[str, list[Point]]) -> str:
 
 def main(call: Call) -> None:
     """Entry point."""
-    runs = points_of(call.inputs["points"], call.constants["metric"])
+    runs = points_of(call.inputs["points"], call.constants["metric"], call.constants["options"])
     found = {run: importance(points, call.config["trees"], call.config["seed"]) for run, points in runs.items()}
     write_text(call.output["markdown"], markdown(call, runs, found))
     write_text(call.output["csv"], csv_of(runs))
