@@ -4,7 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +69,31 @@ class Checkout:
     def module(self, stage: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a module alone."""
         return self.snakemake("-s", f"modules/{stage}/Snakefile", *arguments, **variables)
+
+
+class _Recording(SimpleHTTPRequestHandler):
+    """Serves files as `python -m http.server` does, and keeps a list of what was asked for."""
+
+    def __init__(self, *request: Any, asked: list[str], folder: Path) -> None:
+        self._asked = asked
+        super().__init__(*request, directory=str(folder))
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        self._asked.append(self.path)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve a folder to this machine, on a free port; yields its URL, and the paths that are asked for while it lasts."""
+    asked: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Recording, asked=asked, folder=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def one_line(text: str, *parts: str) -> str:

@@ -1,5 +1,7 @@
 """Each module's environment: declared the same for pip and conda, and enough to run the module in."""
 
+import csv
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflows import REPOSITORY, STAGES, TINY, Checkout
+from workflows import REPOSITORY, STAGES, Checkout, served
+
+from canids_shared.graphstore import GraphStore
+from canids_shared.manifest import SPLITS
 
 CONDA_NAMES = {
     "torch": "pytorch",
@@ -49,20 +54,37 @@ def test_environment_lists_what_the_extra_says(file: str, extras: list[str], by_
 
 
 @pytest.mark.slow
-def test_preprocess_runs_where_only_its_own_extra_is_installed(
+def test_another_repository_runs_preprocess_by_url_where_only_its_own_extra_is_installed(
     new_checkout: Callable[[], Checkout], tiny_dataset: Path, tmp_path: Path
 ) -> None:
+    """`examples/preprocess_by_url`: of canids it has the installed package and a URL."""
     checkout = new_checkout()
-    shutil.copytree(tiny_dataset, checkout.folder / "data")
+    here = tmp_path / "another_repository"
+    shutil.copytree(checkout.folder / "examples/preprocess_by_url", here)
+    shutil.copytree(tiny_dataset, here / "data")
+    options = {**yaml.safe_load((here / "data/tiny/preprocess.yaml").read_text()), "data_root": "data"}
+    (here / "tiny.yaml").write_text(yaml.safe_dump({"preprocess": options}))
     python = str(tmp_path / "venv/bin/python")
 
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=checkout.folder, capture_output=True, text=True, check=False)
+    def run(*command: str, folder: Path = here) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "no_proxy": "127.0.0.1"}
+        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
     run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
-    installed = run(python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", ".[preprocess]")
+    installing = (python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", ".[preprocess]")
+    installed = run(*installing, folder=checkout.folder)
     assert installed.returncode == 0, installed.stderr
     assert "No module named 'torch'" in run(python, "-c", "import torch").stderr
-    done = run(python, "-m", "snakemake", "-c2", "-s", "modules/preprocess/Snakefile", "--configfile", TINY)
+    with served(checkout.folder) as (url, asked):
+        done = run(python, "-m", "snakemake", "-c2", "--configfile", "tiny.yaml", "--config", f"canids={url}")
     assert done.returncode == 0, done.stderr
-    assert (checkout.folder / "results/tiny/graphs/test_dos.safetensors").exists()
+    assert {"/modules/preprocess/Snakefile", "/modules/preprocess/config.schema.yaml"} <= set(asked)
+    with open(here / "work/tiny/windows.csv", encoding="utf-8") as stream:
+        table = {row["split"]: row for row in csv.DictReader(stream)}
+    assert list(table) == list(SPLITS)
+    for split, row in table.items():
+        keys = GraphStore(here / f"work/tiny/graphs/{split}.safetensors").keys()
+        assert int(row["windows"]) == len(keys)
+        assert int(row["attacked"]) == keys["label"].sum() > 0
+        assert 0 < float(row["ids"]) <= 50
+    assert not (here / "results").exists(), "every port was set to a folder of the workflow's own"
