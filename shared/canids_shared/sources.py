@@ -38,14 +38,16 @@ def _names(source: bytes, module: str, is_package: bool) -> set[str]:
 
 
 def closure(module: str) -> tuple[dict[str, Path], set[str]]:
-    """Files of this project that `module` imports (itself included, found without running them), and the top-level names of all other packages."""
+    """Files that `module` imports of this project and of its own package (itself included, found without running them), and the top-level names of all other packages."""
+    own = module.partition(".")[0]
     files: dict[str, Path] = {}
     others: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if not name.startswith("canids_"):
-            others.add(name.partition(".")[0])
+        package = name.partition(".")[0]
+        if not (package == own or package.startswith("canids_")):
+            others.add(package)
             continue
         origin = _origin(name)
         if name in files or origin is None:
@@ -74,14 +76,15 @@ def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
 
 @cache
 def code_hash(module: str, python: str = sys.executable, also: tuple[str, ...] = ()) -> str:
-    """Hash over the sources of this project that `module` imports and the versions of the libraries that they import.
+    """Hash over the sources of this project, and of the module's own package, that `module` imports and the versions of the libraries that they import.
 
     Editing a file that the entry point does not reach leaves it as it is; so does another checkout. `also` names files
     of data, such as schemas, that belong to it.
     """
     files, others = closure(module)
     if module not in files:
-        raise ModuleNotFoundError(f"no module {module}: install canids into the environment of Snakemake")
+        package = "canids" if module.startswith("canids_") else "its package"
+        raise ModuleNotFoundError(f"no module {module}: install {package} into the environment of Snakemake")
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")

@@ -29,7 +29,7 @@ PORTS = {
     "baselines": ("preprocess", "evaluate"),
 }
 """What a stage may read of another (or, `baselines`, of itself): port → the stages whose overrides make its files differ."""
-_TOP = ("datasets", "data_root", "instances", *STAGES)
+_TOP = ("datasets", "data_root", "instances", "modules", *STAGES)
 
 Config = dict[str, Any]
 
@@ -46,19 +46,29 @@ def merged(base: Config, over: Config | None) -> Config:
 def section(config: Config, stage: str) -> Config:
     """A module's config within a pipeline's: its own section, the datasets, its instances, and what they read upstream.
 
+    `stage` is one of the four, also for a module that takes the place of one, or a further module that the pipeline's
+    config lists under `modules`; such a one comes after all four.
+
     Raises `CanidsError` naming the key if the pipeline's config has an unknown one, or a section that is no mapping.
     """
-    if unknown := sorted(set(config) - set(_TOP)):
-        raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join(_TOP)}")
-    for key in ("instances", *STAGES):
+    further = config.get("modules") or []
+    if not isinstance(further, list) or not all(isinstance(m, str) for m in further):
+        raise CanidsError(f"config: modules must be a list of the names of further modules, not {further!r}")
+    known = (*_TOP, *further)
+    if unknown := sorted(set(config) - set(known)):
+        raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join(known)}")
+    stages = (*STAGES, *further)
+    if stage not in stages:
+        raise CanidsError(f"config: modules does not list '{stage}'")
+    for key in ("instances", *stages):
         if not isinstance(config.get(key) or {}, dict):
             raise CanidsError(f"config: {key} must be a mapping, not {config[key]!r}")
     instances: dict[str, Config] = {"": {}, **(config.get("instances") or {})}
     for name, overrides in instances.items():
         if not isinstance(overrides or {}, dict):
             raise CanidsError(f"config: instances.{name} must be a mapping (stage → overrides), not {overrides!r}")
-        if unknown := sorted(set(overrides or {}) - set(STAGES)):
-            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {', '.join(STAGES)}")
+        if unknown := sorted(set(overrides or {}) - set(stages)):
+            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {', '.join(stages)}")
 
     def first_equal(name: str, stages: tuple[str, ...]) -> str:
         def overrides(n: str) -> list[Config]:
@@ -66,7 +76,7 @@ def section(config: Config, stage: str) -> Config:
 
         return next(n for n in instances if overrides(n) == overrides(name))
 
-    upto = STAGES[: STAGES.index(stage) + 1]
+    upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
     own = {n: (instances[n] or {}).get(stage) or {} for n in instances if n and first_equal(n, upto) == n}
     preprocess = config.get("preprocess") or {}
     left_out = {n: merged(preprocess, (instances[n] or {}).get("preprocess")).get("leave_out") for n in own}

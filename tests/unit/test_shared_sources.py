@@ -50,6 +50,21 @@ def test_editing_a_file_changes_the_hash_if_the_entry_point_reaches_it(
     assert (code_hash() != before) == (file != "unused.py")
 
 
+def test_a_package_of_another_name_is_followed_where_the_entry_point_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in FILES.items():
+        (tmp_path / "probe_of_another" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "probe_of_another" / name).write_text(text.replace("canids_probe", "probe_of_another"))
+    (tmp_path / "probe_of_another/names.py").write_text("from canids_shared import errors\nvalue = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files, others = sources.closure("probe_of_another.entry")
+    assert {"probe_of_another.other.leaf", "canids_shared.errors"} <= files.keys()
+    assert others == {"numpy"}
+    with pytest.raises(ModuleNotFoundError, match="install its package"):
+        sources.code_hash("probe_of_another.absent")
+
+
 def test_versions_of_imported_libraries_count(
     probe: tuple[Path, Callable[[], str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

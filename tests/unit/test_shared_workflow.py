@@ -51,6 +51,23 @@ def test_stage_has_files_of_its_own_only_for_instances_that_reach_it(stages: dic
     assert set(stages["evaluate"].config) == {"", *("@" + i for i in INSTANCES)}
 
 
+def test_a_further_module_comes_after_all_stages_and_reads_what_they_made() -> None:
+    instances = {
+        **INSTANCES,
+        "own": {"audit": {"seed": 1}},
+        "own-seed-2": {**INSTANCES["seed-2"], "audit": {"seed": 1}},
+    }
+    config = {**CONFIG, "modules": ["audit"], "audit": {"budget": 3}, "instances": instances}
+    found = section(config, "audit")
+    assert (found["budget"], found["datasets"]) == (3, ["simulated"])
+    assert list(found["instances"]) == list(instances)
+    assert found["instances"]["own"] == found["instances"]["own-seed-2"] == {"seed": 1}
+    assert {"own": "", "own-seed-2": "seed-2", "late": ""}.items() <= found["ports"]["decisions"].items()
+    assert "own" not in section(config, "evaluate")["instances"]
+    with pytest.raises(CanidsError, match="modules does not list 'audit'"):
+        section(CONFIG, "audit")
+
+
 def test_overrides_lie_on_the_base_config(stages: dict[str, Stage]) -> None:
     config = stages["preprocess"].config
     assert [config[i]["window"] for i in ("", "@without-van", "@wide")] == [100, 100, 200]
@@ -126,6 +143,8 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
         ({"instances": {"a": {"preprocess": {"window": 0}}}}, "instances.a.preprocess.window: 0 is less than"),
         ({"instances": {2024: {"preprocess": {"window": 9}}}}, "preprocess.instances: key 2024 is not text"),
         ({"preprocess": {"environment": "/nowhere"}}, "preprocess.environment: no Python at /nowhere/bin/python"),
+        ({"modules": "audit"}, "config: modules must be a list of the names of further modules, not 'audit'"),
+        ({"audit": {}}, "config: unknown key 'audit'; known keys: datasets"),
         ({"datasets": ["a b"]}, "preprocess.datasets.0: 'a b' does not match"),
         ({"datasets": []}, "preprocess.datasets: "),
     ],
