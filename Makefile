@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make manifest DIR=… · make resources · make bench · make docs · make rulegraph · make clean
+# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make manifest DIR=… · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -6,12 +6,12 @@ TORCH_INDEX ?=
 PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BIN = .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
-SOURCES = shared modules tests bench
+SOURCES = shared modules tests bench examples
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
 INCLUDED = $(wildcard modules/*/*.smk)
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest resources bench docs rulegraph readme-results lock clean
+.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -84,7 +84,7 @@ unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit
 
 workflow-tests: .venv/development
-	$(BIN)/pytest -q --ignore=tests/unit tests
+	$(BIN)/pytest -q --ignore=tests/unit tests pipelines
 
 # The backend dgl, in its own environment.
 dgl-tests: .venv-dgl/ready
@@ -121,6 +121,19 @@ readme-results: .venv/runtime
 	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
 	$(BIN)/python -m canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \
 		--metrics false_alarms_per_hour recall detection_delay_s --methods fusion gat vgae fixed_weight hysteresis cusum logistic
+
+# A folder under pipelines/ that passes lint and tests as it is. Tests run in copies of what git tracks, hence `git add`.
+new-pipeline: .venv/runtime
+	@test -n "$(NAME)" || { echo "make new-pipeline NAME=late_fusion" >&2; exit 1; }
+	$(BIN)/python -m canids_shared.scaffold pipeline $(NAME)
+	@if git rev-parse --git-dir > /dev/null 2>&1; then git add pipelines/$(NAME); fi
+
+# Likewise a folder under modules/, with its package in pyproject.toml, which is then installed.
+new-module: .venv/runtime
+	@test -n "$(NAME)" || { echo "make new-module NAME=late_alarms" >&2; exit 1; }
+	$(BIN)/python -m canids_shared.scaffold module $(NAME)
+	@if git rev-parse --git-dir > /dev/null 2>&1; then git add modules/$(NAME) tests/modules/test_module_$(NAME).py pyproject.toml; fi
+	@$(MAKE) --no-print-directory .venv/development
 
 # Newest versions that install together, written to constraints.txt.
 lock:

@@ -1,14 +1,10 @@
-"""Fixtures of the tests that run Snakemake; the workflows of the YAML files find it on PATH, whether or not anything is activated."""
+"""Fixtures of the tests that run Snakemake."""
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from workflows import Checkout, copy_tracked, write_tiny_dataset
-
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflows import REPOSITORY, STAGES, Checkout, served
+from workflows import REPOSITORY, Checkout, served
 
 from canids_shared.graphstore import GraphStore
 from canids_shared.manifest import SPLITS
 
+MODULES = sorted(path.parent.name for path in REPOSITORY.glob("modules/*/environment.yaml"))
 CONDA_NAMES = {
     "torch": "pytorch",
     "torch-geometric": "pytorch_geometric",
@@ -35,7 +36,7 @@ def requirement(text: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("file", "extras", "by_pip"),
     [
-        *((f"modules/{stage}/environment.yaml", [stage.replace("_", "-")], []) for stage in STAGES),
+        *((f"modules/{name}/environment.yaml", [name.replace("_", "-")], []) for name in MODULES),
         ("modules/train_gnn/environment.dgl.yaml", ["train-gnn", "dgl"], ["dgl==1.1.3"]),
     ],
 )
