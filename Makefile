@@ -7,7 +7,7 @@ PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if
 BIN = .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
 SOURCES = shared modules tests bench examples
-SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile)
+SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_detector/Snakefile examples/own_detector/detector/Snakefile)
 INCLUDED = $(wildcard modules/*/*.smk)
 QUIET = --quiet rules
 

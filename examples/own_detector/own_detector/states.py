@@ -1,0 +1,29 @@
+"""What the two detectors of a variant say of every window of a split (contract `states/1`).
+
+`python -m own_detector.states --spec JSON --output X.parquet --graphs SPLIT --model MODEL`
+"""
+
+import logging
+
+import numpy as np
+import polars as pl
+
+from canids_shared import cli, tables
+from canids_shared.graphstore import GraphStore
+from own_detector.model import load
+
+log = logging.getLogger(__name__)
+
+
+def main(call: cli.Call) -> None:
+    """Entry point."""
+    store = GraphStore(call.inputs["graphs"][0])
+    outputs = load(call.inputs["model"][0], store).outputs(np.array(store["statistics"]))
+    frame = store.keys().hstack([pl.Series(name, column) for name, column in outputs.items()])
+    metadata = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
+    tables.write(call.output["output"], tables.STATES, frame, metadata)
+    log.info("%d windows", len(frame))
+
+
+if __name__ == "__main__":
+    cli.run(main, inputs=["graphs", "model"])

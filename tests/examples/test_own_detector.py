@@ -1,0 +1,67 @@
+"""`examples/own_detector`: detectors of another repository in the place of train_gnn, from the graphs of the main job to metrics."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from polars.testing import assert_frame_equal
+from workflows import REPOSITORY, Checkout
+
+from canids_shared.graphstore import GraphStore
+from canids_shared.tables import DECISIONS, KEYS, STATES, read
+
+pytestmark = [pytest.mark.slow, pytest.mark.workflow("kd_fusion")]
+SNAKEFILE = "examples/own_detector/Snakefile"
+SCENARIOS = ("test_known_attack", "test_unknown_attack")
+METRICS = "experimentruns/own_detector/smoke/eval_large/metrics.json"
+FLOOR = {"test_known_attack": 0.85, "test_unknown_attack": 0.6}
+"""F1 that each of its detectors and their fusion reach; always to alarm reaches less."""
+
+
+def prepared(folder: Path, workflow: Path) -> None:
+    """Put the main job's graphs, and a config for the smoke preset, into a checkout."""
+    shutil.copytree(workflow / "results/smoke", folder / "results/smoke", ignore=lambda *_: IGNORED)
+    config = {**yaml.safe_load((folder / "tests/smoke.yaml").read_text()), "train_gnn": {"iterations": 100}}
+    config["train_drl"]["rivals"] = ["fixed_weight"]
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+
+
+IGNORED = {"baselines", "decisions", "states", "summary"}
+
+
+def test_own_detectors_go_through_fusion_and_evaluation(
+    new_checkout: Callable[[], Checkout], workflow_dir: Path
+) -> None:
+    checkout = new_checkout()
+    prepared(checkout.folder, workflow_dir)
+    path = [str(REPOSITORY / "examples/own_detector"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = ("-s", SNAKEFILE, "--configfile", "own.yaml")
+    done = checkout.snakemake(METRICS, *command, PYTHONPATH=os.pathsep.join(path))
+    assert done.returncode == 0, done.stderr
+    assert "rule graphs" not in done.stderr, "the graphs of the main job are good enough"
+
+    here = checkout.folder / "results/own_detector/smoke"
+    for split in ("fuse", "calibrate", *SCENARIOS):
+        keys = GraphStore(checkout.folder / f"results/smoke/graphs/{split}.safetensors").keys()
+        states, _ = read(here / f"states/large/{split}.parquet", STATES)
+        assert_frame_equal(states.select(list(KEYS)), keys)
+        if split != "fuse":
+            decisions, _ = read(here / f"decisions/large/{split}.parquet", DECISIONS)
+            assert_frame_equal(decisions.select(list(KEYS)), keys)
+    assert not (checkout.folder / "results/smoke/states").exists(), "the main job's folders stay as they are"
+
+    scenarios = json.loads((checkout.folder / METRICS).read_text())["scenarios"]
+    assert set(scenarios) == set(SCENARIOS)
+    for scenario, methods in scenarios.items():
+        for method in ("gat", "vgae", "fusion"):
+            assert methods[method]["f1"] > FLOOR[scenario], (scenario, method)
+            assert methods[method]["f1"] > methods["always_attack"]["f1"]
+
+    done = checkout.snakemake("-n", *command, PYTHONPATH=os.pathsep.join(path))
+    assert done.returncode == 0, done.stderr
+    assert "results/own_detector/smoke/summary/results.md" in done.stdout
+    assert "rule graphs" not in done.stdout
