@@ -7,8 +7,11 @@ PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if
 BIN = .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
 SOURCES = shared modules tests bench examples
-SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_detector/Snakefile examples/own_detector/detector/Snakefile)
-INCLUDED = $(wildcard modules/*/*.smk)
+SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_detector/Snakefile examples/own_detector/*/Snakefile)
+# What others include, and what takes its modules by URL.
+PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
+# Of the examples, no package is installed.
+LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 QUIET = --quiet rules
 
 .PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest resources bench docs rulegraph readme-results new-pipeline new-module lock clean
@@ -97,14 +100,14 @@ fast-test: .venv/development
 lint: .venv/development
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/snakefmt --check $(SNAKEFILES) $(INCLUDED)
+	$(BIN)/snakefmt --check $(SNAKEFILES) $(PARTS)
 	$(BIN)/mypy
-	@for snakefile in $(SNAKEFILES); do echo "snakemake --lint -s $$snakefile"; $(BIN)/snakemake --lint -s $$snakefile || exit 1; done
+	@for snakefile in $(SNAKEFILES); do echo "snakemake --lint -s $$snakefile"; $(LINT) -s $$snakefile || exit 1; done
 
 format: .venv/development
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
-	$(BIN)/snakefmt $(SNAKEFILES) $(INCLUDED)
+	$(BIN)/snakefmt $(SNAKEFILES) $(PARTS)
 
 # The documentation, to build/site/index.html. Its graphs are drawn by Graphviz.
 docs: .venv/development

@@ -65,7 +65,7 @@ class Detector:
 
 def standardised(values: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """`values` [W, S] in spreads from the centre, clipped; float64."""
-    return np.clip((values.astype(np.float64) - centre) / spread, -CLIP, CLIP)
+    return np.asarray(np.clip((values.astype(np.float64) - centre) / spread, -CLIP, CLIP))
 
 
 def load(path: Path, store: GraphStore) -> Detector:
