@@ -135,7 +135,7 @@ new-pipeline: .venv/runtime
 new-module: .venv/runtime
 	@test -n "$(NAME)" || { echo "make new-module NAME=late_alarms" >&2; exit 1; }
 	$(BIN)/python -m canids_shared.scaffold module $(NAME)
-	@if git rev-parse --git-dir > /dev/null 2>&1; then git add modules/$(NAME) tests/modules/test_module_$(NAME).py pyproject.toml; fi
+	@if git rev-parse --git-dir > /dev/null 2>&1; then git add modules/$(NAME) tests/modules/test_module_$(NAME).py; fi
 	@$(MAKE) --no-print-directory .venv/development
 
 # Newest versions that install together, written to constraints.txt.
