@@ -29,7 +29,9 @@ PORTS = {
     "baselines": ("preprocess", "evaluate"),
 }
 """What a stage may read of another (or, `baselines`, of itself): port → the stages whose overrides make its files differ."""
-_TOP = ("datasets", "data_root", "instances", "modules", *STAGES)
+SECTIONS = (*STAGES, "tracking")
+"""What a pipeline's config has a section for."""
+_TOP = ("datasets", "data_root", "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
 
@@ -57,7 +59,7 @@ def section(config: Config, stage: str) -> Config:
     known = (*_TOP, *further)
     if unknown := sorted(set(config) - set(known)):
         raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join(known)}")
-    stages = (*STAGES, *further)
+    stages = (*SECTIONS, *further)
     if stage not in stages:
         raise CanidsError(f"config: modules does not list '{stage}'")
     for key in ("instances", *stages):

@@ -1,0 +1,1 @@
+"""Stage 5: finished runs as MLflow shows them. Files are the truth, MLflow a view of it."""

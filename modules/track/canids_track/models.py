@@ -1,0 +1,106 @@
+"""A trained model as a folder that `mlflow.pyfunc.load_model` reads wherever its requirements are installed.
+
+In it: the model file, the code that reads it (the files of this project that the stage's `serving` imports, no others),
+requirements with exact versions, a signature and an example. Nothing is unpickled, and nothing is imported to write it.
+"""
+
+import importlib.metadata
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from packaging.requirements import Requirement
+
+from canids_shared.sources import closure
+from canids_track.records import header_of
+
+ENTRIES = {"detector/2": "canids_train_gnn.serving", "policy/2": "canids_train_drl.serving"}
+"""Contract of a model file → the module that applies it. A name, never an import: stages meet in files."""
+_OPTIONAL = {"dgl", "torch_geometric"}
+"""Backends that a served detector does not use."""
+_DISTRIBUTIONS = {"yaml": "pyyaml"}
+
+
+def requirements(imports: set[str]) -> list[str]:
+    """What pip has to install: the versions that are installed here, or else what canids declares of them."""
+    declared = {r.name: r for r in map(Requirement, importlib.metadata.requires("canids") or [])}
+    found = []
+    for name in sorted(_DISTRIBUTIONS.get(n, n) for n in imports - _OPTIONAL):
+        try:
+            # A local version, such as that of a CPU build, is on no index.
+            found.append(f"{name}=={importlib.metadata.version(name).partition('+')[0]}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name}{declared[name].specifier}" if name in declared else name)
+    return [f"mlflow=={mlflow.__version__}", *found]
+
+
+def _detector(header: dict[str, Any]) -> tuple[ModelSignature, dict[str, np.ndarray]]:
+    """Arrays of W packed windows, as in the graph store, to a score a window; the example has two windows of made-up values."""
+    nodes, edges = len(header["node_features"]), len(header["edge_features"])
+    inputs = [
+        TensorSpec(np.dtype(np.int64), (-1,), "node_ptr"),
+        TensorSpec(np.dtype(np.int64), (-1,), "edge_ptr"),
+        TensorSpec(np.dtype(np.float32), (-1, nodes), "x"),
+        TensorSpec(np.dtype(np.int16), (2, -1), "edge_index"),
+        TensorSpec(np.dtype(np.float32), (-1, edges), "edge_attr"),
+    ]
+    rng = np.random.default_rng(0)
+    example = {
+        "node_ptr": np.array([0, 3, 5]),
+        "edge_ptr": np.array([0, 3, 5]),
+        "x": rng.normal(size=(5, nodes)).astype(np.float32),
+        "edge_index": np.array([[0, 1, 2, 0, 1], [1, 2, 0, 1, 0]], dtype=np.int16),
+        "edge_attr": rng.normal(size=(5, edges)).astype(np.float32),
+    }
+    return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype(np.float32), (-1,))])), example
+
+
+def _policy(header: dict[str, Any]) -> tuple[ModelSignature, pd.DataFrame]:
+    """What the detectors say of the windows of one capture, in order, to score and alarm of each; the example is made up."""
+    columns = header["observer"]["columns"]
+    values = np.random.default_rng(0).normal(size=(3, len(columns))).astype(np.float32)
+    outputs = Schema([ColSpec(DataType.float, "fusion_score"), ColSpec(DataType.boolean, "alarm")])
+    signature = ModelSignature(Schema([ColSpec(DataType.float, name) for name in columns]), outputs)
+    return signature, pd.DataFrame(values, columns=columns)
+
+
+_SIGNATURES = {"detector/2": _detector, "policy/2": _policy}
+
+
+@contextmanager
+def packed(model: Path, identity: Model) -> Iterator[Path]:
+    """A temporary folder with the model as MLflow keeps it; `identity` says under which ID and run."""
+    header = header_of(model)
+    entry = ENTRIES[header["contract"]]
+    signature, example = _SIGNATURES[header["contract"]](header)
+    with tempfile.TemporaryDirectory() as temporary:
+        code = Path(temporary, "code")
+        files, imports = closure(entry)
+        for name, path in files.items():
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            folder = code.joinpath(*package.split("."))
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / path.name)
+        # It speaks of type hints, and of environments that it does not look into.
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        mlflow.pyfunc.save_model(
+            Path(temporary, "model"),
+            python_model=str(Path(__file__).with_name("served.py")),
+            artifacts={"model": str(model)},
+            model_config={"entry": entry},
+            code_paths=[str(p) for p in sorted(code.iterdir())],
+            pip_requirements=requirements(imports),
+            signature=signature,
+            input_example=example,
+            mlflow_model=identity,
+        )
+        yield Path(temporary, "model")

@@ -1,0 +1,27 @@
+"""The model that MLflow loads ("models from code"): hands what it is asked to the stage that trained it.
+
+This file travels with every logged model, beside the sources of that stage; it is run where the model is loaded.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+
+class Served(PythonModel):  # type: ignore[misc]
+    """A trained detector or policy; what goes in and comes out stands in the model's signature."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the model file by the stage's own code."""
+        stage = importlib.import_module(context.model_config["entry"])
+        self._served = stage.Served(Path(context.artifacts["model"]))
+
+    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Scores of windows."""
+        return self._served(model_input)
+
+
+set_model(Served())

@@ -1,0 +1,273 @@
+"""How records get into MLflow: found again by key, never doubled, whoever else writes at the same time.
+
+MLflow has no "create unless it is there" for runs, so doubles cannot be prevented, only undone, and in a way on which all
+writers agree. A run is written under its key, marked as finished last, and then the experiment is settled: of the finished
+runs of a key the latest made stays (of equals, the one with the lowest ID), the others are deleted. Whoever finishes last
+sees all the others, so one is left, wherever the writers are. Into SQLite, writers also take turns by a file lock beside
+the database, which spares them "database is locked", and two of them the making of its tables.
+
+Params cannot change in MLflow, so a run that was made again replaces the one that is there: it is written whole first,
+then the former one is deleted (MLflow keeps deleted runs until `mlflow gc`).
+"""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import mlflow.models
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from canids_track.models import packed
+from canids_track.records import Record
+
+KEY, DIGEST, WRITER, PARENT_KEY = "canids.key", "canids.digest", "canids.writer", "canids.parent"
+PARENT = "mlflow.parentRunId"
+STALE_S = 3600
+"""Seconds after which what another machine left unfinished is taken to be abandoned."""
+_SQLITE = "sqlite:///"
+_METRICS, _PARAMS = 1000, 100
+"""Largest batches that MLflow takes."""
+
+
+class Waited(Exception):
+    """It takes longer than may be waited."""
+
+
+class Store:
+    """One experiment, `{prefix}/{dataset}`, of a tracking store.
+
+    Attributes:
+        name: of the experiment.
+        held: keys of the records that it has, as far as is known.
+        written: those that were written just now.
+        refused: those that it does not take, each with the reason.
+    """
+
+    def __init__(self, uri: str, prefix: str, dataset: str, artifacts: Path, patience: float, timeout: float) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            uri: of the store: `sqlite:///FILE`, or of a server, `http://…`.
+            artifacts: where artefacts go beside an SQLite store; a server has a place of its own.
+            patience: seconds after which no further run is begun.
+            timeout: seconds that one answer of a server may take.
+        """
+        self.name = f"{prefix}/{dataset}"
+        self._uri, self._artifacts, self._dataset = uri, artifacts, dataset
+        self._deadline = time.monotonic() + patience
+        # By default MLflow would try for many minutes. Who sets these variables knows better.
+        for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"):
+            os.environ.setdefault(name, str(max(1, round(timeout))))
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        self._database = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        self._writer = f"{socket.gethostname()} {os.getpid()} {time.time():.0f}"
+        self._parents: dict[str, str] = {}
+        self.held: set[str] = set()
+        self.written: list[str] = []
+        self.refused: dict[str, str] = {}
+        self._open: tuple[MlflowClient, str] | None = None
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self._opened()[0]
+
+    @property
+    def _experiment(self) -> str:
+        return self._opened()[1]
+
+    def _opened(self) -> tuple[MlflowClient, str]:
+        if self._open is None:
+            client = MlflowClient(self._uri)
+            found = client.get_experiment_by_name(self.name)
+            if found is None:
+                place = self._artifacts.joinpath(self._dataset).absolute().as_uri() if self._database else None
+                try:
+                    self._open = client, client.create_experiment(self.name, artifact_location=place)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
+                    self._open = None  # another writer was faster
+                    found = client.get_experiment_by_name(self.name)
+            if found is not None:
+                if found.lifecycle_stage != "active":
+                    raise MlflowException(f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)")
+                self._open = client, found.experiment_id
+        assert self._open is not None
+        return self._open
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Of all that write into an SQLite file, one at a time; for a server this does nothing."""
+        if self._database is None:
+            yield
+            return
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{self._database}.lock", "a", encoding="utf-8") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    self._in_time()
+                    time.sleep(0.05)
+            yield
+
+    def _in_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise Waited("it took too long (tracking.patience)")
+
+    def ingest(self, records: list[Record]) -> None:
+        """Write what is not there, and settle; `held` and `refused` say how far it came, also after an error.
+
+        Raises `Waited`, and what MLflow, the database or the network raise when nothing more can be written.
+        """
+        with self._turn():
+            runs = self._runs()
+        keys = {run.data.tags[KEY] for run in runs}
+        missing = [r for r in records if not any(self._holds(run, r) for run in runs)]
+        self.held = {r.key for r in records} - {r.key for r in missing}
+        orphans = [r for r in records if r.parent not in keys]
+        for record in missing:
+            self._in_time()
+            try:
+                self._write(record)
+            except MlflowException as error:
+                if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+                    raise
+                self.refused[record.key] = " ".join(str(error).split())
+            else:
+                self.held.add(record.key)
+                self.written.append(record.key)
+        with self._turn():
+            for record in orphans:
+                self._parent(record)
+            self._settle(self._runs() if missing or orphans else runs)
+
+    def _runs(self, condition: str = "") -> list[Run]:
+        """All runs of this project in the experiment, or those that meet a condition."""
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+            )
+            found += [run for run in page if KEY in run.data.tags]
+            token = page.token
+            if not token:
+                return found
+
+    def _named(self, key: str) -> list[Run]:
+        return self._runs(f"tags.`{KEY}` = '{key}'")
+
+    @staticmethod
+    def _holds(run: Run, record: Record) -> bool:
+        """Whether a run is this record, or a later one of its key."""
+        tags = run.data.tags
+        same = tags[KEY] == record.key and run.info.status == "FINISHED"
+        return same and (tags[DIGEST] == record.digest or run.info.end_time > record.made)
+
+    def _write(self, record: Record) -> None:
+        """Write a record whole, and say last that it is finished."""
+        with self._turn():
+            if any(self._holds(run, record) for run in self._named(record.key)):
+                return  # another writer was faster
+            tags = {
+                KEY: record.key,
+                DIGEST: record.digest,
+                WRITER: self._writer,
+                PARENT: self._parent(record),
+                PARENT_KEY: record.parent,
+                "mlflow.source.name": record.run,
+                **record.tags,
+            }
+            run = self._client.create_run(self._experiment, record.began, tags, record.run).info.run_id
+            params = [Param(name, value) for name, value in record.params.items()]
+            metrics = [Metric(name, value, record.made, step) for name, value, step in record.metrics]
+            for first in range(0, len(params), _PARAMS):
+                self._client.log_batch(run, params=params[first : first + _PARAMS])
+            for first in range(0, len(metrics), _METRICS):
+                self._client.log_batch(run, metrics=metrics[first : first + _METRICS])
+            for path in record.files:
+                self._client.log_artifact(run, str(path))
+            if record.model:
+                self._log_model(record.model, record, run)
+            self._client.set_terminated(run, end_time=record.made)
+
+    def _log_model(self, path: Path, record: Record, run: str) -> None:
+        logged = self._client.create_logged_model(self._experiment, record.run, run, tags={KEY: record.key})
+        identity = mlflow.models.Model(run_id=run, model_id=logged.model_id, artifact_path=logged.artifact_location)
+        with packed(path, identity) as folder:
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
+
+    def _parent(self, record: Record) -> str:
+        """ID of the pipeline run that a record belongs to; it is made if it is not there."""
+        if record.parent in self._parents:
+            return self._parents[record.parent]
+        if found := [run.info.run_id for run in self._named(record.parent) if run.info.status == "FINISHED"]:
+            return self._parents.setdefault(record.parent, min(found))
+        name = record.parent.partition("/")[2]
+        tags = {KEY: record.parent, WRITER: self._writer, "mlflow.source.name": name}
+        tags |= {name: record.tags[name] for name in ("dataset", "instance")} | {"run": name}
+        run = self._client.create_run(self._experiment, record.began, tags, name).info.run_id
+        self._client.set_terminated(run, end_time=record.made)
+        return self._parents.setdefault(record.parent, run)
+
+    def _settle(self, runs: list[Run]) -> None:
+        """Leave one run of every key, and every child with the parent that stays."""
+        by_key: dict[str, list[Run]] = {}
+        for run in runs:
+            by_key.setdefault(run.data.tags[KEY], []).append(run)
+        kept: dict[str, Run] = {}
+        for key, found in by_key.items():
+            done = [run for run in found if run.info.status == "FINISHED"]
+            if done:
+                is_parent = DIGEST not in done[0].data.tags
+                kept[key] = min(done, key=lambda r: (0 if is_parent else -r.info.end_time, r.info.run_id))
+            for run in found:
+                if (run in done and run is not kept[key]) or (run not in done and self._abandoned(run)):
+                    self._delete(run)
+        for run in kept.values():
+            tags = run.data.tags
+            parent = kept.get(tags.get(PARENT_KEY, ""))
+            if parent and tags[PARENT] != parent.info.run_id:
+                child, right = run.info.run_id, parent.info.run_id
+                self._unless_gone(partial(self._client.set_tag, child, PARENT, right))
+
+    @staticmethod
+    def _abandoned(run: Run) -> bool:
+        """Whether whoever began to write a run is no longer at it."""
+        host, process, began = run.data.tags[WRITER].split(" ")
+        if host != socket.gethostname():
+            return time.time() - float(began) > STALE_S
+        if process == str(os.getpid()):
+            return True
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def _delete(self, run: Run) -> None:
+        """Delete a run and its models; that another writer has done so already is no error."""
+        for model in run.outputs.model_outputs if run.outputs else []:
+            self._unless_gone(partial(self._client.delete_logged_model, model.model_id))
+        self._unless_gone(partial(self._client.delete_run, run.info.run_id))
+
+    @staticmethod
+    def _unless_gone(change: Callable[[], object]) -> None:
+        try:
+            change()
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"):
+                raise

@@ -1,0 +1,40 @@
+"""All finished runs that are there into MLflow, by hand: `python -m canids_track.sync [--uri URI] [FOLDER …]`.
+
+Folders are those of datasets, by default all of `experimentruns/`; tables and reports are looked for in `results/` beside
+that. Leaves with status 1 if something could not be written.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from canids_track.records import Places
+from canids_track.tracking import Options, track
+
+
+def places(folder: Path) -> Places:
+    """Where everything of a dataset lies, by the folder of its runs, if nobody set other pathvars."""
+    results = folder.parent.parent / "results" / folder.name
+    return Places(folder.name, folder, results / "baselines", results / "summary")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    parser.add_argument("--uri", default=Options.uri, help="tracking server or sqlite:///FILE; default: as the rule has it")
+    parser.add_argument("--experiment", default=Options.experiment, help="prefix of the experiments' names")
+    parser.add_argument("--patience", default=Options.patience, type=float, help="seconds a dataset may take")
+    parser.add_argument("--timeout", default=Options.timeout, type=float, help="seconds that one answer may take")
+    options = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    folders = options.pop("folders") or sorted({p.parent.parent for p in Path("experimentruns").glob("*/*/benchmark.tsv")})
+    if not folders:
+        sys.exit("error: no finished run in experimentruns/; run a pipeline first, or name the folder of a dataset's runs")
+    pending = [track(places(folder), Options(**options))[1] for folder in folders]
+    sys.exit(any(pending))
+
+
+if __name__ == "__main__":
+    main()

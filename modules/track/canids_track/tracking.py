@@ -1,0 +1,57 @@
+"""A dataset's finished runs into MLflow, and what is to be said of it; never a reason for a pipeline to fail."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from canids_shared.errors import CanidsError
+from canids_track.records import Places, Record, finished, read
+from canids_track.store import Store, Waited
+
+DEFAULT_URI = "sqlite:///experimentruns/mlflow.db"
+ARTIFACTS = "mlflow-artifacts"
+"""Folder of the artefacts, beside the datasets' runs."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how to track; the same as the module's config (`config.schema.yaml`), which describes them."""
+
+    uri: str | None = None
+    experiment: str = "canids"
+    patience: float = 120
+    timeout: float = 10
+
+
+def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
+    """Write a dataset's finished runs; returns the keys of those that MLflow holds now, and of all others with the reason."""
+    for name in ("alembic", "mlflow"):  # they tell of every table and type hint
+        logging.getLogger(name).setLevel(logging.ERROR)
+    pending: dict[str, str] = {}
+    records: list[Record] = []
+    for folder in finished(places.runs):
+        try:
+            records.append(read(folder, places))
+        except CanidsError as error:
+            pending[f"{places.dataset}/{folder.name}"] = str(error)
+    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    artifacts = places.runs.parent / ARTIFACTS
+    store = Store(uri, options.experiment, places.dataset, artifacts, options.patience, options.timeout)
+    why = ""
+    try:
+        store.ingest(records)
+    except (MlflowException, SQLAlchemyError, OSError, Waited) as error:
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+    pending |= {r.key: store.refused.get(r.key, why) for r in records if r.key not in store.held}
+    log.info("MLflow %s, %s: %d runs, %d of them new", uri, store.name, len(store.held), len(store.written))
+    if pending:
+        log.warning("warning: %d runs of %s are not in MLflow yet; nothing is lost:", len(pending), places.dataset)
+        for reason in sorted(set(pending.values())):
+            log.warning("  %s: %s", ", ".join(sorted(k for k in pending if pending[k] == reason)), reason)
+        log.warning("The next run of the pipeline takes them along, or, once that is mended: make track")
+    return sorted(store.held), pending

@@ -1,0 +1,62 @@
+"""A detector for callers who know nothing of this project's files: arrays of packed windows in, a score a window out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from canids_shared.errors import CanidsError
+from canids_shared.runs import load_arrays
+from canids_shared.torchstore import Graphs
+from canids_train_gnn import modelfile
+from canids_train_gnn.models import GAT, VGAE
+
+BATCH = 256
+KINDS: dict[str, type[GAT] | type[VGAE]] = {"GAT": GAT, "VGAE": VGAE}
+
+
+class Served:
+    """A trained detector on the CPU; messages pass in padded batches, which needs torch alone."""
+
+    def __init__(self, model: Path) -> None:
+        """Read a model file; raises `CanidsError` naming it if it is absent, cut off, or of another contract."""
+        _, header = load_arrays(model, modelfile.CONTRACT)
+        self._model = modelfile.load(model, KINDS[header["kind"]])
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Scores float32 [W], larger is more anomalous: log-odds of the GAT, anomaly score of the VGAE.
+
+        Args:
+            arrays: `node_ptr` [W+1], `edge_ptr` [W+1], `x` [ΣN, F], `edge_index` [2, ΣE], `edge_attr` [ΣE, D] as in the
+                graph store (`canids_shared.graphstore`).
+
+        Raises `CanidsError` if the pointers disagree with the arrays, or an edge leaves its window.
+        """
+        node_ptr, edge_ptr = (np.asarray(arrays[name]).astype(np.int64) for name in ("node_ptr", "edge_ptr"))
+        x, edge_attr = (np.asarray(arrays[name], dtype=np.float32) for name in ("x", "edge_attr"))
+        ends = np.asarray(arrays["edge_index"]).astype(np.int64)
+        for name, ptr, rows in (("node_ptr", node_ptr, len(x)), ("edge_ptr", edge_ptr, len(edge_attr))):
+            if len(ptr) != len(node_ptr) or ptr[0] != 0 or ptr[-1] != rows or (np.diff(ptr) < 0).any():
+                raise CanidsError(f"{name}: must rise from 0 to {rows}, the rows that it points into, and have W + 1 values")
+        sizes = np.diff(node_ptr)
+        if (ends < 0).any() or (ends >= np.repeat(sizes, np.diff(edge_ptr))).any():
+            raise CanidsError("edge_index: counts the nodes of each window from 0; an edge points outside its window")
+        first = ends + np.repeat(node_ptr[:-1], np.diff(edge_ptr))
+        scores = [np.zeros(0, dtype=np.float32)]
+        with torch.inference_mode():
+            for a in range(0, len(sizes), BATCH):
+                b = min(a + BATCH, len(sizes))
+                nodes, edges = slice(node_ptr[a], node_ptr[b]), slice(edge_ptr[a], edge_ptr[b])
+                source, target = torch.from_numpy(first[:, edges] - node_ptr[a])
+                graphs = Graphs.of(
+                    torch.from_numpy(x[nodes]),
+                    source,
+                    target,
+                    torch.from_numpy(edge_attr[edges]),
+                    torch.full((b - a,), -1),
+                    torch.from_numpy(sizes[a:b]),
+                    int(sizes[a:b].max()),
+                )
+                scores.append(self._model.score(graphs).numpy())
+        return np.concatenate(scores)
