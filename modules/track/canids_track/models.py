@@ -5,21 +5,21 @@ requirements with exact versions, a signature and an example. Nothing is unpickl
 """
 
 import importlib.metadata
-import logging
+import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
+from mlflow.entities import LoggedModel
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from packaging.requirements import Requirement
 
+from canids_shared.errors import CanidsError
 from canids_shared.sources import closure
 from canids_track.records import header_of
 
@@ -76,31 +76,64 @@ def _policy(header: dict[str, Any]) -> tuple[ModelSignature, pd.DataFrame]:
 _SIGNATURES = {"detector/2": _detector, "policy/2": _policy}
 
 
-@contextmanager
-def packed(model: Path, identity: Model) -> Iterator[Path]:
-    """A temporary folder with the model as MLflow keeps it; `identity` says under which ID and run."""
-    header = header_of(model)
-    entry = ENTRIES[header["contract"]]
-    signature, example = _SIGNATURES[header["contract"]](header)
-    with tempfile.TemporaryDirectory() as temporary:
-        code = Path(temporary, "code")
-        files, imports = closure(entry)
-        for name, path in files.items():
-            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            folder = code.joinpath(*package.split("."))
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / path.name)
-        # It speaks of type hints, and of environments that it does not look into.
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        mlflow.pyfunc.save_model(
-            Path(temporary, "model"),
-            python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"model": str(model)},
-            model_config={"entry": entry},
-            code_paths=[str(p) for p in sorted(code.iterdir())],
-            pip_requirements=requirements(imports),
-            signature=signature,
-            input_example=example,
-            mlflow_model=identity,
-        )
-        yield Path(temporary, "model")
+def _copy_code(entry: str, code: Path) -> set[str]:
+    """Copy the files of this project that a module imports; returns the names of all other packages."""
+    files, imports = closure(entry)
+    for name, path in files.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        folder = code.joinpath(*package.split("."))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    return imports
+
+
+class Packer:
+    """Packs models; what those of one kind have in common is made once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Work in `folder`, which is empty."""
+        self._folder = folder
+        self._templates: dict[str, Path] = {}
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+    def _template(self, model: Path) -> Path:
+        header = header_of(model)
+        contract = header["contract"]
+        try:
+            signature, example = _SIGNATURES[contract](header)
+        except (KeyError, TypeError) as error:
+            raise CanidsError(f"{model}: its header has no {error}; delete it and train again") from None
+        alike = f"{contract} {signature}"
+        if alike not in self._templates:
+            folder = self._folder / str(len(self._templates))
+            imports = _copy_code(ENTRIES[contract], folder / "code")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*type hints", category=UserWarning)
+                mlflow.pyfunc.save_model(
+                    folder / "model",
+                    python_model=str(Path(__file__).with_name("served.py")),
+                    artifacts={"model": str(model)},
+                    model_config={"entry": ENTRIES[contract]},
+                    code_paths=[str(p) for p in sorted((folder / "code").iterdir())],
+                    pip_requirements=requirements(imports),
+                    signature=signature,
+                    input_example=example,
+                )
+            self._templates[alike] = folder / "model"
+        return self._templates[alike]
+
+    def pack(self, model: Path, run: str, logged: LoggedModel) -> Path:
+        """The folder of a model, under the IDs that MLflow has given it; good until the next one is packed."""
+        template, folder = self._template(model), self._folder / "packed"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(template, folder)
+        shutil.copyfile(model, folder / "artifacts" / model.name)
+        description = Model.load(str(template))
+        description.run_id, description.model_id = run, logged.model_id
+        description.artifact_path, description.model_uuid = logged.artifact_location, logged.model_id
+        flavor = description.flavors[mlflow.pyfunc.FLAVOR_NAME]
+        flavor["artifacts"]["model"]["uri"] = model.name
+        flavor["model_code_path"] = "served.py"
+        description.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        description.save(str(folder / "MLmodel"))
+        return folder

@@ -5,7 +5,6 @@ This file travels with every logged model, beside the sources of that stage; it 
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
@@ -19,7 +18,8 @@ class Served(PythonModel):  # type: ignore[misc]
         stage = importlib.import_module(context.model_config["entry"])
         self._served = stage.Served(Path(context.artifacts["model"]))
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # Without type hints: MLflow would take them for another signature than the one that is given.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Scores of windows."""
         return self._served(model_input)
 

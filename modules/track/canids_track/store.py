@@ -13,18 +13,19 @@ then the former one is deleted (MLflow keeps deleted runs until `mlflow gc`).
 import fcntl
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import mlflow.models
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from canids_track.models import packed
+from canids_shared.errors import CanidsError
+from canids_track.models import Packer
 from canids_track.records import Record
 
 KEY, DIGEST, WRITER, PARENT_KEY = "canids.key", "canids.digest", "canids.writer", "canids.parent"
@@ -69,6 +70,8 @@ class Store:
         self._database = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
         self._writer = f"{socket.gethostname()} {os.getpid()} {time.time():.0f}"
         self._parents: dict[str, str] = {}
+        self._workplace = tempfile.TemporaryDirectory()
+        self._packer = Packer(Path(self._workplace.name))
         self.held: set[str] = set()
         self.written: list[str] = []
         self.refused: dict[str, str] = {}
@@ -138,6 +141,8 @@ class Store:
             self._in_time()
             try:
                 self._write(record)
+            except CanidsError as error:
+                self.refused[record.key] = str(error)
             except MlflowException as error:
                 if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
                     raise
@@ -202,9 +207,7 @@ class Store:
 
     def _log_model(self, path: Path, record: Record, run: str) -> None:
         logged = self._client.create_logged_model(self._experiment, record.run, run, tags={KEY: record.key})
-        identity = mlflow.models.Model(run_id=run, model_id=logged.model_id, artifact_path=logged.artifact_location)
-        with packed(path, identity) as folder:
-            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.log_model_artifacts(logged.model_id, str(self._packer.pack(path, run, logged)))
         self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
 

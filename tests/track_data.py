@@ -1,0 +1,100 @@
+"""Finished runs for the tests of track, as small as their files may be, and what an experiment holds of them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from mlflow import MlflowClient
+
+from canids_shared.runs import save_arrays, write_history
+from canids_track.records import Places
+
+UNEVEN = 0.1 + 0.2
+"""A number whose last digit is lost by whoever rounds."""
+METRICS = {
+    "scenarios": {
+        "test_dos": {
+            "fusion": {"f1": UNEVEN, "mcc": None, "n_windows": 7, "intervals": {"f1": [0.1, 0.5]}},
+            "vgae": {"f1": 1 / 3, "mcc": -1e-17, "n_windows": 7, "intervals": {"f1": [0.1, 0.5]}},
+        }
+    },
+    "thresholds": {"fusion": {"budget": None, "f1": 2 / 3}},
+    "config": {"bootstrap": 20},
+    "seed": 3,
+    "code": "fedcba9876543210",
+}
+
+
+def places(root: Path, dataset: str = "demo") -> Places:
+    results = root / "results" / dataset
+    return Places(dataset, root / "experimentruns" / dataset, results / "baselines", results / "summary")
+
+
+def finish(run: Path, made: int = 1_000) -> None:
+    """Leave `benchmark.tsv`, as Snakemake does last; `made` is its time, in seconds."""
+    (run / "benchmark.tsv").write_text("s\th:m:s\tmax_rss\tio_in\n12.5\t0:00:12\t345.6\t-\n")
+    os.utime(run / "benchmark.tsv", (made, made))
+
+
+def write_training(run: Path, seed: int = 1, made: int = 1_000) -> None:
+    """A training whose model is of a kind that is not served: files alone."""
+    run.mkdir(parents=True)
+    options = {"seed": seed, "gat": {"epochs": 2, "large": {"heads": 4}}, "networks": [64, 64]}
+    spec = {"code": "0123456789abcdef", "scale": "large", "config": options, "wildcards": {"dataset": "demo"}}
+    (run / "config.yaml").write_text(yaml.safe_dump({"spec": spec, "python": "3.11", "inputs": {"graphs": ["a", "b"]}}))
+    rows = [{"epoch": e, "fit_loss": UNEVEN / e, "peak_gpu_mb": None} for e in (1, 2)]
+    write_history(run / "history.parquet", rows)
+    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "rivals/1"})
+    (run / "latency.json").write_text('{"contract": "latency/1", "device": "cpu", "median_ms": 1.25}')
+    (run / "log.txt").write_text("done\n")
+    finish(run, made)
+
+
+def write_evaluation(run: Path, made: int = 2_000) -> None:
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps(METRICS))
+    finish(run, made)
+
+
+def write_runs(root: Path, *instances: str, dataset: str = "demo") -> Places:
+    """Two runs of each instance."""
+    found = places(root, dataset)
+    for instance in instances:
+        write_training(found.runs / f"rivals_large{instance}")
+        write_evaluation(found.runs / f"eval_small_kd{instance}")
+    return found
+
+
+def content(uri: str, experiment: str = "canids/demo") -> dict[str, list[dict[str, Any]]]:
+    """All that an experiment holds and shows, by run name; several of one name are several in the list."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None, experiment
+    runs = list(client.search_runs([found.experiment_id], max_results=1000))
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda r: str(r.info.run_id)):
+        tags = dict(run.data.tags)
+        parent = tags.get("mlflow.parentRunId")
+        histories = {
+            name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        }
+        about = {
+            "id": run.info.run_id,
+            "status": run.info.status,
+            "times": (run.info.start_time, run.info.end_time),
+            "params": run.data.params,
+            "tags": tags,
+            "metrics": histories,
+            "parent": names.get(parent, "none of these") if parent else None,
+            "files": sorted(f.path for f in client.list_artifacts(run.info.run_id)),
+            "models": len(run.outputs.model_outputs) if run.outputs else 0,
+        }
+        shown.setdefault(run.info.run_name, []).append(about)
+    return shown
+
+
