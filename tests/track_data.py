@@ -1,7 +1,9 @@
 """Finished runs for the tests of track, as small as their files may be, and what an experiment holds of them."""
 
 import json
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from mlflow import MlflowClient
 
 from canids_shared.runs import save_arrays, write_history
 from canids_track.records import Places
+from canids_track.tracking import Options, track
 
 UNEVEN = 0.1 + 0.2
 """A number whose last digit is lost by whoever rounds."""
@@ -98,3 +101,35 @@ def content(uri: str, experiment: str = "canids/demo") -> dict[str, list[dict[st
     return shown
 
 
+
+
+def ingest(root: Path, uri: str, dataset: str = "demo", patience: float = 120, timeout: float = 30) -> dict[str, str]:
+    """Track a dataset's finished runs; returns what is pending. For processes of their own too."""
+    return track(places(root, dataset), Options(uri, patience=patience, timeout=timeout))[1]
+
+
+def ingest_at_once(root: Path, instances: list[str], uri: str) -> list[dict[str, str]]:
+    """A pipeline for each instance, all at once, each a process and a working directory with the shared runs and its own."""
+    # Processes that already have MLflow imported: importing it eight times would be all that the test does.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["track_data"])
+    roots = [root / instance.removeprefix("@") for instance in instances]
+    for folder, instance in zip(roots, instances, strict=True):
+        write_runs(folder, "", instance)
+    with ProcessPoolExecutor(len(roots), mp_context=processes) as pool:
+        return list(pool.map(ingest, roots, [uri] * len(roots)))
+
+
+def check_nothing_is_lost_or_doubled(uri: str, instances: list[str]) -> None:
+    found = content(uri)
+    runs = [f"{run}{i}" for i in ("", *instances) for run in ("pipeline", "rivals_large", "eval_small_kd")]
+    assert {name: len(same) for name, same in found.items()} == dict.fromkeys(runs, 1)
+    for name, (run,) in found.items():
+        assert run["status"] == "FINISHED"
+        rule, at, instance = name.partition("@")
+        assert run["parent"] == (None if rule == "pipeline" else f"pipeline{at}{instance}")
+        if rule == "rivals_large":
+            assert run["metrics"]["fit_loss"] == [(1, UNEVEN), (2, UNEVEN / 2)]
+            assert "model.safetensors" in run["files"]
+        if rule == "eval_small_kd":
+            assert run["metrics"]["test_dos/fusion/f1"] == [(0, UNEVEN)]
