@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make manifest DIR=… · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
+# make demo · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -14,7 +14,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -71,6 +71,16 @@ manifest: .venv/runtime
 resources: .venv/runtime
 	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile $(QUIET) --forcerun resources
 	@cat results/resources/resources.md
+
+# All finished runs into MLflow, also those that no pipeline tracked yet: after folds, or when a server came back.
+# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else what make mlflow-ui shows.
+track: .venv/runtime
+	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)')
+
+# Tracked runs in the browser: http://127.0.0.1:5000, or PORT.
+mlflow-ui: .venv/runtime
+	@test -f experimentruns/mlflow.db || { echo "nothing is tracked here yet: run a pipeline, or make track" >&2; exit 1; }
+	$(BIN)/mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
 
 # Speed, against a peer in the same run: bench/results.json.
 bench: .venv/runtime
@@ -151,7 +161,7 @@ lock:
 
 .venv/runtime: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (some minutes at first)"
-	$(BIN)/pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate]'
+	$(BIN)/pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate,track]'
 	@touch $@
 
 .venv/development: .venv/runtime

@@ -19,6 +19,7 @@ from canids_preprocess.simulate import simulate, write
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
+MODULES = (*STAGES, "track")
 VARIANTS = ("large", "small_kd", "small_nokd")
 TRAININGS = tuple(f"{kind}_{variant}" for kind in ("vgae", "gat", "dqn") for variant in VARIANTS)
 EVALUATIONS = tuple(f"eval_{variant}" for variant in VARIANTS)

@@ -56,9 +56,8 @@ def section(config: Config, stage: str) -> Config:
     further = config.get("modules") or []
     if not isinstance(further, list) or not all(isinstance(m, str) for m in further):
         raise CanidsError(f"config: modules must be a list of the names of further modules, not {further!r}")
-    known = (*_TOP, *further)
-    if unknown := sorted(set(config) - set(known)):
-        raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join(known)}")
+    if unknown := sorted(set(config) - {*_TOP, *further}):
+        raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join((*_TOP, *further))}")
     stages = (*SECTIONS, *further)
     if stage not in stages:
         raise CanidsError(f"config: modules does not list '{stage}'")
@@ -69,8 +68,9 @@ def section(config: Config, stage: str) -> Config:
     for name, overrides in instances.items():
         if not isinstance(overrides or {}, dict):
             raise CanidsError(f"config: instances.{name} must be a mapping (stage → overrides), not {overrides!r}")
-        if unknown := sorted(set(overrides or {}) - set(stages)):
-            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {', '.join(stages)}")
+        if unknown := sorted(set(overrides or {}) - {*STAGES, *further}):
+            known = ", ".join((*STAGES, *further))
+            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {known}")
 
     def first_equal(name: str, stages: tuple[str, ...]) -> str:
         def overrides(n: str) -> list[Config]:

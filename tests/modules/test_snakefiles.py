@@ -9,7 +9,7 @@ import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.rules import Rule
 from snakemake.settings.types import OutputSettings, ResourceSettings
-from workflows import CACHED, EVALUATIONS, REPOSITORY, STAGES, TRAININGS
+from workflows import CACHED, EVALUATIONS, MODULES, REPOSITORY, TRAININGS
 
 SNAKEFILES = sorted(REPOSITORY.glob("modules/*/Snakefile")) + sorted(REPOSITORY.glob("pipelines/*/Snakefile"))
 PROFILES = sorted(REPOSITORY.glob("shared/profiles/*/config*.yaml"))
@@ -53,7 +53,7 @@ def test_modules_and_pipelines_have_a_target_of_their_own_name(rules: dict[str, 
 
 
 def test_pipeline_adds_nothing_but_its_target(rules: dict[str, dict[str, Rule]], composed: dict[str, Rule]) -> None:
-    modules = {name for stage in STAGES for name in rules[f"modules/{stage}/Snakefile"]}
+    modules = {name for stage in MODULES for name in rules[f"modules/{stage}/Snakefile"]}
     assert set(composed) - modules == {"all_kd_fusion"}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from mlflow import MlflowClient
 from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, check_card
@@ -242,3 +243,51 @@ def test_every_reading_of_a_test_scenario_is_recorded(workflow_dir: Path) -> Non
         assert {"time", "commit", "dirty", "code", "instance"} <= set(reading)
         assert reading["dataset"] == "smoke"
         assert reading["scenarios"] == list(SCENARIOS)
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[Any]]:
+    """What MLflow holds of a workflow, asked once."""
+    return {}
+
+
+def runs_of(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> dict[str, Any]:
+    """MLflow's runs of the main job by name; fails if there are two of one name."""
+    if workflow_dir not in tracked:
+        client = MlflowClient(f"sqlite:///{workflow_dir}/experimentruns/mlflow.db")
+        experiment = client.get_experiment_by_name("canids/smoke")
+        assert experiment is not None
+        tracked[workflow_dir] = list(client.search_runs([experiment.experiment_id]))
+    found = tracked[workflow_dir]
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+def test_mlflow_has_one_run_for_every_rule_instance(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> None:
+    found = runs_of(workflow_dir, tracked)
+    made = {path.parent.name for path in (workflow_dir / "experimentruns/smoke").glob("*/benchmark.tsv")}
+    assert found.keys() == {"pipeline", *made}
+    assert made >= {*TRAININGS, *EVALUATIONS, "baselines", "summary", "report", *(f"rivals_{v}" for v in VARIANTS)}
+    parent = found.pop("pipeline").info.run_id
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent}
+    for name in TRAININGS:
+        config = yaml.safe_load((workflow_dir / f"experimentruns/smoke/{name}/config.yaml").read_text())["spec"]
+        tags = {"dataset": "smoke", "run": name, "instance": "plain", "variant": name.partition("_")[2]}
+        tags |= {"seed": str(config["config"]["seed"]), "code": config["code"]}
+        assert tags.items() <= found[name].data.tags.items()
+        assert len(found[name].outputs.model_outputs) == 1
+    receipt = json.loads((workflow_dir / "experimentruns/smoke/track/receipt.json").read_text())
+    assert (len(receipt["tracked"]), receipt["pending"]) == (len(made), {})
+
+
+def test_mlflow_has_the_metrics_to_the_last_digit(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> None:
+    found = runs_of(workflow_dir, tracked)
+    reports = {f"eval_{v}": metrics(workflow_dir, v) for v in VARIANTS} | {"baselines": baselines(workflow_dir)}
+    for name, report in reports.items():
+        shown = found[name].data.metrics
+        for scenario, methods in report["scenarios"].items():
+            for method, values in methods.items():
+                for metric in (*METRICS, *COUNTS):
+                    assert shown.get(f"{scenario}/{method}/{metric}") == values[metric], (name, scenario, method)
+    history = pl.read_parquet(workflow_dir / "experimentruns/smoke/gat_large/history.parquet")
+    assert found["gat_large"].data.metrics["fit_loss"] == history["fit_loss"][-1]

@@ -50,7 +50,7 @@ def test_module_keeps_to_its_stage(path: Path) -> None:
         assert not names & TORCH
 
 
-@pytest.mark.parametrize("stage", ["canids_preprocess", "canids_evaluate"])
+@pytest.mark.parametrize("stage", ["canids_preprocess", "canids_evaluate", "canids_track"])
 def test_stage_without_torch_reaches_none_through_shared_modules(stage: str) -> None:
     for path in STAGES[stage].rglob("*.py"):
         name = ".".join([stage, *path.relative_to(STAGES[stage]).with_suffix("").parts]).removesuffix(".__init__")

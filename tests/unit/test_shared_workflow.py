@@ -68,6 +68,15 @@ def test_a_further_module_comes_after_all_stages_and_reads_what_they_made() -> N
         section(CONFIG, "audit")
 
 
+def test_tracking_knows_every_instance_and_is_overridden_by_none() -> None:
+    made = section({**CONFIG, "tracking": {"patience": 5}}, "tracking")
+    assert made["patience"] == 5
+    assert made["instances"] == dict.fromkeys(INSTANCES, {})
+    assert made["ports"]["baselines"]["seed-1"] == ""
+    with pytest.raises(CanidsError, match="no stage 'tracking'"):
+        section({**CONFIG, "instances": {"x": {"tracking": {}}}}, "evaluate")
+
+
 def test_overrides_lie_on_the_base_config(stages: dict[str, Stage]) -> None:
     config = stages["preprocess"].config
     assert [config[i]["window"] for i in ("", "@without-van", "@wide")] == [100, 100, 200]

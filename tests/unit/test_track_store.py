@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,10 +49,9 @@ class Server:
     def start(self) -> None:
         options = ["--workers", "1", "--port", str(self._port), "--backend-store-uri", "sqlite:///server.db"]
         command = [sys.executable, "-m", "mlflow", "server", *options, "--artifacts-destination", "artifacts"]
-        # The workflow of a server that records jobs is of no use here, and takes time.
         with open(self._folder / "server.log", "ab") as log:
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             assert self._process.poll() is None, (self._folder / "server.log").read_text()
             try:
@@ -63,8 +63,8 @@ class Server:
 
     def stop(self) -> None:
         if self._process:
-            os.killpg(self._process.pid, 15)
-            self._process.wait(timeout=30)
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=60)
             self._process = None
 
 

@@ -53,5 +53,5 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
         log.warning("warning: %d runs of %s are not in MLflow yet; nothing is lost:", len(pending), places.dataset)
         for reason in sorted(set(pending.values())):
             log.warning("  %s: %s", ", ".join(sorted(k for k in pending if pending[k] == reason)), reason)
-        log.warning("The next run of the pipeline takes them along, or, once that is mended: make track")
+        log.warning("The next run of the pipeline takes them along, or, once that is mended: make track URI=%s", uri)
     return sorted(store.held), pending
