@@ -101,8 +101,6 @@ def content(uri: str, experiment: str = "canids/demo") -> dict[str, list[dict[st
     return shown
 
 
-
-
 def ingest(root: Path, uri: str, dataset: str = "demo", patience: float = 600, timeout: float = 60) -> dict[str, str]:
     """Track a dataset's finished runs; returns what is pending. For processes of their own too."""
     return track(places(root, dataset), Options(uri, patience=patience, timeout=timeout))[1]

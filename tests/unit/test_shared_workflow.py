@@ -71,7 +71,7 @@ def test_a_further_module_comes_after_all_stages_and_reads_what_they_made() -> N
 def test_tracking_knows_every_instance_and_is_overridden_by_none() -> None:
     made = section({**CONFIG, "tracking": {"patience": 5}}, "tracking")
     assert made["patience"] == 5
-    assert made["instances"] == dict.fromkeys(INSTANCES, {})
+    assert made["instances"] == {name: {} for name in INSTANCES}
     assert made["ports"]["baselines"]["seed-1"] == ""
     with pytest.raises(CanidsError, match="no stage 'tracking'"):
         section({**CONFIG, "instances": {"x": {"tracking": {}}}}, "evaluate")

@@ -161,9 +161,7 @@ def test_eight_pipelines_at_once_into_a_server(tmp_path: Path, server: Server) -
     check_nothing_is_lost_or_doubled(server.uri, EIGHT)
 
 
-def test_a_server_that_is_away_and_comes_back(
-    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_is_away_and_comes_back(tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     write_runs(tmp_path, "", dataset="away")
     server.stop()
     with caplog.at_level("INFO"):

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from canids_shared.errors import CanidsError
@@ -37,7 +37,7 @@ _METRICS, _PARAMS = 1000, 100
 """Largest batches that MLflow takes."""
 
 
-class Waited(Exception):
+class TookTooLongError(Exception):
     """It takes longer than may be waited."""
 
 
@@ -100,7 +100,9 @@ class Store:
                     found = client.get_experiment_by_name(self.name)
             if found is not None:
                 if found.lifecycle_stage != "active":
-                    raise MlflowException(f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)")
+                    raise MlflowException(
+                        f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)"
+                    )
                 self._open = client, found.experiment_id
         assert self._open is not None
         return self._open
@@ -124,12 +126,12 @@ class Store:
 
     def _in_time(self) -> None:
         if time.monotonic() > self._deadline:
-            raise Waited("it took too long (tracking.patience)")
+            raise TookTooLongError("it took too long (tracking.patience)")
 
     def ingest(self, records: list[Record]) -> None:
         """Write what is not there, and settle; `held` and `refused` say how far it came, also after an error.
 
-        Raises `Waited`, and what MLflow, the database or the network raise when nothing more can be written.
+        Raises `TookTooLongError`, and what MLflow, the database or the network raise when nothing more can be written.
         """
         with self._turn():
             runs = self._runs()

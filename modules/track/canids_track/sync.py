@@ -23,15 +23,21 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
-    parser.add_argument("--uri", default=Options.uri, help="tracking server or sqlite:///FILE; default: as the rule has it")
+    parser.add_argument(
+        "--uri", default=Options.uri, help="tracking server or sqlite:///FILE; default: as the rule has it"
+    )
     parser.add_argument("--experiment", default=Options.experiment, help="prefix of the experiments' names")
     parser.add_argument("--patience", default=Options.patience, type=float, help="seconds a dataset may take")
     parser.add_argument("--timeout", default=Options.timeout, type=float, help="seconds that one answer may take")
     options = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    folders = options.pop("folders") or sorted({p.parent.parent for p in Path("experimentruns").glob("*/*/benchmark.tsv")})
+    folders = options.pop("folders") or sorted(
+        {p.parent.parent for p in Path("experimentruns").glob("*/*/benchmark.tsv")}
+    )
     if not folders:
-        sys.exit("error: no finished run in experimentruns/; run a pipeline first, or name the folder of a dataset's runs")
+        sys.exit(
+            "error: no finished run in experimentruns/; run a pipeline first, or name the folder of a dataset's runs"
+        )
     pending = [track(places(folder), Options(**options))[1] for folder in folders]
     sys.exit(any(pending))
 

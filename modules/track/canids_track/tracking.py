@@ -3,14 +3,13 @@
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from canids_shared.errors import CanidsError
 from canids_track.records import Places, Record, finished, read
-from canids_track.store import Store, Waited
+from canids_track.store import Store, TookTooLongError
 
 DEFAULT_URI = "sqlite:///experimentruns/mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -45,7 +44,7 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
     why = ""
     try:
         store.ingest(records)
-    except (MlflowException, SQLAlchemyError, OSError, Waited) as error:
+    except (MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
         why = " ".join(str(error).split())[:300] or type(error).__name__
     pending |= {r.key: store.refused.get(r.key, why) for r in records if r.key not in store.held}
     log.info("MLflow %s, %s: %d runs, %d of them new", uri, store.name, len(store.held), len(store.written))

@@ -38,7 +38,9 @@ class Served:
         ends = np.asarray(arrays["edge_index"]).astype(np.int64)
         for name, ptr, rows in (("node_ptr", node_ptr, len(x)), ("edge_ptr", edge_ptr, len(edge_attr))):
             if len(ptr) != len(node_ptr) or ptr[0] != 0 or ptr[-1] != rows or (np.diff(ptr) < 0).any():
-                raise CanidsError(f"{name}: must rise from 0 to {rows}, the rows that it points into, and have W + 1 values")
+                raise CanidsError(
+                    f"{name}: must rise from 0 to {rows}, the rows that it points into, and have W + 1 values"
+                )
         sizes = np.diff(node_ptr)
         if (ends < 0).any() or (ends >= np.repeat(sizes, np.diff(edge_ptr))).any():
             raise CanidsError("edge_index: counts the nodes of each window from 0; an edge points outside its window")
