@@ -80,7 +80,7 @@ track: .venv/runtime
 # Tracked runs in the browser: http://127.0.0.1:5000, or PORT.
 mlflow-ui: .venv/runtime
 	@test -f experimentruns/mlflow.db || { echo "nothing is tracked here yet: run a pipeline, or make track" >&2; exit 1; }
-	$(BIN)/mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
 
 # Speed, against a peer in the same run: bench/results.json.
 bench: .venv/runtime

@@ -33,6 +33,10 @@ PARENT = "mlflow.parentRunId"
 STALE_S = 3600
 """Seconds after which what another machine left unfinished is taken to be abandoned."""
 _SQLITE = "sqlite:///"
+_SET = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+"""What the user has set: it goes before the options here. By default MLflow would try for many minutes."""
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Which of its faces the user interface shows."""
 _METRICS, _PARAMS = 1000, 100
 """Largest batches that MLflow takes."""
 
@@ -63,13 +67,13 @@ class Store:
         self.name = f"{prefix}/{dataset}"
         self._uri, self._artifacts, self._dataset = uri, artifacts, dataset
         self._deadline = time.monotonic() + patience
-        # By default MLflow would try for many minutes. Who sets these variables knows better.
         for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"):
-            os.environ.setdefault(name, str(max(1, round(timeout))))
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            os.environ[name] = _SET.get(name, str(max(1, round(timeout))))
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = _SET.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         self._database = Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
         self._writer = f"{socket.gethostname()} {os.getpid()} {time.time():.0f}"
         self._parents: dict[str, str] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
         self._workplace = tempfile.TemporaryDirectory()
         self._packer = Packer(Path(self._workplace.name))
         self.held: set[str] = set()
@@ -92,7 +96,7 @@ class Store:
             if found is None:
                 place = self._artifacts.joinpath(self._dataset).absolute().as_uri() if self._database else None
                 try:
-                    self._open = client, client.create_experiment(self.name, artifact_location=place)
+                    self._open = client, client.create_experiment(self.name, place, _KIND)
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
@@ -135,6 +139,9 @@ class Store:
         """
         with self._turn():
             runs = self._runs()
+        for r in records:
+            began, made = self._spans.get(r.parent, (r.began, r.made))
+            self._spans[r.parent] = min(began, r.began), max(made, r.made)
         keys = {run.data.tags[KEY] for run in runs}
         missing = [r for r in records if not any(self._holds(run, r) for run in runs)]
         self.held = {r.key for r in records} - {r.key for r in missing}
@@ -222,8 +229,9 @@ class Store:
         name = record.parent.partition("/")[2]
         tags = {KEY: record.parent, WRITER: self._writer, "mlflow.source.name": name}
         tags |= {name: record.tags[name] for name in ("dataset", "instance")} | {"run": name}
-        run = self._client.create_run(self._experiment, record.began, tags, name).info.run_id
-        self._client.set_terminated(run, end_time=record.made)
+        began, made = self._spans[record.parent]
+        run = self._client.create_run(self._experiment, began, tags, name).info.run_id
+        self._client.set_terminated(run, end_time=made)
         return self._parents.setdefault(record.parent, run)
 
     def _settle(self, runs: list[Run]) -> None:
@@ -240,6 +248,9 @@ class Store:
             for run in found:
                 if (run in done and run is not kept[key]) or (run not in done and self._abandoned(run)):
                     self._delete(run)
+        for key, (_, made) in self._spans.items():
+            if key in kept and kept[key].info.end_time < made:
+                self._unless_gone(partial(self._client.set_terminated, kept[key].info.run_id, end_time=made))
         for run in kept.values():
             tags = run.data.tags
             parent = kept.get(tags.get(PARENT_KEY, ""))

@@ -23,7 +23,7 @@ class Options:
 
     uri: str | None = None
     experiment: str = "canids"
-    patience: float = 120
+    patience: float = 300
     timeout: float = 10
 
 
@@ -45,7 +45,8 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
     try:
         store.ingest(records)
     except (MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
-        why = " ".join(str(error).split())[:300] or type(error).__name__
+        why = " ".join(str(error).split()) or type(error).__name__
+        why = why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"  # what and where, and in the end the cause
     pending |= {r.key: store.refused.get(r.key, why) for r in records if r.key not in store.held}
     log.info("MLflow %s, %s: %d runs, %d of them new", uri, store.name, len(store.held), len(store.written))
     if pending:
