@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canids_shared import usage
+from canids_shared import marks, usage
 from canids_shared.errors import CanidsError
 
 
@@ -44,7 +44,8 @@ class Call:
 def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None) -> None:
     """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1.
 
-    The last line of standard error, hence of the rule's log, says what the job took (`canids_shared.usage`).
+    An input that is a stand-in is such an error, unless the run is one (`canids_shared.marks`). The last line of standard
+    error, hence of the rule's log, says what the job took (`canids_shared.usage`).
     """
     begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
@@ -67,6 +68,8 @@ def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | No
     )
     gc.freeze()  # modules imported so far are never garbage; without this each collection looks through all of them
     try:
+        for path in [path for paths in call.inputs.values() for path in paths]:
+            marks.refuse(path)
         main(call)
     except CanidsError as error:
         sys.exit(f"error: {error}")

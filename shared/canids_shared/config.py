@@ -30,12 +30,14 @@ def load_schema(path: str | Path, common: bool = False) -> dict[str, Any]:
 
 
 def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
-    """Add the schema's defaults to `value` in place, nested objects included."""
+    """Add the schema's defaults to `value` in place, nested objects included; `true` and `false` as text become booleans."""
     if not isinstance(value, dict):
         return
     for key, sub in schema.get("properties", {}).items():
         if key not in value and "default" in sub:
             value[key] = copy.deepcopy(sub["default"])
+        if sub.get("type") == "boolean" and value.get(key) in ("true", "false"):
+            value[key] = value[key] == "true"  # what `--config stand_in=true` arrives as
         if key in value:
             fill_defaults(value[key], sub)
     extra = schema.get("additionalProperties")

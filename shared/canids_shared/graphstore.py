@@ -32,6 +32,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 
+from canids_shared import marks
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 from canids_shared.tables import KEYS
@@ -157,7 +158,7 @@ class GraphStore:
     def __init__(self, path: str | Path) -> None:
         """Open and check a store.
 
-        Raises `CanidsError` naming the file if it is absent, cut off, of another contract, or holds NaN.
+        Raises `CanidsError` naming the file if it is absent, cut off, of another contract, a stand-in, or holds NaN.
         """
         self.path = Path(path)
         try:
@@ -176,6 +177,7 @@ class GraphStore:
             raise CanidsError(
                 f"{path}: contract {self.header.get('contract')}, not {CONTRACT}; delete it and run again"
             )
+        marks.refuse(path, self.header)
         end = 8 + length + max(t["data_offsets"][1] for t in head.values())
         if end != size:
             raise CanidsError(f"{path}: cut off: {size} bytes instead of {end}; delete it and run again")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from canids_shared import marks
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
 
@@ -43,11 +44,12 @@ def write(path: str | Path, seconds: list[float], device: str) -> None:
 
 
 def read(path: Path) -> tuple[float, str]:
-    """Milliseconds a window, and device; raises `CanidsError` naming the file if it is absent or not whole."""
+    """Milliseconds a window, and device; raises `CanidsError` naming the file if it is absent, not whole or a stand-in."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["contract"] != CONTRACT:
             raise CanidsError(f"{path}: contract {content['contract']}, not {CONTRACT}; delete it and train again")
+        marks.refuse(path, content)
         return float(content["median_ms"]), str(content["device"])
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file; train again") from None

@@ -13,6 +13,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from canids_shared import marks
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, sha256_of, write_text, written_whole
@@ -32,7 +33,7 @@ def save_arrays(path: str | Path, arrays: Arrays, header: dict[str, Any]) -> Non
 
 
 def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:
-    """Read a file of `save_arrays`; raises `CanidsError` naming it if it is absent, cut off or of another contract."""
+    """Read a file of `save_arrays`; raises `CanidsError` naming it if it is absent, cut off, of another contract or a stand-in."""
     try:
         with safe_open(path, "numpy") as opened:
             header = json.loads(opened.metadata()["canids"])
@@ -43,6 +44,7 @@ def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]
         raise CanidsError(f"{path}: not a whole model file; delete it and run again") from None
     if header.get("contract") != contract:
         raise CanidsError(f"{path}: contract {header.get('contract')}, not {contract}; delete it and run again")
+    marks.refuse(path, header)
     return arrays, header
 
 

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from canids_shared import marks
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
@@ -198,7 +199,7 @@ def writing(path: str | Path, table: Table) -> Iterator[TableWriter]:
 def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
     """The metadata of a table file.
 
-    Raises `CanidsError` if the file is truncated, not Parquet, or of another contract.
+    Raises `CanidsError` if the file is truncated, not Parquet, of another contract, or a stand-in.
     """
     try:
         head: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_KEY])
@@ -209,6 +210,7 @@ def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
         raise CanidsError(f"{path}: not a whole canids table; delete it and run again") from None
     if contract != table.contract:
         raise CanidsError(f"{path}: contract {contract}, not {table.contract}; delete it and run again")
+    marks.refuse(path, head)
     return head
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from canids_shared import manifest
+from canids_shared import manifest, marks
 from canids_shared.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.sources import code_hash
@@ -31,7 +31,11 @@ PORTS = {
 """What a stage may read of another (or, `baselines`, of itself): port → the stages whose overrides make its files differ."""
 SECTIONS = (*STAGES, "tracking")
 """What a pipeline's config has a section for."""
-_TOP = ("datasets", "data_root", "instances", "modules", *SECTIONS)
+_COMMON = ("datasets", "data_root")
+"""Keys of a pipeline's config that are all its modules' own."""
+_INHERITED = ("stand_in",)
+"""Keys of a pipeline's config that hold for the modules whose section does not have them."""
+_TOP = (*_COMMON, *_INHERITED, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
 
@@ -83,9 +87,9 @@ def section(config: Config, stage: str) -> Config:
     preprocess = config.get("preprocess") or {}
     left_out = {n: merged(preprocess, (instances[n] or {}).get("preprocess")).get("leave_out") for n in own}
     folds = {n: left for n, left in left_out.items() if left}
-    common = {k: config[k] for k in ("datasets", "data_root") if k in config}
+    inherited, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _COMMON))
     ports = {port: {n: first_equal(n, stages) for n in own} for port, stages in PORTS.items()}
-    return {**(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
+    return {**inherited, **(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
 
 
 def instance_names(config: Config) -> list[str]:
@@ -114,6 +118,15 @@ def use_cache() -> None:
         folder = Path(home) / "canids"
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["SNAKEMAKE_OUTPUT_CACHE"] = str(folder)
+
+
+def _refuse_to_replace(outputs: Any) -> None:
+    """Raise `CanidsError` if a job that makes stand-ins would replace a result; Snakemake deletes outputs beforehand."""
+    if real := [path for path in map(str, outputs) if os.path.exists(path) and not marks.is_marked(path)]:
+        raise CanidsError(
+            f"{real[0]} is a result, which stand_in: true would replace; run it in another folder (--directory), on "
+            "another dataset, or delete the result"
+        )
 
 
 class Stage:
@@ -146,15 +159,25 @@ class Stage:
             self.config["@" + instance] = check(merged(raw, overrides), full, where=f"instances.{instance}.{name}")
         self.datasets: list[str] = base["datasets"]
         self.captures = {d: manifest.load(d, base["data_root"]) for d in self.datasets}
+        self.stand_in: bool = base["stand_in"]
+        if single := [f"{n}.{name}" for n, o in instances.items() if (o or {}).get("stand_in", self.stand_in) != self.stand_in]:
+            raise CanidsError(f"instances.{single[0]}: stand_in is one for all instances of a stage")
         environment = base["environment"]
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
         if not os.path.exists(self.python):
             raise CanidsError(f"{name}.environment: no Python at {self.python}")
         # Constant text in `shell`, so that another checkout finds the same cache entry.
-        os.environ[f"CANIDS_{name.upper()}_PYTHON"] = "python" if conda else self.python
+        os.environ[f"CANIDS_{name.upper()}_PYTHON"] = " ".join(
+            ["python" if conda else self.python, *(["-m", self._stand_ins] if self.stand_in else [])]
+        )
         self.dataset = "|".join(map(re.escape, self.datasets))
         # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
         self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"
+
+    @property
+    def _stand_ins(self) -> str:
+        """The module that makes this stage's stand-ins."""
+        return f"canids_{self.name}.{marks.MARK}"
 
     def require_captures(self) -> None:
         """Raise `CanidsError` naming every capture whose raw file is not there; for the stage that reads them."""
@@ -223,19 +246,22 @@ class Stage:
         """Params function: JSON of the wildcards, the named keys of the instance's config, constants, and the code's hash.
 
         Params decide reruns and are the key of the cache between workflows, which does not look at wildcards or code
-        by itself. Constants that are functions are called with the wildcards.
+        by itself. Constants that are functions are called with the wildcards. A stand-in's params say that they are.
 
         Args:
             entry: the module that the shell runs; its hash (`canids_shared.sources.code_hash`) goes in as `code`.
             keys: keys of the stage's config that it uses.
             constants: what else it needs to know.
         """
-        code = code_hash(entry, self.python)
+        code = code_hash(self._stand_ins if self.stand_in else entry, self.python)
+        made = {"stand_in": True} if self.stand_in else {}
 
-        def of(wildcards: Any) -> str:
+        def of(wildcards: Any, output: Any = ()) -> str:
+            if self.stand_in:
+                _refuse_to_replace(output)
             config = self.config[getattr(wildcards, "instance", "")]
             extra = {k: v(wildcards) if callable(v) else v for k, v in constants.items()}
-            value = {"wildcards": dict(wildcards), "config": {k: config[k] for k in keys}, "code": code, **extra}
+            value = {"wildcards": dict(wildcards), "config": {k: config[k] for k in keys}, "code": code, **made, **extra}
             return json.dumps(value, sort_keys=True)
 
         return of

@@ -14,6 +14,7 @@ from canids_evaluate.curves import closeups, curves, timelines
 from canids_evaluate.equal_recall import at_equal_recall
 from canids_evaluate.thresholds import Thresholds, f1_optimal, is_alarm, own_threshold, within_budget
 from canids_evaluate.windows import Windows, windows_of
+from canids_shared import marks
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, write_text
@@ -247,7 +248,7 @@ def other_judgement(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def read(path: Path, contract: str) -> dict[str, Any]:
     """Read `metrics.json` or `curves.json`.
 
-    Raises `CanidsError` naming the file if it is not whole or of another contract.
+    Raises `CanidsError` naming the file if it is not whole, of another contract or a stand-in.
     """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -257,4 +258,5 @@ def read(path: Path, contract: str) -> dict[str, Any]:
         raise CanidsError(f"{path}: not whole JSON; delete it and run again") from None
     if not isinstance(content, dict) or content.get("contract") != contract:
         raise CanidsError(f"{path}: not of contract {contract}; delete it and run again")
+    marks.refuse(path, content)
     return content

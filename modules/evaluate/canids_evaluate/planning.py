@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from canids_shared.errors import CanidsError
 from canids_shared.manifest import LEFT_OUT
 from canids_shared.workflow import VARIANTS, Stage
 
@@ -59,8 +60,11 @@ def files_of_folds(stage: Stage, file: str) -> Callable[[Any], list[str]]:
 def use_own_commands(stage: Stage) -> None:
     """Let `notebook:` find papermill, which it looks for on PATH alone, also where nothing is activated.
 
-    The folder comes last, so that whatever was found before still is.
+    The folder comes last, so that whatever was found before still is. Raises `CanidsError` if the notebook is wanted where
+    stand-ins are made: it is no entry point, and has none.
     """
+    if stage.stand_in and any(config["notebook"] for config in stage.config.values()):
+        raise CanidsError("evaluate.notebook: the analysis notebook has no stand-in; set it to false, or stand_in")
     folder = os.path.dirname(stage.python)
     if folder not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] += os.pathsep + folder

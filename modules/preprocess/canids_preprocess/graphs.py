@@ -20,8 +20,8 @@ from canids_shared.errors import CanidsError
 from canids_shared.graphstore import writing
 from canids_shared.manifest import LEFT_OUT, SPLITS
 
-_SOURCE = ("sha256", "vehicle", "attack", "content", "rows_read")
-_HEAD = (*_SOURCE, "capture", "frames", "attacked", "attacks")
+SOURCE = ("sha256", "vehicle", "attack", "content", "rows_read")
+_HEAD = (*SOURCE, "capture", "frames", "attacked", "attacks")
 _FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def _check_fold(call: cli.Call, heads: list[dict[str, Any]]) -> None:
                 )
 
 
-def _members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
+def members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
     """The captures of the split: what the fold leaves out or keeps, each content once."""
     leave_out = call.config["leave_out"]
     companions = call.constants.get("companions", [])
@@ -137,7 +137,7 @@ def main(call: cli.Call) -> None:
     for path, head in heads.items():
         if missing := [key for key in _HEAD if key not in head]:
             raise CanidsError(f"{path}: its metadata lacks '{missing[0]}'; delete it and run again")
-    parts = [_part(path, heads[path], config, split) for path in _members(call, heads)]
+    parts = [_part(path, heads[path], config, split) for path in members(call, heads)]
     amount = sum((found for part in parts for _, _, found in part.blocks), Survey())
     if not amount.windows:
         raise CanidsError(
@@ -163,7 +163,7 @@ def main(call: cli.Call) -> None:
         "companions": [
             c for c in (part.head["capture"] for part in parts) if c in call.constants.get("companions", [])
         ],
-        "sources": {part.head["capture"]: {k: part.head[k] for k in _SOURCE} for part in parts},
+        "sources": {part.head["capture"]: {k: part.head[k] for k in SOURCE} for part in parts},
         "counts": {part.head["capture"]: part.counts for part in parts},
     }
     size = {"windows": amount.windows, "nodes": amount.nodes, "edges": amount.edges}

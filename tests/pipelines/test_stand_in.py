@@ -1,0 +1,143 @@
+"""A dry run of the main job's whole rule graph with stand-ins (`stand_in: true`): the same jobs, and nobody takes its files."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
+
+from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_shared import latency, marks, tables
+from canids_shared.graphstore import GraphStore
+from canids_shared.runs import load_arrays
+from canids_shared.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES
+
+pytestmark = pytest.mark.slow
+SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
+CONFIG = ("-s", "pipelines/kd_fusion/Snakefile", "--configfile", "tiny.yaml")
+CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2", "rivals": "rivals/1"}
+
+
+def planned(text: str) -> set[tuple[str, ...]]:
+    """Rule, inputs, outputs and resources of every job that Snakemake speaks of."""
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", text, re.M)
+    kept = ("input", "output", "log", "wildcards", "resources", "benchmark")
+    return {
+        (rule, *(line.strip() for line in body.splitlines() if line.strip().startswith(kept))) for rule, body in jobs
+    }
+
+
+@pytest.fixture(scope="module")
+def dry(new_checkout: Callable[[], Checkout], tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which the whole graph ran with stand-ins; its cache is the folder `cache` beside it."""
+    checkout = new_checkout()
+    shutil.copytree(tiny_dataset, checkout.folder / "data")
+    preprocess = yaml.safe_load((checkout.folder / "data/tiny/preprocess.yaml").read_text())
+    config = {"datasets": preprocess.pop("datasets"), "preprocess": preprocess}
+    (checkout.folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    (checkout.folder / "cache").mkdir()
+    real, dry = (checkout.snakemake("-n", *CONFIG, *more) for more in ((), ("--config", "stand_in=true")))
+    assert real.returncode == dry.returncode == 0, real.stderr + dry.stderr
+    assert planned(real.stdout) == planned(dry.stdout)
+    assert len(planned(real.stdout)) > 40
+    done = checkout.snakemake(
+        "-c2", *CONFIG, "--config", "stand_in=true", "--cache", *CACHED, SNAKEMAKE_OUTPUT_CACHE="cache"
+    )
+    assert done.returncode == 0, done.stderr
+    return checkout
+
+
+def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
+    results, experiments = dry.folder / "results/tiny", dry.folder / "experimentruns/tiny"
+    files = [p for folder in (results, experiments) for p in folder.rglob("*") if p.is_file()]
+    unmarked = {p.name for p in files if not marks.is_marked(p)}
+    assert {n for n in unmarked if not n.endswith((".log", ".snakemake_timestamp"))} == {"log.txt", "benchmark.tsv"}
+    assert not (experiments.parent / "test_readings.jsonl").exists(), "no score of a test scenario was read"
+    with marks.accepted():
+        for capture in ("free", "dos", "test"):
+            assert len(tables.read(results / f"frames/{capture}.parquet", FRAMES)[0])
+            tables.read(results / f"frames/rejects/{capture}.parquet", REJECTS)
+        keys = {s: GraphStore(results / f"graphs/{s}.safetensors").keys() for s in SPLITS}
+        assert {len(k) for k in keys.values()} == {8, 16}
+        for variant in VARIANTS:
+            for split in SPLITS[1:]:
+                states = tables.read(results / f"states/{variant}/{split}.parquet", STATES)[0]
+                assert states.select(list(KEYS)).equals(keys[split])
+            for split in ("calibrate", "test_dos"):
+                decisions = tables.read(results / f"decisions/{variant}/{split}.parquet", DECISIONS)[0]
+                assert decisions.select(list(KEYS)).equals(keys[split])
+        for run in (*TRAININGS, *(f"rivals_{v}" for v in VARIANTS)):
+            load_arrays(experiments / run / "model.safetensors", CONTRACTS[run.partition("_")[0]])
+            assert yaml.safe_load((experiments / run / "config.yaml").read_text())["spec"]["stand_in"]
+        for run in TRAININGS:
+            assert latency.read(experiments / run / "latency.json") == (1.0, "cpu")
+            assert len(pl.read_parquet(experiments / run / "history.parquet")) == 1
+        for folder in (*(experiments / e for e in EVALUATIONS), results / "baselines"):
+            assert list(read(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
+            assert list(read(folder / "curves.json", CURVES_CONTRACT)["scenarios"]) == ["test_dos"]
+
+
+def test_a_real_run_refuses_them_and_names_the_file(dry: Checkout) -> None:
+    """Even where Snakemake is told not to make them anew."""
+    target = "experimentruns/tiny/eval_large/metrics.json"
+    done = dry.snakemake(target, "--force", "--rerun-triggers", "mtime", *CONFIG)
+    assert done.returncode != 0
+    one_line(done.stderr, "error: ", "decisions/large/calibrate.parquet: a stand-in", "without stand_in")
+
+
+def test_a_stand_in_does_not_replace_a_result(dry: Checkout) -> None:
+    page = dry.folder / "results/tiny/summary/results.md"
+    before = page.read_text()
+    page.write_text("# Results\n")
+    done = dry.snakemake("-n", *CONFIG, "--config", "stand_in=true")
+    page.write_text(before)
+    assert done.returncode != 0
+    one_line(done.stderr, "would replace", "results/tiny/summary/results.md is a result")
+
+
+def test_the_cache_never_hands_one_to_a_real_run(dry: Checkout) -> None:
+    frames = dry.folder / "results/tiny/frames/free.parquet"
+    assert marks.is_marked(frames)
+    assert frames.is_symlink(), "it is in the cache"
+    done = dry.snakemake(
+        "results/tiny/frames/free.parquet", *CONFIG, "--cache", *CACHED, SNAKEMAKE_OUTPUT_CACHE="cache"
+    )
+    assert done.returncode == 0, done.stderr
+    made = set(re.findall(r"Moving output file (\S+) to cache", done.stderr))
+    assert {"results/tiny/captures/free.csv", "results/tiny/frames/free.parquet"} <= made
+    assert not re.search("Symlinking output file .* from cache", done.stderr) or made
+    frame, head = tables.read(frames, FRAMES)
+    assert len(frame) == head["frames"] > 1000
+
+
+@pytest.mark.workflow("kd_fusion")
+def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir: Path, dry: Checkout) -> None:
+    def shape(path: Path) -> object:
+        match path.suffix:
+            case ".parquet":
+                return {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("rival_")}
+            case ".csv":
+                return [line for line in path.read_text().splitlines() if not line.startswith("#")][0]
+            case ".json":
+                return sorted(json.loads(path.read_text()).keys() - {"stand_in"})
+        with marks.accepted():
+            header = GraphStore(path).header if "graphs" in path.parts else load_arrays(path, contract(path))[1]
+        return sorted(header.keys() - {"stand_in"})
+
+    def contract(path: Path) -> str:
+        return CONTRACTS[path.parent.name.partition("_")[0]]
+
+    pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
+    pairs |= {f"experimentruns/{{}}/{run}/history.parquet" for run in TRAININGS}
+    pairs |= {f"experimentruns/{{}}/{run}/{f}.json" for run in EVALUATIONS for f in ("metrics", "curves")}
+    pairs |= {"experimentruns/{}/rivals_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
+    pairs |= {"results/{}/states/large/fuse.parquet", "results/{}/decisions/large/calibrate.parquet"}
+    pairs |= {"results/{}/summary/results.csv", "results/{}/frames/captures.csv", "results/{}/baselines/curves.json"}
+    for pattern in sorted(pairs):
+        real, stand_in = workflow_dir / pattern.format("smoke"), dry.folder / pattern.format("tiny")
+        assert shape(stand_in) == shape(real), pattern
