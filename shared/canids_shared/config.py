@@ -38,7 +38,8 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
             value[key] = copy.deepcopy(sub["default"])
         if sub.get("type") == "boolean" and value.get(key) in ("true", "false"):
             value[key] = value[key] == "true"  # what `--config stand_in=true` arrives as
-        if key in value:
+        if isinstance(value.get(key), dict):
+            value[key] = dict(value[key])  # what YAML's `*name` repeats is one object
             fill_defaults(value[key], sub)
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):

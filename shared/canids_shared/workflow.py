@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from canids_shared import manifest, marks
 from canids_shared.config import check, load_schema
 from canids_shared.errors import CanidsError
@@ -33,7 +35,7 @@ SECTIONS = (*STAGES, "tracking")
 """What a pipeline's config has a section for."""
 _COMMON = ("datasets", "data_root")
 """Keys of a pipeline's config that are all its modules' own."""
-_INHERITED = ("stand_in",)
+_INHERITED = ("stand_in", "preset")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
 _TOP = (*_COMMON, *_INHERITED, "instances", "modules", *SECTIONS)
 
@@ -47,6 +49,13 @@ def merged(base: Config, over: Config | None) -> Config:
         nested = isinstance(value, dict) and isinstance(out.get(key), dict)
         out[key] = merged(out[key], value) if nested else copy.deepcopy(value)
     return out
+
+
+def with_preset(config: Config, presets: Path) -> Config:
+    """`config` laid on the preset that it names, a file of the folder `presets`; on nothing where there is no such file."""
+    files = {path.stem: path for path in presets.glob("*.yaml")}
+    file = files.get(str(config.get("preset")))
+    return merged(yaml.safe_load(file.read_text(encoding="utf-8")), config) if file else config
 
 
 def section(config: Config, stage: str) -> Config:
@@ -148,7 +157,8 @@ class Stage:
         """
         self.name = name
         full = load_schema(schema, common=True)
-        base = check(config, full, where=name)
+        presets = Path(str(schema)).with_name("presets")
+        base = check(with_preset(config, presets), full, where=name)
         self._ports: dict[str, dict[str, str]] = base.pop("ports")
         self._folds = {"@" + fold: left for fold, left in base.pop("folds").items()}
         instances = base.pop("instances")
@@ -156,11 +166,14 @@ class Stage:
         raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
         self.config = {"": base}
         for instance, overrides in instances.items():
-            self.config["@" + instance] = check(merged(raw, overrides), full, where=f"instances.{instance}.{name}")
+            own = with_preset(merged(raw, overrides), presets)
+            self.config["@" + instance] = check(own, full, where=f"instances.{instance}.{name}")
         self.datasets: list[str] = base["datasets"]
         self.captures = {d: manifest.load(d, base["data_root"]) for d in self.datasets}
         self.stand_in: bool = base["stand_in"]
-        if single := [f"{n}.{name}" for n, o in instances.items() if (o or {}).get("stand_in", self.stand_in) != self.stand_in]:
+        if single := [
+            f"{n}.{name}" for n, o in instances.items() if (o or {}).get("stand_in", self.stand_in) != self.stand_in
+        ]:
             raise CanidsError(f"instances.{single[0]}: stand_in is one for all instances of a stage")
         environment = base["environment"]
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
@@ -261,7 +274,13 @@ class Stage:
                 _refuse_to_replace(output)
             config = self.config[getattr(wildcards, "instance", "")]
             extra = {k: v(wildcards) if callable(v) else v for k, v in constants.items()}
-            value = {"wildcards": dict(wildcards), "config": {k: config[k] for k in keys}, "code": code, **made, **extra}
+            value = {
+                "wildcards": dict(wildcards),
+                "config": {k: config[k] for k in keys},
+                "code": code,
+                **made,
+                **extra,
+            }
             return json.dumps(value, sort_keys=True)
 
         return of

@@ -1,6 +1,6 @@
 """Cut a pipeline's config into one config per module: `python tests/modules/section_configs.py tests/smoke.yaml`.
 
-Each is what somebody who runs that module alone would write: its section, the datasets and where they lie.
+Each is what somebody who runs that module alone would write: its section, the datasets, where they lie, and the preset.
 """
 
 import sys
@@ -11,6 +11,6 @@ import yaml
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
 
 config = yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))
-common = {key: config[key] for key in ("datasets", "data_root")}
+common = {key: config[key] for key in ("datasets", "data_root", "preset")}
 for stage in STAGES:
-    Path(f"{stage}.yaml").write_text(yaml.safe_dump({**config[stage], **common}), encoding="utf-8")
+    Path(f"{stage}.yaml").write_text(yaml.safe_dump({**config.get(stage, {}), **common}), encoding="utf-8")

@@ -121,7 +121,14 @@ STILL = {
     **{scale: {**SMALL, "dropout": 0.0, "feature_dropout": 0.0} for scale in ("large", "small")},
 }
 """Nothing drawn at random but the order of the windows."""
-FABRIC = {"torch_threads": 1, "accelerator": "cpu", "precision": "32-true", "backend": "dense", "compile": "never"}
+FABRIC = {
+    "torch_threads": 1,
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "backend": "dense",
+    "compile": "never",
+    "overfit_windows": None,
+}
 OUTPUTS = {
     "model": "model.safetensors",
     "config": "config.yaml",

@@ -98,3 +98,38 @@ def test_missing_class_is_named(tmp_path: Path) -> None:
     quiet = loaded(tmp_path, synthetic(0, 1, 10, attacks=()))
     with pytest.raises(CanidsError, match="no attacked windows"):
         states.require(quiet, attacked=True, attack_free=True)
+
+
+def labelled(labels: list[int], segments: list[int]) -> states.States:
+    numbers = np.arange(len(labels))
+    keys = pl.DataFrame({"window": numbers})
+    return states.States(
+        Path("fuse"), keys, ("gat_logit",), numbers[:, None], np.array(labels, np.int8), np.array(segments)
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "segments", "count", "rows"),
+    [
+        ([1, 0, 0, 0, 1, 1, 0, 0], [0, 8], 4, [2, 3, 4, 5]),
+        ([0, 0, 1, 1, 1, 1, 0, 1], [0, 2, 8], 4, [4, 5, 6, 7]),  # the first attack begins with its segment
+        (
+            [-1, 1, 0, 1, 0, 0, 0, 0],
+            [0, 5, 8],
+            6,
+            [0, 1, 2, 3, 4],
+        ),  # whether it begins at 1 is not known; a short segment
+    ],
+)
+def test_a_stretch_lies_around_the_first_beginning_of_an_attack(
+    labels: list[int], segments: list[int], count: int, rows: list[int]
+) -> None:
+    found = states.stretch(labelled(labels, segments), count)
+    assert found.values[:, 0].tolist() == found.keys["window"].to_list() == rows
+    assert found.labels.tolist() == [labels[row] for row in rows]
+    assert found.segments.tolist() == [0, len(rows)]
+
+
+def test_a_split_in_which_no_attack_begins_has_no_stretch() -> None:
+    with pytest.raises(CanidsError, match="fuse: no attack begins in it"):
+        states.stretch(labelled([1, 1, 0, 0], [0, 4]), 2)

@@ -15,7 +15,7 @@ from canids_shared import tables
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
-from canids_train_gnn import distillation, gat, loop, modelfile, states, vgae
+from canids_train_gnn import distillation, gat, loop, modelfile, states, training, vgae
 from canids_train_gnn.models import GAT, VGAE
 
 
@@ -162,3 +162,14 @@ def test_a_model_is_refused_on_other_features(stores: tuple[Path, Path], tmp_pat
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CanidsError, match="not a whole model file"):
         modelfile.load(path, GAT)
+
+
+def test_a_few_windows_are_of_both_classes_and_the_others_lose_their_label(stores: tuple[Path, Path]) -> None:
+    whole = store(stores[0])
+    reduced = training.few(whole, 6)
+    kept = torch.nonzero(reduced.y >= 0).squeeze(1)
+    assert reduced.y[kept].tolist() == whole.y[kept].tolist()
+    assert sorted(reduced.y[kept].tolist()) == [0, 0, 0, 1, 1, 1]
+    assert (kept[0], kept[-1]) == (0, len(whole) - 1), "from the first to the last"
+    assert (whole.y >= 0).all()
+    assert torch.equal(training.few(whole, 1000).y, whole.y)

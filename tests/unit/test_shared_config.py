@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from canids_shared.config import check
 from canids_shared.errors import CanidsError
@@ -50,6 +51,24 @@ def test_defaults_reach_nested_mappings_and_leave_what_is_given() -> None:
 def test_defaults_are_not_shared_between_configs() -> None:
     check({}, SCHEMA, "")["blocks"]["shares"]["fit"] = 0.9
     assert check({}, SCHEMA, "")["blocks"]["shares"]["fit"] == 0.5
+
+
+def test_what_yaml_repeats_by_name_gets_defaults_of_its_own() -> None:
+    sizes = {
+        name: {"type": "object", "default": {}, "properties": {name: {"type": "integer", "default": 1}}}
+        for name in ("heads", "latent")
+    }
+    given = yaml.safe_load("{heads: &size {channels: 8}, latent: *size}")
+    checked = check(given, {"type": "object", "properties": sizes}, "")
+    assert checked == {"heads": {"channels": 8, "heads": 1}, "latent": {"channels": 8, "latent": 1}}
+
+
+def test_a_boolean_of_the_command_line_is_one() -> None:
+    """Snakemake hands on `--config stand_in=true` as text."""
+    schema = {"type": "object", "properties": {"stand_in": {"type": "boolean", "default": False}}}
+    assert [check({"stand_in": v}, schema, "")["stand_in"] for v in ("true", "false", True)] == [True, False, True]
+    with pytest.raises(CanidsError, match="'yes' is not of type 'boolean'"):
+        check({"stand_in": "yes"}, schema, "")
 
 
 def test_misspelt_key_is_named_with_a_suggestion() -> None:

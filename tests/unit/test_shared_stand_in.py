@@ -24,9 +24,8 @@ from canids_shared.stand_in import StandIn
 from canids_shared.workflow import STAGES, Stage, section
 
 ROOT = Path(__file__).parents[2]
-EMPTY_GRAPHS: dict[str, Any] = dict.fromkeys(
-    ("node_features", "edge_features", "statistics", "attacks", "captures", "vehicles"), []
-)
+NAMES = ("node_features", "edge_features", "statistics", "attacks", "captures", "vehicles")
+EMPTY_GRAPHS: dict[str, Any] = {name: [] for name in NAMES}
 
 
 def write_graphs(path: Path) -> None:
@@ -138,7 +137,9 @@ def test_what_was_not_made_is_named_and_nothing_stays(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit, match=r"two\.parquet: its stand-in was not made"):
         called(monkeypatch, entry, "canids_x.a", *options)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(SystemExit, match=r"canids_x\.b: has no stand-in; add one to the table in canids_x/stand_in\.py"):
+    with pytest.raises(
+        SystemExit, match=r"canids_x\.b: has no stand-in; add one to the table in canids_x/stand_in\.py"
+    ):
         called(monkeypatch, entry, "canids_x.b")
 
 

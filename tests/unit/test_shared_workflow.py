@@ -183,6 +183,54 @@ def test_spec_holds_what_decides_the_outcome_and_no_place(workplace: Path, monke
     assert text == spec(wildcards(split="fit", instance="@wide"))
 
 
+def stage_with(monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any]) -> Stage:
+    monkeypatch.setenv(f"CANIDS_{name.upper()}_PYTHON", "")
+    return Stage(
+        name, section({"datasets": ["simulated"], **config}, name), ROOT / f"modules/{name}/config.schema.yaml"
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("preset", ["full", "demo", "smoke", "overfit"])
+def test_every_preset_fits_the_schema(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, stage: str, preset: str
+) -> None:
+    plain, chosen = (stage_with(monkeypatch, stage, c).config[""] for c in ({}, {"preset": preset}))
+    file = ROOT / f"modules/{stage}/presets/{preset}.yaml"
+    assert (chosen != {**plain, "preset": preset}) == file.exists()
+
+
+def test_every_preset_file_has_a_name_that_the_schema_knows() -> None:
+    known = yaml.safe_load((ROOT / "shared/canids_shared/common.schema.yaml").read_text())["properties"]["preset"]
+    found = {path.stem for path in ROOT.glob("modules/*/presets/*")}
+    assert found | {"full"} == set(known["enum"])
+
+
+def test_explicit_keys_lie_on_the_preset(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gnn = {"gat": {"epochs": 3, "large": {"heads": 1}}}
+    config = {"preset": "smoke", "train_gnn": gnn, "instances": {"long": {"train_gnn": {"preset": "full"}}}}
+    stage = stage_with(monkeypatch, "train_gnn", config)
+    gat = {i: stage.config[i]["gat"] for i in ("", "@long")}
+    assert [gat[i]["epochs"] for i in gat] == [3, 3]
+    assert [gat[i]["batch"] for i in gat] == [32, 64]
+    assert [gat[i]["large"]["heads"] for i in gat] == [1, 1]
+    assert [gat[i]["large"]["channels"] for i in gat] == [8, 24]
+
+
+def test_a_section_has_a_preset_of_its_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"preset": "smoke", "train_drl": {"preset": "overfit"}}
+    assert stage_with(monkeypatch, "train_drl", config).config[""]["overfit_windows"]
+    assert stage_with(monkeypatch, "evaluate", config).config[""]["bootstrap"] == 20
+
+
+@pytest.mark.parametrize("name", ["smok", "../../../README", ["smoke"]])
+def test_unknown_preset_is_named_with_those_that_there_are(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, name: Any
+) -> None:
+    with pytest.raises(CanidsError, match=r"evaluate\.preset: .* is not one of \['full', 'demo', 'smoke', 'overfit'\]"):
+        stage_with(monkeypatch, "evaluate", {"preset": name})
+
+
 def test_interpreter_of_the_stage_is_set_for_its_shells(stages: dict[str, Stage]) -> None:
     assert os.environ["CANIDS_PREPROCESS_PYTHON"] == sys.executable == stages["preprocess"].python
 

@@ -38,6 +38,8 @@ def _teacher(call: cli.Call, prepared: Prepared, actions: Actions) -> Teacher | 
             f"{path}: action set '{policy.actions.kind}', the student's is '{actions.kind}'; train both with one"
         )
     own = states.read(call.inputs["teacher_fuse"][0])
+    if count := call.config["overfit_windows"]:
+        own = states.stretch(own, count)
     states.same_windows(prepared.windows, own)
     traffic = traffic_of(own, policy.observer, prepared.alike, device)
     network = policy.network.to(device).requires_grad_(False)

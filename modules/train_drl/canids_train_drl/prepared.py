@@ -64,10 +64,14 @@ def as_recorded(split: States, observer: Observer) -> Traffic:
 def prepare(inputs: dict[str, list[Path]], config: dict[str, Any], device: torch.device) -> Prepared:
     """Read `fuse`, `select` and `calibrate` of a rule's inputs; equal config and inputs give equal worlds.
 
+    With `overfit_windows` a stretch of `fuse` is both what to learn on and what to stop by.
+
     Raises `CanidsError` naming the file where a class that is needed has no window.
     """
     fuse = states.require(states.read(inputs["fuse"][0]), attacked=True, attack_free=True)
     select = states.require(states.read(inputs["select"][0]), attacked=False, attack_free=True)
+    if count := config["overfit_windows"]:
+        fuse = select = states.stretch(fuse, count)
     calibrate = states.require(states.read(inputs["calibrate"][0]), attacked=False, attack_free=True)
     rng = np.random.default_rng(np.random.SeedSequence([config["seed"]]))
     observer = Observer.fit(calibrate, config)

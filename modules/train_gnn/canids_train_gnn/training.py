@@ -1,5 +1,6 @@
 """What a training rule does around the training itself: open the splits and the teacher, then write the run."""
 
+import copy
 import logging
 from typing import Any, Protocol
 
@@ -66,6 +67,24 @@ def auroc(scores: Tensor, labels: Tensor) -> float | None:
     return float((below + upto).double().mean() / (2 * len(free)))
 
 
+def few(store: TorchStore, count: int) -> TorchStore:
+    """The store with the labels of all but `count` windows hidden: half of them attacked, as far as there are, spread evenly."""
+    labels = store.y.cpu()
+    attacked, free = (torch.nonzero(labels == label).squeeze(1) for label in (1, 0))
+    most = min(count // 2, len(attacked))
+    chosen = torch.cat([spread(attacked, most), spread(free, count - most)])
+    hidden = torch.full_like(labels, -1)
+    hidden[chosen] = labels[chosen]
+    reduced = copy.copy(store)
+    reduced.y = hidden.to(store.device)
+    return reduced
+
+
+def spread(windows: Tensor, count: int) -> Tensor:
+    """`count` of the windows (all, if they are fewer), evenly from the first to the last."""
+    return windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()]
+
+
 def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
     """Inference latency, from a window's arrays to its score, window by window."""
     model.eval()
@@ -79,6 +98,8 @@ def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detecto
     fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
     passing = Passing.of(call.config, fabric.device)
     _look_at_own(fit)
+    if count := call.config["overfit_windows"]:
+        fit = select = few(fit, count)
     teacher = None
     if call.inputs["teacher"]:
         teacher = modelfile.load(call.inputs["teacher"][0], kind, fit.header, Passing(passing.backend)).to(
