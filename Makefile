@@ -14,7 +14,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 QUIET = --quiet rules
 
-.PHONY: demo test unit-tests workflow-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -97,7 +97,11 @@ unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit
 
 workflow-tests: .venv/development
-	$(BIN)/pytest -q --ignore=tests/unit tests pipelines
+	$(BIN)/pytest -q --ignore=tests/unit --ignore=tests/environments tests pipelines
+
+# Each module in an environment of its own, built anew: some minutes and 5 GB.
+environment-tests: .venv/development
+	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(BIN)/pytest -q tests/environments
 
 # The backend dgl, in its own environment.
 dgl-tests: .venv-dgl/ready

@@ -1,23 +1,15 @@
-"""Each module's environment: declared the same for pip and conda, and enough to run the module in."""
+"""Each module's environment: declared the same for pip and conda, and with all that the module imports (`tests/environments` runs it)."""
 
-import csv
-import os
+import importlib.metadata
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
-from workflows import REPOSITORY, Checkout, served
+from workflows import MODULES, REPOSITORY
 
-from canids_shared.graphstore import GraphStore
-from canids_shared.manifest import SPLITS
+from canids_shared.sources import closure
 
-MODULES = sorted(path.parent.name for path in REPOSITORY.glob("modules/*/environment.yaml"))
 CONDA_NAMES = {
     "torch": "pytorch",
     "torch-geometric": "pytorch_geometric",
@@ -54,38 +46,22 @@ def test_environment_lists_what_the_extra_says(file: str, extras: list[str], by_
     assert {"pip": ["canids", *by_pip]} in environment["dependencies"]
 
 
-@pytest.mark.slow
-def test_another_repository_runs_preprocess_by_url_where_only_its_own_extra_is_installed(
-    new_checkout: Callable[[], Checkout], tiny_dataset: Path, tmp_path: Path
-) -> None:
-    """`examples/preprocess_by_url`: of canids it has the installed package and a URL."""
-    checkout = new_checkout()
-    here = tmp_path / "another_repository"
-    shutil.copytree(checkout.folder / "examples/preprocess_by_url", here)
-    shutil.copytree(tiny_dataset, here / "data")
-    options = {**yaml.safe_load((here / "data/tiny/preprocess.yaml").read_text()), "data_root": "data"}
-    (here / "tiny.yaml").write_text(yaml.safe_dump({"preprocess": options}))
-    python = str(tmp_path / "venv/bin/python")
+@pytest.mark.parametrize("stage", MODULES)
+def test_extra_declares_what_the_stage_and_what_it_shares_import(stage: str) -> None:
+    """Also what another package happens to bring along: it may stop doing so."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"][stage.replace("_", "-")]
+    declared = {plain(requirement(text)[0]) for text in (*project["dependencies"], *extra)}
+    folder = REPOSITORY / f"modules/{stage}"
+    names = [".".join(p.relative_to(folder).with_suffix("").parts) for p in folder.glob(f"canids_{stage}/**/*.py")]
+    imported = set().union(*(closure(name.removesuffix(".__init__"))[1] for name in names))
+    assert {"numpy", "polars"} <= imported
+    packages = importlib.metadata.packages_distributions()
+    # dgl has an extra, and an environment, of its own.
+    missing = {i for i in imported - {"dgl"} if not declared & {plain(name) for name in packages[i]}}
+    assert not missing
 
-    def run(*command: str, folder: Path = here) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, "no_proxy": "127.0.0.1"}
-        return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
-    run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
-    installing = (python, "-m", "pip", "install", "--quiet", "-c", "constraints.txt", ".[preprocess]")
-    installed = run(*installing, folder=checkout.folder)
-    assert installed.returncode == 0, installed.stderr
-    assert "No module named 'torch'" in run(python, "-c", "import torch").stderr
-    with served(checkout.folder) as (url, asked):
-        done = run(python, "-m", "snakemake", "-c2", "--configfile", "tiny.yaml", "--config", f"canids={url}")
-    assert done.returncode == 0, done.stderr
-    assert {"/modules/preprocess/Snakefile", "/modules/preprocess/config.schema.yaml"} <= set(asked)
-    with open(here / "work/tiny/windows.csv", encoding="utf-8") as stream:
-        table = {row["split"]: row for row in csv.DictReader(stream)}
-    assert list(table) == list(SPLITS)
-    for split, row in table.items():
-        keys = GraphStore(here / f"work/tiny/graphs/{split}.safetensors").keys()
-        assert int(row["windows"]) == len(keys)
-        assert int(row["attacked"]) == keys["label"].sum() > 0
-        assert 0 < float(row["ids"]) <= 50
-    assert not (here / "results").exists(), "every port was set to a folder of the workflow's own"
+def plain(distribution: str) -> str:
+    """A distribution's name as the package index compares it."""
+    return re.sub("[-_.]+", "-", distribution).lower()
