@@ -29,6 +29,8 @@ LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
 SCORED = "score"
 """The role of captures that a finished run is to score; a dataset may consist of them alone."""
+ROAD_METADATA = "capture_metadata.json"
+"""ROAD's metadata beside its captures: one object a capture, by the capture's file name without `.log`."""
 _HERE = Path(__file__).parent
 _SCHEMA = _HERE / "manifest.schema.yaml"
 log = logging.getLogger(__name__)

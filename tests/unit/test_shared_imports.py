@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,15 @@ def test_snakefile_imports_shared_code_only(path: Path) -> None:
     assert found <= {"canids_shared", f"canids_{path.parent.name}"}
     called = set(re.findall(r"-m (canids_\w+)\.", path.read_text()))
     assert called <= {f"canids_{path.parent.name}"}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_planning_needs_no_more_than_snakemake_has(stage: str) -> None:
+    """A pipeline whose stages have environments of their own is planned in one that knows none of what they need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    own = extras[stage.removeprefix("canids_").replace("_", "-")]
+    foreign = {re.split("[=<>]", text)[0].replace("-", "_") for text in own} | {"can", "sklearn", *TORCH}
+    text = (ROOT / f"modules/{stage.removeprefix('canids_')}/Snakefile").read_text()
+    for module in set(re.findall(r"^from (canids_\w+\.\w+) import", text, re.MULTILINE)):
+        assert not closure(module)[1] & foreign

@@ -14,7 +14,6 @@ from pathlib import Path
 import yaml
 
 from canids_preprocess.formats import FORMATS, recognise
-from canids_preprocess.formats.candump import METADATA
 from canids_preprocess.formats.hcrl import ATTACKED
 from canids_preprocess.formats.text import mostly
 from canids_shared import manifest
@@ -88,7 +87,7 @@ def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
     if not _has_labels(path, capture_format, attack):
         return {**entry, "role": "to_score", "content": "unlabelled"}
     if capture_format == "road":
-        entry["metadata"] = relative.with_name(METADATA).as_posix()
+        entry["metadata"] = relative.with_name(manifest.ROAD_METADATA).as_posix()
     return {**entry, "role": "train", "content": "labelled", "attack": attack}
 
 

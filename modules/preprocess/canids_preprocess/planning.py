@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from canids_preprocess.formats.candump import METADATA
 from canids_shared import manifest
 from canids_shared.workflow import Stage
 
@@ -30,7 +29,7 @@ def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
         metadata = capture.metadata
         if capture.path and not metadata and capture.content == "labelled" and capture.format in ("auto", "road"):
-            beside = capture.path.with_name(METADATA)
+            beside = capture.path.with_name(manifest.ROAD_METADATA)
             metadata = beside if capture.format == "road" or beside.exists() else None
         return {
             "capture": str(capture.path or "<captures>/{capture}.csv"),

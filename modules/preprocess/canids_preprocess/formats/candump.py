@@ -21,10 +21,9 @@ import polars as pl
 from canids_preprocess.formats.base import Batch, Format
 from canids_preprocess.formats.text import mostly, opened, quoted, read_rows
 from canids_shared.errors import CanidsError
+from canids_shared.manifest import ROAD_METADATA
 
 SHAPE = "'(seconds) interface ID#payload'"
-METADATA = "capture_metadata.json"
-"""ROAD's metadata: one object a capture, by the capture's file name without `.log`."""
 _LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"
 _SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
 _ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
@@ -173,7 +172,7 @@ def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     injection = None
     intervals_alone = entry.get("attacked") and not entry.get("metadata")
     if entry.get("content", "labelled") == "labelled" and not intervals_alone:
-        injection = injection_of(Path(entry.get("metadata") or path.with_name(METADATA)), path.stem)
+        injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), path.stem)
     return _labelled(read(path, entry), injection)
 
 
@@ -197,7 +196,7 @@ def _is_road(path: Path, head: bytes) -> bool:
     if not _is_candump(head):
         return False
     try:
-        content = json.loads(path.with_name(METADATA).read_text(encoding="utf-8-sig"))
+        content = json.loads(path.with_name(ROAD_METADATA).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and path.stem in content
