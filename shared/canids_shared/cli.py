@@ -7,12 +7,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canids_shared import marks, usage
+from canids_shared import devices, marks, usage
 from canids_shared.errors import CanidsError
+from canids_shared.interruption import end_with_snakemake
+from canids_shared.locks import run_folder
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,20 @@ class Call:
         return self.wildcards.get("instance", "")
 
 
-def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None) -> None:
+def run(
+    main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None, alone: str | None = None
+) -> None:
     """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1.
 
-    An input that is a stand-in is such an error, unless the run is one (`canids_shared.marks`). The last line of standard
-    error, hence of the rule's log, says what the job took (`canids_shared.usage`).
+    An input that is a stand-in is such an error, unless the run is one (`canids_shared.marks`). The process ends with the
+    Snakemake that started it, and sees the GPUs of its own slot alone. The last line of standard error, hence of the rule's
+    log, says what the job took (`canids_shared.usage`).
+
+    Args:
+        main: the work.
+        inputs: names of the options for paths to read.
+        outputs: names of the options for paths to write.
+        alone: the output in whose folder nobody else may work meanwhile: that of a run.
     """
     begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
@@ -67,10 +79,13 @@ def run(main: Callable[[Call], None], inputs: list[str], outputs: list[str] | No
         spec=parsed["spec"],
     )
     gc.freeze()  # modules imported so far are never garbage; without this each collection looks through all of them
+    end_with_snakemake()
+    gpus = 0 if call.config.get("accelerator", "cpu") == "cpu" else call.config.get("devices", 1)
     try:
         for path in [path for paths in call.inputs.values() for path in paths]:
             marks.refuse(path)
-        main(call)
+        with run_folder(call.output[alone].parent) if alone else nullcontext(), devices.own(gpus):
+            main(call)
     except CanidsError as error:
         sys.exit(f"error: {error}")
     said = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}

@@ -1,12 +1,24 @@
-"""SIGTERM and SIGUSR1 (what Slurm sends before a time limit or a preemption) as a request to stop between two steps."""
+"""What ends a job early: a request to stop between two steps, and the end of the Snakemake that started it.
 
+SIGTERM and SIGUSR1 (what Slurm sends before a time limit or a preemption) are the request. A Snakemake that is killed
+passes nothing on, and the shell between the two keeps the kernel from doing so: therefore each job watches it.
+"""
+
+import logging
+import os
+import select
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SNAKEMAKE = "CANIDS_SNAKEMAKE_PID"
+"""The environment variable in which a Snakefile names the process that reads it (`canids_shared.workflow.Stage`)."""
+log = logging.getLogger(__name__)
 
 
 class Interruption:
@@ -33,3 +45,42 @@ def noticed() -> Iterator[Interruption]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _wait_for_end_of(process: int) -> None:
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # not Linux, or a sandbox that forbids it
+        while _runs(process):
+            time.sleep(1.0)
+        return
+    select.select([handle], [], [])
+
+
+def end_with_snakemake() -> None:
+    """Send this process SIGTERM as soon as the Snakemake that started it has ended; does nothing without one.
+
+    On a cluster that is the innermost Snakemake, within the job: on the same machine as this process.
+    """
+    process = int(os.environ.get(SNAKEMAKE, "0"))
+    if not process:
+        return
+
+    def watch() -> None:
+        _wait_for_end_of(process)
+        log.warning("Snakemake (process %d) has ended, so this job does", process)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-snakemake", daemon=True).start()

@@ -20,6 +20,7 @@ import yaml
 from canids_shared import manifest, marks
 from canids_shared.config import check, load_schema
 from canids_shared.errors import CanidsError
+from canids_shared.interruption import SNAKEMAKE
 from canids_shared.sources import code_hash
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
@@ -183,6 +184,7 @@ class Stage:
         os.environ[f"CANIDS_{name.upper()}_PYTHON"] = " ".join(
             ["python" if conda else self.python, *(["-m", self._stand_ins] if self.stand_in else [])]
         )
+        os.environ[SNAKEMAKE] = str(os.getpid())
         self.dataset = "|".join(map(re.escape, self.datasets))
         # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
         self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"

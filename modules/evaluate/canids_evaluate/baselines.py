@@ -107,4 +107,4 @@ def _open(path: Path, fit: GraphStore) -> GraphStore:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["fit", "calibrate", "scenarios"], outputs=["metrics", "curves"])
+    cli.run(main, inputs=["fit", "calibrate", "scenarios"], outputs=["metrics", "curves"], alone="metrics")

@@ -88,4 +88,9 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["calibrate", "scenarios", "baselines", "baseline_curves"], outputs=["metrics", "curves"])
+    cli.run(
+        main,
+        inputs=["calibrate", "scenarios", "baselines", "baseline_curves"],
+        outputs=["metrics", "curves"],
+        alone="metrics",
+    )

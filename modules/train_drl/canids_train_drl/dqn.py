@@ -74,4 +74,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=INPUTS, outputs=OUTPUTS)
+    cli.run(main, inputs=INPUTS, outputs=OUTPUTS, alone="model")

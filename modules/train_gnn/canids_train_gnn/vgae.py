@@ -99,4 +99,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "teacher", "judge"], outputs=training.OUTPUTS)
+    cli.run(main, inputs=["graphs", "teacher", "judge"], outputs=training.OUTPUTS, alone="model")

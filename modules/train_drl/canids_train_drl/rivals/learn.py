@@ -77,4 +77,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["fuse", "select", "calibrate"], outputs=["model", "config"])
+    cli.run(main, inputs=["fuse", "select", "calibrate"], outputs=["model", "config"], alone="model")

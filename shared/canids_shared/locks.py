@@ -1,0 +1,110 @@
+"""Locks that end with the process that holds them, whatever ends it: `flock` on a file.
+
+On one machine they always hold. Over NFS the kernel turns them into locks of the server (NFS 4, or 3 with lockd), over Lustre
+they reach other nodes where it is mounted with `flock`; with `localflock` they hold on each node alone. Where a file
+system has no locks at all, that is said and the work goes on without.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from canids_shared.errors import CanidsError
+
+WAIT_S = 60.0
+"""How long a run waits for the process that works on its folder: one that was left behind ends within seconds."""
+POLL_S = 0.2
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+log = logging.getLogger(__name__)
+
+
+def _holder() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else "")
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """The open file that holds the lock until it is closed or the process ends; None if another process has it.
+
+    The file says who holds it. Raises `OSError` where the file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the lock lives as long as it is open)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            return None
+        except BaseException:
+            stream.close()
+            raise
+        if _is_at(stream, path):
+            stream.truncate(0)
+            stream.write(_holder())
+            stream.flush()
+            return stream
+        stream.close()
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    """Whether the open file is still the one at `path`: who held the lock may have removed it before we had it."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def release(path: Path, stream: IO[str]) -> None:
+    """Give a lock back and remove its file; who waits for it looks again."""
+    path.unlink(missing_ok=True)
+    stream.close()
+
+
+def holder_of(path: Path) -> str:
+    """Who holds the lock, in words."""
+    try:
+        return path.read_text(encoding="utf-8") or "another process"
+    except FileNotFoundError:
+        return "another process"
+
+
+@contextmanager
+def run_folder(folder: Path) -> Iterator[None]:
+    """Work alone on a run's folder: nobody else writes there meanwhile.
+
+    Another process may be left from a workflow that was killed; it ends by itself, so it is waited for, `WAIT_S` seconds.
+
+    Raises:
+        CanidsError: it is still there; the message names the process and its host.
+    """
+    path = folder / ".lock"
+    until, told = time.monotonic() + WAIT_S, False
+    try:
+        while (stream := try_lock(path)) is None:
+            if time.monotonic() > until:
+                raise CanidsError(
+                    f"{folder}: {holder_of(path)} still works on this run; let it finish or end it (kill, or scancel for "
+                    "a Slurm job), and run again"
+                )
+            if not told:
+                log.info("waiting for %s, which works on %s", holder_of(path), folder)
+                told = True
+            time.sleep(POLL_S)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        log.warning("%s: no locks on this file system (%s): let no second workflow work on it", folder, error.strerror)
+        yield
+        return
+    try:
+        yield
+    finally:
+        release(path, stream)
