@@ -5,21 +5,23 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BIN = .venv/bin
-SNAKEMAKE = $(BIN)/snakemake --profile shared/profiles/local
+# Snakemake finds its plugins by path.
+SNAKEMAKE = PYTHONPATH=$(CURDIR)/shared$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BIN)/snakemake --profile shared/profiles/local $(PROGRESS)
+# A live view on a terminal, a line a finished job elsewhere; make says (since 4.1) where its messages go.
+PROGRESS = --logger $(if $(MAKE_TERMERR),rich,lines)
 SOURCES = shared modules tests bench examples
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_detector/Snakefile examples/own_detector/*/Snakefile)
 # What others include, and what takes its modules by URL.
 PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
-QUIET = --quiet rules
 
 .PHONY: demo test unit-tests workflow-tests environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
 demo: .venv/runtime
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET)
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile
 	@cat results/simulated/summary/results.md
 	@echo
 	@echo "Report: results/simulated/summary/report.html"
@@ -28,38 +30,38 @@ demo: .venv/runtime
 hcrl_sa: .venv/runtime
 	@test -n "$(DATA)" || { echo "make hcrl_sa DATA=FOLDER: FOLDER holds hcrl_sa/ with train_*/*.csv and test_*/*.csv" >&2; exit 1; }
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml --config data_root=$(DATA)
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml --config data_root=$(DATA)
 	@cat results/hcrl_sa/summary/results.md
 
 # Where choices are made: folds of the real training captures (attacks and vehicles left out), three seeds each.
 folds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config data_root=$(DATA)
+	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config data_root=$(DATA)
 	@cat results/hcrl_sa/folds/results.md
 
 # The main job on hours of simulated driving: false alarms an hour, delay over many episodes.
 hours: .venv/runtime
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --config 'datasets=[simulated_hours]'
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --config 'datasets=[simulated_hours]'
 	@cat results/simulated_hours/summary/results.md
 
 # The main job on the real captures with two more seeds, into one table.
 seeds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(QUIET) --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config data_root=$(DATA)
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config data_root=$(DATA)
 	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
 
 # Options of one stage over a table or a space of points, compared on `select`; OPTIONS='--configfile FILE' names another sweep.
 sweep: .venv/runtime
-	$(SNAKEMAKE) -s pipelines/sweep/Snakefile $(QUIET) $(OPTIONS)
+	$(SNAKEMAKE) -s pipelines/sweep/Snakefile $(OPTIONS)
 
 # One vehicle left out after the other, and all rivals of the policy: on folds of the training captures.
 cross-vehicle fusion-ablation: .venv/runtime
-	$(SNAKEMAKE) -s pipelines/$(subst -,_,$@)/Snakefile $(QUIET) $(OPTIONS)
+	$(SNAKEMAKE) -s pipelines/$(subst -,_,$@)/Snakefile $(OPTIONS)
 
 # Alarms on any capture by a finished run: CAPTURE is the file, RUN the folder of a policy.
 score: .venv/runtime
 	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/score/Snakefile $(QUIET) --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
+	$(SNAKEMAKE) -s pipelines/score/Snakefile --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
 	@cat "$$($(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS))"
 
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
@@ -69,7 +71,7 @@ manifest: .venv/runtime
 
 # What the finished runs took, and a profile that asks for as much: results/resources/profile.
 resources: .venv/runtime
-	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile $(QUIET) --forcerun resources
+	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile --forcerun resources
 	@cat results/resources/resources.md
 
 # All finished runs into MLflow, also those that no pipeline tracked yet: after folds, or when a server came back.
