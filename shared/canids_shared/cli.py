@@ -14,7 +14,7 @@ from typing import Any
 
 from canids_shared import devices, marks, usage
 from canids_shared.errors import CanidsError
-from canids_shared.interruption import end_with_snakemake
+from canids_shared.interruption import end_with_parent, helps
 from canids_shared.locks import run_folder
 
 
@@ -69,7 +69,7 @@ def run(
         parser.add_argument(f"--{name}", nargs="*", default=[], type=Path)
     parsed = vars(parser.parse_args())
     spec = json.loads(parsed["spec"])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING if helps() else logging.INFO, format="%(message)s", stream=sys.stderr)
     call = Call(
         wildcards=spec["wildcards"],
         config=spec["config"],
@@ -79,12 +79,12 @@ def run(
         spec=parsed["spec"],
     )
     gc.freeze()  # modules imported so far are never garbage; without this each collection looks through all of them
-    end_with_snakemake()
+    end_with_parent()
     gpus = 0 if call.config.get("accelerator", "cpu") == "cpu" else call.config.get("devices", 1)
     try:
         for path in [path for paths in call.inputs.values() for path in paths]:
             marks.refuse(path)
-        with run_folder(call.output[alone].parent) if alone else nullcontext(), devices.own(gpus):
+        with run_folder(call.output[alone].parent) if alone and not helps() else nullcontext(), devices.own(gpus):
             main(call)
     except CanidsError as error:
         sys.exit(f"error: {error}")

@@ -69,18 +69,27 @@ def _wait_for_end_of(process: int) -> None:
     select.select([handle], [], [])
 
 
-def end_with_snakemake() -> None:
-    """Send this process SIGTERM as soon as the Snakemake that started it has ended; does nothing without one.
-
-    On a cluster that is the innermost Snakemake, within the job: on the same machine as this process.
-    """
-    process = int(os.environ.get(SNAKEMAKE, "0"))
-    if not process:
-        return
-
+def _end_after(process: int, what: str, number: signal.Signals) -> None:
     def watch() -> None:
         _wait_for_end_of(process)
-        log.warning("Snakemake (process %d) has ended, so this job does", process)
-        os.kill(os.getpid(), signal.SIGTERM)
+        log.warning("%s (process %d) has ended, so this job does", what, process)
+        os.kill(os.getpid(), number)
 
-    threading.Thread(target=watch, name="watch-snakemake", daemon=True).start()
+    threading.Thread(target=watch, name=f"watch-{process}", daemon=True).start()
+
+
+def helps() -> bool:
+    """Whether this process was started by the first of several that do one job (as Lightning Fabric counts them)."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM as soon as the Snakemake that started it has ended; does nothing without one.
+
+    On a cluster that is the innermost Snakemake, within the job: on the same machine as this process. A process that helps
+    the first one of a job ends with that, at once: it could wait for it for ever.
+    """
+    if helps():
+        _end_after(os.getppid(), "the first process of this job", signal.SIGKILL)
+    elif process := int(os.environ.get(SNAKEMAKE, "0")):
+        _end_after(process, "Snakemake", signal.SIGTERM)

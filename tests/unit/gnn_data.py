@@ -124,6 +124,8 @@ STILL = {
 FABRIC = {
     "torch_threads": 1,
     "accelerator": "cpu",
+    "devices": 1,
+    "strategy": "auto",
     "precision": "32-true",
     "backend": "dense",
     "compile": "never",

@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 from canids_shared import runs
 from canids_shared.graphstore import GraphStore
 from canids_shared.torchstore import TorchStore
-from canids_train_gnn import gat, loop
+from canids_train_gnn import gat, loop, processes
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.layers import node_mean
 
@@ -25,7 +25,7 @@ from canids_train_gnn.layers import node_mean
 def test_bfloat16_trains_and_differs_a_little(stores: tuple[Path, Path]) -> None:
     losses = {}
     for precision in ("32-true", "bf16-mixed"):
-        fabric = loop.start({**FABRIC, "precision": precision})
+        fabric = processes.start({**FABRIC, "precision": precision})
         _, history = gat.train(fabric, store(stores[0]), store(stores[1]), "large", GAT_CONFIG, seed=0)
         losses[precision] = [row["fit_loss"] for row in history]
     assert losses["32-true"] != losses["bf16-mixed"]
@@ -41,7 +41,7 @@ def test_compiled_code_trains_alike(stores: tuple[Path, Path]) -> None:
     for compiled in (False, True):
         fit, select = store(stores[0]), store(stores[1])
         passing = Passing("dense", compiled)
-        _, history = gat.train(loop.start(FABRIC), fit, select, "small", config, seed=0, passing=passing)
+        _, history = gat.train(processes.start(FABRIC), fit, select, "small", config, seed=0, passing=passing)
         losses.append([row["fit_loss"] for row in history])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert not counters["graph_break"], "the encoder is one graph"
@@ -91,9 +91,9 @@ def test_a_checkpoint_of_another_device_is_ignored(stores: tuple[Path, Path], tm
 
 def test_the_pyg_backend_trains_to_nearly_the_same_weights(stores: tuple[Path, Path]) -> None:
     trained = [
-        gat.train(loop.start(FABRIC), store(stores[0]), store(stores[1]), "small", STILL, 0, passing=Passing(backend))[
-            0
-        ]
+        gat.train(
+            processes.start(FABRIC), store(stores[0]), store(stores[1]), "small", STILL, 0, passing=Passing(backend)
+        )[0]
         for backend in ("dense", "pyg")
     ]
     for one, other in zip(*(model.parameters() for model in trained), strict=True):

@@ -15,7 +15,7 @@ from canids_shared import tables
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
-from canids_train_gnn import distillation, gat, loop, modelfile, states, training, vgae
+from canids_train_gnn import distillation, gat, loop, modelfile, processes, states, training, vgae
 from canids_train_gnn.models import GAT, VGAE
 
 
@@ -83,7 +83,7 @@ def test_vgae_never_learns_from_an_attacked_window(tmp_path: Path) -> None:
         graphs = store(path)
         attacked = torch.repeat_interleave(graphs.y == 1, graphs.node_ptr.diff())
         graphs.x[attacked] += far
-        model, _ = vgae.train(loop.start(FABRIC), graphs, store(select), "small", VGAE_CONFIG, seed=0)
+        model, _ = vgae.train(processes.start(FABRIC), graphs, store(select), "small", VGAE_CONFIG, seed=0)
         trained.append(model.state_dict())
     for name, value in trained[0].items():
         assert torch.equal(value, trained[1][name]), name
@@ -91,7 +91,7 @@ def test_vgae_never_learns_from_an_attacked_window(tmp_path: Path) -> None:
 
 def test_gat_tells_attacked_windows_apart(stores: tuple[Path, Path]) -> None:
     config = {**GAT_CONFIG, "epochs": 30, "patience": 30}
-    model, history = gat.train(loop.start(FABRIC), store(stores[0]), store(stores[1]), "large", config, seed=0)
+    model, history = gat.train(processes.start(FABRIC), store(stores[0]), store(stores[1]), "large", config, seed=0)
     assert min(row["select_loss"] for row in history) < 0.3 < history[0]["select_loss"]
     graphs = store(stores[1]).batch(torch.arange(64))
     with torch.inference_mode():
@@ -118,7 +118,7 @@ def test_the_teacher_changes_the_gradients_of_the_student() -> None:
 
 @pytest.mark.parametrize("kind", ["gat", "vgae"])
 def test_the_teacher_changes_the_student_that_is_trained(kind: str, stores: tuple[Path, Path]) -> None:
-    fabric, fit, select = loop.start(FABRIC), store(stores[0]), store(stores[1])
+    fabric, fit, select = processes.start(FABRIC), store(stores[0]), store(stores[1])
     trained = []
     for seed in (1, 2, None):
         teacher: Any = None

@@ -16,6 +16,7 @@ from canids_train_gnn.attention import Passing
 from canids_train_gnn.curriculum import difficulty, paced
 from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.outliers import exposed
+from canids_train_gnn.processes import Terms
 
 
 def _labelled(store: TorchStore) -> Tensor:
@@ -66,7 +67,7 @@ def train(
         student["projection"] = distillation.projection(model.classify.in_features, teacher.classify.in_features)
         student.to(fabric.device)
 
-    def loss_of(graphs: Graphs) -> Tensor:
+    def loss_of(graphs: Graphs) -> Terms:
         exposure = config["exposure"]
         graphs = exposed(
             graphs,
@@ -76,15 +77,15 @@ def train(
             (exposure["lowest"], exposure["highest"]),
         )
         logits, embedding = model(graphs)
-        loss: Tensor = criterion(logits, graphs.y)
+        terms: list[tuple[Tensor, Tensor | int]] = [(criterion(logits, graphs.y), weight[graphs.y].sum())]
         if teacher is None:
-            return loss
+            return terms
         with torch.no_grad():
             told, meant = teacher(graphs)
         weights = config["distillation"]
-        loss = loss + weights["logits"] * distillation.soft_logits(logits, told, weights["temperature"])
-        loss = loss + weights["embeddings"] * distillation.embeddings(embedding, meant, student["projection"])
-        return loss
+        soft = weights["logits"] * distillation.soft_logits(logits, told, weights["temperature"])
+        near = weights["embeddings"] * distillation.embeddings(embedding, meant, student["projection"])
+        return [*terms, (soft, len(graphs.y)), (near, len(graphs.y))]
 
     def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
         losses = nn.functional.cross_entropy(model(graphs)[0].float(), graphs.y, weight=weight, reduction="none")

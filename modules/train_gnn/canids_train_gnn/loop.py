@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -17,16 +16,18 @@ from canids_shared import usage
 from canids_shared.errors import CanidsError
 from canids_shared.interruption import Interruption, noticed
 from canids_shared.runs import Arrays, Checkpoint, save_arrays
-from canids_shared.torchstate import (
-    from_arrays,
-    moments,
-    random_state,
-    restore_moments,
-    set_random_state,
-    to_arrays,
-)
+from canids_shared.torchstate import from_arrays, moments, restore_moments, to_arrays
 from canids_shared.torchstore import Graphs, TorchStore
-from canids_train_gnn.batching import repeatable
+from canids_train_gnn.processes import (
+    ShardLoss,
+    Terms,
+    agreed,
+    random_states,
+    seeded,
+    set_random_states,
+    shard,
+    summed,
+)
 
 EXPLODED = 1e3
 """A loss that is this many times the first one (or 1, if that is larger) is not going to come back."""
@@ -35,18 +36,6 @@ CHECK_EVERY = {"cpu": 1, "cuda": 32}
 REPORT_S, CHECKPOINT_S = 15.0, 60.0
 """Seconds between two lines of progress, and between two checkpoints, within an epoch."""
 log = logging.getLogger(__name__)
-
-
-def start(config: dict[str, Any]) -> Fabric:
-    """Threads and device as the config says; on a CPU, kernels that give the same bytes every time."""
-    fabric = Fabric(accelerator=config["accelerator"], devices=1, precision=config["precision"])
-    repeatable(config["torch_threads"], fabric.device)
-    return fabric
-
-
-def seeded(seed: int, epoch: int) -> None:
-    """Seed torch for one epoch, so that a resumed training draws what the uninterrupted one did."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
 
 
 @dataclass
@@ -69,7 +58,7 @@ class Objective:
 
     Attributes:
         store, windows: what to train on: these windows of the store, [n] int64.
-        loss: mean loss of a batch, with gradient through every parameter.
+        loss: loss of a batch as a sum of means, with gradient through every parameter.
         select, select_windows: on what the epoch is chosen.
         select_loss: loss of a batch as (sum, weight): the loss on all of them is the ratio of the sums.
         order: which of `windows` an epoch uses ([m] int64 of its number), if not all.
@@ -77,7 +66,7 @@ class Objective:
 
     store: TorchStore
     windows: Tensor
-    loss: Callable[[Graphs], Tensor]
+    loss: Callable[[Graphs], Terms]
     select: TorchStore
     select_windows: Tensor
     select_loss: Callable[[Graphs], tuple[Tensor, Tensor]]
@@ -135,7 +124,9 @@ class Training:
             self.progress = _Progress(**saved[1])
             self.random = saved[0]
             log.info("resumed after epoch %d, step %d", self.progress.epoch, self.progress.step)
-        self.wrapped, self.optimizer = fabric.setup(model, self.optimizer)
+        self.wrapped, self.optimizer = fabric.setup(
+            ShardLoss(fabric, model, objective.store, objective.loss), self.optimizer
+        )
         self.saved_at = time.perf_counter()
         # Number, windows, loss and gradient norm of steps not yet looked at.
         self.pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
@@ -156,7 +147,7 @@ class Training:
         with noticed() as interruption:
             while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
                 self._epoch(interruption)
-                if interruption.signal is not None:
+                if self._asked_to_stop(interruption):
                     self._leave(interruption)
         self.model.load_state_dict(self.best)
         self.model.eval()
@@ -169,8 +160,10 @@ class Training:
         seeded(self.seed, progress.epoch)
         windows = objective.windows_of(progress.epoch)
         windows = windows[torch.randperm(len(windows))]
+        if self.fabric.global_rank:
+            seeded(self.seed, progress.epoch, self.fabric.global_rank)
         if self.random is not None and progress.step:
-            set_random_state(self.random, device)
+            set_random_states(self.fabric, self.random)
         self.random = None
         chunks = torch.split(windows, self.config["batch"])
         self.model.train()
@@ -178,15 +171,19 @@ class Training:
         while progress.step < len(chunks):
             self._step(chunks[progress.step], (progress.epoch + progress.step / len(chunks)) / self.config["epochs"])
             progress.step += 1
-            if len(self.pending) >= CHECK_EVERY[device.type] or progress.step == len(chunks):
+            every, last = CHECK_EVERY[device.type], progress.step == len(chunks)
+            if len(self.pending) >= every or last:
                 self._look_at_losses()
             now = time.perf_counter()
             progress.seconds = now - begin
-            if interruption.signal is not None or now - self.saved_at > CHECKPOINT_S:
-                self._look_at_losses()
-                self._save()
-            if interruption.signal is not None:
-                self._leave(interruption)
+            if self.fabric.world_size == 1 or progress.step % every == 0 or last:  # several meet at the same steps
+                (due,) = agreed(self.fabric, now - self.saved_at > CHECKPOINT_S)
+                stop = self._asked_to_stop(interruption)
+                if stop or due:
+                    self._look_at_losses()
+                    self._save()
+                if stop:
+                    self._leave(interruption)
             if now - reported > REPORT_S:
                 reported = now
                 self._report(len(chunks))
@@ -214,8 +211,7 @@ class Training:
     def _step(self, windows: Tensor, done: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * done))
-        with self.fabric.autocast():
-            loss = self.objective.loss(self.objective.store.batch(windows))
+        loss = self.wrapped(windows)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
@@ -231,7 +227,9 @@ class Training:
             return
         numbers, windows, losses, norms = zip(*self.pending, strict=True)
         self.pending.clear()
-        found = torch.stack([torch.stack(losses).float(), torch.stack(norms).float()], 1).tolist()  # waits once
+        shares, processes = torch.stack(losses).float(), self.fabric.world_size
+        means = summed(self.fabric, shares) / processes if processes > 1 else shares
+        found = torch.stack([means, torch.stack(norms).float()], 1).tolist()  # waits once
         for number, chunk, (loss, norm) in zip(numbers, windows, found, strict=True):
             self._check(number, chunk, loss, norm)
             self.progress.total += loss
@@ -249,13 +247,14 @@ class Training:
     def _give_up(self, store: TorchStore, windows: Tensor, what: str, where: str) -> NoReturn:
         graphs = store.batch(windows)
         kept = ""
-        if self.checkpoint:
+        if self.checkpoint and self.fabric.is_global_zero:
             tensors = {k: getattr(graphs, k) for k in ("x", "source", "target", "edge", "y", "ptr")}
             path = self.checkpoint.failed_batch
             arrays = to_arrays({"windows": windows, **tensors}) | to_arrays(self.model.state_dict(), "model.")
             header = {"contract": "failed-batch/1", "windows": store.names(windows), "reason": what}
             save_arrays(path, arrays, header)
             kept = f"; batch and weights are in {path}"
+        self.fabric.barrier()
         names = store.names(windows[:3])
         raise CanidsError(
             f"{what} in epoch {self.progress.epoch + 1}, {where} ({', '.join(names)}, …); "
@@ -269,12 +268,14 @@ class Training:
         chunks = torch.split(objective.select_windows, self.config["batch"])
         with torch.inference_mode(), self.fabric.autocast():
             for windows in chunks:
-                if interruption.signal is not None:
+                if self._asked_to_stop(interruption):
                     self._save()
                     self._leave(interruption)
-                part, count = objective.select_loss(objective.select.batch(windows))
-                parts.append(torch.stack([part.double(), count.double().to(part.device)]))
-        sums = torch.stack(parts).cpu()
+                own = shard(self.fabric, windows)
+                part, count = objective.select_loss(objective.select.batch(own if len(own) else windows[:1]))
+                found = torch.stack([part.double(), count.double().to(part.device)])
+                parts.append(found if len(own) else torch.zeros_like(found))
+        sums = summed(self.fabric, torch.stack(parts)).cpu()
         for number, windows in enumerate(chunks):
             if not math.isfinite(value := float(sums[number, 0])):
                 self._give_up(
@@ -284,15 +285,26 @@ class Training:
         return float(total / weight)
 
     def _save(self) -> None:
-        if self.checkpoint:
+        states = random_states(self.fabric)
+        if self.checkpoint and self.fabric.is_global_zero:
             weights = to_arrays(self.model.state_dict(), "model.") | to_arrays(self.best, "best.")
-            arrays = weights | moments(self.optimizer) | random_state(self.fabric.device)
+            arrays = weights | moments(self.optimizer) | states
             self.checkpoint.save(arrays, asdict(self.progress))
         self.saved_at = time.perf_counter()
+
+    def _asked_to_stop(self, interruption: Interruption) -> bool:
+        """Whether a signal came, to any process: then all stop."""
+        (number,) = agreed(self.fabric, interruption.signal or 0)
+        if number:  # else one that came just now would be forgotten
+            interruption.signal = int(number)
+        return bool(number)
 
     def _leave(self, interruption: Interruption) -> NoReturn:
         kept = "checkpoint saved, the same command goes on from there" if self.checkpoint else "nothing saved"
         log.info("signal %s in epoch %d: %s", interruption.signal, self.progress.epoch + 1, kept)
+        self.fabric.barrier()  # what was saved is whole
+        if not self.fabric.is_global_zero:
+            raise SystemExit(0)  # the first process says how it ended; it would be killed for another status
         interruption.leave()
 
     def _report(self, steps: int) -> None:

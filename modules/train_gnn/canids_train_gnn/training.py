@@ -13,7 +13,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
 from canids_shared.runs import Checkpoint
 from canids_shared.torchstore import TorchStore
-from canids_train_gnn import loop, modelfile
+from canids_train_gnn import modelfile, processes
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import scores_of
 from canids_train_gnn.modelfile import Detector
@@ -94,7 +94,7 @@ def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
 
 def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
     """Train a detector of this kind as `section` of the config says, and write model, config, history and latency."""
-    fabric = loop.start(call.config)
+    fabric = processes.start(call.config)
     fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
     passing = Passing.of(call.config, fabric.device)
     _look_at_own(fit)
@@ -109,6 +109,8 @@ def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detecto
     how = {"device": fabric.device.type, "backend": passing.backend, "compiled": passing.compiled}
     checkpoint = Checkpoint(call, call.output["model"].parent, **how)
     model, history = train(fabric, fit, select, scale, config, call.config["seed"], teacher, checkpoint, passing)
+    if not fabric.is_global_zero:
+        return  # one process writes
     model.encoder.use(Passing.of(call.config, fabric.device, training=False))  # from here on as it will be applied
     scores = scores_of(model, select, torch.arange(len(select)), 256)
     select_facts = {**modelfile.facts(select), "auroc": auroc(scores, select.y)}

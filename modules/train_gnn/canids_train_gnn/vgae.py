@@ -15,6 +15,7 @@ from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import batches
 from canids_train_gnn.layers import node_mean
 from canids_train_gnn.models import VGAE, Reconstruction
+from canids_train_gnn.processes import Terms
 
 
 def attack_free(store: TorchStore) -> Tensor:
@@ -68,18 +69,18 @@ def train(
         student["projection"] = distillation.projection(model.mean.out_features, teacher.mean.out_features)
         student.to(fabric.device)
 
-    def loss_of(graphs: Graphs) -> Tensor:
+    def loss_of(graphs: Graphs) -> Terms:
         noise = torch.randn(len(graphs.x), size["latent"], device=fabric.device)
         made: Reconstruction = model(graphs, noise)
-        loss: Tensor = objective(made, graphs, config)
+        terms: list[tuple[Tensor, int]] = [(objective(made, graphs, config), len(graphs.y))]
         if teacher is None:
-            return loss
+            return terms
         with torch.no_grad():
             told = teacher(graphs)
         latent, decoded = distillation.reconstructions(made, told, student["projection"])
         weights = config["distillation"]
-        loss = loss + weights["latents"] * latent + weights["reconstructions"] * decoded
-        return loss
+        nodes = len(graphs.x)
+        return [*terms, (weights["latents"] * latent, nodes), (weights["reconstructions"] * decoded, nodes)]
 
     def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
         count = torch.tensor(len(graphs.y))
