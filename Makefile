@@ -93,6 +93,7 @@ bench: .venv/runtime
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/fusion.py
+	$(BIN)/python bench/plan.py
 
 # Both halves at once: together they keep two cores busy.
 test: .venv/development

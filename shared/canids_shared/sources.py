@@ -16,15 +16,21 @@ def _distributions() -> dict[str, list[str]]:
     return dict(importlib.metadata.packages_distributions())
 
 
-def _origin(module: str) -> str | None:
-    try:
+def _origin(module: str) -> Path | None:
+    """File of a module, found without running anything: `find_spec` would import the packages above it, and torch with them."""
+    parent, _, name = module.rpartition(".")
+    if not parent:
         spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+        return Path(spec.origin) if spec and spec.origin else None
+    above = _origin(parent)
+    if above is None or above.name != "__init__.py":
         return None
-    return spec.origin if spec else None
+    here = (above.parent / name / "__init__.py", above.parent / f"{name}.py")
+    return next((path for path in here if path.is_file()), None)
 
 
-def _names(source: bytes, module: str, is_package: bool) -> set[str]:
+@cache
+def _names(source: bytes, module: str, is_package: bool) -> frozenset[str]:
     """Every module that `source` may import, absolute."""
     package = module if is_package else module.rpartition(".")[0]
     names: set[str] = set()
@@ -34,7 +40,7 @@ def _names(source: bytes, module: str, is_package: bool) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def closure(module: str) -> tuple[dict[str, Path], set[str]]:
@@ -52,7 +58,7 @@ def closure(module: str) -> tuple[dict[str, Path], set[str]]:
         origin = _origin(name)
         if name in files or origin is None:
             continue  # `None`: a name imported from a module, not a module
-        files[name] = Path(origin)
+        files[name] = origin
         source = files[name].read_bytes()
         waiting += _names(source, name, files[name].name == "__init__.py")
         if "." in name:

@@ -100,3 +100,11 @@ def test_location_of_the_checkout_does_not_matter(tmp_path: Path) -> None:
         command = [sys.executable, "-c", script, str(tmp_path / place)]
         hashes.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
     assert hashes[0] == hashes[1] == sources.code_hash("canids_preprocess.graphs") + "\n"
+
+
+def test_planning_imports_nothing_that_jobs_need() -> None:
+    ask = (
+        "import sys; from canids_shared.sources import code_hash; code_hash('canids_train_gnn.gat');"
+        "print({'torch', 'lightning_fabric', 'canids_train_gnn.loop'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True).stdout == "set()\n"
