@@ -25,7 +25,7 @@ CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2", "riva
 
 def planned(text: str) -> set[str]:
     """The commands of all jobs, with every file that they read and write; without the params."""
-    commands = re.findall(r"^\s*(\$CANIDS_\w+_PYTHON .*)$", text, re.M)
+    commands = re.findall(r"^Shell command: (\$CANIDS_\w+_PYTHON .*)$", text, re.M)
     return {re.sub("--spec '.*?'", "--spec", command) for command in commands}
 
 

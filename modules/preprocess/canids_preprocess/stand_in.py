@@ -90,7 +90,7 @@ def graphs(call: Call) -> None:
     ) as writer:
         for number, head in enumerate(heads):
             units = {**dict.fromkeys(PER_WINDOW, 1), **dict.fromkeys((*PER_NODE, *PER_EDGE), 2)}
-            chunk = {
+            chunk: dict[str, np.ndarray] = {
                 name: np.zeros((unit * WINDOWS, *([widths[name]] if name in widths else [])))
                 for name, unit in units.items()
             }
