@@ -39,26 +39,31 @@ def ran(folder: Path, *arguments: str) -> tuple[float, str]:
     return seconds, done.stdout + done.stderr
 
 
-def plan(folder: Path, seeds: int) -> tuple[float, int]:
-    """Seconds of a dry run with so many seeds, and how many jobs it plans."""
+def plan(folder: Path, seeds: int, *options: str) -> tuple[float, str]:
+    """Seconds of a dry run with so many seeds, and what it said."""
     config = folder / "seeds.yaml"
     instances = {f"seed-{n}": {"train_gnn": {"seed": n}, "train_drl": {"seed": n}} for n in range(1, seeds + 1)}
     config.write_text(yaml.safe_dump({"instances": instances}), encoding="utf-8")
-    seconds, said = ran(folder, "--dry-run", "--quiet", "--configfile", str(config))
+    return ran(folder, "--dry-run", "--configfile", str(config), "--quiet", *options)
+
+
+def jobs(folder: Path, seeds: int) -> int:
+    """How many jobs so many seeds make."""
+    said = plan(folder, seeds, "rules")[1]
     total = re.search(r"^total\s+(\d+)$", said, re.MULTILINE)
     if total is None:
         sys.exit(f"no number of jobs in:\n{said}")
-    return seconds, int(total[1])
+    return int(total[1])
 
 
 def planning() -> tuple[float, int]:
     """Median seconds of planning at least `JOBS` jobs, and how many there were."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        few, more = plan(folder, 1)[1], plan(folder, 2)[1]
-        seeds = 1 + -(-(JOBS - few) // (more - few))
-        rounds = [plan(folder, seeds) for _ in range(ROUNDS)]
-    return median(seconds for seconds, _ in rounds), rounds[0][1]
+        first, each = jobs(folder, 1), jobs(folder, 2) - jobs(folder, 1)
+        more = -(-(JOBS - first) // each)
+        seconds = median(plan(folder, 1 + more)[0] for _ in range(ROUNDS))
+    return seconds, first + more * each
 
 
 def nothing_to_do(folder: Path) -> float:
@@ -82,11 +87,11 @@ def main() -> None:
     options = parser.parse_args()
     nothing_to_do(options.folder.absolute())  # may have to be made first, on all cores
     one_core()
-    seconds, jobs = planning()
+    seconds, count = planning()
     finished = nothing_to_do(options.folder.absolute())
     publish(
         [
-            result("plan_5000_jobs_s", seconds, f"s for {jobs} jobs"),
+            result("plan_5000_jobs_s", seconds, f"s for {count} jobs"),
             result("noop_rerun_s", finished, "s"),
         ],
         options.output,
