@@ -9,7 +9,7 @@ BIN = .venv/bin
 SNAKEMAKE = PYTHONPATH=$(CURDIR)/shared$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BIN)/snakemake --profile shared/profiles/local $(PROGRESS)
 # A live view on a terminal, a line a finished job elsewhere; make says (since 4.1) where its messages go.
 PROGRESS = --logger $(if $(MAKE_TERMERR),rich,lines)
-SOURCES = shared modules tests bench examples
+SOURCES = shared modules tests bench examples conftest.py
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_detector/Snakefile examples/own_detector/*/Snakefile)
 # What others include, and what takes its modules by URL.
 PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
