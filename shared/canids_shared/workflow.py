@@ -144,7 +144,7 @@ class Stage:
 
     Attributes:
         config: instance (`""`, `"@seed-1"`, …) → checked config with defaults.
-        sweep: what the stage is told of a sweep over instances (`canids_shared.sweeps.Sweep.plan`), or nothing.
+        sweep: what the stage is told of a sweep over instances (`canids_shared.sweeps.Sweep.plan`), or nothing where none is swept.
         dataset, instance: regular expressions for the wildcards of these names.
     """
 
