@@ -208,6 +208,6 @@ def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkou
     )
     assert "Fusion minus …, F1" in table
     assert re.search(r"\| Extra Trees \| – \| 1 \|", table)
-    assert (checkout.folder / "results/demo/folds/f1.svg").stat().st_size > 10_000
+    assert (checkout.folder / "results/demo/folds/methods.svg").stat().st_size > 10_000
     assert not (checkout.folder / "experimentruns/test_readings.jsonl").exists()
     assert all("@without-x" in p.name for p in checkout.folder.glob("experimentruns/demo/eval_*"))
