@@ -35,8 +35,6 @@ STALE_S = 3600
 _SQLITE = "sqlite:///"
 _SET = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
 """What the user has set: it goes before the options here. By default MLflow would try for many minutes."""
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Which of its faces the user interface shows."""
 _METRICS, _PARAMS = 1000, 100
 """Largest batches that MLflow takes."""
 
@@ -96,7 +94,7 @@ class Store:
             if found is None:
                 place = self._artifacts.joinpath(self._dataset).absolute().as_uri() if self._database else None
                 try:
-                    self._open = client, client.create_experiment(self.name, place, _KIND)
+                    self._open = client, client.create_experiment(self.name, place)
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_ALREADY_EXISTS":
                         raise
