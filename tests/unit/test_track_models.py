@@ -59,7 +59,7 @@ def test_a_logged_detector_scores_where_the_project_is_not_installed(
 
     path, graphs = detector
     assert not ingest(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
-    (logged,) = (tmp_path / "experimentruns/mlflow-artifacts/demo/models").glob("*/artifacts")
+    (logged,) = (tmp_path / "mlflow-artifacts/demo/models").glob("*/artifacts")
     arrays = {name: np.array(graphs[name]) for name in ARRAYS}
     np.savez(tmp_path / "graphs.npz", **arrays)
     variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -96,9 +96,9 @@ def test_a_second_ingest_changes_nothing(tmp_path: Path, uri: str) -> None:
     write_runs(tmp_path, "", "@seed-1")
     assert not ingest(tmp_path, uri)
     check_nothing_is_lost_or_doubled(uri, ["@seed-1"])
-    before = content(uri), sorted(p for p in (tmp_path / "experimentruns/mlflow-artifacts").rglob("*"))
+    before = content(uri), sorted(p for p in (tmp_path / "mlflow-artifacts").rglob("*"))
     assert not ingest(tmp_path, uri)
-    assert (content(uri), sorted(p for p in (tmp_path / "experimentruns/mlflow-artifacts").rglob("*"))) == before
+    assert (content(uri), sorted(p for p in (tmp_path / "mlflow-artifacts").rglob("*"))) == before
 
 
 def test_a_run_made_again_replaces_the_former_one(tmp_path: Path, uri: str) -> None:
@@ -191,7 +191,7 @@ def test_a_store_that_others_keep_locked(tmp_path: Path, uri: str) -> None:
     done, locked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store.Store(uri, "canids", "demo", tmp_path, 60, 1)._turn():
+        with store.Store(uri, "canids", "demo", 60, 1)._turn():
             locked.set()
             done.wait(60)
 

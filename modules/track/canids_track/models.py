@@ -46,7 +46,7 @@ def requirements(imports: set[str]) -> list[str]:
 def _detector(header: dict[str, Any]) -> tuple[ModelSignature, dict[str, np.ndarray]]:
     """Arrays of W packed windows, as in the graph store, to a score a window; the example has two windows of made-up values."""
     nodes, edges = len(header["node_features"]), len(header["edge_features"])
-    inputs = [
+    inputs: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype(np.int64), (-1,), "node_ptr"),
         TensorSpec(np.dtype(np.int64), (-1,), "edge_ptr"),
         TensorSpec(np.dtype(np.float32), (-1, nodes), "x"),

@@ -30,6 +30,8 @@ from canids_track.records import Record
 
 KEY, DIGEST, WRITER, PARENT_KEY = "canids.key", "canids.digest", "canids.writer", "canids.parent"
 PARENT = "mlflow.parentRunId"
+ARTIFACTS = "mlflow-artifacts"
+"""Folder of the artefacts beside an SQLite store; a server has a place of its own."""
 STALE_S = 3600
 """Seconds after which what another machine left unfinished is taken to be abandoned."""
 _SQLITE = "sqlite:///"
@@ -53,17 +55,16 @@ class Store:
         refused: those that it does not take, each with the reason.
     """
 
-    def __init__(self, uri: str, prefix: str, dataset: str, artifacts: Path, patience: float, timeout: float) -> None:
+    def __init__(self, uri: str, prefix: str, dataset: str, patience: float, timeout: float) -> None:
         """Nothing is opened yet.
 
         Args:
             uri: of the store: `sqlite:///FILE`, or of a server, `http://…`.
-            artifacts: where artefacts go beside an SQLite store; a server has a place of its own.
             patience: seconds after which no further run is begun.
             timeout: seconds that one answer of a server may take.
         """
         self.name = f"{prefix}/{dataset}"
-        self._uri, self._artifacts, self._dataset = uri, artifacts, dataset
+        self._uri, self._dataset = uri, dataset
         self._deadline = time.monotonic() + patience
         for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT"):
             os.environ[name] = _SET.get(name, str(max(1, round(timeout))))
@@ -92,7 +93,8 @@ class Store:
             client = MlflowClient(self._uri)
             found = client.get_experiment_by_name(self.name)
             if found is None:
-                place = self._artifacts.joinpath(self._dataset).absolute().as_uri() if self._database else None
+                beside = self._database and self._database.absolute().with_name(ARTIFACTS) / self._dataset
+                place = beside.as_uri() if beside else None
                 try:
                     self._open = client, client.create_experiment(self.name, place)
                 except MlflowException as error:

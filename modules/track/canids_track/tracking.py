@@ -12,8 +12,6 @@ from canids_track.records import Places, Record, finished, read
 from canids_track.store import Store, TookTooLongError
 
 DEFAULT_URI = "sqlite:///experimentruns/mlflow.db"
-ARTIFACTS = "mlflow-artifacts"
-"""Folder of the artefacts, beside the datasets' runs."""
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +27,7 @@ class Options:
 
 def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
     """Write a dataset's finished runs; returns the keys of those that MLflow holds now, and of all others with the reason."""
-    for name in ("alembic", "mlflow"):  # they tell of every table and type hint
+    for name in ("alembic", "mlflow", "urllib3"):  # they tell of every table, type hint and attempt
         logging.getLogger(name).setLevel(logging.ERROR)
     pending: dict[str, str] = {}
     records: list[Record] = []
@@ -39,8 +37,7 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
         except CanidsError as error:
             pending[f"{places.dataset}/{folder.name}"] = str(error)
     uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    artifacts = places.runs.parent / ARTIFACTS
-    store = Store(uri, options.experiment, places.dataset, artifacts, options.patience, options.timeout)
+    store = Store(uri, options.experiment, places.dataset, options.patience, options.timeout)
     why = ""
     try:
         store.ingest(records)

@@ -13,7 +13,6 @@ from canids_train_gnn import modelfile
 from canids_train_gnn.models import GAT, VGAE
 
 BATCH = 256
-KINDS: dict[str, type[GAT] | type[VGAE]] = {"GAT": GAT, "VGAE": VGAE}
 
 
 class Served:
@@ -22,7 +21,8 @@ class Served:
     def __init__(self, model: Path) -> None:
         """Read a model file; raises `CanidsError` naming it if it is absent, cut off, or of another contract."""
         _, header = load_arrays(model, modelfile.CONTRACT)
-        self._model = modelfile.load(model, KINDS[header["kind"]])
+        gat = header["kind"] == "GAT"
+        self._model: GAT | VGAE = modelfile.load(model, GAT) if gat else modelfile.load(model, VGAE)
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """Scores float32 [W], larger is more anomalous: log-odds of the GAT, anomaly score of the VGAE.
