@@ -1,6 +1,6 @@
 """The frames of a block, cut into windows and turned into the arrays of the graph store, chunk by chunk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -177,11 +177,11 @@ class _Cut(NamedTuple):
 
 
 def _cuts(
-    path: Path, block: Block, config: dict[str, Any], columns: list[str], prepare: Callable[[Frames, int], Frames]
+    path: Path, source: Iterable[Frames], skip: int, config: dict[str, Any], prepare: Callable[[Frames, Frames], Frames]
 ) -> Iterator[_Cut]:
-    """The windows of a block, chunk by chunk, cut from what `prepare` makes of each chunk (`timestamp` among it).
+    """The windows of frames behind the first `skip`, chunk by chunk, cut from what `prepare` makes of each (`timestamp` among it).
 
-    `prepare` is also told how many frames are pending: its `features`, the widest array, have room for them in front.
+    `prepare` is also given the frames that are pending: its `features`, the widest array, have room for them in front.
     """
     cutter: Count | Time
     cutter = (
@@ -189,11 +189,11 @@ def _cuts(
         if config["window_unit"] == "frames"
         else Time(config["window"], config["stride"])
     )
-    skip, begin = block.start - block.prime, 0
+    begin = 0
     pending: Frames = {}
-    for frames in chunks(path, block, columns):
-        held = len(pending["timestamp"]) if pending else 0
-        new = prepare(frames, held)
+    for frames in source:
+        held = _count(pending)
+        new = prepare(frames, pending)
         warm = min(skip, len(new["timestamp"]))
         skip -= warm
         pending = _joined(pending, new, held) if held else {k: v[warm:] for k, v in new.items()}
@@ -208,6 +208,10 @@ def _cuts(
         free = cutter.release(len(pending["timestamp"]))
         begin += free
         pending = {k: v[free:] for k, v in pending.items()}
+
+
+def _count(pending: Frames) -> int:
+    return len(pending["timestamp"]) if pending else 0
 
 
 def _joined(pending: Frames, new: Frames, held: int) -> Frames:
@@ -230,10 +234,10 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
     found = Survey(block.stop - block.start)
     used, covered = 0, 0  # frames in windows, and the end of the last window
 
-    def prepare(frames: Frames, _: int) -> Frames:
+    def prepare(frames: Frames, _: Frames) -> Frames:
         return {"timestamp": frames["timestamp"], "slot": slots.number(frames["key"])}
 
-    for cut in _cuts(path, block, config, TIMES_AND_IDS, prepare):
+    for cut in _cuts(path, chunks(path, block, TIMES_AND_IDS), block.start - block.prime, config, prepare):
         if not len(cut.starts):
             continue
         nodes, edges = windows.count(cut.frames["slot"], slots.count, cut.starts, cut.stops)
@@ -243,6 +247,47 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
         found += Survey(windows=len(cut.starts), nodes=nodes, edges=edges)
     found.dropped = found.frames - used
     return found
+
+
+def windows_of(
+    path: Path,
+    source: Iterable[Frames],
+    skip: int,
+    config: dict[str, Any],
+    attacks: list[str],
+    most_ids: int | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of `GraphWriter.append`, without `capture` and `vehicle`, of windows as soon as they are complete.
+
+    Args:
+        path: where the frames come from, for messages.
+        source: the frames, chunk by chunk.
+        skip: how many of the first only warm up the running statistics.
+        config: `window`, `stride`, `window_unit` and `features`.
+        attacks: names of attacks, the first of which stands for none.
+        most_ids: arbitration IDs above which those seen least are forgotten; without it memory grows with their number.
+    """
+    tracker = Tracker()
+
+    def prepare(frames: Frames, pending: Frames) -> Frames:
+        if most_ids and tracker.slots.count > most_ids:
+            needed = tracker.forget(most_ids // 2, pending["slot"] if pending else np.zeros(0, np.int32))
+            pending |= {"slot": needed} if pending else {}
+        features, slot = FEATURES[config["features"]].of_frames(tracker, frames, _count(pending))
+        return {
+            "features": features,
+            "slot": slot,
+            "timestamp": frames["timestamp"],
+            "key": frames["key"],
+            "label": frames["label"],
+            "attack": attack_index(path, frames, attacks),
+        }
+
+    for cut in _cuts(path, source, skip, config, prepare):
+        for some in _slices_of_windows(cut.starts, cut.stops):
+            arrays = _arrays(cut.frames, cut.starts[some], cut.stops[some], tracker.slots.count, config["features"])
+            arrays["window"] = cut.number[some]
+            yield arrays
 
 
 def append(
@@ -268,24 +313,9 @@ def append(
         attacks: names of attacks, the first of which stands for none.
         mark: labels windows of which no frame is labelled.
     """
-    tracker = Tracker()
-
-    def prepare(frames: Frames, held: int) -> Frames:
-        features, slot = FEATURES[config["features"]].of_frames(tracker, frames, held)
-        return {
-            "features": features,
-            "slot": slot,
-            "timestamp": frames["timestamp"],
-            "key": frames["key"],
-            "label": frames["label"],
-            "attack": attack_index(path, frames, attacks),
-        }
-
-    for cut in _cuts(path, block, config, ALL, prepare):
-        for some in _slices_of_windows(cut.starts, cut.stops):
-            arrays = _arrays(cut.frames, cut.starts[some], cut.stops[some], tracker.slots.count, config["features"])
-            mark(arrays)
-            arrays["window"] = first + cut.number[some]
-            arrays["capture"] = np.full(len(arrays["y"]), ids["capture"])
-            arrays["vehicle"] = np.full(len(arrays["y"]), ids["vehicle"])
-            writer.append(arrays)
+    for arrays in windows_of(path, chunks(path, block, ALL), block.start - block.prime, config, attacks):
+        mark(arrays)
+        arrays["window"] += first
+        arrays["capture"] = np.full(len(arrays["y"]), ids["capture"])
+        arrays["vehicle"] = np.full(len(arrays["y"]), ids["vehicle"])
+        writer.append(arrays)

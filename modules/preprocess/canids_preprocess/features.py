@@ -279,10 +279,22 @@ class Slots:
             self.count = _number(part, self._known, self._number_of, self.count, out[first : first + _NUMBERED])
         return out
 
-    def _grow(self, least: int) -> None:
-        size = 1 << (least - 1).bit_length()
+    def keep(self, numbers: np.ndarray) -> None:
+        """Forget all IDs but those with these numbers, int32 [n]; the first of them is 0 from now on, and so on."""
+        keys = self._keys()[numbers]
+        self.count = len(keys)
+        self._fill(keys, len(self._known))
+
+    def _keys(self) -> np.ndarray:
+        """The IDs by their numbers."""
         used = self._known >= 0
-        keys = self._known[used][np.argsort(self._number_of[used])]
+        keys: np.ndarray = self._known[used][np.argsort(self._number_of[used])]
+        return keys
+
+    def _grow(self, least: int) -> None:
+        self._fill(self._keys(), 1 << (least - 1).bit_length())
+
+    def _fill(self, keys: np.ndarray, size: int) -> None:
         self._known, self._number_of = np.full(size, -1, np.int64), np.zeros(size, np.int32)
         _number(keys, self._known, self._number_of, 0, np.empty(len(keys), np.int32))
 
@@ -290,7 +302,7 @@ class Slots:
 class Tracker:
     """Running statistics of one bus, fed frame by frame in time order.
 
-    Memory grows with the number of distinct arbitration IDs, not with the number of frames.
+    Memory grows with the number of distinct arbitration IDs, not with the number of frames; `forget` bounds it.
     """
 
     def __init__(self) -> None:
@@ -311,6 +323,25 @@ class Tracker:
                 grown = np.zeros((capacity, *array.shape[1:]), array.dtype)
                 grown[: len(array)] = array
                 self._arrays[name] = grown
+
+    def forget(self, most: int, needed: np.ndarray) -> np.ndarray:
+        """Forget all IDs but the `most` seen most often (of equals, the latest), and those with the numbers `needed` [n].
+
+        IDs are numbered anew. An ID that is forgotten counts as never seen when it comes back; those of a sender that
+        draws them at random are the first to go.
+
+        Returns the new numbers of `needed`, int32 [n].
+        """
+        state = self._arrays["state"][: self.slots.count]
+        order = np.lexsort((-state[:, _ANY], -state[:, _SEEN]))
+        kept = np.union1d(order[:most], needed)
+        number = np.full(self.slots.count, -1, np.int32)
+        number[kept] = np.arange(len(kept))
+        for array in self._arrays.values():
+            array[: len(kept)] = array[kept]
+            array[len(kept) :] = 0
+        self.slots.keep(kept)
+        return number[needed]
 
     def feed(self, frames: dict[str, Any], room: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Features of the next frames, float32 [room + n, len(FRAME_FEATURES)], and the number of each one's ID, int32 [n].

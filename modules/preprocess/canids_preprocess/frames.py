@@ -97,6 +97,34 @@ def _check(path: Path, frames: Frames) -> None:
         raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
 
 
+def arrays_of(path: Path, part: pa.RecordBatch, columns: list[str]) -> Frames:
+    """Some frames (contract `frames/1`, text and bytes as large ones, attacks as a dictionary) as arrays.
+
+    Raises `CanidsError` naming `path` unless they keep to what the kernels rely on.
+    """
+    _refuse_nulls(path, part, columns)
+    frames = {
+        "timestamp": part["timestamp"].to_numpy(),
+        "can_id": part["can_id"].to_numpy(),
+    }
+    frames["key"] = frames["can_id"]
+    if part["extended"].true_count:
+        extended = part["extended"].to_numpy(zero_copy_only=False)
+        frames["key"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
+    if "payload" in columns:
+        payload = part["payload"].cast("large_binary")
+        data = payload.buffers()[2]
+        frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
+        frames["payload"] = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+        label = part["label"]
+        known = label.to_numpy() if not label.null_count else pc.fill_null(label.cast("int8"), UNKNOWN).to_numpy()
+        frames["label"] = known.view(np.int8)
+        frames["attack"] = part["attack"].indices.to_numpy()
+        frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
+    _check(path, frames)
+    return frames
+
+
 def chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
     """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk; `columns` are `TIMES_AND_IDS` or `ALL`."""
     source = _opened(path)
@@ -110,27 +138,7 @@ def chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
         if first >= last:
             continue
         part = batch.slice(first, last - first)
-        _refuse_nulls(path, part, columns)
-        frames = {
-            "timestamp": part["timestamp"].to_numpy(),
-            "can_id": part["can_id"].to_numpy(),
-        }
-        frames["key"] = frames["can_id"]
-        if part["extended"].true_count:
-            extended = part["extended"].to_numpy(zero_copy_only=False)
-            frames["key"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
-        if "payload" in columns:
-            payload = part["payload"].cast("large_binary")
-            data = payload.buffers()[2]
-            frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
-            frames["payload"] = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
-            label = part["label"]
-            known = label.to_numpy() if not label.null_count else pc.fill_null(label.cast("int8"), UNKNOWN).to_numpy()
-            frames["label"] = known.view(np.int8)
-            frames["attack"] = part["attack"].indices.to_numpy()
-            frames["attacks"] = np.asarray(part["attack"].dictionary.to_pylist(), dtype=object)
-        _check(path, frames)
-        yield frames
+        yield arrays_of(path, part, columns)
         if position >= block.stop:
             return
 

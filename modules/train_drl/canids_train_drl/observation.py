@@ -28,6 +28,20 @@ _DETECTORS = ("gat", "vgae")
 
 
 @dataclass(frozen=True)
+class Past:
+    """What the windows so far of a segment leave behind for the next, float64.
+
+    Attributes:
+        scores: [k, 2], of the last windows, k at most `Observer.recent` (and at least one).
+        fast, slow: [2], exponential means.
+    """
+
+    scores: np.ndarray
+    fast: np.ndarray
+    slow: np.ndarray
+
+
+@dataclass(frozen=True)
 class Observer:
     """Turns detector outputs into observations; saved with the policy.
 
@@ -95,17 +109,38 @@ class Observer:
 
         History never crosses the border of a segment (`segment_of`, [N]); a segment's first window is its own past.
         """
-        frame = pl.DataFrame(self.scores(values).astype(np.float64), schema=list(_DETECTORS))
-        frame = frame.with_columns(segment=pl.Series(segment_of))
+        scores = self.scores(values).astype(np.float64)
+        means = [_mean(scores, windows, segment_of) for windows in (self.fast, self.slow)]
+        return self._complete(self._recent(scores, segment_of), *means, values)
+
+    def resumed(self, values: np.ndarray, past: Past | None) -> tuple[np.ndarray, Past]:
+        """`features` of the next windows [n, C] of a segment, n > 0, and what they and `past` leave behind.
+
+        An exponential mean goes on from its last value as if that were a first score, so the numbers are the same.
+        """
+        own = self.scores(values).astype(np.float64)
+        scores = np.concatenate([past.scores, own]) if past else own
+        recent = self._recent(scores, np.zeros(len(scores), np.int64))
+        means = []
+        for windows, last in ((self.fast, past and past.fast), (self.slow, past and past.slow)):
+            begun = own if last is None else np.concatenate([last[None], own])
+            means.append(_mean(begun, windows, np.zeros(len(begun), np.int64))[-len(own) :])
+        left = Past(scores[-max(self.recent, 1) :], *(mean[-1] for mean in means))
+        return self._complete(recent[-len(own) :], *means, values), left
+
+    def _recent(self, scores: np.ndarray, segment_of: np.ndarray) -> np.ndarray:
+        """Of scores [N, 2]: themselves, the previous ones, and the highest of the last k, float64 [N, 6]."""
+        frame = pl.DataFrame(scores, schema=list(_DETECTORS)).with_columns(segment=pl.Series(segment_of))
         both = pl.col(*_DETECTORS)
-        parts = [
+        return frame.select(
             both.name.keep(),
             both.shift(1).over("segment").fill_null(both).name.suffix("_previous"),
-            both.ewm_mean(alpha=1 - float(np.exp(-1 / self.fast)), adjust=False).over("segment").name.suffix("_fast"),
-            both.ewm_mean(alpha=1 - float(np.exp(-1 / self.slow)), adjust=False).over("segment").name.suffix("_slow"),
             both.rolling_max(self.recent, min_samples=1).over("segment").name.suffix("_recent_maximum"),
-        ]
-        history = frame.select(parts).to_numpy().astype(np.float32)
+        ).to_numpy()
+
+    def _complete(self, recent: np.ndarray, fast: np.ndarray, slow: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """All parts in the order of `layout`, float32; the outputs standardised where they are wanted."""
+        history = np.concatenate([recent[:, :4], fast, slow, recent[:, 4:]], axis=1).astype(np.float32)
         if not self.raw:
             return history
         standard = (values.astype(np.float64) - np.array(self.centre)) / np.array(self.spread)
@@ -121,6 +156,14 @@ class Observer:
         gat, vgae = (TailScale(tuple(s["knots"]), tuple(s["levels"]), s["slope"]) for s in value["scales"])
         tuples = {name: tuple(value[name]) for name in ("columns", "centre", "spread")}
         return cls(**{**value, **tuples, "scales": (gat, vgae)})
+
+
+def _mean(scores: np.ndarray, windows: float, segment_of: np.ndarray) -> np.ndarray:
+    """Exponential means, float64 [N, 2], over so many windows of scores [N, 2], from the beginning of each segment."""
+    alpha = 1 - float(np.exp(-1 / windows))
+    frame = pl.DataFrame(scores, schema=list(_DETECTORS)).with_columns(segment=pl.Series(segment_of))
+    found = frame.select(pl.col(*_DETECTORS).ewm_mean(alpha=alpha, adjust=False).over("segment"))
+    return np.asarray(found.to_numpy())
 
 
 def with_alarm_state(features: torch.Tensor, alarm: torch.Tensor, since: torch.Tensor) -> torch.Tensor:

@@ -53,6 +53,7 @@ class Played:
     Attributes:
         action, alarm, score, reward: of the window; the score is fused, in [0, 1].
         chosen, other: Q-value of the action taken, and the highest among the others.
+        end: the alarms behind the last windows of the longest lanes.
     """
 
     action: Tensor
@@ -61,6 +62,7 @@ class Played:
     reward: Tensor
     chosen: Tensor
     other: Tensor
+    end: AlarmState
 
 
 def fused_score(q: Tensor, action: Tensor, actions: Actions, scores: Tensor) -> Tensor:
@@ -76,8 +78,10 @@ def fused_score(q: Tensor, action: Tensor, actions: Actions, scores: Tensor) -> 
 
 
 @torch.inference_mode()
-def play(network: Network, traffic: Traffic, lanes: Lanes, actions: Actions, costs: Costs) -> Played:
-    """Play greedily along all lanes, each from a quiet alarm."""
+def play(
+    network: Network, traffic: Traffic, lanes: Lanes, actions: Actions, costs: Costs, begin: AlarmState | None = None
+) -> Played:
+    """Play greedily along all lanes, each from a quiet alarm, or a single lane from the alarm `begin`."""
     device = traffic.features.device
     shape = traffic.features.shape[:2]
     action_at = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -88,7 +92,7 @@ def play(network: Network, traffic: Traffic, lanes: Lanes, actions: Actions, cos
     order = np.argsort(-lanes.length, kind="stable")
     lengths = lanes.length[order]
     worlds, rows = (torch.as_tensor(x[order], device=device) for x in (lanes.world, lanes.first))
-    state = AlarmState.quiet(len(order), device)
+    state = begin or AlarmState.quiet(len(order), device)
     for step in range(int(lengths.max(initial=0))):
         running = int(np.searchsorted(-lengths, -step))
         world, row = worlds[:running], rows[:running] + step
@@ -101,7 +105,7 @@ def play(network: Network, traffic: Traffic, lanes: Lanes, actions: Actions, cos
         action_at[world, row], alarm_at[world, row], reward_at[world, row] = action, alarm, reward
         score_at[world, row] = fused_score(q, action, actions, scores)
         chosen_at[world, row], other_at[world, row] = q.topk(2, dim=1).values.unbind(1)
-    return Played(action_at, alarm_at, score_at, reward_at, chosen_at, other_at)
+    return Played(action_at, alarm_at, score_at, reward_at, chosen_at, other_at, state)
 
 
 @dataclass(frozen=True)

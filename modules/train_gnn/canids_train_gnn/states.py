@@ -11,7 +11,7 @@ from torch import Tensor
 
 from canids_shared import cli, tables
 from canids_shared.graphstore import GraphStore
-from canids_shared.torchstore import TorchStore, device_of
+from canids_shared.torchstore import Graphs, TorchStore, device_of
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import batches, repeatable
@@ -22,30 +22,32 @@ BATCH = 256
 log = logging.getLogger(__name__)
 
 
-def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tensor]:
-    """Raw, uncalibrated outputs per window, each [W] float32.
+@torch.inference_mode()
+def outputs_of(vgae: VGAE, gat: GAT, graphs: Graphs) -> dict[str, Tensor]:
+    """Raw, uncalibrated outputs per window, each [B] float32.
 
     `vgae_error` (the anomaly score) and its terms, `vgae_latent_norm`; `gat_logit` (attacked minus attack-free), both
     logits, and norm and mean of the graph embedding.
     """
-    rows = []
-    with torch.inference_mode():
-        for graphs in batches(store, torch.arange(len(store)), BATCH):
-            made = vgae(graphs)
-            terms = made.terms(graphs)
-            logits, embedding = gat(graphs)
-            rows.append(
-                {
-                    "vgae_error": vgae.anomaly(terms),
-                    **{f"vgae_{name}": terms[:, i] for i, name in enumerate(ERROR_TERMS)},
-                    "vgae_latent_norm": node_mean(made.mean.norm(dim=-1), graphs),
-                    "gat_logit": logits[:, 1] - logits[:, 0],
-                    "gat_logit_free": logits[:, 0],
-                    "gat_logit_attacked": logits[:, 1],
-                    "gat_embedding_norm": embedding.norm(dim=-1),
-                    "gat_embedding_mean": embedding.mean(-1),
-                }
-            )
+    made = vgae(graphs)
+    terms = made.terms(graphs)
+    logits, embedding = gat(graphs)
+    found = {
+        "vgae_error": vgae.anomaly(terms),
+        **{f"vgae_{name}": terms[:, i] for i, name in enumerate(ERROR_TERMS)},
+        "vgae_latent_norm": node_mean(made.mean.norm(dim=-1), graphs),
+        "gat_logit": logits[:, 1] - logits[:, 0],
+        "gat_logit_free": logits[:, 0],
+        "gat_logit_attacked": logits[:, 1],
+        "gat_embedding_norm": embedding.norm(dim=-1),
+        "gat_embedding_mean": embedding.mean(-1),
+    }
+    return {name: values.float() for name, values in found.items()}
+
+
+def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tensor]:
+    """The outputs (`outputs_of`) on every window of a store, each [W]."""
+    rows = [outputs_of(vgae, gat, graphs) for graphs in batches(store, torch.arange(len(store)), BATCH)]
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -58,7 +60,7 @@ def main(call: cli.Call) -> None:
     vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header, passing).to(device)
     gat = modelfile.load(call.inputs["gat"][0], GAT, store.header, passing).to(device)
     outputs = detector_outputs(vgae, gat, TorchStore(store, device))
-    columns = [pl.Series(name, values.float().cpu().numpy()) for name, values in outputs.items()]
+    columns = [pl.Series(name, values.cpu().numpy()) for name, values in outputs.items()]
     frame = store.keys().hstack(columns)
     metadata = {
         "dataset": call.wildcards["dataset"],

@@ -31,6 +31,16 @@ MAX_EXTENDED_ID = 0x1FFFFFFF
 MAX_BYTES = {False: 8, True: 64}
 """Payload bytes of classical CAN and of CAN FD (ISO 11898-1:2015)."""
 ROWS_A_BATCH = 1 << 18
+LONGEST_LINE = 1 << 20
+"""Bytes; a file in which a piece read at once ends with a longer line is no capture in a text format."""
+
+
+class Piece(NamedTuple):
+    """Whole lines of a file: the number of the first (from 1), and how many there are at most."""
+
+    line: int
+    most: int
+    text: bytes | bytearray
 
 
 class Batch(NamedTuple):

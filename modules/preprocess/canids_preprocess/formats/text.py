@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from canids_preprocess.formats.base import (
     FRAME_COLUMNS,
+    LONGEST_LINE,
     MAX_BYTES,
     MAX_EXTENDED_ID,
     MAX_STANDARD_ID,
@@ -20,25 +20,17 @@ from canids_preprocess.formats.base import (
     REJECT_COLUMNS,
     ROWS_A_BATCH,
     Batch,
+    Piece,
 )
+from canids_preprocess.formats.growing import Growing
 from canids_shared.errors import CanidsError
 
 FD_LENGTHS = (*range(9), 12, 16, 20, 24, 32, 48, 64)
 """Payload bytes that a CAN FD frame can have (ISO 11898-1:2015, table 5)."""
-LONGEST_LINE = 1 << 20
-"""Bytes; a file in which a piece read at once ends with a longer line is no capture in a text format."""
 _CHUNK = 1 << 23
 _BOM = b"\xef\xbb\xbf"
 _EXCERPT = 40
 log = logging.getLogger(__name__)
-
-
-class Piece(NamedTuple):
-    """Whole lines of a file: the number of the first (from 1), and how many there are at most."""
-
-    line: int
-    most: int
-    text: bytes | bytearray
 
 
 def opened(path: Path) -> None:
@@ -56,6 +48,9 @@ def _line_ends(piece: bytearray) -> int:
 
 def _pieces(path: Path) -> Iterator[Piece]:
     """As `chunks`, with the empty lines that the file ends with."""
+    if isinstance(path, Growing):
+        yield from path.pieces()
+        return
     with open(path, "rb") as stream:
         if stream.read(len(_BOM)) != _BOM:
             stream.seek(0)
@@ -94,7 +89,8 @@ def _end_of_content(piece: bytes | bytearray) -> int:
 def chunks(path: Path) -> Iterator[Piece]:
     """Pieces of a file that end at line borders.
 
-    The byte order mark, and empty lines at the end of the file, are left out. Raises `CanidsError` if the file is absent
+    The byte order mark, and empty lines at the end of the file, are left out. Of a log that is still being written
+    (`Growing`) they come as they are written. Raises `CanidsError` if the file is absent
     or empty, or the last line of a piece is longer than `LONGEST_LINE`.
     """
     opened(path)

@@ -1,7 +1,8 @@
 """ASC (Vector) and TRC (PEAK), line by line through python-can.
 
 python-can passes over what it does not understand. So it is handed the lines that must hold a frame, and only those; one
-for which no message comes back is a reject. Comments, headers, and lines about the bus or the logger are no rows: error
+for which no message comes back is a reject. It begins anew, with a header of its own, for each piece of a file: so a log that
+is still being written gives its frames as they come. Comments, headers, and lines about the bus or the logger are no rows: error
 frames, statistics, status, triggers, messages of transport protocols.
 
 Times count from the start of the measurement. Sources: Vector, "CAN Log and Trigger ASC Format Specification"; PEAK-System,
@@ -14,6 +15,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
+
+import polars as pl
 
 from canids_preprocess.formats.base import Batch, Format, printable
 from canids_preprocess.formats.objects import Row, batches
@@ -80,11 +83,6 @@ def _rows(
         yield Row(feed.taken[-1][0], failure, feed.taken[-1][1])
 
 
-def _all_lines(path: Path) -> Iterator[tuple[int, str]]:
-    for table in lines(path):
-        yield from table.iter_rows()
-
-
 def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """Read a Vector ASC log.  Raises `CanidsError` if its times count from the last event, which python-can ignores."""
     head = path.open("rb").read(1 << 12) if path.is_file() else b""
@@ -94,9 +92,9 @@ def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
         raise CanidsError(f"{path}: timestamps are relative to the last event; export the log with absolute timestamps")
     events = 0
 
-    def rows() -> Iterator[tuple[int, str]]:
+    def rows(table: pl.DataFrame) -> Iterator[tuple[int, str]]:
         nonlocal events
-        for line, content in _all_lines(path):
+        for line, content in table.iter_rows():
             if _ASC_EVENT.match(content):
                 events += 1
             elif not _ASC_HEADER.match(content) and content.strip():
@@ -104,7 +102,8 @@ def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     # The header that python-can looks for ends at this line; without it, it would take the first frame for the end.
     header = [f"base {base[1].lower() if base else 'hex'}  timestamps absolute", "internal events logged"]
-    yield from _told(path, batches(_rows(_asc_messages, header, rows())))
+    for table in lines(path):
+        yield from _told(path, batches(_rows(_asc_messages, header, rows(table))))
     report_events(path, events)
 
 
@@ -150,9 +149,9 @@ def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     place = columns.index("T") if version >= "2" and "T" in columns else place
     events = 0
 
-    def rows() -> Iterator[tuple[int, str]]:
+    def rows(table: pl.DataFrame) -> Iterator[tuple[int, str]]:
         nonlocal events
-        for line, content in _all_lines(path):
+        for line, content in table.iter_rows():
             fields = content.split(None, place + 1)
             if content.lstrip().startswith(";") or not fields:
                 continue
@@ -161,7 +160,8 @@ def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             else:
                 yield line, content
 
-    yield from _told(path, batches(_rows(_trc_messages, header, rows())))
+    for table in lines(path):
+        yield from _told(path, batches(_rows(_trc_messages, header, rows(table))))
     report_events(path, events)
 
 

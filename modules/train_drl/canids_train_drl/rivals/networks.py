@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canids_train_drl.environment import Actions, FusionEnvironment, Traffic
+from canids_train_drl.environment import Actions, AlarmState, FusionEnvironment, Traffic
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.prepared import Prepared
 from canids_train_drl.rivals.thresholds import squashed
@@ -56,6 +56,10 @@ class Classifier:
         above = self.logits(traffic)[0] - np.float32(self.threshold)
         return squashed(above), above > 0
 
+    def resumed(self, traffic: Traffic, past: None) -> tuple[np.ndarray, np.ndarray, None]:
+        """The same on the next windows of a segment; there is nothing to remember (`stored.Rival`)."""
+        return *self.decide(traffic), None
+
 
 @dataclass(frozen=True)
 class Player:
@@ -66,8 +70,15 @@ class Player:
 
     def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
         """Scores float32 [N] in [0, 1] and alarms bool [N], from a quiet alarm at the start of each segment."""
-        played = play(network(self.layers), traffic, Lanes.whole(traffic.segments), self.actions, FREE)
-        return played.score[0].numpy(), played.alarm[0].numpy()
+        return self._played(traffic, None)[:2]
+
+    def resumed(self, traffic: Traffic, past: AlarmState | None) -> tuple[np.ndarray, np.ndarray, AlarmState]:
+        """The same on the next windows of a segment, from the alarm `past` (`stored.Rival`)."""
+        return self._played(traffic, past)
+
+    def _played(self, traffic: Traffic, past: AlarmState | None) -> tuple[np.ndarray, np.ndarray, AlarmState]:
+        played = play(network(self.layers), traffic, Lanes.whole(traffic.segments), self.actions, FREE, past)
+        return played.score[0].numpy(), played.alarm[0].numpy(), played.end
 
 
 def bandit(prepared: Prepared, terms: Terms) -> Player:

@@ -23,6 +23,13 @@ class Rival(Protocol):
         """Scores float32 [N] in [0, 1] and alarms bool [N] on traffic as recorded."""
         ...
 
+    def resumed(self, traffic: Traffic, past: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+        """The same on the next windows of one segment, and what they leave behind.
+
+        `past` is what the windows before left behind; None at the beginning.
+        """
+        ...
+
 
 def save(path: Path, rivals: dict[str, Any], observer: Observer) -> None:
     """Write the rivals by name; the same rivals give the same bytes."""

@@ -42,30 +42,51 @@ def mix(weight: float, scores: np.ndarray) -> np.ndarray:
 
 
 def _scan(
-    step: Callable[[np.ndarray, np.ndarray], np.ndarray], states: int, score: np.ndarray, segments: np.ndarray
+    step: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    states: int,
+    score: np.ndarray,
+    segments: np.ndarray,
+    past: np.ndarray | None = None,
 ) -> np.ndarray:
-    """States float32 [P, W, N] of P recursions `step(state [P, W], score [1, W])`, zero at the start of each segment."""
+    """States float32 [P, W, N] of P recursions `step(state [P, W], score [1, W])`, zero at the start of each segment.
+
+    With `past` [P, W] the first segment goes on from there.
+    """
     out = np.zeros((states, *score.shape), dtype=np.float32)
-    starts = set(segments[:-1].tolist())
-    state = np.zeros((states, len(score)), dtype=np.float32)
+    starts = set(segments[:-1].tolist()) - ({0} if past is not None else set())
+    state = np.zeros((states, len(score)), dtype=np.float32) if past is None else past
     for row in range(score.shape[1]):
         state = step(np.zeros_like(state) if row in starts else state, score[None, :, row])
         out[:, :, row] = state
     return out
 
 
-def hysteresis(score: np.ndarray, segments: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Alarms bool [P, W, N] of P pairs of thresholds [P] on scores [W, N]; off at the start of each segment."""
+def hysteresis(
+    score: np.ndarray, segments: np.ndarray, low: np.ndarray, high: np.ndarray, past: np.ndarray | None = None
+) -> np.ndarray:
+    """Alarms bool [P, W, N] of P pairs of thresholds [P] on scores [W, N]; off at the start of each segment, or as `past` [P, W]."""
     low, high = low[:, None], high[:, None]
-    return _scan(lambda on, s: s > np.where(on > 0, low, high), len(low), score, segments) > 0
+    return _scan(lambda on, s: s > np.where(on > 0, low, high), len(low), score, segments, past) > 0
+
+
+def _sums(
+    score: np.ndarray,
+    segments: np.ndarray,
+    drift: np.ndarray,
+    threshold: np.ndarray,
+    ceiling: np.ndarray,
+    past: np.ndarray | None = None,
+) -> np.ndarray:
+    """Cumulative sums, float32 [P, W, N], of P settings [P] on scores [W, N]; the first goes on from `past` [P, W]."""
+    k, h, room = (x.astype(np.float32)[:, None] for x in (drift, threshold, ceiling))
+    return _scan(lambda s, x: np.minimum(np.maximum(s, 0) + x - k, h + room), len(k), score, segments, past)
 
 
 def cusum(
     score: np.ndarray, segments: np.ndarray, drift: np.ndarray, threshold: np.ndarray, ceiling: np.ndarray
 ) -> np.ndarray:
     """Cumulative sums above their thresholds, float32 [P, W, N], of P settings [P] on scores [W, N]; alarm where positive."""
-    k, h, room = (x.astype(np.float32)[:, None] for x in (drift, threshold, ceiling))
-    return _scan(lambda s, x: np.minimum(np.maximum(s, 0) + x - k, h + room), len(k), score, segments) - h[:, :, None]
+    return _sums(score, segments, drift, threshold, ceiling) - threshold.astype(np.float32)[:, None, None]
 
 
 def _middle(settings: np.ndarray, quality: np.ndarray) -> np.ndarray:
@@ -165,6 +186,10 @@ class FixedWeight:
         score = mix(self.weight, _scores(traffic)[0])
         return score, score > self.threshold
 
+    def resumed(self, traffic: Traffic, past: None) -> tuple[np.ndarray, np.ndarray, None]:
+        """The same on the next windows of a segment; there is nothing to remember (`stored.Rival`)."""
+        return *self.decide(traffic), None
+
 
 @dataclass(frozen=True)
 class Hysteresis:
@@ -176,12 +201,17 @@ class Hysteresis:
 
     def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
         """Scores float32 [N] in [0, 1], above one half where the alarm is on, and alarms bool [N]."""
-        score = mix(self.weight, _scores(traffic)[0])
-        alarm = hysteresis(score[None], traffic.segments, np.array([self.low]), np.array([self.high]))[0, 0]
+        return self.resumed(traffic, False)[:2]
+
+    def resumed(self, traffic: Traffic, past: bool | None) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The same on the next windows of a segment, where `past` tells whether the alarm is on (`stored.Rival`)."""
+        score, on = mix(self.weight, _scores(traffic)[0]), np.array([[bool(past)]], dtype=np.float32)
+        alarm = hysteresis(score[None], traffic.segments, np.array([self.low]), np.array([self.high]), on)[0, 0]
         before = np.concatenate([[False], alarm[:-1]])[: len(alarm)]
         before[traffic.segments[:-1]] = False
+        before[:1] = bool(past)
         in_force = np.where(before, np.float32(self.low), np.float32(self.high))
-        return ((1 + score - in_force) / 2).astype(np.float32), alarm
+        return ((1 + score - in_force) / 2).astype(np.float32), alarm, bool(alarm[-1:].any())
 
 
 @dataclass(frozen=True)
@@ -195,9 +225,14 @@ class Cusum:
 
     def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
         """Scores float32 [N] in [0, 1], above one half where the alarm is on, and alarms bool [N]."""
+        return self.resumed(traffic, None)[:2]
+
+    def resumed(self, traffic: Traffic, past: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same on the next windows of a segment, from the sum `past` [1, 1] on (`stored.Rival`)."""
         setting = (np.array([x]) for x in (self.drift, self.threshold, self.ceiling))
-        above = cusum(mix(self.weight, _scores(traffic)[0])[None], traffic.segments, *setting)[0, 0]
-        return squashed(above), above > 0
+        sums = _sums(mix(self.weight, _scores(traffic)[0])[None], traffic.segments, *setting, past)
+        above = sums[0, 0] - np.float32(self.threshold)
+        return squashed(above), above > 0, sums[:, :, -1]
 
 
 def with_hysteresis(prepared: Prepared, weight: float, threshold: float, budget: float) -> Hysteresis:

@@ -1,0 +1,83 @@
+"""Frames from a bus, through python-can: `interface:channel`, such as `socketcan:can0` or `virtual:test`."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from canids_preprocess.formats.base import Batch
+from canids_preprocess.formats.growing import POLL, Patience
+from canids_preprocess.formats.objects import Row, batches
+from canids_shared.errors import CanidsError
+
+if TYPE_CHECKING:
+    import can
+
+_BUS = re.compile(r"([a-z][a-z0-9_]*):([^/]+)")
+_AT_ONCE = 4096
+log = logging.getLogger(__name__)
+
+
+def is_bus(source: str) -> bool:
+    """Whether a source is `interface:channel`, and no file."""
+    return bool(_BUS.fullmatch(source)) and not Path(source).exists()
+
+
+def read(source: str, patience: Patience) -> Iterator[Batch]:
+    """Frames of a bus as they come, with python-can's timestamps; the line of a frame is its number from 1.
+
+    Error frames are no frames: they are left out, and counted in the log. Further settings, such as `bitrate` or `fd`, are
+    python-can's own (its configuration file, or the environment variable CAN_CONFIG).
+
+    Raises `CanidsError` naming the source if the bus cannot be opened, or fails.
+    """
+    import can  # noqa: PLC0415 (python-can takes two seconds to import, and logs do not need it)
+
+    found = _BUS.fullmatch(source)
+    assert found
+    try:
+        bus = can.Bus(interface=found[1], channel=found[2])
+    except (can.CanError, OSError, ValueError, TypeError, ImportError) as error:
+        known = "" if found[1] in can.VALID_INTERFACES else f"; interfaces: {', '.join(sorted(can.VALID_INTERFACES))}"
+        raise CanidsError(f"{source}: cannot be opened: {_line(error)}{known}") from None
+    with bus:
+        try:
+            yield from _read(bus, patience)
+        except (can.CanError, OSError) as error:
+            raise CanidsError(f"{source}: fails: {_line(error)}") from None
+
+
+def _read(bus: can.BusABC, patience: Patience) -> Iterator[Batch]:
+    line, errors = 0, 0
+    while True:
+        rows = []
+        first: can.Message | None = bus.recv(POLL)
+        if first is not None:
+            patience.renew()
+            # What comes in the meantime waits in the bus's own queue: a batch for every frame would take a whole core.
+            time.sleep(POLL)
+        message = first
+        while message is not None:
+            line += 1
+            if message.is_error_frame:
+                errors += 1
+            else:
+                rows.append(Row(line, message, _text(message)))
+            message = bus.recv(0) if len(rows) < _AT_ONCE else None
+        yield from batches(rows)
+        if patience.stopped or (first is None and patience.over()):
+            break
+    if errors:
+        log.info("%d error frames are no frames and left out", errors)
+
+
+def _text(message: can.Message) -> str:
+    return f"{message.arbitration_id:X}#{message.data.hex()}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,177 @@
+"""Follow a growing log, or a bus: the graph of every window as soon as its last frame is there (contract `follow/1`).
+
+    python -m canids_preprocess.follow drive.log --window 100 --stride 100 | python -m canids_train_gnn.follow …
+    python -m canids_preprocess.follow socketcan:can0 …
+
+Reading, features and windows are those of the rules ingest and graphs, so the graphs are equal too. It ends with Ctrl-C, with
+the log (`--exit-at-end`), or when nothing has come for a while (`--idle`).
+"""
+
+import argparse
+import csv
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from canids_preprocess import buses, frames
+from canids_preprocess.cutting import FEATURES, windows_of
+from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.growing import POLL, Growing, Patience
+from canids_preprocess.frames import Frames
+from canids_preprocess.ingest import Account, read
+from canids_shared import streams
+from canids_shared.errors import CanidsError
+
+MOST_IDS = 1 << 16
+"""Arbitration IDs whose past is kept. Above it those seen least are forgotten, and only then can a followed log differ from the
+finished one: a bus has hundreds, an attacker who draws 29-bit ones at random a hundred thousand in half a minute."""
+LINES = (
+    "can-train-and-test",
+    "hcrl-car-hacking",
+    "hcrl-survival",
+    "otids",
+    "road",
+    "candump",
+    "asc",
+    "trc",
+    "python-can-csv",
+)
+"""Formats of a log that can be read while it grows."""
+_HEAD = 1 << 12
+_OF_A_WINDOW = ("window", "t_start", "t_end")
+_OF_EDGES = ("edge_source", "edge_target", "edge_attr")
+_ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": []}
+log = logging.getLogger(__name__)
+
+
+def _format(path: Growing, name: str) -> str:
+    """The format of a log, as soon as its first lines tell."""
+    while True:
+        more = path.arrive(_HEAD)
+        try:
+            found = recognise(path) if name == "auto" else name
+        except CanidsError:
+            if not more:
+                raise
+            time.sleep(POLL)
+            continue
+        if found not in LINES:
+            raise CanidsError(f"{path}: {found} cannot be read while it is written; score the finished file")
+        return found
+
+
+def batches(source: str, options: argparse.Namespace, account: Account, patience: Patience) -> Iterator[Batch]:
+    """Frames and rejects of a log or a bus, as they come; raises as `ingest.read`."""
+    if buses.is_bus(source):
+        path = Path(source)
+        form = Format(lambda *_: buses.read(source, patience), lambda *_: True, labelled=False)
+    else:
+        path = Growing.of(Path(source), patience)
+        form = FORMATS[_format(path, options.format)]
+    tolerance, quarantine = options.timestamp_tolerance, options.on_bad_rows == "quarantine"
+    yield from read(path, form, _ENTRY, tolerance=tolerance, quarantine=quarantine, account=account)
+
+
+def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
+    """The frames as arrays; what is rejected goes to the file `rejects`, line by line."""
+    path = Path(source)
+    with ExitStack() as stack:
+        writer = None
+        if rejects:
+            stream = stack.enter_context(open(rejects, "w", encoding="utf-8", newline="", buffering=1))
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["line", "reason", "text"])
+        for batch in found:
+            if len(batch.rejects):
+                line, reason, _ = batch.rejects.row(0)
+                more = f", and {len(batch.rejects) - 1} more" if len(batch.rejects) > 1 else ""
+                log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
+                if writer:
+                    writer.writerows(batch.rejects.iter_rows())
+            if len(batch.frames):
+                table = batch.frames.select(frames.ALL).to_arrow(compat_level=pl.CompatLevel.oldest())
+                table = table.set_column(frames.ALL.index("attack"), "attack", table["attack"].dictionary_encode())
+                (part,) = table.combine_chunks().to_batches()
+                yield frames.arrays_of(path, part, frames.ALL)
+
+
+def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the stream says of itself, as the header of a graph store does."""
+    kind = FEATURES["relative"]
+    return {
+        "source": source,
+        "window": options.window,
+        "stride": options.stride,
+        "window_unit": options.window_unit,
+        "features": "relative",
+        "node_features": list(kind.NODE_FEATURES),
+        "edge_features": list(kind.EDGE_FEATURES),
+    }
+
+
+def _batch(schema: pa.Schema, name: str, vehicle: str, arrays: dict[str, np.ndarray]) -> pa.RecordBatch:
+    count = len(arrays["y"])
+    columns: dict[str, Any] = {
+        "capture": pa.array([name] * count, pa.large_string()),
+        "vehicle": pa.array([vehicle] * count, pa.large_string()),
+        "label": pa.nulls(count, pa.uint8()),
+        "attack": pa.array([""] * count, pa.large_string()),
+        **{key: pa.array(arrays[key]).cast(schema.field(key).type) for key in _OF_A_WINDOW},
+        **{key: streams.lists(arrays[key], arrays["node_counts"]) for key in ("x", "node_id", "node_count")},
+        **{key: streams.lists(arrays[key], arrays["edge_counts"]) for key in _OF_EDGES},
+    }
+    return pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Entry point."""
+    patience = Patience(options.exit_at_end, options.idle)
+
+    def stop(*_: Any) -> None:
+        patience.stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    source, account, sent = options.source, Account(), 0
+    config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
+    schema = streams.schema_of_graphs(header_of(source, options))
+    with streams.sending(sys.stdout.buffer, schema) as send:
+        found = _frames(source, batches(source, options, account, patience), options.rejects)
+        for arrays in windows_of(Path(source), found, 0, config, [""], MOST_IDS):
+            send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))
+            sent += len(arrays["y"])
+    log.info("%s: %d frames, %d rejects, %d windows", source, account.frames, account.rejects, sent)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
+    made.add_argument("source", help="a log, or interface:channel of python-can")
+    made.add_argument("--window", type=float, default=100, help="length of a window, in its unit")
+    made.add_argument("--stride", type=float, default=100, help="from the start of a window to that of the next")
+    made.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
+    made.add_argument("--format", default="auto", choices=["auto", *LINES], help="of a log; by default recognised")
+    made.add_argument("--name", help="the capture's name in what comes of it; by default the log's")
+    made.add_argument("--vehicle", default="unknown", help="the vehicle's name, for tables")
+    made.add_argument(
+        "--on-bad-rows", choices=["error", "quarantine"], default="error", help="as in config.schema.yaml"
+    )
+    made.add_argument("--timestamp-tolerance", type=float, default=0.0005, help="as in config.schema.yaml (s)")
+    made.add_argument("--rejects", type=Path, metavar="CSV", help="where rows go that are put aside")
+    made.add_argument("--exit-at-end", action="store_true", help="end where the log ends for now")
+    made.add_argument("--idle", type=float, metavar="S", help="end after so many seconds without anything new")
+    return made
+
+
+if __name__ == "__main__":
+    streams.run(main, parser())

@@ -1,0 +1,114 @@
+"""A log that is still being written, read as far as it goes, line by line, like `tail -f`."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PosixPath
+
+from canids_preprocess.formats.base import LONGEST_LINE, Piece
+from canids_shared.errors import CanidsError
+
+POLL = 0.005
+"""Seconds between two looks at a log, or at a bus: half of what a window of 100 frames lasts on a full bus of 1 Mbit/s."""
+_AT_ONCE = 1 << 18
+"""Bytes read at once; some sixty windows."""
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass
+class Patience:
+    """When to wait no longer for more frames.
+
+    Attributes:
+        at_end: whether to stop where there is nothing more for now.
+        idle: seconds without anything new after which to stop; None: never.
+        stopped: whether someone asked to stop.
+    """
+
+    at_end: bool = False
+    idle: float | None = None
+    stopped: bool = False
+    _since: float = field(default_factory=time.monotonic)
+    _parent: int = field(default_factory=os.getppid)
+
+    def renew(self) -> None:
+        """Something new has come."""
+        self._since = time.monotonic()
+
+    def over(self) -> bool:
+        """Whether to stop waiting. True also where the process that started this one is gone: nobody listens any more."""
+        idle = self.idle is not None and time.monotonic() - self._since >= self.idle
+        return self.stopped or self.at_end or idle or os.getppid() != self._parent
+
+
+class Growing(PosixPath):
+    """The path of a log that may still grow; the readers of text formats get its lines as they are written."""
+
+    patience: Patience
+
+    @classmethod
+    def of(cls, path: Path, patience: Patience) -> "Growing":
+        """`path`, as a log that may still grow."""
+        growing = cls(path)
+        growing.patience = patience
+        return growing
+
+    def arrive(self, most: int) -> bool:
+        """Wait for the first line; returns whether more than that, up to `most` bytes, can still come.
+
+        Returns at once with False where waiting is over; the file may then be absent, empty, or without a line end.
+        """
+        while not self.patience.over():
+            if self.is_file():
+                with open(self, "rb") as stream:
+                    head = stream.read(most)
+                if b"\n" in head:
+                    return len(head) < most
+            time.sleep(POLL)
+        return False
+
+    def pieces(self) -> Iterator[Piece]:
+        """Whole lines as they are written, and what follows the last line end once waiting is over.
+
+        Raises `CanidsError` naming file and line if the log is cut short, replaced or removed, or a line never ends.
+        """
+        line, begun = 1, b""
+        with open(self, "rb", buffering=0) as stream:
+            while True:
+                data = stream.read(_AT_ONCE)
+                if data:
+                    self.patience.renew()
+                    data = data.removeprefix(_BOM) if stream.tell() == len(data) else data
+                    whole, end, rest = data.rpartition(b"\n")
+                    if end:
+                        text = begun + whole + end
+                        count = text.count(b"\n")
+                        yield Piece(line, count, text)
+                        line, begun = line + count, rest
+                    else:
+                        begun += rest
+                    if len(begun) > LONGEST_LINE:
+                        raise CanidsError(
+                            f"{self}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text"
+                        )
+                    if self.patience.stopped:
+                        return
+                    continue
+                self._check(stream.fileno(), stream.tell(), line)
+                if self.patience.over():
+                    if begun and not self.patience.stopped:
+                        yield Piece(line, 1, begun)
+                    return
+                time.sleep(POLL)
+
+    def _check(self, opened: int, position: int, line: int) -> None:
+        here = os.fstat(opened)
+        try:
+            there = self.stat()
+        except FileNotFoundError:
+            raise CanidsError(f"{self}: removed or moved away behind line {line - 1}; follow the new log") from None
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise CanidsError(f"{self}: replaced by another file behind line {line - 1}; follow the log anew")
+        if here.st_size < position:
+            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log anew")

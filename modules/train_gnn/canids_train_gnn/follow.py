@@ -1,0 +1,86 @@
+"""What the two detectors of a run say of every window that comes on standard input (contract `follow/1`).
+
+    python -m canids_preprocess.follow SOURCE | python -m canids_train_gnn.follow --vgae MODEL --gat MODEL | …
+
+The numbers are those of the rule states.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from canids_shared import streams
+from canids_shared.torchstore import Graphs, device_of
+from canids_train_gnn import modelfile
+from canids_train_gnn.attention import Passing
+from canids_train_gnn.batching import repeatable
+from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
+from canids_train_gnn.states import BATCH, outputs_of
+
+COLUMNS = (
+    "vgae_error",
+    *(f"vgae_{name}" for name in ERROR_TERMS),
+    "vgae_latent_norm",
+    "gat_logit",
+    "gat_logit_free",
+    "gat_logit_attacked",
+    "gat_embedding_norm",
+    "gat_embedding_mean",
+)
+
+
+def graphs_of(batch: pa.RecordBatch, header: dict[str, Any], device: torch.device) -> Graphs:
+    """Some windows of a stream as one batch of graphs."""
+    width, edge_width = len(header["node_features"]), len(header["edge_features"])
+    sizes, degrees = streams.counts(batch, "node_id"), streams.counts(batch, "edge_source")
+    first = np.repeat(np.cumsum(sizes) - sizes, degrees)
+
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(values)).to(device)
+
+    return Graphs.of(
+        x=tensor(streams.flat(batch, "x").reshape(-1, width)),
+        source=tensor(streams.flat(batch, "edge_source") + first),
+        target=tensor(streams.flat(batch, "edge_target") + first),
+        edge=tensor(streams.flat(batch, "edge_attr").reshape(-1, edge_width)),
+        y=tensor(np.full(len(sizes), -1, np.int64)),
+        sizes=tensor(sizes),
+        widest=int(sizes.max()),
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Entry point."""
+    device = device_of(options.accelerator, "--accelerator")
+    repeatable(options.threads, device)
+    passing = Passing.of({"backend": options.backend, "compile": "never"}, device, training=False)
+    header, schema, batches = streams.received(sys.stdin.buffer)
+    vgae = modelfile.load(options.vgae, VGAE, header, passing).to(device)
+    gat = modelfile.load(options.gat, GAT, header, passing).to(device)
+    wide = streams.widened(schema, dict.fromkeys(COLUMNS, pa.float32()))
+    with streams.sending(sys.stdout.buffer, wide) as send:
+        for batch in batches:
+            for begin in range(0, len(batch), BATCH):
+                some = batch.slice(begin, BATCH)
+                outputs = outputs_of(vgae, gat, graphs_of(some, header, device))
+                send(streams.extended(some, wide, {name: v.cpu().numpy() for name, v in outputs.items()}))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="canids_train_gnn.follow", description=__doc__)
+    made.add_argument("--vgae", type=Path, required=True, metavar="MODEL")
+    made.add_argument("--gat", type=Path, required=True, metavar="MODEL")
+    made.add_argument("--threads", type=int, default=1, help="torch's threads")
+    made.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="cpu")
+    made.add_argument("--backend", choices=["auto", "dense", "pyg", "dgl"], default="auto")
+    return made
+
+
+if __name__ == "__main__":
+    streams.run(main, parser())
