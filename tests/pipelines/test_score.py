@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from canids_evaluate.alarms import SCHEMA
+from canids_evaluate.watching import SCHEMA
 from canids_shared.tables import DECISIONS, read
 
 pytestmark = pytest.mark.workflow("kd_fusion")

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from canids_evaluate import alarms, drift
-from canids_evaluate.explanation import FEATURES, Explainer, name_of
+from canids_evaluate.explanation import FEATURES, name_of
+from canids_evaluate.watching import SCHEMA, in_words
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore, writing
@@ -90,7 +91,7 @@ def test_the_ids_behind_an_alarm_are_named_with_what_is_unusual(tmp_path: Path) 
     alarm[10] = True
     output = run(tmp_path, decided(store, alarm), store, traffic(tmp_path / "fit.safetensors", flood=False))
     table = pl.read_parquet(output["alarms"])
-    assert table.schema == pl.Schema(alarms.SCHEMA)
+    assert table.schema == pl.Schema(SCHEMA)
     assert table["windows"].to_list() == [1, 5]
     assert table["after_s"].to_list() == pytest.approx([1.0, 4.0])
     assert table["duration_s"].to_list() == pytest.approx([0.1, 0.6])
@@ -119,7 +120,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     store = traffic(tmp_path / "score.safetensors", flood=False)
     output = run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store)
     assert len(pl.read_parquet(output["alarms"])) == 0
-    assert pl.read_csv(output["csv"]).columns == list(alarms.SCHEMA)
+    assert pl.read_csv(output["csv"]).columns == list(SCHEMA)
     words = output["summary"].read_text()
     assert "no alarm" in words
     assert "Not known" in words
@@ -151,7 +152,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     output = run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store, other)
     assert "Not known: " in output["summary"].read_text()
     with pytest.raises(CanidsError, match=r"no node feature 'interval_ratio_mean'"):
-        Explainer(other)
+        alarms.alarms_of(decided(other, np.zeros(WINDOWS, dtype=bool)), other, 0.25, 3)
     with pytest.raises(CanidsError, match=r"decisions\.parquet: not the windows of"):
         run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool))[:-1], store)
 
@@ -162,7 +163,7 @@ def test_an_alarm_without_a_past_is_not_explained(tmp_path: Path) -> None:
     alarm[[0, 1, 2, 50]] = True
     found = alarms.alarms_of(decided(store, alarm), store, 0.25, 3)
     assert found[0]["ids"] == []
-    assert "too little quiet traffic before it" in alarms._in_words({**found[0], "new_ids": 0})
+    assert "too little quiet traffic before it" in in_words({**found[0], "new_ids": 0})
     assert found[1]["new_ids"] == 0, "000 was there in windows 40 to 45, though no window with it raised an alarm"
 
 

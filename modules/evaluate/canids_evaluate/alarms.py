@@ -4,11 +4,9 @@
         --csv alarms.csv --figure timeline.svg --summary summary.md
         --decisions score.parquet --graphs score.safetensors [--fit fit.safetensors]
 
-An alarm is a run of alarmed windows of one capture whose gaps are at most `episode_gap` seconds. `fit` is the training split of
-the run that decided; without it nothing is said about drift.
+`fit` is the training split of the run that decided; without it nothing is said about drift.
 """
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,14 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate import curve_figures, drift
-from canids_evaluate.explanation import Explainer, Suspect, name_of
+from canids_evaluate.explanation import Nodes, columns_of, name_of
+from canids_evaluate.watching import DECIDED, SCHEMA, Watch, flat, in_words
 from canids_shared import cli, tables
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text, written_whole
 from canids_shared.graphstore import GraphStore
 from canids_shared.tables import DECISIONS
-
-_PAST = 2000
-"""Windows before an alarm that are looked at, at most."""
-
-
-def _runs(frame: pl.DataFrame, gap: float) -> list[np.ndarray]:
-    """Rows of every alarm."""
-    rows = np.flatnonzero(frame["alarm"].to_numpy())
-    start, end, capture = (frame[c].to_numpy() for c in ("t_start", "t_end", "capture"))
-    breaks = [i + 1 for i, (a, b) in enumerate(pairwise(rows)) if capture[a] != capture[b] or start[b] - end[a] > gap]
-    return [part for part in np.split(rows, breaks) if len(part)]
 
 
 def alarms_of(frame: pl.DataFrame, store: GraphStore, gap: float, most: int) -> list[dict[str, Any]]:
@@ -44,72 +32,19 @@ def alarms_of(frame: pl.DataFrame, store: GraphStore, gap: float, most: int) -> 
         gap: longest pause (s) within an alarm.
         most: IDs named for each, at most.
     """
-    explainer = Explainer(store)
-    quiet = np.flatnonzero(~frame["alarm"].to_numpy())
-    start, end, capture = (frame[c].to_numpy() for c in ("t_start", "t_end", "capture"))
-    first = {name: float(start[capture == name].min()) for name in set(capture)}
-    found = []
-    for rows in _runs(frame, gap):
-        name = str(capture[rows[0]])
-        past = quiet[(quiet < rows[0]) & (capture[quiet] == name)][-_PAST:]
-        suspects = explainer.suspects(rows, past, most)
-        new_ids, new_rate = explainer.newcomers(rows)
-        labels = frame["label"][rows.tolist()].drop_nulls()
-        found.append(
-            {
-                "capture": name,
-                "start": float(start[rows[0]]),
-                "end": float(end[rows[-1]]),
-                "after_s": float(start[rows[0]]) - first[name],
-                "duration_s": float(end[rows[-1]] - start[rows[0]]),
-                "windows": len(rows),
-                **{f"{m}_score": float(frame[f"{m}_score"][rows.tolist()].max()) for m in ("fusion", "gat", "vgae")},
-                "attacked": float(labels.mean()) if len(labels) else None,  # type: ignore[arg-type]
-                "new_ids": new_ids,
-                "new_frames_per_s": new_rate,
-                "ids": [_record(s) for s in suspects],
-            }
-        )
-    return found
-
-
-def _record(suspect: Suspect) -> dict[str, Any]:
-    deviation = suspect.deviation if np.isfinite(suspect.deviation) else None
-    return {**vars(suspect), "can_id": name_of(suspect.can_id), "deviation": deviation}
-
-
-_IDS = pl.Struct(
-    {
-        "can_id": pl.String,
-        "frames": pl.Int64,
-        "frames_per_s": pl.Float64,
-        "usual_frames_per_s": pl.Float64,
-        "interval": pl.Float64,
-        "novel_bits": pl.Float64,
-        "deviation": pl.Float64,
-        "what": pl.String,
-    }
-)
-SCHEMA: dict[str, Any] = {
-    "capture": pl.String,
-    **dict.fromkeys(("start", "end", "after_s", "duration_s"), pl.Float64),
-    "windows": pl.Int64,
-    **dict.fromkeys(("fusion_score", "gat_score", "vgae_score", "attacked"), pl.Float64),
-    "new_ids": pl.Int64,
-    "new_frames_per_s": pl.Float64,
-    "ids": pl.List(_IDS),
-}
-"""Columns of `alarms.parquet`; `attacked` is the share of the labelled windows that are, null without labels; `new_ids` are
-arbitration IDs that the capture did not have before the alarm."""
-
-
-def _in_words(alarm: dict[str, Any]) -> str:
-    ids = [f"{i['can_id']}: {i['what']}" for i in alarm["ids"]]
-    if alarm["new_ids"] > 2:
-        ids.insert(0, f"{alarm['new_ids']:,} IDs never seen before, together {alarm['new_frames_per_s']:,.0f} frames/s")
-    if not ids:
-        ids = ["too little quiet traffic before it to compare with"]
-    return f"after {alarm['after_s']:.2f} s, for {alarm['duration_s']:.2f} s (score {alarm['fusion_score']:.2f}). {'; '.join(ids)}"
+    columns = columns_of(store.header["node_features"], store.path)
+    ptr, found = store["node_ptr"], []
+    capture = frame["capture"].rle_id().to_numpy() if len(frame) else np.zeros(0)
+    watch = Watch(gap, most)
+    for row, decided in enumerate(frame.select(DECIDED).iter_rows(named=True)):
+        if row and capture[row] != capture[row - 1]:
+            found += watch.end()
+            watch = Watch(gap, most)
+        own = slice(ptr[row], ptr[row + 1])
+        seconds = decided["t_end"] - decided["t_start"]
+        nodes = Nodes(store["node_id"][own], store["node_count"][own], store["x"][own, columns], seconds)
+        found += [alarm for alarm, over in watch.see(decided, nodes) if over]
+    return found + watch.end()
 
 
 def summary(frame: pl.DataFrame, alarms: list[dict[str, Any]], found: drift.Drift | str, store: GraphStore) -> str:
@@ -135,7 +70,7 @@ def summary(frame: pl.DataFrame, alarms: list[dict[str, Any]], found: drift.Drif
                 f"By the capture's own labels {int(labels.sum()):,} windows are attacked; {hits:,} of them are alarmed, "
                 f"and {false:,} others."
             )
-        lines += ["", *(f"{n}. {_in_words(a)}" for n, a in enumerate(raised, 1)), ""]
+        lines += ["", *(f"{n}. {in_words(a)}" for n, a in enumerate(raised, 1)), ""]
     lines += ["## Drift", "", *_drift_words(found), ""]
     return "\n".join(lines)
 
@@ -161,9 +96,8 @@ def _drift_words(found: drift.Drift | str) -> list[str]:
 
 
 def _write_csv(path: Path, alarms: list[dict[str, Any]]) -> None:
-    flat = [{**a, "ids": "; ".join(f"{i['can_id']} ({i['what']})" for i in a["ids"])} for a in alarms]
     with written_whole(path) as temporary:
-        pl.DataFrame(flat, schema={**SCHEMA, "ids": pl.String}).write_csv(temporary)
+        pl.DataFrame([flat(a) for a in alarms], schema={**SCHEMA, "ids": pl.String}).write_csv(temporary)
 
 
 def main(call: Call) -> None:
