@@ -31,6 +31,27 @@ _RUN = re.compile(rf"dqn_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A finished run of the policy.
+
+    Attributes:
+        variant: the run's.
+        by: names the run among the results: dataset, variant and instance.
+        models: the model files of `vgae`, `gat`, `dqn` and `rivals`.
+        fit: the training split of its detectors, or none where it is no longer there.
+        preprocess: config of the module preprocess, as the run's graphs were made.
+        fusion: who decides, `dqn` or a rival's name.
+    """
+
+    variant: str
+    by: str
+    models: dict[str, str]
+    fit: list[str]
+    preprocess: dict[str, Any]
+    fusion: str
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Captures to be scored, and by whom.
 
@@ -84,12 +105,24 @@ def scoring(config: dict[str, Any]) -> Scoring:
     if absent := [c for c in captures if not c.is_file()]:
         raise CanidsError(f"capture {absent[0]}: no such file")
     name = str(config.get("name") or _plain(captures[0]))
-    run = Path(config["run"])
+    data_root = Path("results") / "scored"
+    _write_manifest(data_root / name / "manifest.yaml", captures, config)
+    run = trained(Path(config["run"]))
+    preprocess = run.preprocess | {
+        k: config[k] for k in ("on_bad_rows", "timestamp_tolerance") if config.get(k) is not None
+    }
+    train_drl = {"fusion": run.fusion, "recalibrate": config.get("recalibrate") or 0}
+    return Scoring(name, str(data_root), run.variant, run.by, run.models, run.fit, preprocess, train_drl)
+
+
+def trained(run: Path) -> Trained:
+    """What a finished run of the policy has, and how it sees traffic.
+
+    Raises `CanidsError` naming the folder or file that is wrong or not there.
+    """
     if not (found := _RUN.fullmatch(run.name)):
         raise CanidsError(f"run {run}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
     variant, instance = found[1], found[2]
-    data_root = Path("results") / "scored"
-    _write_manifest(data_root / name / "manifest.yaml", captures, config)
     policy = _record(run)
     detectors = _detectors(run, variant, instance, policy)
     models = {kind: str(run.with_name(f"{kind}_{variant}{instance}") / _MODEL) for kind in ("dqn", "rivals")}
@@ -99,10 +132,8 @@ def scoring(config: dict[str, Any]) -> Scoring:
             raise CanidsError(f"run {run}: no {path}; has the run finished?")
     fit = [p for p in _record(Path(models["gat"]).parent).get("files", {}).get("graphs", [])[:1] if Path(p).exists()]
     preprocess = _preprocess(Path(models["gat"]), fit)
-    preprocess |= {k: config[k] for k in ("on_bad_rows", "timestamp_tolerance") if config.get(k) is not None}
     decided = _record(Path(models["rivals"]).parent).get("spec", {}).get("config", {})
-    train_drl = {"fusion": decided.get("fusion", "dqn"), "recalibrate": config.get("recalibrate") or 0}
-    return Scoring(name, str(data_root), variant, f"{run.parent.name}{instance}", models, fit, preprocess, train_drl)
+    return Trained(variant, f"{run.parent.name}{instance}", models, fit, preprocess, decided.get("fusion", "dqn"))
 
 
 def _record(run: Path) -> dict[str, Any]:

@@ -34,7 +34,10 @@ from canids_shared.files import canonical_json
 from canids_shared.tables import KEYS
 
 CONTRACT = "follow/1"
+GONE = 3
+"""Exit status of a part whose neighbour is gone, or says something else than windows: the fault is not its own."""
 _KEY = "canids"
+log = logging.getLogger(__name__)
 GRAPHS: dict[str, Any] = {
     "x": pa.list_(pa.float32()),
     "node_id": pa.list_(pa.uint32()),
@@ -91,6 +94,10 @@ def widened(schema: pa.Schema, columns: dict[str, Any]) -> pa.Schema:
     return pa.schema([*schema, *(pa.field(name, kind) for name, kind in columns.items())], schema.metadata)
 
 
+class NeighbourError(CanidsError):
+    """The part of the chain before this one, or behind it, is gone or says something that this one does not know."""
+
+
 class Received(NamedTuple):
     """What comes on a stream: its header, its schema, and the windows, some at a time."""
 
@@ -106,13 +113,14 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
         stream: read with blocking calls, so a batch is there as soon as it was sent.
         prefixes: beginnings of names of columns that must be there beside those of the graphs.
 
-    Raises `CanidsError` if it is no such stream, of another contract, or lacks columns; also later, where it breaks off.
+    Raises `CanidsError` if it is of another contract or lacks columns, `NeighbourError` if it is no such stream at all; also
+    later, where it breaks off.
     """
     try:
         reader = pa.ipc.open_stream(stream)
         header: dict[str, Any] = json.loads(reader.schema.metadata[_KEY.encode()])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        raise CanidsError(f"standard input: not a stream of windows (contract {CONTRACT})") from None
+        raise NeighbourError(f"standard input: not a stream of windows (contract {CONTRACT})") from None
     if header.get("contract") != CONTRACT:
         raise CanidsError(f"standard input: contract {header.get('contract')}, not {CONTRACT}")
     for wanted in (*KEYS, *GRAPHS, *prefixes):
@@ -123,7 +131,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
         try:
             yield from reader
         except (pa.ArrowException, OSError) as error:
-            raise CanidsError(f"standard input: breaks off: {' '.join(str(error).split())}") from None
+            raise NeighbourError(f"standard input: breaks off: {' '.join(str(error).split())}") from None
 
     return Received(header, reader.schema, batches())
 
@@ -143,7 +151,7 @@ def sending(stream: BinaryIO, schema: pa.Schema) -> Iterator[Callable[[pa.Record
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Run an entry of the chain: a `CanidsError` becomes one line and exit status 1, messages go to standard error.
+    """Run an entry of the chain: a `CanidsError` becomes one line and exit status 1 (or `GONE`), messages go to standard error.
 
     Only the first part answers Ctrl-C itself; the others end with what they read, so no window is lost.
     """
@@ -153,9 +161,11 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     try:
         main(parser.parse_args())
         sys.stdout.flush()
-    except CanidsError as error:
-        sys.exit(f"error: {error}")
-    except BrokenPipeError:
+    except (NeighbourError, BrokenPipeError) as error:
         # Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(f"error: {parser.prog}: the next part of the chain is gone")
+        what = "the next part of the chain is gone" if isinstance(error, BrokenPipeError) else error
+        log.warning("%s: %s", parser.prog, what)
+        sys.exit(GONE)
+    except CanidsError as error:
+        sys.exit(f"error: {error}")
