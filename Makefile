@@ -1,4 +1,4 @@
-# make demo · make doctor · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
+# make demo · make doctor · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -67,6 +67,11 @@ score: .venv/runtime
 # What is here, what is missing, what to do; with whatever Python there is.
 doctor:
 	@PYTHONPATH=$(CURDIR)/shared $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.doctor
+
+# The same while the log grows, or on a bus: SOURCE is the log or interface:channel, RUN the folder of a policy. Ctrl-C ends it.
+follow: .venv/runtime
+	@test -n "$(SOURCE)" -a -n "$(RUN)" || { echo "make follow SOURCE=drive.log (or socketcan:can0) RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
+	@$(BIN)/python -m canids_shared.following '$(SOURCE)' '$(RUN)' $(OPTIONS)
 
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime

@@ -30,3 +30,18 @@ def test_alarms_are_those_of_the_decisions(workflow_dir: Path) -> None:
     assert f"**test-dos-van**: {len(decided):,} windows" in words
     assert f"{decided['label'].sum():,} windows are attacked" in words
     assert "Overall" in words, "the training graphs of the run are there"
+
+
+def test_a_log_that_is_followed_is_decided_on_as_the_finished_one(workflow_dir: Path) -> None:
+    scored = read(workflow_dir / "results/scored/test-dos-van/by-smoke/decisions/small_kd/score.parquet", DECISIONS)[0]
+    followed = pl.read_csv(workflow_dir / "results/followed/windows.csv")
+    exact = ["window", "t_start", "t_end", "alarm", "action"]
+    assert_frame_equal(followed.select(exact), scored.select(exact), check_dtypes=False, check_exact=True)
+    scores = ["vgae_score", "gat_score", "fusion_score"]
+    assert_frame_equal(followed.select(scores), scored.select(scores), check_dtypes=False, rel_tol=0, abs_tol=1e-6)
+    folder = workflow_dir / "results/scored/test-dos-van/by-smoke/small_kd/score"
+    # A log that is followed has no labels.
+    alarms = [
+        pl.read_csv(f).drop("attacked") for f in (folder / "alarms.csv", workflow_dir / "results/followed/alarms.csv")
+    ]
+    assert_frame_equal(*alarms, rel_tol=0, abs_tol=1e-6)

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from test_drl_states import loaded, synthetic, written
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
 from canids_shared.tables import DECISIONS, KEYS
-from canids_train_drl import decide, dqn
+from canids_train_drl import decide, dqn, follow
 from canids_train_drl.policy import Policy
 from canids_train_drl.rivals import learn, stored
 from canids_train_drl.states import States, by_capture
@@ -140,3 +141,31 @@ def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, t
     attacked = loaded(tmp_path, synthetic(6, 2, 300), "c")
     with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
         decide.recalibrated(policy, by_capture(attacked)[0], 1e9)
+
+
+@pytest.mark.parametrize("fusion", ["dqn", *SIMPLE])
+def test_windows_that_come_in_pieces_are_decided_on_alike(
+    model: Path, beside: Path, tmp_path: Path, fusion: str
+) -> None:
+    frame = synthetic(9, 1, 120)
+    frame = pl.concat([frame[:70], frame[71:]])  # a window that is missing: history and alarm begin anew
+    split = loaded(tmp_path, frame)
+    whole = decided(model, beside, split, fusion)
+    rivals, _ = stored.load(beside)
+    follower = follow.Follower(Policy.load(model), None if fusion == "dqn" else rivals[fusion])
+    number, borders = split.keys["window"].to_numpy(), [0, 1, 2, 30, 31, 65, 100, len(split)]
+    parts = [follower.decide(number[a:b], split.values[a:b]) for a, b in pairwise(borders)]
+    for name in ("vgae_score", "gat_score", "fusion_score", "alarm", "action"):
+        found = np.concatenate([part[name] for part in parts])
+        np.testing.assert_allclose(found.astype(float), whole[name].cast(pl.Float64).to_numpy(), rtol=0, atol=1e-6)
+
+
+def test_history_goes_on_with_the_same_numbers(model: Path, tmp_path: Path) -> None:
+    observer, values = Policy.load(model).observer, loaded(tmp_path, synthetic(10, 1, 100)).values
+    past, parts = None, []
+    for begin, end in pairwise([0, 1, 3, 40, 100]):
+        features, past = observer.resumed(values[begin:end], past)
+        parts.append(features)
+    np.testing.assert_array_equal(np.concatenate(parts), observer.features(values, np.zeros(100, np.int64)))
+    assert past is not None
+    assert len(past.scores) == observer.recent, "what is kept does not grow"

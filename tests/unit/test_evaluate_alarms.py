@@ -1,15 +1,21 @@
 """Alarms for a person: which windows, which arbitration IDs, how far from the training."""
 
+import sys
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
-from canids_evaluate import alarms, drift
-from canids_evaluate.explanation import FEATURES, name_of
-from canids_evaluate.watching import SCHEMA, in_words
+from canids_evaluate import alarms, drift, explanation, follow
+from canids_evaluate.explanation import FEATURES, Nodes, name_of
+from canids_evaluate.watching import SCHEMA, Watch, in_words
+from canids_shared import streams
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore, writing
@@ -169,3 +175,65 @@ def test_an_alarm_without_a_past_is_not_explained(tmp_path: Path) -> None:
 
 def test_names_of_ids() -> None:
     assert [name_of(i) for i in (0, 0x7FF, EXTENDED)] == ["000", "7FF", "18DAF110"]
+
+
+def stream_of(store: GraphStore, alarm: np.ndarray, borders: list[int]) -> BytesIO:
+    """The windows of a store, decided on, as the chain hands them over."""
+    frame = decided(store, alarm)
+    schema = streams.schema_of_graphs({k: store.header[k] for k in ("node_features", "edge_features")})
+    kinds = {name: pa.float32() for name in ("vgae_score", "gat_score", "fusion_score")}
+    wide = streams.widened(schema, {**kinds, "alarm": pa.bool_(), "action": pa.int16()})
+    nodes, ones = np.diff(store["node_ptr"]), np.ones(len(store), np.int64)
+    lists = {
+        **{name: streams.lists(store[name], nodes) for name in ("x", "node_id", "node_count")},
+        **{name: streams.lists(np.zeros(len(store), np.int16), ones) for name in ("edge_source", "edge_target")},
+        "edge_attr": streams.lists(store["edge_attr"], ones),
+    }
+    columns = [lists[f.name] if f.name in lists else frame[f.name].to_arrow().cast(f.type) for f in wide]
+    batch = pa.RecordBatch.from_arrays(columns, schema=wide)
+    stream = BytesIO()
+    with streams.sending(stream, wide) as send:
+        for begin, end in pairwise(borders):
+            send(batch.slice(begin, end - begin))
+    stream.seek(0)
+    return stream
+
+
+def test_alarms_of_windows_that_come_in_pieces_are_those_of_the_finished_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = traffic(tmp_path / "score.safetensors")
+    alarm = np.isin(np.arange(WINDOWS), ATTACK)
+    alarm[42], alarm[10], alarm[58:] = False, True, True
+    output = run(tmp_path, decided(store, alarm).with_columns(label=pl.lit(None, dtype=pl.UInt8)), store)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream_of(store, alarm, [0, 1, 30, 41, 43, 44, WINDOWS])))
+    chosen = ["--csv", str(tmp_path / "f.csv"), "--windows", str(tmp_path / "w.csv"), "--episode-gap", "0.25"]
+    follow.main(follow.parser().parse_args([*chosen, "--explained-ids", "3"]))
+    exact, found = pl.read_csv(output["csv"]), pl.read_csv(tmp_path / "f.csv")
+    assert found.drop("attacked").equals(exact.drop("attacked"))
+    assert pl.read_csv(tmp_path / "w.csv")["alarm"].to_list() == alarm.tolist()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["ALARM", "over"] * 3
+    assert told[2].startswith("ALARM  after 4.00 s (score 0.90). 000: never seen before")
+    assert told[3].startswith("over   after 4.00 s, for 0.60 s (score 0.90). 000: never seen before, 1,700 frames/s")
+
+
+def test_what_is_kept_does_not_grow_with_windows_or_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explanation, "MOST_IDS", 500)
+    rng = np.random.default_rng(0)
+    watch = Watch(0.25, 3)
+    told = 0
+    for w in range(3000):
+        ids = np.append(rng.integers(1 << 28, 1 << 29, 3), SLOW).astype(np.uint32)
+        nodes = Nodes(ids, np.ones(4, np.int32), np.zeros((4, 5), np.float32), 0.1)
+        scores = dict.fromkeys(("vgae_score", "gat_score", "fusion_score"), 0.5)
+        alarmed = 2300 <= w < 2800 and w % 2 == 0
+        keys = {"capture": "c", "t_start": w / 10, "t_end": w / 10 + 0.1, "label": None}
+        told += len(watch.see({**keys, **scores, "alarm": alarmed}, nodes))
+        behind = watch._behind
+        assert len(behind._past) <= explanation.LONGEST
+        assert len(behind._between) <= explanation.LONGEST
+        assert max(len(behind._ids), len(behind._new) - 4) <= 500
+        assert len(behind._known) <= 4 * explanation.LONGEST + 500
+    assert told == 2
+    assert len(behind._past) == explanation.LONGEST

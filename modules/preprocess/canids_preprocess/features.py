@@ -341,7 +341,8 @@ class Tracker:
             array[: len(kept)] = array[kept]
             array[len(kept) :] = 0
         self.slots.keep(kept)
-        return number[needed]
+        renumbered: np.ndarray = number[needed]
+        return renumbered
 
     def feed(self, frames: dict[str, Any], room: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Features of the next frames, float32 [room + n, len(FRAME_FEATURES)], and the number of each one's ID, int32 [n].

@@ -10,13 +10,14 @@ the log (`--exit-at-end`), or when nothing has come for a while (`--idle`).
 import argparse
 import csv
 import logging
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -48,6 +49,8 @@ LINES = (
 )
 """Formats of a log that can be read while it grows."""
 _HEAD = 1 << 12
+_ROW = re.compile(rb"^\s*\d.*\n", re.M)
+"""A row of ASC or TRC."""
 _OF_A_WINDOW = ("window", "t_start", "t_end")
 _OF_EDGES = ("edge_source", "edge_target", "edge_attr")
 _ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": []}
@@ -55,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def _format(path: Growing, name: str) -> str:
-    """The format of a log, as soon as its first lines tell."""
+    """The format of a log, as soon as its first lines tell; where it has a header of several lines, with the first row."""
     while True:
         more = path.arrive(_HEAD)
         try:
@@ -63,11 +66,12 @@ def _format(path: Growing, name: str) -> str:
         except CanidsError:
             if not more:
                 raise
-            time.sleep(POLL)
-            continue
-        if found not in LINES:
+            found = ""
+        if found and found not in LINES:
             raise CanidsError(f"{path}: {found} cannot be read while it is written; score the finished file")
-        return found
+        if found and not (more and found in ("asc", "trc") and not _ROW.search(path.read_bytes()[:_HEAD])):
+            return found
+        time.sleep(POLL)
 
 
 def batches(source: str, options: argparse.Namespace, account: Account, patience: Patience) -> Iterator[Batch]:
@@ -133,6 +137,20 @@ def _batch(schema: pa.Schema, name: str, vehicle: str, arrays: dict[str, np.ndar
     return pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
 
 
+def follow(options: argparse.Namespace, patience: Patience, stream: BinaryIO) -> int:
+    """Write the windows of a source to a stream until there is nothing more to wait for; returns how many."""
+    source, account, sent = options.source, Account(), 0
+    config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
+    schema = streams.schema_of_graphs(header_of(source, options))
+    with streams.sending(stream, schema) as send:
+        found = _frames(source, batches(source, options, account, patience), options.rejects)
+        for arrays in windows_of(Path(source), found, 0, config, [""], MOST_IDS):
+            send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))
+            sent += len(arrays["y"])
+    log.info("%s: %d frames, %d rejects, %d windows", source, account.frames, account.rejects, sent)
+    return sent
+
+
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
     patience = Patience(options.exit_at_end, options.idle)
@@ -142,15 +160,7 @@ def main(options: argparse.Namespace) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    source, account, sent = options.source, Account(), 0
-    config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
-    schema = streams.schema_of_graphs(header_of(source, options))
-    with streams.sending(sys.stdout.buffer, schema) as send:
-        found = _frames(source, batches(source, options, account, patience), options.rejects)
-        for arrays in windows_of(Path(source), found, 0, config, [""], MOST_IDS):
-            send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))
-            sent += len(arrays["y"])
-    log.info("%s: %d frames, %d rejects, %d windows", source, account.frames, account.rejects, sent)
+    follow(options, patience, sys.stdout.buffer)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -110,8 +110,8 @@ class Observer:
         History never crosses the border of a segment (`segment_of`, [N]); a segment's first window is its own past.
         """
         scores = self.scores(values).astype(np.float64)
-        means = [_mean(scores, windows, segment_of) for windows in (self.fast, self.slow)]
-        return self._complete(self._recent(scores, segment_of), *means, values)
+        fast, slow = (_mean(scores, windows, segment_of) for windows in (self.fast, self.slow))
+        return self._complete(self._recent(scores, segment_of), fast, slow, values)
 
     def resumed(self, values: np.ndarray, past: Past | None) -> tuple[np.ndarray, Past]:
         """`features` of the next windows [n, C] of a segment, n > 0, and what they and `past` leave behind.
@@ -120,13 +120,15 @@ class Observer:
         """
         own = self.scores(values).astype(np.float64)
         scores = np.concatenate([past.scores, own]) if past else own
-        recent = self._recent(scores, np.zeros(len(scores), np.int64))
-        means = []
-        for windows, last in ((self.fast, past and past.fast), (self.slow, past and past.slow)):
+        recent = self._recent(scores, np.zeros(len(scores), np.int64))[-len(own) :]
+
+        def mean(windows: float, last: np.ndarray | None) -> np.ndarray:
             begun = own if last is None else np.concatenate([last[None], own])
-            means.append(_mean(begun, windows, np.zeros(len(begun), np.int64))[-len(own) :])
-        left = Past(scores[-max(self.recent, 1) :], *(mean[-1] for mean in means))
-        return self._complete(recent[-len(own) :], *means, values), left
+            return _mean(begun, windows, np.zeros(len(begun), np.int64))[-len(own) :]
+
+        fast, slow = mean(self.fast, past.fast if past else None), mean(self.slow, past.slow if past else None)
+        left = Past(scores[-max(self.recent, 1) :], fast[-1], slow[-1])
+        return self._complete(recent, fast, slow, values), left
 
     def _recent(self, scores: np.ndarray, segment_of: np.ndarray) -> np.ndarray:
         """Of scores [N, 2]: themselves, the previous ones, and the highest of the last k, float64 [N, 6]."""

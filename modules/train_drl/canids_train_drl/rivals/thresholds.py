@@ -229,10 +229,11 @@ class Cusum:
 
     def resumed(self, traffic: Traffic, past: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The same on the next windows of a segment, from the sum `past` [1, 1] on (`stored.Rival`)."""
-        setting = (np.array([x]) for x in (self.drift, self.threshold, self.ceiling))
-        sums = _sums(mix(self.weight, _scores(traffic)[0])[None], traffic.segments, *setting, past)
+        drift, threshold, ceiling = (np.array([x]) for x in (self.drift, self.threshold, self.ceiling))
+        score = mix(self.weight, _scores(traffic)[0])[None]
+        sums = _sums(score, traffic.segments, drift, threshold, ceiling, past)
         above = sums[0, 0] - np.float32(self.threshold)
-        return squashed(above), above > 0, sums[:, :, -1]
+        return squashed(above), above > 0, sums[:, :, -1:].sum(axis=2)  # of no windows: zero
 
 
 def with_hysteresis(prepared: Prepared, weight: float, threshold: float, budget: float) -> Hysteresis:
