@@ -74,7 +74,7 @@ class Chain:
         self.processes: list[subprocess.Popen[bytes]] = []
         self._stopping = False
         self._gone = 0.0
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the parts inherit
         try:
             upstream: Any = subprocess.DEVNULL
             for position, (_, command) in enumerate(parts):
@@ -87,8 +87,7 @@ class Chain:
             self.kill()
             raise CanidsError(f"{parts[len(self.processes)][0]}: cannot be started: {error}") from None
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            signal.signal(signal.SIGINT, before)
 
     def stop(self, *_: Any) -> None:
         """Ask the first part to end; the others then end with what it sent."""

@@ -219,21 +219,22 @@ def test_alarms_of_windows_that_come_in_pieces_are_those_of_the_finished_capture
 
 
 def test_what_is_kept_does_not_grow_with_windows_or_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explanation, "MOST_IDS", 500)
+    monkeypatch.setattr(explanation, "MOST_IDS", 300)
+    monkeypatch.setattr(explanation, "LONGEST", 100)
     rng = np.random.default_rng(0)
     watch = Watch(0.25, 3)
     told = 0
-    for w in range(3000):
+    for w in range(900):
         ids = np.append(rng.integers(1 << 28, 1 << 29, 3), SLOW).astype(np.uint32)
         nodes = Nodes(ids, np.ones(4, np.int32), np.zeros((4, 5), np.float32), 0.1)
         scores = dict.fromkeys(("vgae_score", "gat_score", "fusion_score"), 0.5)
-        alarmed = 2300 <= w < 2800 and w % 2 == 0
+        alarmed = 300 <= w < 700 and w % 2 == 0
         keys = {"capture": "c", "t_start": w / 10, "t_end": w / 10 + 0.1, "label": None}
         told += len(watch.see({**keys, **scores, "alarm": alarmed}, nodes))
         behind = watch._behind
         assert len(behind._past) <= explanation.LONGEST
         assert len(behind._between) <= explanation.LONGEST
-        assert max(len(behind._ids), len(behind._new) - 4) <= 500
-        assert len(behind._known) <= 4 * explanation.LONGEST + 500
+        assert max(len(behind._ids), len(behind._new) - 4) <= 300
+        assert len(behind._known) <= 4 * explanation.LONGEST + 300
     assert told == 2
     assert len(behind._past) == explanation.LONGEST
