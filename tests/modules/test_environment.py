@@ -30,6 +30,7 @@ def requirement(text: str) -> tuple[str, str]:
     [
         *((f"modules/{name}/environment.yaml", [name.replace("_", "-")], []) for name in MODULES),
         ("modules/train_gnn/environment.dgl.yaml", ["train-gnn", "dgl"], ["dgl==1.1.3"]),
+        ("modules/train_gnn/environment.onnx.yaml", ["train-gnn", "onnx"], []),
     ],
 )
 def test_environment_lists_what_the_extra_says(file: str, extras: list[str], by_pip: list[str]) -> None:

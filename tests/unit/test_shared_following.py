@@ -92,16 +92,20 @@ def test_a_program_that_is_not_there_is_named() -> None:
         Chain([("one", [sys.executable, "-c", PASS]), ("other", ["/nowhere/python"])])
 
 
-def test_ctrl_c_ends_the_source_and_the_others_say_what_they_got(capfd: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_the_source_and_the_others_say_what_they_got(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ready = tmp_path / "ready"
     answers = (
-        "import signal, sys, time\nstopped = []\nsignal.signal(signal.SIGTERM, lambda *_: stopped.append(1))\n"
-        "print('first', flush=True)\nwhile not stopped: time.sleep(0.01)\nprint('last', flush=True)"
+        "import pathlib, signal, time\nstopped = []\nsignal.signal(signal.SIGTERM, lambda *_: stopped.append(1))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\nwhile not stopped: time.sleep(0.01)\nprint('last', flush=True)"
     )
     made = chain(answers, PASS)
     before = signal.signal(signal.SIGINT, made.stop)
 
     def interrupt() -> None:
-        time.sleep(0.3)
+        while not ready.exists():
+            time.sleep(0.01)
         signal.raise_signal(signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)

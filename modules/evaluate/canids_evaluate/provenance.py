@@ -98,3 +98,26 @@ def runs(trainings: list[Training]) -> Table:
     """Seed, code and size of every training."""
     rows = [[t.run, t.code, str(t.seed), f"{t.parameters:,}", str(len(t.history))] for t in trainings]
     return Table(["Run", "Code", "Seed", "Parameters", "Rows of history"], rows, names=2)
+
+
+def exports(trainings: list[Training]) -> Table:
+    """Size and speed of every detector that was exported to ONNX; no row where none was."""
+    rows = [
+        [
+            t.run,
+            f"{t.export.bytes / 1024:,.0f}",
+            f"{t.export.largest_difference:.0e}",
+            f"{t.export.onnxruntime_ms:.2f}",
+            f"{t.export.torch_ms:.2f}",
+        ]
+        for t in trainings
+        if t.export
+    ]
+    head = [
+        "Run",
+        "ONNX file (KiB)",
+        "Largest difference from torch",
+        "onnxruntime (ms a window)",
+        "torch (ms a window)",
+    ]
+    return Table(head, rows, names=1)

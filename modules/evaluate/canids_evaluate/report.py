@@ -94,6 +94,7 @@ def main(call: Call) -> None:
     known = {
         "Evaluations": provenance.evaluations(metrics),
         "Trainings": provenance.runs(trainings),
+        "Exported to ONNX; latencies are medians on one core": provenance.exports(trainings),
         "Captures": provenance.captures(sources),
         "Packages in the environment that made this report": provenance.packages(),
     }
@@ -105,7 +106,7 @@ def main(call: Call) -> None:
         scenarios=[_scenario(scenario, own) for scenario, own in grouped.items()],
         figures={caption: page.image(drawn[name]) for name, caption in CAPTIONS.items()},
         facts=facts,
-        tables=known,
+        tables={title: table for title, table in known.items() if table.rows},
         configs={t.run: _config(t) for t in trainings},
         cards={path.stem: path.read_text(encoding="utf-8") for path in inputs["cards"]},
     )

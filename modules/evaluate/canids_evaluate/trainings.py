@@ -1,8 +1,9 @@
 """What trainings left behind, as the report needs it: size, learning curve, config, time and memory."""
 
 import csv
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Export:
+    """A detector as ONNX, from the `export.json` beside it (contract `export/1`).
+
+    Attributes:
+        bytes: size of the file.
+        largest_difference: from torch, of any output.
+        onnxruntime_ms, torch_ms: inference latency on one core, milliseconds a window.
+    """
+
+    bytes: int
+    largest_difference: float
+    onnxruntime_ms: float
+    torch_ms: float
+
+
+@dataclass(frozen=True)
 class Training:
     """One finished training.
 
@@ -39,6 +56,7 @@ class Training:
         latency_ms: inference latency, milliseconds a window.
         device: where that was measured.
         header: what its model file says beside the weights.
+        export: what is known of it as ONNX, where it was exported.
     """
 
     run: str
@@ -50,6 +68,7 @@ class Training:
     latency_ms: float
     device: str
     header: dict[str, Any]
+    export: Export | None
 
     @property
     def seed(self) -> int:
@@ -94,7 +113,21 @@ def read_training(model: Path, history: Path, config: Path, latency_file: Path) 
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
     rows, settings = read_history(history), read_config(config)
-    return Training(run, kind, variant, parameters, rows, settings, *latency.read(latency_file), header)
+    seconds, exported = latency.read(latency_file), read_export(model.with_name("export.json"))
+    return Training(run, kind, variant, parameters, rows, settings, *seconds, header, exported)
+
+
+def read_export(path: Path) -> Export | None:
+    """Read an `export.json`; None if there is none. Raises `CanidsError` naming the file if it is damaged or of another contract."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["contract"] != "export/1":
+            raise CanidsError(f"{path}: contract {content['contract']}, not export/1; export again")
+        return Export(**{field.name: content[field.name] for field in fields(Export)})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise CanidsError(f"{path}: damaged; delete it and export again") from None
 
 
 def read_cost(path: Path) -> Cost:

@@ -65,7 +65,8 @@ class Edges:
 
 def dense(graphs: Graphs, edges: Edges) -> Aggregate:
     """Padded batches and masked attention."""
-    b, n = len(graphs.y), -(-graphs.widest // _BUCKET) * _BUCKET
+    # Rounded up without a negative number: ONNX, to which this is exported, divides those another way.
+    b, n = len(graphs.y), (graphs.widest + _BUCKET - 1) // _BUCKET * _BUCKET
     slot = graphs.graph * n + graphs.place  # of every node in [B·n]
     cell = slot[edges.target] * n + graphs.place[edges.source]  # of every edge in [B·n·n]
     cell = torch.where(edges.live, cell, b * n * n)  # the others go to one more cell, which nobody reads

@@ -1,0 +1,213 @@
+"""A trained detector as ONNX, for one window at a time, checked against torch (contract `onnx/1`).
+
+    python -m canids_train_gnn.export experimentruns/simulated/gat_small_kd [--output model.onnx] [--graphs select.safetensors]
+
+Writes the model and beside it `export.json`. The README of this module describes inputs, outputs and metadata. Needs what the extra
+`onnx` installs.
+"""
+
+import argparse
+import io
+import json
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from canids_shared import latency, runs
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_json, written_whole
+from canids_shared.graphstore import GraphStore
+from canids_shared.torchstore import Graphs, TorchStore
+from canids_train_gnn import modelfile
+from canids_train_gnn.attention import Passing
+from canids_train_gnn.batching import repeatable
+from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
+from canids_train_gnn.onewindow import INPUTS, OUTPUTS, one_window
+
+CONTRACT = "onnx/1"
+REPORT = "export/1"
+TOLERANCE = 1e-5
+"""Largest difference from torch, relative to what exceeds one."""
+_COMPARED = 500
+_KINDS: dict[str, type[GAT | VGAE]] = {"GAT": GAT, "VGAE": VGAE}
+_OUTPUT_NAMES = {"logits": ["attack-free", "attacked"], "terms": list(ERROR_TERMS)}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file in memory, and how it runs on one core.
+
+    Attributes:
+        content: the file.
+        session: of onnxruntime, with one thread.
+    """
+
+    content: bytes
+    session: Any
+
+    @classmethod
+    def of(cls, content: bytes) -> "Exported":
+        """Open a file's content."""
+        import onnxruntime  # noqa: PLC0415 (in an extra of its own)
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        return cls(content, onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
+
+    def __call__(self, window: tuple[Tensor, ...]) -> list[np.ndarray]:
+        """Outputs on the inputs of a window."""
+        found: list[np.ndarray] = self.session.run(None, dict(zip(INPUTS, (t.numpy() for t in window), strict=True)))
+        return found
+
+
+def _required() -> None:
+    try:
+        import onnx  # noqa: F401, PLC0415
+        import onnxruntime  # noqa: F401, PLC0415
+        import onnxscript  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise CanidsError(f"{error.name} is not installed here: pip install 'canids[onnx]'") from None
+
+
+def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
+    """A detector as ONNX with nodes and edges of any number, the file's metadata included."""
+    _required()
+    nodes, edges = model.encoder.node_scaling.mean.shape[0], model.encoder.edge_scaling.mean.shape[0]
+    # Sizes that nothing could mistake for constants of the model.
+    example = (torch.zeros(7, nodes), torch.zeros(2, 11, dtype=torch.int64), torch.zeros(11, edges))
+    dynamic = torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            one_window(model).eval(),
+            example,
+            dynamo=True,
+            verbose=False,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS[type(model).__name__]),
+            dynamic_shapes={"x": {0: dynamic}, "edge_index": {1: dynamic}, "edge_attr": {0: dynamic}},
+        )
+    assert program is not None
+    proto = program.model_proto
+    for name in sorted(metadata):
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = name, metadata[name]
+    stream = io.BytesIO(proto.SerializeToString(deterministic=True))
+    return Exported.of(stream.getvalue())
+
+
+def window_of(graphs: Graphs) -> tuple[Tensor, Tensor, Tensor]:
+    """The inputs of a batch of one window."""
+    return graphs.x, torch.stack([graphs.source, graphs.target]), graphs.edge
+
+
+def odd_windows(x: Tensor, edge: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Windows that captures hardly have, with real features [n, F] and [e, D]: a single node, isolated nodes, edges to itself."""
+    n = min(5, len(x))
+    pairs: list[list[list[int]]] = [[[], []], [[0], [0]]]
+    found = [(x[:1], torch.tensor(p, dtype=torch.int64), edge[: len(p[0])]) for p in pairs]
+    pairs = [[[], []], [[0, n - 1], [n - 1, n - 1]], [[0] * 3, [0, 0, n - 1]]]
+    return [*found, *((x[:n], torch.tensor(p, dtype=torch.int64), edge[: len(p[0])]) for p in pairs)]
+
+
+def difference(model: GAT | VGAE, exported: Exported, windows: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """The largest difference of any output from torch, relative to what exceeds one."""
+    alone, worst = one_window(model).eval(), 0.0
+    with torch.inference_mode():
+        for window in windows:
+            for told, got in zip(alone(*window), exported(window), strict=True):
+                wanted = told.numpy()
+                apart = np.abs(got - wanted) / np.maximum(1.0, np.abs(wanted))
+                worst = max(worst, float(apart.max()) if np.isfinite(got).all() else np.inf)
+    return worst
+
+
+def _header(run: Path, header: dict[str, Any], stride: float) -> dict[str, str]:
+    kind = header["kind"]
+    says = {name: _OUTPUT_NAMES[name] for name in OUTPUTS[kind] if name in _OUTPUT_NAMES}
+    facts = {"contract": CONTRACT, "kind": kind, "run": run.name, "window_unit": header["window_unit"]}
+    lists = {**{k: header[k] for k in ("node_features", "edge_features", "window")}, "stride": stride, "outputs": says}
+    return {**facts, **{k: json.dumps(v) for k, v in lists.items()}}
+
+
+def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
+    """Write `output` and `report` of a finished training.
+
+    Args:
+        run: its folder.
+        graphs: a store of windows to compare on; by default the run's own split `select`, from its record.
+
+    Raises `CanidsError` naming the file if the run or the graphs are not there, or what onnxruntime says differs from torch.
+    """
+    path = run / "model.safetensors"
+    _, header = runs.load_arrays(path, modelfile.CONTRACT)
+    if graphs is None:
+        record = run / "config.yaml"
+        files = (yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else {}).get("files", {})
+        found = [Path(p) for p in files.get("graphs", [])[1:]]
+        if not found or not found[0].exists():
+            raise CanidsError(f"{run}: its graphs of select are not here to compare on; name a store with --graphs")
+        (graphs,) = found
+    store = TorchStore(GraphStore(graphs), torch.device("cpu"))
+    model = modelfile.load(path, _KINDS[header["kind"]], store.header)
+    exported = convert(model, _header(run, header, store.header["stride"]))
+    count = min(_COMPARED, len(store))
+    chosen = torch.linspace(0, len(store) - 1, count).round().long()
+    windows = [window_of(store.batch(w[None])) for w in chosen]
+    odd = odd_windows(store.x[:64].clone(), store.edge_attr[:64].clone())
+    worst = difference(model, exported, [*windows, *odd])
+    if worst > TOLERANCE:
+        raise CanidsError(
+            f"{path}: onnxruntime differs from torch by {worst:.1e} on {graphs}, more than {TOLERANCE:.0e}"
+        )
+    model.encoder.use(Passing.of({"backend": "auto", "compile": "never"}, store.device, training=False))
+    with torch.inference_mode():
+        by_torch = latency.measure(lambda w: model.score(store.batch(chosen[w : w + 1])).item(), count)
+    by_onnx = latency.measure(lambda w: exported(windows[w]), count)
+    with written_whole(output) as temporary:
+        temporary.write_bytes(exported.content)
+    write_json(
+        report,
+        {
+            "contract": REPORT,
+            "bytes": len(exported.content),
+            "largest_difference": worst,
+            "windows": len(windows) + len(odd),
+            "onnxruntime_ms": 1e3 * median(by_onnx),
+            "torch_ms": 1e3 * median(by_torch),
+            "device": "cpu",
+            "threads": 1,
+        },
+    )
+    log.info("%s: %d bytes, differs by %.1e at most", output, len(exported.content), worst)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="such as experimentruns/simulated/gat_small_kd")
+    parser.add_argument("-o", "--output", type=Path, help="by default model.onnx in the run's folder")
+    parser.add_argument("--graphs", type=Path, help="windows to compare on; by default the run's own split select")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    output = options.output or options.run / "model.onnx"
+    repeatable(1, torch.device("cpu"))
+    try:
+        export(options.run, output, output.with_name("export.json"), options.graphs)
+    except CanidsError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
