@@ -20,19 +20,22 @@ from canids_train_gnn.models import GAT, VGAE, parameter_count
 from canids_train_gnn.states import outputs_of
 
 KINDS = {"gat": GAT, "vgae": VGAE}
+SIZE = {**SMALL, "layers": 1}
 
 
 def written(folder: Path, kind: str) -> Path:
     """A run that was never trained, but whose weights, scaling and idea of the ordinary are all its own."""
     torch.manual_seed(1)
-    model = KINDS[kind](NODE_FEATURES, EDGE_FEATURES, SMALL)
+    model = KINDS[kind](NODE_FEATURES, EDGE_FEATURES, SIZE)
     for scaling in (model.encoder.node_scaling, model.encoder.edge_scaling):
         scaling.learn(2.0 + 3.0 * torch.randn(50, len(scaling.mean)))
     if isinstance(model, VGAE):
         model.learn_ordinary(torch.rand(50, 6))
+        with torch.no_grad():
+            model.link_bias.fill_(-120.0)  # so sure that its probabilities are 0 in float32
     run = folder / f"{kind}_small_kd"
     run.mkdir()
-    header = {"contract": modelfile.CONTRACT, "kind": kind.upper(), "size": SMALL, "parameters": parameter_count(model)}
+    header = {"contract": modelfile.CONTRACT, "kind": kind.upper(), "size": SIZE, "parameters": parameter_count(model)}
     facts = {"node_features": NODE_FEATURES, "edge_features": EDGE_FEATURES, "window": 10, "window_unit": "frames"}
     runs.save_arrays(run / "model.safetensors", to_arrays(model.state_dict()), {**header, **facts})
     return run

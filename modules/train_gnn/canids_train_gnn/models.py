@@ -109,7 +109,7 @@ class VGAE(nn.Module):
         true = torch.zeros_like(link, dtype=torch.bool)
         true[graphs.graph[graphs.source], graphs.place[graphs.source], graphs.place[graphs.target]] = True
         other = mask[:, :, None] & mask[:, None, :] & ~true
-        wrong = nn.functional.binary_cross_entropy_with_logits(link, true.to(link.dtype), reduction="none")
+        wrong = _cross_entropy(link, true.to(link.dtype))
         hit = (wrong * true).sum(-1) / true.sum(-1).clamp(min=1)
         miss = (wrong * other).sum(-1) / other.sum(-1).clamp(min=1)
         edge_error = (0.5 * (hit + miss))[graphs.graph, graphs.place]
@@ -133,6 +133,14 @@ class VGAE(nn.Module):
     def score(self, graphs: Graphs) -> Tensor:
         """Anomaly score [B] of graphs."""
         return self.anomaly(self(graphs).terms(graphs))
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy, element by element."""
+    if torch.compiler.is_exporting():
+        # As ONNX the built-in one would become log(sigmoid), which is infinite for logits that are far from wrong.
+        return logits.clamp(min=0) - logits * target + (-logits.abs()).exp().log1p()
+    return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def parameter_count(model: nn.Module) -> int:
