@@ -38,7 +38,6 @@ REPORT = "export/1"
 TOLERANCE = 1e-5
 """Largest difference from torch, relative to what exceeds one."""
 _COMPARED = 500
-_KINDS: dict[str, type[GAT | VGAE]] = {"GAT": GAT, "VGAE": VGAE}
 _OUTPUT_NAMES = {"logits": ["attack-free", "attacked"], "terms": list(ERROR_TERMS)}
 log = logging.getLogger(__name__)
 
@@ -160,7 +159,11 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
             raise CanidsError(f"{run}: its graphs of select are not here to compare on; name a store with --graphs")
         (graphs,) = found
     store = TorchStore(GraphStore(graphs), torch.device("cpu"))
-    model = modelfile.load(path, _KINDS[header["kind"]], store.header)
+    model: GAT | VGAE
+    if header["kind"] == "GAT":
+        model = modelfile.load(path, GAT, store.header)
+    else:
+        model = modelfile.load(path, VGAE, store.header)
     exported = convert(model, _header(run, header, store.header["stride"]))
     count = min(_COMPARED, len(store))
     chosen = torch.linspace(0, len(store) - 1, count).round().long()
