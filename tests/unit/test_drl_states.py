@@ -111,17 +111,13 @@ def labelled(labels: list[int], segments: list[int]) -> states.States:
 @pytest.mark.parametrize(
     ("labels", "segments", "count", "rows"),
     [
-        ([1, 0, 0, 0, 1, 1, 0, 0], [0, 8], 4, [2, 3, 4, 5]),
-        ([0, 0, 1, 1, 1, 1, 0, 1], [0, 2, 8], 4, [4, 5, 6, 7]),  # the first attack begins with its segment
-        (
-            [-1, 1, 0, 1, 0, 0, 0, 0],
-            [0, 5, 8],
-            6,
-            [0, 1, 2, 3, 4],
-        ),  # whether it begins at 1 is not known; a short segment
+        ([0, 0, 0, 0, 1, 1, 0, 0], [0, 8], 4, [2, 3, 4, 5]),
+        ([0, 0, 1, 1, 1, 1, 0, 1], [0, 2, 8], 4, [4, 5, 6, 7]),  # it begins with its segment, and ends in it
+        ([-1, 1, 1, 1, 0, 0, 0, 0], [0, 5, 8], 4, [1, 2, 3, 4]),  # whether it begins at 1 is not known
+        ([0, 0, 0, 1, 0], [0, 2, 5], 4, [2, 3, 4]),  # a short segment
     ],
 )
-def test_a_stretch_lies_around_the_first_beginning_of_an_attack(
+def test_a_stretch_lies_around_the_first_beginning_or_end_of_an_attack(
     labels: list[int], segments: list[int], count: int, rows: list[int]
 ) -> None:
     found = states.stretch(labelled(labels, segments), count)
@@ -130,6 +126,6 @@ def test_a_stretch_lies_around_the_first_beginning_of_an_attack(
     assert found.segments.tolist() == [0, len(rows)]
 
 
-def test_a_split_in_which_no_attack_begins_has_no_stretch() -> None:
-    with pytest.raises(CanidsError, match="fuse: no attack begins in it"):
-        states.stretch(labelled([1, 1, 0, 0], [0, 4]), 2)
+def test_a_split_in_which_no_attack_begins_or_ends_has_no_stretch() -> None:
+    with pytest.raises(CanidsError, match="fuse: no attack begins or ends in it"):
+        states.stretch(labelled([1, 1, 0, 0, -1, 1], [0, 2, 6]), 2)

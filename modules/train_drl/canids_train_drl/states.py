@@ -89,16 +89,19 @@ def by_capture(states: States) -> list[States]:
 
 
 def stretch(states: States, count: int) -> States:
-    """`count` windows without a gap, in whose middle the first attack begins; fewer where its segment is shorter.
+    """`count` windows without a gap, in whose middle an attack begins or ends for the first time; fewer where its segment is shorter.
 
-    Raises `CanidsError` naming the file if no attack begins after an attack-free window.
+    Raises `CanidsError` naming the file if none does so next to an attack-free window.
     """
-    attacked, segment = states.labels == 1, states.segment_of
-    begins = np.flatnonzero(attacked[1:] & (states.labels[:-1] == 0) & (segment[1:] == segment[:-1])) + 1
-    if not len(begins):
-        raise CanidsError(f"{states.path}: no attack begins in it, so overfit_windows has no stretch to take; unset it")
-    first, last = states.segments[segment[begins[0]] :][:2]
-    begin = max(first, min(begins[0] - count // 2, last - count))
+    before, after, segment = states.labels[:-1], states.labels[1:], states.segment_of
+    known = (np.minimum(before, after) == 0) & (segment[1:] == segment[:-1])
+    changes = np.flatnonzero(known & (before != after)) + 1
+    if not len(changes):
+        raise CanidsError(
+            f"{states.path}: no attack begins or ends in it, so overfit_windows has no stretch to take; unset it"
+        )
+    first, last = states.segments[segment[changes[0]] :][:2]
+    begin = max(first, min(changes[0] - count // 2, last - count))
     rows = slice(begin, min(begin + count, last))
     keys = states.keys[rows]
     return States(states.path, keys, states.columns, states.values[rows], states.labels[rows], np.array([0, len(keys)]))
