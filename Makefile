@@ -177,7 +177,7 @@ lock:
 
 .venv/runtime: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (some minutes at first)"
-	$(BIN)/pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate,track]'
+	$(BIN)/pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate,track,progress]'
 	@touch $@
 
 .venv/development: .venv/runtime

@@ -21,8 +21,8 @@ from canids_shared import requirements
 
 OK, WARNING, MISSING = "OK", "warning", "missing"
 OLDEST = (3, 11)
-MAIN = ("", "preprocess", "train-gnn", "train-drl", "evaluate")
-"""Extras that the main job needs."""
+MAIN = ("", "preprocess", "train-gnn", "train-drl", "evaluate", "progress")
+"""Extras that `make demo` needs."""
 OPTIONAL = {
     "notebook": "the analysis notebook",
     "track": "runs in MLflow",
