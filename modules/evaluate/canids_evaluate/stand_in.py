@@ -12,6 +12,7 @@ import polars as pl
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, Judgement, Scores, judgement
 from canids_evaluate.judgement import read as read_json
 from canids_evaluate.metrics import METRICS
+from canids_evaluate.watching import SCHEMA
 from canids_evaluate.words import COUNTS
 from canids_shared import stand_in, tables
 from canids_shared.cli import Call
@@ -76,8 +77,6 @@ def summary(call: Call) -> None:
 
 def alarms(call: Call) -> None:
     """No alarm."""
-    from canids_evaluate.alarms import SCHEMA  # noqa: PLC0415 (it imports matplotlib, which the others do without)
-
     pl.DataFrame(schema=SCHEMA).write_parquet(call.output["alarms"])
     pl.DataFrame(schema={**SCHEMA, "ids": pl.String}).write_csv(call.output["csv"])
 
