@@ -52,6 +52,7 @@ def test_onnxruntime_says_what_torch_says(tmp_path: Path, kind: str) -> None:
     report = json.loads((run / "export.json").read_text())
     assert report["bytes"] == (run / "model.onnx").stat().st_size
     assert report["largest_difference"] < 1e-5
+    assert str(Path(export.__file__).parents[1]).encode() not in (run / "model.onnx").read_bytes()
     assert report["windows"] > len(MIXED)
     said = {p.key: p.value for p in onnx.load(run / "model.onnx").metadata_props}
     assert (said["contract"], said["kind"], said["run"]) == ("onnx/1", kind.upper(), f"{kind}_small_kd")

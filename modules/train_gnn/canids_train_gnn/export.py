@@ -99,6 +99,12 @@ def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
         )
     assert program is not None
     proto = program.model_proto
+    # Where in which file each node comes from would be most of the file, and another path in every checkout.
+    graph = proto.graph
+    graph.ClearField("value_info")
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
     for name in sorted(metadata):
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, metadata[name]
@@ -203,7 +209,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="by default model.onnx in the run's folder")
     parser.add_argument("--graphs", type=Path, help="windows to compare on; by default the run's own split select")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # What exporter and optimiser say of each node of the graph is of no use here.
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
     output = options.output or options.run / "model.onnx"
     repeatable(1, torch.device("cpu"))
     try:
