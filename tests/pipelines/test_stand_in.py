@@ -120,7 +120,9 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
     def shape(path: Path) -> object:
         match path.suffix:
             case ".parquet":
-                return {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("rival_")}
+                schema = {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("rival_")}
+                # What was not measured has no type in a history.
+                return list(schema) if path.stem == "history" else schema
             case ".csv":
                 return next(line for line in path.read_text().splitlines() if not line.startswith("#"))
             case ".json":
