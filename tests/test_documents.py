@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -27,6 +28,12 @@ PLANNED = [c for c in COMMANDS if "bin/snakemake" in c]
 TARGETS = {m for text in TEXTS for m in re.findall(r"`(make [a-z_-]+)", text)} | {
     c for c in COMMANDS if c.startswith("make ")
 }
+MODULES = sorted({m for c in COMMANDS for m in re.findall(r"bin/python -m (canids_\S+)", c)})
+CAPTURES = (
+    ("dos.csv", "train_01/DoS-kia.csv"),
+    ("dos.csv", "train_01/DoS-sonata.csv"),
+    ("test.csv", "test_01/DoS-kia.csv"),
+)
 NEEDS = re.compile(r"\b(DATA|DIR|NAME|CAPTURE|SOURCE|RUN)=")
 
 
@@ -43,6 +50,13 @@ def test_make_target_exists(command: str) -> None:
     assert done.returncode == 0 or NEEDS.search(done.stderr), done.stderr
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_entry_point_explains_itself(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
 @pytest.mark.parametrize("text", [body for kind, body in BLOCKS if kind == "yaml"])
 def test_yaml_is_what_it_says(text: str) -> None:
     assert isinstance(yaml.safe_load(text), dict)
@@ -55,10 +69,13 @@ def newcomer(new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.Temp
     tiny = tmp_path_factory.mktemp("raw") / "tiny"
     write_tiny_dataset(tiny)
     for dataset in ("mycar", "hcrl_sa"):
-        for source, target in (("dos.csv", "train_01/DoS-kia.csv"), ("test.csv", "test_01/DoS-kia.csv")):
+        for source, target in CAPTURES:
             place = checkout.folder.parent / "captures" / dataset / target
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes((tiny / source).read_bytes())
+    resources = checkout.folder / "results/resources/profile/config.yaml"  # as `make resources` leaves it
+    resources.parent.mkdir(parents=True)
+    resources.write_text("set-resources: {gat_large: {mem_mb: 1000 * attempt}}\n")
     for kind, body in BLOCKS:
         if kind == "yaml" and (named := re.match(r"# (\S+\.yaml)\n", body)):
             (checkout.folder / named[1]).write_text(body)
