@@ -148,8 +148,10 @@ class Stage:
         dataset, instance: regular expressions for the wildcards of these names.
     """
 
-    def __init__(self, name: str, config: Config, schema: str | Path, conda: bool = False) -> None:
-        """Check `config` (the module's section) against `schema` for every instance.
+    def __init__(self, name: str, config: Config, schema: str | Path, conda: bool = False, package: str = "") -> None:
+        """Check `config` (the module's section, which is called `name`) against `schema` for every instance.
+
+        `package` is the module's Python package, `canids_{name}` unless it is given.
 
         With `conda`, entry points are run by the `python` of the environment that Snakemake activates; else by that of
         the virtual environment which `environment` names, or by Snakemake's own.
@@ -157,6 +159,7 @@ class Stage:
         Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
         """
         self.name = name
+        self._package = package or f"canids_{name}"
         full = load_schema(schema, common=True)
         presets = Path(str(schema)).with_name("presets")
         base = check(with_preset(config, presets), full, where=name)
@@ -192,7 +195,7 @@ class Stage:
     @property
     def _stand_ins(self) -> str:
         """The module that makes this stage's stand-ins."""
-        return f"canids_{self.name}.{marks.MARK}"
+        return f"{self._package}.{marks.MARK}"
 
     def require_captures(self) -> None:
         """Raise `CanidsError` naming every capture whose raw file is not there; for the stage that reads them."""

@@ -9,17 +9,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from canids_evaluate.cards import CARDS
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, Judgement, Scores, judgement
 from canids_evaluate.judgement import read as read_json
+from canids_evaluate.measured import MEASURED
 from canids_evaluate.metrics import METRICS
+from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watching import SCHEMA
 from canids_evaluate.words import COUNTS
 from canids_shared import stand_in, tables
 from canids_shared.cli import Call
+from canids_shared.files import write_json, write_text
 from canids_shared.graphstore import GraphStore
 from canids_shared.stand_in import StandIn
 
 WINDOWS = 8
+READ = ({"auroc": 1.0, "loss": 1.0}, {"reward": 1.0, "f1": 1.0})
+"""What a sweep reads of a detector, and of a policy."""
 BASELINES = ("id_rate", "extra_trees", "isolation_forest", "always_attack")
 
 
@@ -81,6 +87,25 @@ def alarms(call: Call) -> None:
     pl.DataFrame(schema={**SCHEMA, "ids": pl.String}).write_csv(call.output["csv"])
 
 
+def resources(call: Call) -> None:
+    """No job, and a profile that asks for nothing."""
+    tables.write(call.output["table"], MEASURED, pl.DataFrame(schema=MEASURED.columns), {})
+    write_text(call.output["profile"], "set-resources: {}\n")
+
+
+def point(call: Call) -> None:
+    """A point's readings: 1 for whatever can be read."""
+    runs = {run: dict.fromkeys(call.constants["seeds"], READ[run.startswith("dqn_")]) for run in call.constants["runs"]}
+    head = {"contract": SELECT_CONTRACT, "dataset": call.wildcards["dataset"], "runs": runs}
+    write_json(call.output["output"], {**head, **{key: call.constants[key] for key in ("instance", "values")}})
+
+
+def sweep(call: Call) -> None:
+    """Tables' heads without a row."""
+    write_text(call.output["csv"], "instance\n")
+    write_text(call.output["params"], "instance\n")
+
+
 STAND_INS = {
     "baselines": StandIn(baselines, ("metrics", "curves")),
     "evaluate": StandIn(evaluation, ("metrics", "curves")),
@@ -91,6 +116,10 @@ STAND_INS = {
     "report": StandIn(outputs=("page", "learning", "cost", "resources")),
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),
+    "cards": StandIn(outputs=tuple(CARDS)),
+    "resources": StandIn(resources, ("table", "figure", "markdown", "profile")),
+    "sweep_point": StandIn(point),
+    "sweep": StandIn(sweep, ("markdown", "csv", "params", "parallel", "importance", "best")),
 }
 
 if __name__ == "__main__":

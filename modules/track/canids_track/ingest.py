@@ -3,8 +3,9 @@
     python -m canids_track.ingest --spec JSON --output receipt.json
         --evaluations metrics.json … --baselines metrics.json --summary results.md --report report.html
 
-Takes all finished runs of the dataset, so what an earlier step had to leave is taken along. The receipt says what is
-pending; it is no proof of anything, MLflow is asked every time.
+Takes all finished runs of the dataset, whose folder is the receipt's, so what an earlier step had to leave is taken along.
+A sweep has neither baselines nor a summary. The receipt says what is pending; it is no proof of anything, MLflow is asked
+every time.
 """
 
 from pathlib import Path
@@ -18,18 +19,19 @@ from canids_track.tracking import Options, track
 INPUTS = ["evaluations", "baselines", "summary", "report"]
 
 
-def _plain(file: Path) -> Path:
-    """The folder of a file, without the instance in its name."""
-    return file.parent.with_name(file.parent.name.partition("@")[0])
+def _plain(files: list[Path], default: Path) -> Path:
+    """The folder of the first file, without the instance in its name."""
+    return files[0].parent.with_name(files[0].parent.name.partition("@")[0]) if files else default
 
 
 def main(call: cli.Call) -> None:
     """Track, and write the receipt."""
+    usual = Places.of(call.output["output"].parent.parent)
     places = Places(
         call.wildcards["dataset"],
-        runs=call.inputs["evaluations"][0].parent.parent,
-        baselines=_plain(call.inputs["baselines"][0]),
-        summary=_plain(call.inputs["summary"][0]),
+        usual.runs,
+        _plain(call.inputs["baselines"], usual.baselines),
+        _plain(call.inputs["summary"], usual.summary),
     )
     tracked, pending = track(places, Options(**call.config))
     receipt = {"contract": CONTRACT, "attempt": call.constants["attempt"], "tracked": tracked, "pending": pending}

@@ -51,6 +51,12 @@ class Places:
     baselines: Path
     summary: Path
 
+    @classmethod
+    def of(cls, runs: Path) -> "Places":
+        """Where everything of a dataset lies, by the folder of its runs, if nobody set other pathvars."""
+        results = runs.parent.parent / "results" / runs.name
+        return cls(runs.name, runs, results / "baselines", results / "summary")
+
     def products(self, rule: str, instance: str) -> list[Path]:
         """Files that a rule leaves outside its run's folder."""
         baselines, summary = (p.with_name(p.name + instance) for p in (self.baselines, self.summary))

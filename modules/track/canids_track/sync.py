@@ -13,12 +13,6 @@ from canids_track.records import Places
 from canids_track.tracking import Options, track
 
 
-def places(folder: Path) -> Places:
-    """Where everything of a dataset lies, by the folder of its runs, if nobody set other pathvars."""
-    results = folder.parent.parent / "results" / folder.name
-    return Places(folder.name, folder, results / "baselines", results / "summary")
-
-
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,7 +32,7 @@ def main() -> None:
         sys.exit(
             "error: no finished run in experimentruns/; run a pipeline first, or name the folder of a dataset's runs"
         )
-    pending = [track(places(folder), Options(**options))[1] for folder in folders]
+    pending = [track(Places.of(folder), Options(**options))[1] for folder in folders]
     sys.exit(any(pending))
 
 

@@ -48,6 +48,7 @@ def module(root: Path, name: str) -> dict[Path, str]:
         folder / "environment.yaml": _rendered("module/environment.yaml", name, dependencies),
         folder / "README.md": _rendered("module/README.md", name),
         package / "__init__.py": _rendered("module/__init__.py", name),
+        package / "stand_in.py": _rendered("module/stand_in.py", name),
         package / "tally.py": _rendered("module/tally.py", name),
         root / "tests" / "modules" / f"test_module_{name}.py": _rendered("module/test.py", name),
         project: with_package(text, name),
