@@ -81,6 +81,15 @@ def test_absent_library_does_not_stop_the_planning(probe: tuple[Path, Callable[[
     assert len(code_hash()) == 16
 
 
+def test_no_library_is_imported_to_find_them() -> None:
+    """Planning, and the start of every job on a cluster, would wait for torch."""
+    script = (
+        "import sys; from canids_shared.sources import code_hash; code_hash('canids_train_gnn.gat');"
+        "sys.exit(bool({'torch', 'canids_train_gnn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_unknown_entry_point_is_an_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"no module canids_shared\.nothing"):
         sources.code_hash("canids_shared.nothing")
