@@ -21,8 +21,7 @@ rule sweep_point:
         "environment.yaml"
     threads: 1
     resources:
-        mem_mb=memory(500),
-        runtime=10,
+        **needs("small"),
     params:
         spec=stage.spec(
             "canids_evaluate.sweep_point",
@@ -57,8 +56,7 @@ rule sweep:
         "environment.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000),
-        runtime=15,
+        **needs("small"),
     params:
         spec=stage.spec(
             "canids_evaluate.sweep",

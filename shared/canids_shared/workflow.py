@@ -108,10 +108,10 @@ def instance_names(config: Config) -> list[str]:
 
 
 def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
-    """Resource function: `base_mb` at the first attempt, twice that at the second, …, never above `cap_mb`."""
+    """Resource function: `base_mb` at the first attempt, twice as much at every further one, never above `cap_mb`."""
 
     def of(wildcards: Any, attempt: int) -> int:
-        return min(base_mb * attempt, cap_mb)
+        return int(min(base_mb * 2 ** (attempt - 1), cap_mb))
 
     return of
 

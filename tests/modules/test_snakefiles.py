@@ -2,23 +2,29 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.resources import Resource, Resources
 from snakemake.rules import Rule
 from snakemake.settings.types import OutputSettings, ResourceSettings
 from workflows import CACHED, EVALUATIONS, MODULES, REPOSITORY, TRAININGS
 
+from canids_shared.needs import LABELS, labels
+
 SNAKEFILES = sorted(REPOSITORY.glob("modules/*/Snakefile")) + sorted(REPOSITORY.glob("pipelines/*/Snakefile"))
 PROFILES = sorted(REPOSITORY.glob("shared/profiles/*/config*.yaml"))
+CLUSTERS = [profile for profile in PROFILES if profile.parent.name != "local"]
 SCHEMAS = [
     *sorted(REPOSITORY.glob("modules/*/config.schema.yaml")),
     REPOSITORY / "shared/canids_shared/common.schema.yaml",
 ]
 UNUSED = {"input": [], "threads": 1, "rulename": ""}
 """What Snakemake hands to a resource function beside wildcards and attempt."""
+ATTEMPT = {"wildcards": {}, "async_run": None}
 
 
 def named(path: Path) -> str:
@@ -62,9 +68,48 @@ def test_profiles_name_only_rules_that_exist(profile: Path, rules: dict[str, dic
     """Snakemake ignores unknown names in silence."""
     known = {name for found in rules.values() for name in found}
     config = yaml.safe_load(profile.read_text())
-    for key in ("set-resources", "set-threads", "set-scatter", "groups", "set-resource-scopes"):
+    for key in ("set-threads", "set-scatter", "groups"):
         assert set(config.get(key) or {}) <= known, key
-    assert set(config.get("cache", [])) <= known
+    assert set(config.get("set-resources") or {}) <= {*known, *LABELS}
+    assert set(config.get("group-components") or {}) <= {*(config.get("groups") or {}).values(), "evaluation"}
+    assert set(config["cache"]) == set(CACHED)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=named)
+def test_profiles_give_the_reason_of_every_entry(profile: Path) -> None:
+    """A comment above it; entries under one comment follow each other without a blank line."""
+    explained = False
+    for line in profile.read_text().splitlines():
+        explained = (explained and bool(line)) or line.strip().startswith("#")
+        assert explained or not line, f"{profile.parent.name}: no comment above '{line}'"
+
+
+@pytest.mark.parametrize("profile", CLUSTERS, ids=named)
+def test_clusters_get_a_number_for_every_need(profile: Path, composed: dict[str, Rule]) -> None:
+    config = yaml.safe_load(profile.read_text())
+    assert set(config["set-resources"]) == set(LABELS)
+    cap = config["resources"]["mem_mb"]
+    given = {
+        label: Resources.parse([f"{k}={v}" for k, v in numbers.items()], allow_expressions=True)
+        for label, numbers in config["set-resources"].items()
+    }
+    needs = labels(SimpleNamespace(resource_settings=SimpleNamespace(overwrite_resources=given)))
+    for label in LABELS:
+        memory = [needs(label)["mem_mb"](**{**UNUSED, **ATTEMPT, "attempt": n}) for n in range(1, 7)]
+        assert memory[1] == 2 * memory[0]
+        assert memory == sorted(memory)
+        assert memory[-1] <= cap
+        assert needs(label)["runtime"] > 0
+        assert ("gpu" in needs(label)) == label.startswith("gpu_")
+
+
+def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
+    settings = SimpleNamespace(
+        overwrite_resources={"gpu_train": {"slurm_partition": Resource("slurm_partition", "gpu")}}
+    )
+    workflow = SimpleNamespace(resource_settings=settings)
+    assert labels(workflow, gpu=False)("gpu_train") == LABELS["cpu"]
+    assert labels(workflow)("gpu_train") == {**LABELS["gpu_train"], "slurm_partition": "gpu"}
 
 
 def test_cached_rules_are_eligible_and_unmeasured(composed: dict[str, Rule]) -> None:
