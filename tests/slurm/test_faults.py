@@ -1,0 +1,87 @@
+"""Trainings that run out of memory or time, are cancelled, preempted or lose their node end with the bytes of those left alone."""
+
+import re
+
+import polars as pl
+import pytest
+
+from slurm.plots import LONG, SHORT, Story
+from slurm.submitting import RUN
+
+
+def result(story: Story) -> bytes:
+    return (story.run.folder / RUN / "model.safetensors").read_bytes()
+
+
+def epochs(story: Story) -> list[int]:
+    """Of the history; each once if nothing was lost or done twice."""
+    return pl.read_parquet(story.run.folder / RUN / "history.parquet")["epoch"].to_list()
+
+
+def resumed_after(story: Story) -> int:
+    """The epoch after which the last attempt went on."""
+    found = re.findall(r"resumed after epoch (\d+)", (story.run.folder / RUN / "log.txt").read_text())
+    assert found, "the last attempt began anew"
+    return int(found[-1])
+
+
+def assert_same(story: Story, reference: Story, length: int) -> None:
+    assert result(story) == result(reference)
+    assert epochs(story) == epochs(reference) == list(range(1, length + 1))
+    assert not list((story.run.folder / RUN / ".checkpoint").glob("*")), "a checkpoint was left behind"
+
+
+@pytest.mark.plot("uninterrupted")
+@pytest.mark.plot("memory")
+def test_a_training_over_its_memory_comes_back_with_twice_as_much(told: dict, cluster: object) -> None:
+    story = told["memory"].result()
+    first, second = story.jobs
+    assert (first.state, second.state) == ("FAILED", "COMPLETED")
+    assert second.id > first.id
+    assert (first.memory_mb, second.memory_mb) == (300, 600)
+    assert "exceeded memory limit" in story.run.logs()
+    assert result(story) == result(told["uninterrupted"].result())
+
+
+@pytest.mark.plot("uninterrupted")
+@pytest.mark.plot("cancelled")
+def test_a_cancelled_training_is_submitted_again_and_goes_on(told: dict) -> None:
+    story = told["cancelled"].result()
+    first, second = story.jobs
+    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
+    assert 0 < resumed_after(story) < SHORT
+    assert_same(story, told["uninterrupted"].result(), SHORT)
+
+
+@pytest.mark.plot("uninterrupted")
+@pytest.mark.plot("node_then_preemption")
+def test_a_training_whose_node_fails_runs_again_elsewhere_and_goes_on(told: dict) -> None:
+    story, _ = told["node_then_preemption"].result()
+    (job,) = story.jobs
+    assert (job.state, job.restarts) == ("COMPLETED", 1)
+    assert 0 < resumed_after(story) < SHORT
+    assert_same(story, told["uninterrupted"].result(), SHORT)
+
+
+@pytest.mark.plot("uninterrupted")
+@pytest.mark.plot("node_then_preemption")
+def test_a_preempted_training_goes_on_afterwards(told: dict) -> None:
+    _, story = told["node_then_preemption"].result()
+    assert story.jobs[-1].state == "COMPLETED"
+    assert story.jobs[0].restarts or len(story.jobs) == 2
+    assert 0 < resumed_after(story) < SHORT
+    assert_same(story, told["uninterrupted"].result(), SHORT)
+
+
+@pytest.mark.plot("uninterrupted_long")
+@pytest.mark.plot("time_limit")
+def test_a_training_that_reaches_its_time_limit_saves_itself_and_finishes(told: dict) -> None:
+    story = told["time_limit"].result()
+    *earlier, last = story.jobs
+    assert earlier
+    assert last.state == "COMPLETED"
+    assert {job.state for job in earlier} <= {"FAILED", "TIMEOUT"}
+    assert all(job.fields["TimeLimit"] == "00:01:00" for job in story.jobs)
+    assert "checkpoint saved, the same command goes on from there" in story.run.logs()
+    assert 0 < resumed_after(story) < LONG
+    assert_same(story, told["uninterrupted_long"].result(), LONG)
