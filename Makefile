@@ -1,4 +1,4 @@
-# make demo · make doctor · make test · make lint · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
+# make demo · make doctor · make test · make lint · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -104,16 +104,31 @@ bench: .venv/runtime
 test: .venv/development
 	@$(MAKE) --no-print-directory -j2 unit-tests workflow-tests
 	@$(MAKE) --no-print-directory dgl-tests
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(MAKE) --no-print-directory slurm-test; \
+		else echo "make slurm-test is skipped: it needs root and Debian's packages"; fi
 
 unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit
 
 workflow-tests: .venv/development
-	$(BIN)/pytest -q --ignore=tests/unit --ignore=tests/environments tests pipelines
+	$(BIN)/pytest -q --ignore=tests/unit --ignore=tests/environments --ignore=tests/slurm tests pipelines
 
 # Each module in an environment of its own, built anew: some minutes and 5 GB.
 environment-tests: .venv/development
 	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(BIN)/pytest -q tests/environments
+
+# The profiles on a Slurm of three virtual nodes on this machine, as root on Debian: daemons, files and links are gone
+# afterwards, also after a failure; the packages stay.
+SLURM_PACKAGES = slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge slurmdbd mariadb-server
+slurm-test: .venv/development
+	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SLURM_PACKAGES); } >/dev/null
+	@$(BIN)/pytest -q tests/slurm --durations=10; status=$$?; $(BIN)/python tests/slurm/cluster.py stop; exit $$status
+
+# What slurm-test shows once, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
+SOAK = 20
+slurm-soak: .venv/development
+	@SOAK=$(SOAK) $(BIN)/pytest -q -s -m soak tests/slurm; status=$$?; $(BIN)/python tests/slurm/cluster.py stop; exit $$status
 
 # The backend dgl, in its own environment.
 dgl-tests: .venv-dgl/ready

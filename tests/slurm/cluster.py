@@ -79,6 +79,7 @@ NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={n3} CPUs=4 RealMemory=3
 PartitionName=batch Nodes=n1,n2,n3 Default=YES MaxTime=1440 DefaultTime=10 PriorityTier=1 GraceTime=20
 PartitionName=cpu Nodes=n2,n3 MaxTime=1440 DefaultTime=10 PriorityTier=1
 PartitionName=gpu Nodes=n1 MaxTime=1440 DefaultTime=10 PriorityTier=1
+PartitionName=closed Nodes=n1,n2,n3 State=DOWN
 PartitionName=urgent Nodes=n1,n2,n3 MaxTime=1440 DefaultTime=10 PriorityTier=10 PreemptMode=off
 """
 ACCOUNTING = """\

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from slurm import plots
 from slurm.cluster import Cluster, missing, running
 

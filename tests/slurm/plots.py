@@ -5,6 +5,8 @@ all others stay away from it.
 """
 
 import random
+import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slurm.cluster import Cluster, Job, until
-from slurm.submitting import Run, profile, start_training, training_begun
+import yaml
+from workflows import REPOSITORY
+
+from canids_shared.workflow import merged
+from slurm.cluster import ENDED, Cluster, Job, until
+from slurm.submitting import Run, profile, start, start_training, training_begun
 
 SHORT, LONG = 60, 150
 """Epochs of a training: enough to be disturbed; more than fit before a time limit."""
@@ -103,6 +109,71 @@ def time_limit(cluster: Cluster, folder: Path, warning: int = 35) -> Story:
     return told(start_training(folder / "work", LONG, profile(folder / "profile", **AWAY, **limited)), cluster)
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """A run of two hundred jobs that was interrupted: submissions before and after, and how many jobs were in each."""
+
+    run: Run
+    submitted: list[Job]
+    targets: list[int]
+    afterwards: list[Job]
+
+
+def sweep(cluster: Cluster, folder: Path) -> Sweep:
+    """Two hundred short jobs; Ctrl-C once all are submitted and some run."""
+    grouped = profile(folder / "profile", **AWAY)
+    run = start(folder / "work", "tests/slurm/workflows/sweep.smk", profile=grouped)
+
+    def all_are_known() -> bool:
+        assert run.process.poll() is None, run.output()[-6000:]
+        jobs = run.jobs(cluster)
+        return len(jobs) >= 17 and any(job.state == "RUNNING" for job in jobs)
+
+    until(all_are_known, "two hundred jobs in the queue", 300)
+    submitted = run.jobs(cluster)
+    scripts = [cluster.call("scontrol", "write", "batch_script", str(job.id), "-") for job in submitted]
+    targets = [len(set(re.findall(r"(?:states|decisions):point=(\d+)", script))) for script in scripts]
+    run.interrupt()
+    run.process.wait(120)
+    until(lambda: all(job.state in ENDED for job in run.jobs(cluster)), "end of the jobs", 30)
+    return Sweep(run, submitted, targets, run.jobs(cluster))
+
+
+def main_job(cluster: Cluster, folder: Path) -> tuple[Story, Story, Story]:
+    """The main job with a dataset; its evaluation again, with a second one; and another pipeline with the same captures."""
+    work = folder / "work"
+    for dataset in ("first", "second"):
+        manifest = yaml.safe_load((REPOSITORY / "tests/data/smoke/manifest.yaml").read_text())
+        # One scenario is enough: every job starts Snakemake twice.
+        del manifest["captures"]["test-spoofing-compact"], manifest["captures"]["fuzzing-van"]
+        (work / "data" / dataset).mkdir(parents=True)
+        (work / "data" / dataset / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    smoke = merged(yaml.safe_load((REPOSITORY / "tests/smoke.yaml").read_text()), {"data_root": "data"})
+    smoke["train_gnn"]["accelerator"] = smoke["train_drl"]["accelerator"] = "auto"
+    main = "pipelines/kd_fusion/Snakefile"
+    four = profile(folder / "profile", **AWAY, jobs=4)
+
+    def finished(datasets: list[str], *arguments: str) -> Story:
+        (work / "config.yaml").write_text(yaml.safe_dump({**smoke, "datasets": datasets}))
+        return told(start(work, main, "--configfile", "config.yaml", *arguments, profile=four), cluster)
+
+    first = finished(["first"])
+    for kind in ("results", "experimentruns"):
+        for made in (*(work / kind / "first").glob("eval_*"), *(work / kind / "first").glob("summary")):
+            shutil.rmtree(made)
+        shutil.copytree(work / kind / "first", work / kind / "second", symlinks=True)
+    both = finished(["first", "second"], "--rerun-triggers", "mtime")
+    alone = {**smoke["preprocess"], "datasets": ["first"], "data_root": "data"}
+    elsewhere = folder / "elsewhere"
+    shutil.copytree(work / "data", elsewhere / "data")
+    (elsewhere / "config.yaml").write_text(yaml.safe_dump(alone))
+    hits = profile(folder / "hits", **AWAY, **{"slurm-keep-successful-logs": True})
+    target = ("results/first/frames/dos-compact.parquet", "--configfile", "config.yaml")
+    cache = str(work / "cache")
+    other = start(elsewhere, "modules/preprocess/Snakefile", *target, profile=hits, SNAKEMAKE_OUTPUT_CACHE=cache)
+    return first, both, told(other, cluster)
+
+
 def _on_n3() -> dict[str, Any]:
     return {"default-resources": {"slurm_extra": "'--signal=TERM@120 --nodelist=n3'"}}
 
@@ -114,5 +185,14 @@ def at_a_random_moment(seed: int) -> float:
 
 PLOTS: dict[str, Callable[[Cluster, Path], Any]] = {
     plot.__name__: plot
-    for plot in (uninterrupted, uninterrupted_long, memory, cancelled, node_then_preemption, time_limit)
+    for plot in (
+        uninterrupted,
+        uninterrupted_long,
+        memory,
+        cancelled,
+        node_then_preemption,
+        time_limit,
+        sweep,
+        main_job,
+    )
 }

@@ -1,0 +1,62 @@
+"""The main job on Slurm, in smoke size, and what the scheduler recorded of it."""
+
+import re
+
+import pytest
+from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS
+
+from slurm.cluster import Job
+
+GPU_RULES = ("vgae", "gat", "dqn", "states")
+
+
+def rules(jobs: list[Job]) -> list[str]:
+    return [job.name.removeprefix("rule_").partition("_wildcards")[0] for job in jobs]
+
+
+@pytest.mark.plot("main_job")
+def test_main_job_runs_in_few_submissions(told: dict) -> None:
+    first, _, _ = told["main_job"].result()
+    assert {job.state for job in first.jobs} == {"COMPLETED"}
+    assert set(TRAININGS) <= set(rules(first.jobs))
+    (steps,) = re.findall(r"(\d+) of \1 steps \(100%\) done", first.run.output())
+    assert len(first.jobs) <= 22
+    assert int(steps) > 40
+    results = (first.run.folder / "results/first/summary/results.md").read_text()
+    assert all(variant in results for variant in VARIANTS)
+    for name in (*TRAININGS, *EVALUATIONS):
+        assert (first.run.folder / "experimentruns/first" / name / "benchmark.tsv").exists()
+
+
+@pytest.mark.plot("main_job")
+def test_rules_that_want_a_gpu_get_the_node_that_has_them(told: dict) -> None:
+    first, _, _ = told["main_job"].result()
+    on_gpu = [job for job in first.jobs if job.gpus]
+    assert {job.node for job in on_gpu} == {"n1"}
+    wanting = [name for name in rules(first.jobs) if name.startswith(GPU_RULES)]
+    assert sorted(rules(on_gpu)) == sorted(wanting)
+    assert len(wanting) >= len(TRAININGS) + 1
+    assert len(on_gpu) < len(first.jobs)
+
+
+@pytest.mark.plot("main_job")
+def test_evaluations_of_a_dataset_are_one_submission(told: dict) -> None:
+    """Two datasets in the run: two submissions, each with the three evaluations, the tables and the report."""
+    first, both, _ = told["main_job"].result()
+    assert len([job for job in first.jobs if "evaluation" in job.name]) == 1
+    evaluations = [job for job in both.jobs if job.id > first.jobs[-1].id]
+    assert [("evaluation" in job.name, job.state) for job in evaluations] == [(True, "COMPLETED")] * 2
+    for dataset in ("first", "second"):
+        assert (both.run.folder / "results" / dataset / "summary/report.html").exists()
+
+
+@pytest.mark.plot("main_job")
+def test_another_pipeline_finds_the_files_in_the_cache(told: dict) -> None:
+    first, _, other = told["main_job"].result()
+    assert {job.state for job in other.jobs} == {"COMPLETED"}
+    for path in ("captures/dos-compact.csv", "frames/dos-compact.parquet"):
+        here, there = (story.run.folder / "results/first" / path for story in (other, first))
+        assert here.is_symlink()
+        assert here.resolve() == there.resolve(), "made again"
+    assert set(CACHED) >= {"simulate", "ingest"}
+    assert "from cache" in other.run.logs()

@@ -1,0 +1,20 @@
+"""What the queue sees of two hundred short jobs, and of Ctrl-C."""
+
+import pytest
+
+
+@pytest.mark.plot("sweep")
+def test_two_hundred_short_jobs_are_a_few_submissions(told: dict) -> None:
+    sweep = told["sweep"].result()
+    assert len(sweep.submitted) == 17  # twelve to a submission
+    assert sum(sweep.targets) == 200
+    assert max(sweep.targets) == 12
+
+
+@pytest.mark.plot("sweep")
+def test_ctrl_c_leaves_no_job_behind(told: dict) -> None:
+    sweep = told["sweep"].result()
+    assert sorted({job.state for job in sweep.submitted}) == ["PENDING", "RUNNING"]
+    assert {job.state for job in sweep.afterwards} == {"CANCELLED"}
+    assert {job.id for job in sweep.afterwards} == {job.id for job in sweep.submitted}
+    assert sweep.run.process.returncode != 0

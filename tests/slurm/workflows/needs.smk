@@ -1,0 +1,28 @@
+# One job under a label that wants a GPU, one under a label that does not.
+from canids_shared.needs import labels
+
+needs = labels(workflow)
+
+
+rule all_needs:
+    input:
+        "gpu.txt",
+        "table.txt",
+
+
+rule gpu:
+    output:
+        "gpu.txt",
+    resources:
+        **needs("gpu_train"),
+    shell:
+        "echo $CUDA_VISIBLE_DEVICES > {output}"
+
+
+rule table:
+    output:
+        "table.txt",
+    resources:
+        **needs("small"),
+    shell:
+        "touch {output}"
