@@ -121,13 +121,25 @@ def uses_conda(workflow: Any) -> bool:
     return any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
 
 
-def use_cache() -> None:
-    """Give the cache between workflows a folder of the user's own, where `SNAKEMAKE_OUTPUT_CACHE` does not name one."""
-    if "SNAKEMAKE_OUTPUT_CACHE" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "canids"
+def use_cache(workflow: Any) -> None:
+    """Where caching between workflows is asked for, see to its folder: `$SNAKEMAKE_OUTPUT_CACHE`, or one of the user's own.
+
+    Raises `CanidsError` if the folder cannot be made or written; Snakemake would find out when the first job is done.
+    """
+    if workflow.workflow_settings.cache is None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("SNAKEMAKE_OUTPUT_CACHE") or Path(home) / "canids")
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ["SNAKEMAKE_OUTPUT_CACHE"] = str(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("no permission to write")
+    except OSError as error:
+        raise CanidsError(
+            f"cache between workflows: {folder}: {error.strerror or error}; set SNAKEMAKE_OUTPUT_CACHE to a folder that "
+            "you may write, or make this one writable for your group (chmod g+rwxs)"
+        ) from error
+    os.environ["SNAKEMAKE_OUTPUT_CACHE"] = str(folder)
 
 
 def _refuse_to_replace(outputs: Any) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import SPLITS
-from canids_shared.workflow import STAGES, Stage, memory, section
+from canids_shared.workflow import STAGES, Stage, memory, section, use_cache
 
 ROOT = Path(__file__).parents[2]
 PREPROCESS = ROOT / "modules/preprocess/config.schema.yaml"
@@ -238,3 +239,36 @@ def test_interpreter_of_the_stage_is_set_for_its_shells(stages: dict[str, Stage]
 def test_memory_doubles_at_the_second_attempt_and_is_capped() -> None:
     of = memory(1000, cap_mb=2500)
     assert [of(None, attempt) for attempt in (1, 2, 3)] == [1000, 2000, 2500]
+
+
+def with_cache(rules: object) -> SimpleNamespace:
+    return SimpleNamespace(workflow_settings=SimpleNamespace(cache=rules))
+
+
+def test_cache_lies_where_it_is_said_else_in_the_users_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", "put back afterwards")
+    monkeypatch.delenv("SNAKEMAKE_OUTPUT_CACHE")
+    use_cache(with_cache(None))
+    assert "SNAKEMAKE_OUTPUT_CACHE" not in os.environ
+    use_cache(with_cache(["ingest"]))
+    assert os.environ["SNAKEMAKE_OUTPUT_CACHE"] == str(tmp_path / "canids")
+    assert (tmp_path / "canids").is_dir()
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "shared" / "cache"))
+    use_cache(with_cache([]))
+    assert (tmp_path / "shared" / "cache").is_dir()
+
+
+def test_cache_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(CanidsError, match="file/cache: Not a directory; set SNAKEMAKE_OUTPUT_CACHE"):
+        use_cache(with_cache(["ingest"]))
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(CanidsError, match=r"no permission to write; .* writable for your group"):
+        use_cache(with_cache(["ingest"]))
