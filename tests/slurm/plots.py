@@ -22,7 +22,7 @@ from slurm.cluster import ENDED, Cluster, Job, until
 from slurm.submitting import Run, profile, start, start_training, training_begun
 
 SHORT, LONG = 60, 150
-"""Epochs of a training: enough to be disturbed; more than fit before a time limit."""
+"""Epochs of a training: enough to be disturbed; enough for a time limit, which comes in full minutes."""
 AWAY = {"slurm-exclude-failed-nodes": "n3"}
 
 
@@ -99,14 +99,18 @@ def node_then_preemption(cluster: Cluster, folder: Path) -> tuple[Story, Story]:
     return node_fails(cluster, folder / "node"), preempted(cluster, folder / "preemption")
 
 
-def time_limit(cluster: Cluster, folder: Path, warning: int = 35) -> Story:
-    """A training that takes longer than its job may: one minute is the shortest limit that there is."""
-    limited = {
-        "retries": 20,
-        "set-resources": {"cpu": {"runtime": 1}},
-        "default-resources": {"slurm_extra": f"'--signal=TERM@{warning}'"},
-    }
-    return told(start_training(folder / "work", LONG, profile(folder / "profile", **AWAY, **limited)), cluster)
+def time_limit(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
+    """The limit of a training's job is set to the next full minute, a minute before which it is to be warned."""
+    warned = {"default-resources": {"slurm_extra": "'--signal=TERM@60'"}}
+    run = start_training(folder / "work", LONG, profile(folder / "profile", **AWAY, **warned))
+    training_begun(run)
+    time.sleep(delay)
+    (job,) = run.jobs(cluster)
+    hours, minutes, seconds = (int(part) for part in job.fields["RunTime"].split(":"))
+    # Not so near that nothing is left between the warning and the end.
+    limit = (hours * 3600 + minutes * 60 + seconds + 20) // 60 + 1
+    cluster.call("scontrol", "update", f"jobid={job.id}", f"timelimit={limit}")
+    return told(run, cluster)
 
 
 @dataclass(frozen=True)

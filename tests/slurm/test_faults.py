@@ -55,7 +55,7 @@ def test_a_cancelled_training_is_submitted_again_and_goes_on(told: dict) -> None
 
 @pytest.mark.plot("uninterrupted")
 @pytest.mark.plot("node_then_preemption")
-def test_a_training_whose_node_fails_runs_again_elsewhere_and_goes_on(told: dict) -> None:
+def test_a_training_whose_node_fails_is_queued_again_and_goes_on(told: dict) -> None:
     story, _ = told["node_then_preemption"].result()
     (job,) = story.jobs
     assert (job.state, job.restarts) == ("COMPLETED", 1)
@@ -67,8 +67,10 @@ def test_a_training_whose_node_fails_runs_again_elsewhere_and_goes_on(told: dict
 @pytest.mark.plot("node_then_preemption")
 def test_a_preempted_training_goes_on_afterwards(told: dict) -> None:
     _, story = told["node_then_preemption"].result()
-    assert story.jobs[-1].state == "COMPLETED"
-    assert story.jobs[0].restarts or len(story.jobs) == 2
+    first, second = story.jobs
+    # It left before Slurm had to stop it, so Snakemake submits it again.
+    assert (first.state, second.state) in [("FAILED", "COMPLETED"), ("PREEMPTED", "COMPLETED")]
+    assert first.fields["PreemptTime"] != "None"
     assert 0 < resumed_after(story) < SHORT
     assert_same(story, told["uninterrupted"].result(), SHORT)
 
@@ -77,11 +79,10 @@ def test_a_preempted_training_goes_on_afterwards(told: dict) -> None:
 @pytest.mark.plot("time_limit")
 def test_a_training_that_reaches_its_time_limit_saves_itself_and_finishes(told: dict) -> None:
     story = told["time_limit"].result()
-    *earlier, last = story.jobs
-    assert earlier
-    assert last.state == "COMPLETED"
-    assert {job.state for job in earlier} <= {"FAILED", "TIMEOUT"}
-    assert all(job.fields["TimeLimit"] == "00:01:00" for job in story.jobs)
+    first, second = story.jobs
+    assert (first.state, second.state) == ("FAILED", "COMPLETED")
+    assert first.fields["EndTime"] > first.fields["StartTime"]
+    assert first.fields["TimeLimit"] < second.fields["TimeLimit"] == "01:00:00"
     assert "checkpoint saved, the same command goes on from there" in story.run.logs()
     assert 0 < resumed_after(story) < LONG
     assert_same(story, told["uninterrupted_long"].result(), LONG)

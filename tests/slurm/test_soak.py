@@ -36,7 +36,7 @@ def test_faults_at_random_moments_change_nothing(
             pool.submit(plots.memory, cluster, tmp_path / "memory", 100 + int(50 * delays[0])),
             pool.submit(plots.cancelled, cluster, tmp_path / "cancelled", delays[1]),
             pool.submit(plots.node_fails, cluster, tmp_path / "node", delays[2]),
-            pool.submit(plots.time_limit, cluster, tmp_path / "limit", 30 + int(3 * delays[3])),
+            pool.submit(plots.time_limit, cluster, tmp_path / "limit", delays[3]),
         ]
         stories[2].exception()
         stories.append(pool.submit(plots.preempted, cluster, tmp_path / "preempted", delays[4]))
