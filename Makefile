@@ -123,12 +123,12 @@ SLURM_PACKAGES = slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge slu
 slurm-test: .venv/development
 	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SLURM_PACKAGES); } >/dev/null
-	@$(BIN)/pytest -q tests/slurm --durations=10; status=$$?; $(BIN)/python tests/slurm/cluster.py stop; exit $$status
+	@$(BIN)/pytest -q tests/slurm --durations=10; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
 
 # What slurm-test shows once, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
 SOAK = 20
 slurm-soak: .venv/development
-	@SOAK=$(SOAK) $(BIN)/pytest -q -s -m soak tests/slurm; status=$$?; $(BIN)/python tests/slurm/cluster.py stop; exit $$status
+	@SOAK=$(SOAK) $(BIN)/pytest -q -s -m soak tests/slurm; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
 
 # The backend dgl, in its own environment.
 dgl-tests: .venv-dgl/ready

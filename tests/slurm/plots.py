@@ -18,7 +18,8 @@ import yaml
 from workflows import REPOSITORY
 
 from canids_shared.workflow import merged
-from slurm.cluster import ENDED, Cluster, Job, until
+from slurm.cluster import ENDED, Cluster, Job
+from slurm.daemons import until
 from slurm.submitting import Run, profile, start, start_training, training_begun
 
 SHORT, LONG = 60, 150

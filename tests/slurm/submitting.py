@@ -14,7 +14,8 @@ from unit import gnn_data
 from workflows import REPOSITORY
 
 from canids_shared.workflow import merged
-from slurm.cluster import Cluster, Job, until
+from slurm.cluster import Cluster, Job
+from slurm.daemons import until
 
 QUICK = {"latency-wait": 10, "slurm-init-seconds-before-status-checks": 2}
 """What tests change in every profile: a file system that shows files at once, a queue that may be asked often."""
