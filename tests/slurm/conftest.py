@@ -5,10 +5,11 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from slurm import plots
+from slurm import plots, submitting
 from slurm.cluster import Cluster, missing, running
 
 # Snakemake and what its jobs call; jobs inherit the environment.
@@ -38,7 +39,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def told(
     cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, "Future[plots.Story]"]]:
+) -> Iterator[dict[str, "Future[Any]"]]:
     """Plot → what came of it, for every plot that a test of this session asks for by `@pytest.mark.plot`.
 
     They mostly wait, so all of them are played at once.
@@ -46,3 +47,4 @@ def told(
     names = {mark.args[0] for item in request.session.items for mark in item.iter_markers("plot")}
     with ThreadPoolExecutor(max_workers=len(plots.PLOTS)) as pool:
         yield {name: pool.submit(plots.PLOTS[name], cluster, tmp_path_factory.mktemp(name)) for name in sorted(names)}
+        submitting.kill()

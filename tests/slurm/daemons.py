@@ -67,7 +67,9 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
 AccountingStoragePass={root}/munge/socket
-AccountingStorageTRES=gres/gpu"""
+AccountingStorageTRES=gres/gpu
+# Snakemake writes a rule's name into the comment.
+AccountingStoreFlags=job_comment"""
 DATABASE = """\
 AuthType=auth/munge
 AuthInfo=socket={root}/munge/socket

@@ -21,6 +21,7 @@ QUICK = {"latency-wait": 10, "slurm-init-seconds-before-status-checks": 2}
 """What tests change in every profile: a file system that shows files at once, a queue that may be asked often."""
 RUN = "experimentruns/simulated/gat_large"
 """The training that is disturbed."""
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def profile(folder: Path, base: str = "slurm", **changes: Any) -> Path:
@@ -74,7 +75,15 @@ def start(folder: Path, snakefile: str, *arguments: str, profile: Path | None = 
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
+    _started.append(process)
     return Run(folder, process)
+
+
+def kill() -> None:
+    """End every Snakemake that still runs: a test failed while others went on."""
+    for process in _started:
+        if process.poll() is None:
+            process.kill()
 
 
 def start_training(folder: Path, epochs: int, profile: Path | None = None) -> Run:

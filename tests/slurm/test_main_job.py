@@ -1,6 +1,7 @@
 """The main job on Slurm, in smoke size, and what the scheduler recorded of it."""
 
 import re
+from typing import Any
 
 import pytest
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS
@@ -15,7 +16,7 @@ def rules(jobs: list[Job]) -> list[str]:
 
 
 @pytest.mark.plot("main_job")
-def test_main_job_runs_in_few_submissions(told: dict) -> None:
+def test_main_job_runs_in_few_submissions(told: dict[str, Any]) -> None:
     first, _, _ = told["main_job"].result()
     assert {job.state for job in first.jobs} == {"COMPLETED"}
     assert set(TRAININGS) <= set(rules(first.jobs))
@@ -29,7 +30,7 @@ def test_main_job_runs_in_few_submissions(told: dict) -> None:
 
 
 @pytest.mark.plot("main_job")
-def test_rules_that_want_a_gpu_get_the_node_that_has_them(told: dict) -> None:
+def test_rules_that_want_a_gpu_get_the_node_that_has_them(told: dict[str, Any]) -> None:
     first, _, _ = told["main_job"].result()
     on_gpu = [job for job in first.jobs if job.gpus]
     assert {job.node for job in on_gpu} == {"n1"}
@@ -40,7 +41,7 @@ def test_rules_that_want_a_gpu_get_the_node_that_has_them(told: dict) -> None:
 
 
 @pytest.mark.plot("main_job")
-def test_evaluations_of_a_dataset_are_one_submission(told: dict) -> None:
+def test_evaluations_of_a_dataset_are_one_submission(told: dict[str, Any]) -> None:
     """Two datasets in the run: two submissions, each with the three evaluations, the tables and the report."""
     first, both, _ = told["main_job"].result()
     assert len([job for job in first.jobs if "evaluation" in job.name]) == 1
@@ -51,7 +52,7 @@ def test_evaluations_of_a_dataset_are_one_submission(told: dict) -> None:
 
 
 @pytest.mark.plot("main_job")
-def test_another_pipeline_finds_the_files_in_the_cache(told: dict) -> None:
+def test_another_pipeline_finds_the_files_in_the_cache(told: dict[str, Any]) -> None:
     first, _, other = told["main_job"].result()
     assert {job.state for job in other.jobs} == {"COMPLETED"}
     for path in ("captures/dos-compact.csv", "frames/dos-compact.parquet"):

@@ -1,10 +1,12 @@
 """What the queue sees of two hundred short jobs, and of Ctrl-C."""
 
+from typing import Any
+
 import pytest
 
 
 @pytest.mark.plot("sweep")
-def test_two_hundred_short_jobs_are_a_few_submissions(told: dict) -> None:
+def test_two_hundred_short_jobs_are_a_few_submissions(told: dict[str, Any]) -> None:
     sweep = told["sweep"].result()
     assert len(sweep.submitted) == 17  # twelve to a submission
     assert sum(sweep.targets) == 200
@@ -12,7 +14,7 @@ def test_two_hundred_short_jobs_are_a_few_submissions(told: dict) -> None:
 
 
 @pytest.mark.plot("sweep")
-def test_ctrl_c_leaves_no_job_behind(told: dict) -> None:
+def test_ctrl_c_leaves_no_job_behind(told: dict[str, Any]) -> None:
     sweep = told["sweep"].result()
     assert sorted({job.state for job in sweep.submitted}) == ["PENDING", "RUNNING"]
     assert {job.state for job in sweep.afterwards} == {"CANCELLED"}

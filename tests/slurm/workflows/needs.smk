@@ -16,7 +16,7 @@ rule gpu:
     resources:
         **needs("gpu_train"),
     shell:
-        "echo $CUDA_VISIBLE_DEVICES > {output}"
+        "touch {output}"
 
 
 rule table:
