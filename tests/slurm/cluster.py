@@ -21,6 +21,8 @@ from pathlib import Path
 from slurm.daemons import ETC, LINKS, NODES, start, until
 
 MARK = "canids-slurm-"
+MARKED = "CANIDS_TEST_SLURM"
+"""Variable in the environment of everything that is started while a Slurm runs: its folder."""
 STOP_ORDER = (*(f"slurmd-{node}" for node in NODES), "slurmctld", "slurmdbd", "mariadbd", "munged")
 """Daemons by their pid files."""
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE"}
@@ -136,11 +138,12 @@ class Cluster:
                 until(lambda pid=pid: not _alive(pid), f"end of {daemon}", 15, every=0.05)  # type: ignore[misc]
             except TimeoutError:
                 os.kill(pid, signal.SIGKILL)
+        # Slurm loses sight of processes whose parent died; all that jobs and tests started carries this mark.
+        mark = f"{MARKED}={self.root}\0".encode()
         for pid, line in processes():
-            if "slurmstepd" in line and str(self.root) in _places(pid):
-                for victim in [pid, *_descendants([pid])]:
-                    with suppress(*GONE):
-                        os.kill(victim, signal.SIGKILL)
+            if mark in _environment(pid) or ("slurmstepd" in line and str(self.root) in _places(pid)):
+                with suppress(*GONE):
+                    os.kill(pid, signal.SIGKILL)
         for link in LINKS:
             if (ETC / link).is_symlink() and (ETC / link).readlink().is_relative_to(self.root):
                 (ETC / link).unlink()
@@ -162,6 +165,14 @@ def processes() -> Iterator[tuple[int, str]]:
                 yield int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
+
+
+def _environment(pid: int) -> bytes:
+    """Variables with which a process was started."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _places(pid: int) -> str:
@@ -212,8 +223,10 @@ def running(accounting: bool = False) -> Iterator[Cluster]:
     cluster = Cluster(root)
     try:
         start(root, accounting)
+        os.environ[MARKED] = str(root)
         yield cluster
     finally:
+        os.environ.pop(MARKED, None)
         cluster.stop()
 
 

@@ -47,7 +47,7 @@ class Run:
         """Its submissions so far, oldest first."""
         return [job for job in cluster.jobs(name) if Path(job.fields["WorkDir"]) == self.folder]
 
-    def finish(self, seconds: float = 900) -> None:
+    def finish(self, seconds: float = 1800) -> None:
         """Wait for its end; `AssertionError` with what it said unless it succeeded."""
         code = self.process.wait(seconds)
         assert code == 0, self.output()[-6000:]
