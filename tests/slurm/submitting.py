@@ -38,10 +38,11 @@ class Run:
 
     folder: Path
     process: subprocess.Popen[bytes]
+    said: Path
 
     def output(self) -> str:
         """What it said so far."""
-        return (self.folder / "output.txt").read_text(errors="replace")
+        return self.said.read_text(errors="replace")
 
     def jobs(self, cluster: Cluster, name: str = "") -> list[Job]:
         """Its submissions so far, oldest first."""
@@ -71,12 +72,13 @@ def start(folder: Path, snakefile: str, *arguments: str, profile: Path | None = 
     command = [sys.executable, "-m", "snakemake", *place, "-s", str(REPOSITORY / snakefile), *arguments]
     (folder / "cache").mkdir(exist_ok=True)
     environment = {**os.environ, "SNAKEMAKE_OUTPUT_CACHE": str(folder / "cache"), **variables}
-    with (folder / "output.txt").open("w") as out:
+    said = folder / f"output-{len(_started)}.txt"
+    with said.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
     _started.append(process)
-    return Run(folder, process)
+    return Run(folder, process, said)
 
 
 def kill() -> None:
