@@ -68,7 +68,7 @@ class Training:
     latency_ms: float
     device: str
     header: dict[str, Any]
-    export: Export | None
+    export: Export | None = None
 
     @property
     def seed(self) -> int:
