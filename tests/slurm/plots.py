@@ -22,8 +22,8 @@ from slurm.cluster import ENDED, Cluster, Job
 from slurm.daemons import until
 from slurm.submitting import Run, profile, start, start_training, training_begun
 
-SHORT, LONG = 60, 150
-"""Epochs of a training: enough to be disturbed; enough for a time limit, which comes in full minutes."""
+SHORT, LONG = 60, 240
+"""Epochs of a training: enough to be disturbed; enough for a time limit, which Slurm looks at every 30 s."""
 AWAY = {"slurm-exclude-failed-nodes": "n3"}
 
 
@@ -101,15 +101,14 @@ def node_then_preemption(cluster: Cluster, folder: Path) -> tuple[Story, Story]:
 
 
 def time_limit(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
-    """The limit of a training's job is set to the next full minute, a minute before which it is to be warned."""
-    warned = {"default-resources": {"slurm_extra": "'--signal=TERM@60'"}}
-    run = start_training(folder / "work", LONG, profile(folder / "profile", **AWAY, **warned))
+    """The time limit of a training's job is brought near: it has less left than the profile's warning takes."""
+    run = start_training(folder / "work", LONG, profile(folder / "profile", **AWAY))
     training_begun(run)
     time.sleep(delay)
     (job,) = run.jobs(cluster)
     hours, minutes, seconds = (int(part) for part in job.fields["RunTime"].split(":"))
-    # Not so near that nothing is left between the warning and the end.
-    limit = (hours * 3600 + minutes * 60 + seconds + 20) // 60 + 1
+    # One to two minutes are left; Slurm looks at limits every 30 s.
+    limit = (hours * 3600 + minutes * 60 + seconds) // 60 + 2
     cluster.call("scontrol", "update", f"jobid={job.id}", f"timelimit={limit}")
     return told(run, cluster)
 
