@@ -121,7 +121,13 @@ class Cluster:
     def repair_node(self, node: str) -> None:
         """Power on again."""
         subprocess.run(["slurmd", "-N", node], check=True)
-        self.call("scontrol", "update", f"nodename={node}", "state=resume")
+
+        def up() -> bool:
+            with suppress(*GONE):  # refused where the node has come back by itself
+                self.call("scontrol", "update", f"nodename={node}", "state=resume")
+            return "down" not in self.call("sinfo", "--noheader", f"--nodes={node}", "--format=%t")
+
+        until(up, f"{node} to be back")
 
     def stop(self) -> None:
         """End jobs and daemons, by their pid files; remove links and files."""
