@@ -152,8 +152,9 @@ def main_job(cluster: Cluster, folder: Path) -> tuple[Story, Story, Story]:
         del manifest["captures"]["test-spoofing-compact"], manifest["captures"]["fuzzing-van"]
         (work / "data" / dataset).mkdir(parents=True)
         (work / "data" / dataset / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    smoke = merged(yaml.safe_load((REPOSITORY / "tests/smoke.yaml").read_text()), {"data_root": "data"})
-    smoke["train_gnn"]["accelerator"] = smoke["train_drl"]["accelerator"] = "auto"
+    smoke = yaml.safe_load((REPOSITORY / "tests/smoke.yaml").read_text())
+    anything = {"accelerator": "auto"}
+    smoke = merged(smoke, {"data_root": "data", "train_gnn": anything, "train_drl": anything})
     main = "pipelines/kd_fusion/Snakefile"
     four = profile(folder / "profile", **AWAY, jobs=4)
 
@@ -167,7 +168,7 @@ def main_job(cluster: Cluster, folder: Path) -> tuple[Story, Story, Story]:
             shutil.rmtree(made)
         shutil.copytree(work / kind / "first", work / kind / "second", symlinks=True)
     both = finished(["first", "second"], "--rerun-triggers", "mtime")
-    alone = {**smoke["preprocess"], "datasets": ["first"], "data_root": "data"}
+    alone = {"preset": smoke["preset"], "datasets": ["first"], "data_root": "data"}
     elsewhere = folder / "elsewhere"
     shutil.copytree(work / "data", elsewhere / "data")
     (elsewhere / "config.yaml").write_text(yaml.safe_dump(alone))

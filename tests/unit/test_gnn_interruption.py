@@ -104,9 +104,7 @@ def started(kind: str, graphs: list[Path], folder: Path) -> subprocess.Popen[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "number"), [("gat", signal.SIGKILL), ("vgae", signal.SIGKILL), ("gat", signal.SIGTERM)]
-)
+@pytest.mark.parametrize(("kind", "number"), [("vgae", signal.SIGKILL), ("gat", signal.SIGTERM)])
 def test_a_process_that_is_killed_at_a_random_moment_is_made_up_for(
     kind: str, number: signal.Signals, graphs: list[Path], tmp_path: Path
 ) -> None:
