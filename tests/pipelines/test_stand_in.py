@@ -78,6 +78,36 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
             assert list(read(folder / "curves.json", CURVES_CONTRACT)["scenarios"]) == ["test_dos"]
 
 
+@pytest.mark.workflow("kd_fusion")
+def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir: Path, dry: Checkout) -> None:
+    def shape(path: Path) -> object:
+        match path.suffix:
+            case ".parquet":
+                schema = {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("rival_")}
+                # What was not measured has no type in a history.
+                return list(schema) if path.stem == "history" else schema
+            case ".csv":
+                return next(line for line in path.read_text().splitlines() if not line.startswith("#"))
+            case ".json":
+                return sorted(json.loads(path.read_text()).keys() - {"stand_in"})
+        with marks.accepted():
+            header = GraphStore(path).header if "graphs" in path.parts else load_arrays(path, contract(path))[1]
+        return sorted(header.keys() - {"stand_in"})
+
+    def contract(path: Path) -> str:
+        return CONTRACTS[path.parent.name.partition("_")[0]]
+
+    pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
+    pairs |= {f"experimentruns/{{}}/{run}/history.parquet" for run in TRAININGS}
+    pairs |= {f"experimentruns/{{}}/{run}/{f}.json" for run in EVALUATIONS for f in ("metrics", "curves")}
+    pairs |= {"experimentruns/{}/rivals_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
+    pairs |= {"results/{}/states/large/fuse.parquet", "results/{}/decisions/large/calibrate.parquet"}
+    pairs |= {"results/{}/summary/results.csv", "results/{}/frames/captures.csv", "results/{}/baselines/curves.json"}
+    for pattern in sorted(pairs):
+        real, stand_in = workflow_dir / pattern.format("smoke"), dry.folder / pattern.format("tiny")
+        assert shape(stand_in) == shape(real), pattern
+
+
 def test_a_real_run_refuses_them_and_names_the_file(dry: Checkout) -> None:
     """Even where Snakemake is told not to make them anew."""
     target = "experimentruns/tiny/eval_large/metrics.json"
@@ -113,33 +143,3 @@ def test_the_cache_never_hands_one_to_a_real_run(dry: Checkout) -> None:
     assert made == files
     frame, head = tables.read(frames, FRAMES)
     assert len(frame) == head["frames"] > 1000
-
-
-@pytest.mark.workflow("kd_fusion")
-def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir: Path, dry: Checkout) -> None:
-    def shape(path: Path) -> object:
-        match path.suffix:
-            case ".parquet":
-                schema = {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("rival_")}
-                # What was not measured has no type in a history.
-                return list(schema) if path.stem == "history" else schema
-            case ".csv":
-                return next(line for line in path.read_text().splitlines() if not line.startswith("#"))
-            case ".json":
-                return sorted(json.loads(path.read_text()).keys() - {"stand_in"})
-        with marks.accepted():
-            header = GraphStore(path).header if "graphs" in path.parts else load_arrays(path, contract(path))[1]
-        return sorted(header.keys() - {"stand_in"})
-
-    def contract(path: Path) -> str:
-        return CONTRACTS[path.parent.name.partition("_")[0]]
-
-    pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
-    pairs |= {f"experimentruns/{{}}/{run}/history.parquet" for run in TRAININGS}
-    pairs |= {f"experimentruns/{{}}/{run}/{f}.json" for run in EVALUATIONS for f in ("metrics", "curves")}
-    pairs |= {"experimentruns/{}/rivals_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
-    pairs |= {"results/{}/states/large/fuse.parquet", "results/{}/decisions/large/calibrate.parquet"}
-    pairs |= {"results/{}/summary/results.csv", "results/{}/frames/captures.csv", "results/{}/baselines/curves.json"}
-    for pattern in sorted(pairs):
-        real, stand_in = workflow_dir / pattern.format("smoke"), dry.folder / pattern.format("tiny")
-        assert shape(stand_in) == shape(real), pattern

@@ -131,7 +131,7 @@ def test_seeds_of_an_ablation_share_the_detectors_of_their_fold(workflow_dir: Pa
     assert made["files"]["fuse"] == [f"results/smoke/states/small_nokd{FOLD}/fuse.parquet"]
     assert made["spec"]["config"]["seed"] == 1
     assert made["spec"]["config"]["rivals"] == ["fixed_weight", "hysteresis"]
-    found = jobs(planned(workflow_dir, "fusion_ablation", "--configfile", "tests/smoke.yaml"))
+    found = jobs(planned(workflow_dir, "fusion_ablation", "--forceall", "--configfile", "tests/smoke.yaml"))
     wanted = ("gat_large", "dqn_large", "rivals", "eval_large", "baselines", "folds")
     assert [found[r] for r in wanted] == [2, 2 * 3, 2 * 3 * 3, 2 * 3, 2, 1]
     assert "summary" not in found
