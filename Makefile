@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests slurm-test slurm-test-if-possible slurm-soak environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -100,14 +100,11 @@ bench: .venv/runtime
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
 
-# All at once: some wait more than they compute, and together they keep two cores busy.
-test: .venv/development .venv-dgl/ready
-	@$(MAKE) --no-print-directory -j3 unit-tests workflow-tests slurm-test-if-possible
+# Both halves at once: together they keep two cores busy. What takes minutes more, and root or gigabytes, has targets of its
+# own: slurm-test, environment-tests.
+test: .venv/development
+	@$(MAKE) --no-print-directory -j2 unit-tests workflow-tests
 	@$(MAKE) --no-print-directory dgl-tests
-
-slurm-test-if-possible: .venv/development
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(MAKE) --no-print-directory slurm-test; \
-		else echo "make slurm-test is skipped: it needs root and Debian's packages"; fi
 
 unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit
