@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests checkout-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint types format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -100,17 +100,21 @@ bench: .venv/runtime
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
 
-# Both halves at once: together they keep two cores busy. What takes minutes more, and root or gigabytes, has targets of its
-# own: slurm-test, environment-tests.
+# All at once: together they keep two cores busy. What takes minutes more, and root or gigabytes, has targets of its own:
+# slurm-test, environment-tests.
 test: .venv/development
-	@$(MAKE) --no-print-directory -j2 unit-tests workflow-tests
-	@$(MAKE) --no-print-directory dgl-tests
+	@$(MAKE) --no-print-directory -j4 unit-tests workflow-tests checkout-tests dgl-tests
 
 unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit
 
+# Snakemake in fresh checkouts, beside the workflows of the YAML files and what looks at their results.
+CHECKOUT_TESTS = tests/test_documents.py tests/pipelines/test_cache.py $(wildcard tests/modules/test_[ens]*.py)
+checkout-tests: .venv/development
+	$(BIN)/pytest -q $(CHECKOUT_TESTS)
+
 workflow-tests: .venv/development
-	$(BIN)/pytest -q --ignore=tests/unit --ignore=tests/environments --ignore=tests/slurm tests pipelines
+	$(BIN)/pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS)) tests pipelines
 
 # Each module in an environment of its own, built anew: some minutes and 5 GB.
 environment-tests: .venv/development
@@ -141,8 +145,13 @@ lint: .venv/development
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/snakefmt --check $(SNAKEFILES) $(PARTS)
+	@$(MAKE) --no-print-directory -j2 types $(SNAKEFILES:%=lint-%)
+
+types: .venv/development
 	$(BIN)/mypy
-	@for snakefile in $(SNAKEFILES); do echo "snakemake --lint -s $$snakefile"; $(LINT) -s $$snakefile || exit 1; done
+
+lint-%: .venv/development
+	@echo "snakemake --lint -s $*"; $(LINT) -s $*
 
 format: .venv/development
 	$(BIN)/ruff check --fix $(SOURCES)
