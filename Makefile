@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests checkout-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint types format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests checkout-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -145,13 +145,13 @@ lint: .venv/development
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/snakefmt --check $(SNAKEFILES) $(PARTS)
-	@$(MAKE) --no-print-directory -j2 types $(SNAKEFILES:%=lint-%)
+	@$(MAKE) --no-print-directory -j2 types snakefiles
 
 types: .venv/development
 	$(BIN)/mypy
 
-lint-%: .venv/development
-	@echo "snakemake --lint -s $*"; $(LINT) -s $*
+snakefiles: .venv/development
+	@printf '%s\n' $(SNAKEFILES) | xargs -I {} sh -c 'echo "snakemake --lint -s {}"; $(LINT) -s {}'
 
 format: .venv/development
 	$(BIN)/ruff check --fix $(SOURCES)
