@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests checkout-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -100,13 +100,18 @@ bench: .venv/runtime
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
 
-# All at once: together they keep two cores busy. What takes minutes more, and root or gigabytes, has targets of its own:
-# slurm-test, environment-tests.
+# All at once: together they keep two cores busy. What takes minutes more, root or gigabytes, has targets of its own:
+# long-tests, slurm-test, environment-tests.
 test: .venv/development
 	@$(MAKE) --no-print-directory -j4 unit-tests workflow-tests checkout-tests dgl-tests
 
+LONG_TESTS = $(wildcard tests/examples/*.py tests/pipelines/test_sweep.*) tests/pipelines/test_stand_in.py \
+	tests/pipelines/test_presets.py tests/unit/test_killed_workflow.py tests/unit/test_gnn_processes.py
+long-tests: .venv/development
+	$(BIN)/pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS)
+
 unit-tests: .venv/development
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q tests/unit $(addprefix --ignore=,$(LONG_TESTS))
 
 # Snakemake in fresh checkouts, beside the workflows of the YAML files and what looks at their results.
 CHECKOUT_TESTS = tests/test_documents.py tests/pipelines/test_cache.py $(wildcard tests/modules/test_[ens]*.py)
@@ -114,7 +119,7 @@ checkout-tests: .venv/development
 	$(BIN)/pytest -q $(CHECKOUT_TESTS)
 
 workflow-tests: .venv/development
-	$(BIN)/pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS)) tests pipelines
+	$(BIN)/pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS) $(LONG_TESTS)) tests pipelines
 
 # Each module in an environment of its own, built anew: some minutes and 5 GB.
 environment-tests: .venv/development
