@@ -21,11 +21,10 @@ from canids_shared import requirements
 
 OK, WARNING, MISSING = "OK", "warning", "missing"
 OLDEST = (3, 11)
-MAIN = ("", "preprocess", "train-gnn", "train-drl", "evaluate", "progress")
+MAIN = ("", "preprocess", "train-gnn", "train-drl", "evaluate", "track", "progress")
 """Extras that `make demo` needs."""
 OPTIONAL = {
     "notebook": "the analysis notebook",
-    "track": "runs in MLflow",
     "onnx": "the student as ONNX",
     "slurm": "clusters",
     "dev": "make test, make lint",

@@ -47,7 +47,8 @@ def noticed() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -63,7 +64,7 @@ def _wait_for_end_of(process: int) -> None:
     except ProcessLookupError:
         return
     except (AttributeError, OSError):  # not Linux, or a sandbox that forbids it
-        while _runs(process):
+        while is_running(process):
             time.sleep(1.0)
         return
     select.select([handle], [], [])

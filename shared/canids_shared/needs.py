@@ -14,7 +14,15 @@ rule's own name counts more than its label's.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from canids_shared.workflow import memory
+
+def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
+    """Resource function: `base_mb` at the first attempt, twice as much at every further one, never above `cap_mb`."""
+
+    def of(wildcards: Any, attempt: int) -> int:
+        return int(min(base_mb * 2 ** (attempt - 1), cap_mb))
+
+    return of
+
 
 LABELS: Mapping[str, Mapping[str, Any]] = {
     # A table or a small file: no torch, some minutes at most.

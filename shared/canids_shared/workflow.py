@@ -107,15 +107,6 @@ def instance_names(config: Config) -> list[str]:
     return ["", *("@" + name for name in config.get("instances") or {})]
 
 
-def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
-    """Resource function: `base_mb` at the first attempt, twice as much at every further one, never above `cap_mb`."""
-
-    def of(wildcards: Any, attempt: int) -> int:
-        return int(min(base_mb * 2 ** (attempt - 1), cap_mb))
-
-    return of
-
-
 def uses_conda(workflow: Any) -> bool:
     """Whether Snakemake was told to run rules in their conda environments (`--software-deployment-method conda`)."""
     return any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)

@@ -16,6 +16,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.torchstate import to_arrays
 from canids_shared.torchstore import Graphs
 from canids_train_gnn import export, follow, modelfile
+from canids_train_gnn.columns import COLUMNS
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 from canids_train_gnn.states import outputs_of
 
@@ -108,4 +109,4 @@ def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> No
         if field.name != "y":  # nobody knows what is attacked
             assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected)), field.name
     vgae, gat = (modelfile.load(written(tmp_path, k) / "model.safetensors", KINDS[k]) for k in ("vgae", "gat"))
-    assert tuple(outputs_of(vgae, gat, made)) == follow.COLUMNS
+    assert tuple(outputs_of(vgae, gat, made)) == COLUMNS

@@ -9,8 +9,9 @@ import torch
 from gnn_data import EDGE_FEATURES, NODE_FEATURES, SMALL, batch_of, store, write
 
 from canids_shared.torchstore import Graphs
+from canids_train_gnn.columns import ERROR_TERMS
 from canids_train_gnn.layers import FeatureDropout, Scaling, padded, pooled
-from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
+from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.outliers import exposed
 
 

@@ -13,7 +13,8 @@ from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import SPLITS
-from canids_shared.workflow import STAGES, Stage, memory, section, use_cache
+from canids_shared.needs import memory
+from canids_shared.workflow import STAGES, Stage, section, use_cache
 
 ROOT = Path(__file__).parents[2]
 PREPROCESS = ROOT / "modules/preprocess/config.schema.yaml"

@@ -10,7 +10,6 @@ Params cannot change in MLflow, so a run that was made again replaces the one th
 then the former one is deleted (MLflow keeps deleted runs until `mlflow gc`).
 """
 
-import fcntl
 import os
 import socket
 import tempfile
@@ -24,7 +23,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from canids_shared import locks
 from canids_shared.errors import CanidsError
+from canids_shared.interruption import is_running
 from canids_track.models import Packer
 from canids_track.records import Record
 
@@ -117,16 +118,14 @@ class Store:
         if self._database is None:
             yield
             return
-        self._database.parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{self._database}.lock", "a", encoding="utf-8") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    self._in_time()
-                    time.sleep(0.05)
+        path = Path(f"{self._database}.lock")
+        while (lock := locks.try_lock(path)) is None:
+            self._in_time()
+            time.sleep(0.05)
+        try:
             yield
+        finally:
+            locks.release(path, lock)
 
     def _in_time(self) -> None:
         if time.monotonic() > self._deadline:
@@ -264,15 +263,7 @@ class Store:
         host, process, began = run.data.tags[WRITER].split(" ")
         if host != socket.gethostname():
             return time.time() - float(began) > STALE_S
-        if process == str(os.getpid()):
-            return True
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return False
+        return process == str(os.getpid()) or not is_running(int(process))
 
     def _delete(self, run: Run) -> None:
         """Delete a run and its models; that another writer has done so already is no error."""

@@ -30,7 +30,8 @@ from canids_shared.torchstore import Graphs, TorchStore
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import repeatable
-from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
+from canids_train_gnn.columns import ERROR_TERMS
+from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.onewindow import INPUTS, OUTPUTS, one_window
 
 CONTRACT = "onnx/1"

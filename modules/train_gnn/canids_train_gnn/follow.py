@@ -19,19 +19,9 @@ from canids_shared.torchstore import Graphs, device_of
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import repeatable
-from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
+from canids_train_gnn.columns import COLUMNS
+from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.states import BATCH, outputs_of
-
-COLUMNS = (
-    "vgae_error",
-    *(f"vgae_{name}" for name in ERROR_TERMS),
-    "vgae_latent_norm",
-    "gat_logit",
-    "gat_logit_free",
-    "gat_logit_attacked",
-    "gat_embedding_norm",
-    "gat_embedding_mean",
-)
 
 
 def graphs_of(batch: pa.RecordBatch, header: dict[str, Any], device: torch.device) -> Graphs:

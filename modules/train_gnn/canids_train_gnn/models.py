@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.torchstore import Graphs
+from canids_train_gnn.columns import ERROR_TERMS
 from canids_train_gnn.layers import Encoder, node_max, node_mean, padded, pooled
 
 
@@ -31,15 +32,6 @@ class GAT(nn.Module):
         return logits[:, 1] - logits[:, 0]
 
 
-ERROR_TERMS = (
-    "node_error_mean",
-    "node_error_max",
-    "edge_error_mean",
-    "edge_error_max",
-    "divergence_mean",
-    "divergence_max",
-)
-"""What the VGAE says of a window: mean and largest value over its nodes."""
 SCORE_WEIGHTS = (1.0, 1.0, 0.5, 0.5, 0.0, 0.0)
 """What each of them weighs in the anomaly score. On folds (EXPERIMENTS.md) the edges ranked worse than the nodes, a flood's
 even below usual traffic's, but the sum was better with half of them; the divergences only harm it."""

@@ -53,7 +53,7 @@ class OneGAT(nn.Module):
 
 
 class OneVGAE(nn.Module):
-    """`score` [] anomaly, and its `terms` [6] (`models.ERROR_TERMS`), of a window."""
+    """`score` [] anomaly, and its `terms` [6] (`columns.ERROR_TERMS`), of a window."""
 
     def __init__(self, vgae: VGAE) -> None:
         super().__init__()

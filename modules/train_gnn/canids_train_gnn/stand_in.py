@@ -13,24 +13,9 @@ from canids_shared import latency, runs, stand_in, tables
 from canids_shared.cli import Call
 from canids_shared.graphstore import GraphStore
 from canids_shared.stand_in import StandIn
+from canids_train_gnn.columns import COLUMNS
 
 KINDS = {"gat": "GAT", "vgae": "VGAE"}
-COLUMNS = (
-    "vgae_error",
-    "vgae_node_error_mean",
-    "vgae_node_error_max",
-    "vgae_edge_error_mean",
-    "vgae_edge_error_max",
-    "vgae_divergence_mean",
-    "vgae_divergence_max",
-    "vgae_latent_norm",
-    "gat_logit",
-    "gat_logit_free",
-    "gat_logit_attacked",
-    "gat_embedding_norm",
-    "gat_embedding_mean",
-)
-"""The columns of `canids_train_gnn.states`, which imports torch; a test holds them equal."""
 
 
 def _facts(store: GraphStore) -> dict[str, Any]:

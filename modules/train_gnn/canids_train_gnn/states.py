@@ -15,8 +15,9 @@ from canids_shared.torchstore import Graphs, TorchStore, device_of
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import batches, repeatable
+from canids_train_gnn.columns import ERROR_TERMS
 from canids_train_gnn.layers import node_mean
-from canids_train_gnn.models import ERROR_TERMS, GAT, VGAE
+from canids_train_gnn.models import GAT, VGAE
 
 BATCH = 256
 log = logging.getLogger(__name__)
