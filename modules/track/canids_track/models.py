@@ -7,7 +7,6 @@ requirements with exact versions, a signature and an example. Nothing is unpickl
 import importlib.metadata
 import os
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -107,18 +106,16 @@ class Packer:
         if alike not in self._templates:
             folder = self._folder / str(len(self._templates))
             imports = _copy_code(ENTRIES[contract], folder / "code")
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*type hints", category=UserWarning)
-                mlflow.pyfunc.save_model(
-                    folder / "model",
-                    python_model=str(Path(__file__).with_name("served.py")),
-                    artifacts={"model": str(model)},
-                    model_config={"entry": ENTRIES[contract]},
-                    code_paths=[str(p) for p in sorted((folder / "code").iterdir())],
-                    pip_requirements=requirements(imports),
-                    signature=signature,
-                    input_example=example,
-                )
+            mlflow.pyfunc.save_model(
+                folder / "model",
+                python_model=str(Path(__file__).with_name("served.py")),
+                artifacts={"model": str(model)},
+                model_config={"entry": ENTRIES[contract]},
+                code_paths=[str(p) for p in sorted((folder / "code").iterdir())],
+                pip_requirements=requirements(imports),
+                signature=signature,
+                input_example=example,
+            )
             self._templates[alike] = folder / "model"
         return self._templates[alike]
 

@@ -13,12 +13,14 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 class Served(PythonModel):  # type: ignore[misc]
     """A trained detector or policy; what goes in and comes out stands in the model's signature."""
 
+    # Type hints of `predict` would be taken for another signature than the one that is given; nobody is to be warned of their absence.
+    _skip_type_hint_validation = True
+
     def load_context(self, context: PythonModelContext) -> None:
         """Read the model file by the stage's own code."""
         stage = importlib.import_module(context.model_config["entry"])
         self._served = stage.Served(Path(context.artifacts["model"]))
 
-    # Without type hints: MLflow would take them for another signature than the one that is given.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Scores of windows."""
         return self._served(model_input)
