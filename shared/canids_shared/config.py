@@ -47,6 +47,15 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
             fill_defaults(value[key], extra)
 
 
+def options_of(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every option of a schema, those of sections dotted (`gat.learning_rate`), with its own schema."""
+    for key, sub in schema.get("properties", {}).items():
+        if "properties" in sub:
+            yield from options_of(sub, f"{prefix}{key}.")
+        else:
+            yield prefix + key, sub
+
+
 def _explain(error: jsonschema.ValidationError, where: str) -> str:
     place = ".".join([where, *map(str, error.absolute_path)]).strip(".")
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):

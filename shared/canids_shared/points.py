@@ -8,10 +8,10 @@ import csv
 import difflib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from canids_shared.config import options_of
 from canids_shared.errors import CanidsError
 
 Points = dict[str, dict[str, Any]]
@@ -77,27 +77,19 @@ def option_schema(option: str, schema: dict[str, Any], where: str) -> dict[str, 
     for part in option.split("."):
         known = found.get("properties", {})
         if part not in known:
-            close = difflib.get_close_matches(option, list(_options(schema)), n=1)
+            close = difflib.get_close_matches(option, [name for name, _ in options_of(schema)], n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise CanidsError(f"{where}: this stage has no option '{option}'{hint}")
         found = known[part]
     if "properties" in found:
         raise CanidsError(
-            f"{where}: '{option}' is a section; name one of its options, such as {next(_options(found, option + '.'))}"
+            f"{where}: '{option}' is a section; name one of its options, such as {next(options_of(found, option + '.'))[0]}"
         )
     if option == "seed":
         raise CanidsError(
             f"{where}: the seed is no option of a point; every point is trained with as many as `seeds` says"
         )
     return found
-
-
-def _options(schema: dict[str, Any], place: str = "") -> Iterator[str]:
-    for key, sub in schema.get("properties", {}).items():
-        if "properties" in sub:
-            yield from _options(sub, f"{place}{key}.")
-        else:
-            yield place + key
 
 
 def _value(cell: str, kind: dict[str, Any]) -> Any:

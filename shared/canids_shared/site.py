@@ -16,7 +16,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from canids_shared.config import load_schema
+from canids_shared.config import load_schema, options_of
 from canids_shared.errors import CanidsError
 from canids_shared.rulegraph import edges, rules
 
@@ -67,18 +67,15 @@ def reference(module: Path) -> str:
     ports = re.findall(r'(\w+)="([^"]+)"', block[1]) if block else []
     lines = ["## Pathvars", "", "| pathvar | by default |", "|---|---|", *(f"| `{a}` | `{b}` |" for a, b in ports)]
     lines += ["", "## Options", "", "| key | what | values | default |", "|---|---|---|---|"]
-    lines += [f"| `{key}` | {what} | {values} | {default} |" for key, what, values, default in options(schema)]
+    lines += [f"| `{key}` | {what} | {values} | {default} |" for key, what, values, default in rows(schema)]
     return "\n".join(lines) + "\n"
 
 
-def options(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Key, description, allowed values and default of every option, nested ones dotted."""
-    for key, sub in schema.get("properties", {}).items():
-        if sub.get("properties"):
-            yield from options(sub, f"{prefix}{key}.")
-        else:
-            default = f"`{json.dumps(sub['default'], ensure_ascii=False)}`" if "default" in sub else ""
-            yield prefix + key, _cell(sub.get("description", "")), _cell(_values(sub)), _cell(default)
+def rows(schema: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Key, description, allowed values and default of every option."""
+    for key, sub in options_of(schema):
+        default = f"`{json.dumps(sub['default'], ensure_ascii=False)}`" if "default" in sub else ""
+        yield key, _cell(sub.get("description", "")), _cell(_values(sub)), _cell(default)
 
 
 def drawings(root: Path, pipeline: str) -> dict[str, str]:

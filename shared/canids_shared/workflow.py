@@ -7,6 +7,7 @@ instance that is equal up to there, so two seeds share their graphs.
 """
 
 import copy
+import importlib.util
 import json
 import os
 import re
@@ -52,9 +53,14 @@ def merged(base: Config, over: Config | None) -> Config:
     return out
 
 
-def with_preset(config: Config, presets: Path) -> Config:
-    """`config` laid on the preset that it names, a file of the folder `presets`; on nothing where there is no such file."""
-    files = {path.stem: path for path in presets.glob("*.yaml")}
+def with_preset(config: Config, package: str) -> Config:
+    """`config` laid on the preset that it names, a file in the folder `presets` of a package; on nothing where there is none.
+
+    The package is installed wherever the module runs, also one whose Snakefile comes from elsewhere.
+    """
+    found = importlib.util.find_spec(package)
+    folders = [Path(place, "presets") for place in found.submodule_search_locations or []] if found else []
+    files = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
     file = files.get(str(config.get("preset")))
     return merged(yaml.safe_load(file.read_text(encoding="utf-8")), config) if file else config
 
@@ -164,8 +170,7 @@ class Stage:
         self.name = name
         self._package = package or f"canids_{name}"
         full = load_schema(schema, common=True)
-        presets = Path(str(schema)).with_name("presets")
-        base = check(with_preset(config, presets), full, where=name)
+        base = check(with_preset(config, self._package), full, where=name)
         self._ports: dict[str, dict[str, str]] = base.pop("ports")
         self._folds = {"@" + fold: left for fold, left in base.pop("folds").items()}
         instances = base.pop("instances")
@@ -173,7 +178,7 @@ class Stage:
         raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
         self.config = {"": base}
         for instance, overrides in instances.items():
-            own = with_preset(merged(raw, overrides), presets)
+            own = with_preset(merged(raw, overrides), self._package)
             self.config["@" + instance] = check(own, full, where=f"instances.{instance}.{name}")
         self.datasets: list[str] = base["datasets"]
         self.captures = {d: manifest.load(d, base["data_root"]) for d in self.datasets}

@@ -79,7 +79,9 @@ def test_all_stages_speak_of_the_same_windows(workflow_dir: Path) -> None:
 
 
 def test_blocks_of_a_capture_lie_apart_by_the_gap(workflow_dir: Path) -> None:
-    gap = yaml.safe_load((workflow_dir / "modules/preprocess/presets/smoke.yaml").read_text())["blocks"]["gap"]
+    gap = yaml.safe_load((workflow_dir / "modules/preprocess/canids_preprocess/presets/smoke.yaml").read_text())[
+        "blocks"
+    ]["gap"]
     keys = pl.concat(
         [graphs(workflow_dir, s).keys().select("capture", "t_start", "t_end", split=pl.lit(s)) for s in manifest.SPLITS]
     )

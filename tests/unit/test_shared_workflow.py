@@ -198,13 +198,13 @@ def test_every_preset_fits_the_schema(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, stage: str, preset: str
 ) -> None:
     plain, chosen = (stage_with(monkeypatch, stage, c).config[""] for c in ({}, {"preset": preset}))
-    file = ROOT / f"modules/{stage}/presets/{preset}.yaml"
+    file = ROOT / f"modules/{stage}/canids_{stage}/presets/{preset}.yaml"
     assert (chosen != {**plain, "preset": preset}) == file.exists()
 
 
 def test_every_preset_file_has_a_name_that_the_schema_knows() -> None:
     known = yaml.safe_load((ROOT / "shared/canids_shared/common.schema.yaml").read_text())["properties"]["preset"]
-    found = {path.stem for path in ROOT.glob("modules/*/presets/*")}
+    found = {path.stem for path in ROOT.glob("modules/*/*/presets/*")}
     assert found | {"full"} == set(known["enum"])
 
 
@@ -217,6 +217,16 @@ def test_explicit_keys_lie_on_the_preset(workplace: Path, monkeypatch: pytest.Mo
     assert [gat[i]["batch"] for i in gat] == [32, 64]
     assert [gat[i]["large"]["heads"] for i in gat] == [1, 1]
     assert [gat[i]["large"]["channels"] for i in gat] == [8, 24]
+
+
+def test_a_preset_comes_with_the_package_also_where_the_schema_comes_from_elsewhere(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANIDS_EVALUATE_PYTHON", "")
+    schema = tmp_path / "fetched.yaml"
+    schema.write_text((ROOT / "modules/evaluate/config.schema.yaml").read_text())
+    config = section({"datasets": ["simulated"], "preset": "smoke"}, "evaluate")
+    assert Stage("evaluate", config, schema).config[""]["bootstrap"] == 20
 
 
 def test_a_section_has_a_preset_of_its_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
