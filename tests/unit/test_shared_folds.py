@@ -9,7 +9,7 @@ import yaml
 
 from canids_shared import folds
 from canids_shared.errors import CanidsError
-from canids_shared.workflow import Stage, section
+from canids_shared.workflow import Stage, section, targets
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "modules/preprocess/config.schema.yaml"
@@ -86,6 +86,22 @@ def test_a_fold_belongs_to_the_datasets_that_have_what_it_leaves_out(workplace: 
     assert "b@without-kia/left_out" in made
     assert "b/test_x" in made
     assert not [t for t in made if t.startswith(("a@without-sonata", "b@without-spark"))]
+    of_pipeline = targets(folds.joined(config("a", "b")), "{dataset}{instance}", "summary/{dataset}{instance}")
+    instances = ["a", "a@without-kia", "a@without-spark", "b", "b@without-kia", "b@without-sonata"]
+    assert of_pipeline == [path for i in instances for path in (i, f"summary/{i}")]
+
+
+def test_a_fold_that_leaves_nothing_out_is_refused(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("spark", None))
+    write("b", ("kia", "fuzzing"))
+    instances = {"without-dos": {"preprocess": {"leave_out": {"attacks": ["dos"]}}}}
+    given = {"datasets": ["a", "b"], "data_root": "data", "instances": instances}
+    with pytest.raises(CanidsError) as caught:
+        Stage("preprocess", section(given, "preprocess"), SCHEMA)
+    assert str(caught.value) == (
+        "instances.without-dos: no training capture has what leave_out names, {'attacks': ['dos']}; "
+        "they have {'a': {'attacks': ['DoS']}, 'b': {'attacks': ['fuzzing']}}"
+    )
 
 
 @pytest.mark.parametrize(

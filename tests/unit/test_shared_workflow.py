@@ -153,6 +153,10 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
         ({"preprocess": {"windw": 5}}, "unknown key 'preprocess.windw'; did you mean 'window'?"),
         ({"instances": {"a": {"preprocess": {"window": 0}}}}, "instances.a.preprocess.window: 0 is less than"),
         ({"instances": {2024: {"preprocess": {"window": 9}}}}, "preprocess.instances: key 2024 is not text"),
+        (
+            {"preprocess": {"leave_out": {"vehicles": ["van"]}}},
+            "preprocess.leave_out: makes a fold, so it belongs to an instance",
+        ),
         ({"preprocess": {"environment": "/nowhere"}}, "preprocess.environment: no Python at /nowhere/bin/python"),
         ({"modules": "audit"}, "config: modules must be a list of the names of further modules, not 'audit'"),
         ({"audit": {}}, "config: unknown key 'audit'; known keys: datasets"),
