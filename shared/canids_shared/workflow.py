@@ -187,7 +187,9 @@ class Stage:
         self.stand_in: bool = base["stand_in"]
         for key in _SINGLE:
             if other := [n for n, o in instances.items() if (o or {}).get(key, base.get(key)) != base.get(key)]:
-                raise CanidsError(f"instances.{other[0]}.{name}: {key} is one for all instances of a stage; set {name}.{key}")
+                raise CanidsError(
+                    f"instances.{other[0]}.{name}: {key} is one for all instances of a stage; set {name}.{key}"
+                )
         environment = base["environment"]
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
         if not os.path.exists(self.python):
