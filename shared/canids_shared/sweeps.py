@@ -53,7 +53,10 @@ class Sweep:
 
     @cached_property
     def instances(self) -> dict[str, Config]:
-        """Instance (`sweep-017`, `sweep-017-seed-1`) → stage → what it overrides."""
+        """Instance (`sweep-017`, `sweep-017-seed-1`) → stage → what it overrides.
+
+        Raises `CanidsError` if a point is called what a seed of another one is.
+        """
         found: dict[str, Config] = {}
         for instance, values in self.space.points.items():
             for seed in self.seeds:
@@ -61,7 +64,12 @@ class Sweep:
                 if seed != self.seeds[0]:
                     for stage in SEEDED[max(0, STAGES.index(self.stage) - 1) :]:
                         overrides[stage] = merged(overrides.get(stage, {}), {"seed": seed})
-                found[_named(instance, seed, self.seeds)] = overrides
+                name = _named(instance, seed, self.seeds)
+                if name in found:
+                    raise CanidsError(
+                        f"sweep.table: instance '{name}' is a point and a seed of one; call the point something else"
+                    )
+                found[name] = overrides
         return found
 
     @property

@@ -161,6 +161,14 @@ def test_points_are_instances_of_one_stage_and_seeds_share_what_lies_before(work
         sweep.joined({"instances": {"sweep-000": {}}})
 
 
+@pytest.mark.parametrize("names", [("a", "a-seed-1"), ("a-seed-1", "a")])
+def test_a_point_that_is_called_what_a_seed_is_would_replace_it(workplace: Path, names: tuple[str, str]) -> None:
+    text = "instance\tgat.batch\n{}\t32\n{}\t64\n".format(*names)
+    assert list(from_table(text).instances) == list(names)
+    with pytest.raises(CanidsError, match=r"^sweep\.table: instance 'a-seed-1' is a point and a seed of one"):
+        from_table(text, seeds=2).joined(config())
+
+
 def test_a_generated_space_is_read_back_from_its_table(workplace: Path) -> None:
     space = {
         "gat.learning_rate": RATE,
