@@ -12,7 +12,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 from canids_shared.graphstore import GraphStore
 from canids_shared.manifest import CONTRACT, SCORED
-from canids_shared.runs import load_arrays
+from canids_shared.runs import DETECTOR, load_arrays
 from canids_shared.workflow import VARIANTS
 
 _KEYS = {
@@ -178,7 +178,7 @@ def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
 
     Raises `CanidsError` for features by which alarms cannot be explained.
     """
-    _, header = load_arrays(model, "detector/2")
+    _, header = load_arrays(model, DETECTOR)
     if "can_id" in header["node_features"]:
         raise CanidsError(
             f"{model}: learnt from features: published; only runs with features: relative can score captures"

@@ -41,6 +41,8 @@ _COMMON = ("datasets", "data_root")
 """Keys of a pipeline's config that are all its modules' own."""
 _INHERITED = ("stand_in", "preset")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
+_SINGLE = ("stand_in", "accelerator", "devices")
+"""Keys that no instance overrides: code, threads and GPUs of a rule are fixed when its Snakefile is read."""
 _TOP = (*_COMMON, *_INHERITED, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
@@ -220,10 +222,11 @@ class Stage:
                     f"instances.{fold[1:]}: no training capture has what leave_out names, {left}; they have {known}"
                 )
         self.stand_in: bool = base["stand_in"]
-        if single := [
-            f"{n}.{name}" for n, o in instances.items() if (o or {}).get("stand_in", self.stand_in) != self.stand_in
-        ]:
-            raise CanidsError(f"instances.{single[0]}: stand_in is one for all instances of a stage")
+        for key in _SINGLE:
+            if other := [n for n, o in instances.items() if (o or {}).get(key, base.get(key)) != base.get(key)]:
+                raise CanidsError(
+                    f"instances.{other[0]}.{name}: {key} is one for all instances of a stage; set {name}.{key}"
+                )
         environment = base["environment"]
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
         if not os.path.exists(self.python):

@@ -62,16 +62,23 @@ def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
     )
     assert list(found["instances"]) == [
         "f-without-DoS",
-        "f-without-DoS-seed-1",
+        "f-without-DoS-seed-5",
         "f-without-gear-spoofing",
-        "f-without-gear-spoofing-seed-1",
+        "f-without-gear-spoofing-seed-5",
     ]
-    assert found["instances"]["f-without-gear-spoofing-seed-1"] == {
+    assert found["instances"]["f-without-gear-spoofing-seed-5"] == {
         "preprocess": {"leave_out": {"attacks": ["gear-spoofing"]}},
         "train_drl": {"seed": 5, "rivals": ["cusum"]},
     }
     detectors = section(found, "train_gnn")["instances"]
     assert list(detectors) == ["f-without-DoS", "f-without-gear-spoofing"], "seeds of the policy share the detectors"
+
+
+def test_a_fold_is_named_after_the_seed_that_all_its_seeded_stages_get(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("spark", "DoS"))
+    found = folds.joined({**config("a", seeds=3), "train_gnn": {"seed": 5}})["instances"]
+    both = {name: (found[name]["train_gnn"], found[name]["train_drl"]) for name in found if "kia-seed" in name}
+    assert both == {f"without-kia-seed-{n}": ({"seed": n}, {"seed": n}) for n in (6, 7)}
 
 
 def test_a_fold_belongs_to_the_datasets_that_have_what_it_leaves_out(workplace: Path) -> None:

@@ -206,6 +206,16 @@ def test_every_preset_fits_the_schema(
     assert (chosen != {**plain, "preset": preset}) == file.exists()
 
 
+@pytest.mark.parametrize(("key", "value"), [("devices", 2), ("accelerator", "cuda")])
+def test_what_rules_are_planned_with_is_one_for_all_instances(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
+    same = {"train_gnn": {key: value}, "instances": {"a": {"train_gnn": {key: value, "seed": 1}}}}
+    assert stage_with(monkeypatch, "train_gnn", same).config["@a"][key] == value
+    with pytest.raises(CanidsError, match=rf"^instances\.a\.train_gnn: {key} is one for all .* set train_gnn\.{key}$"):
+        stage_with(monkeypatch, "train_gnn", {**same, "train_gnn": {}})
+
+
 def test_every_preset_file_has_a_name_that_the_schema_knows() -> None:
     known = yaml.safe_load((ROOT / "shared/canids_shared/common.schema.yaml").read_text())["properties"]["preset"]
     found = {path.stem for path in ROOT.glob("modules/*/*/presets/*")}

@@ -6,13 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from canids_shared.runs import Arrays, load_arrays, save_arrays
+from canids_shared.runs import RIVALS, Arrays, load_arrays, save_arrays
 from canids_train_drl.environment import Actions, Traffic
 from canids_train_drl.observation import Observer
 from canids_train_drl.rivals.networks import Classifier, Player
 from canids_train_drl.rivals.thresholds import Cusum, FixedWeight, Hysteresis
 
-CONTRACT = "rivals/1"
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (FixedWeight, Hysteresis, Cusum, Classifier, Player)}
 
 
@@ -46,12 +45,12 @@ def save(path: Path, rivals: dict[str, Any], observer: Observer) -> None:
             else:
                 head[field.name] = asdict(value) if isinstance(value, Actions) else value
         heads[name] = head
-    save_arrays(path, arrays, {"contract": CONTRACT, "rivals": heads, "observer": observer.to_json()})
+    save_arrays(path, arrays, {"contract": RIVALS, "rivals": heads, "observer": observer.to_json()})
 
 
 def load(path: Path) -> tuple[dict[str, Rival], Observer]:
     """Read rivals and observer; raises `CanidsError` naming the file if it is absent, cut off, or of another contract."""
-    arrays, header = load_arrays(path, CONTRACT)
+    arrays, header = load_arrays(path, RIVALS)
     rivals: dict[str, Rival] = {}
     for name, head in header["rivals"].items():
         options: dict[str, Any] = {k: Actions(**v) if k == "actions" else v for k, v in head.items() if k != "kind"}
