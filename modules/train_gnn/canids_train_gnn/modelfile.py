@@ -53,7 +53,7 @@ def write_run(
         "contract": runs.DETECTOR,
         "kind": type(model).__name__,
         "size": size,
-        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "window_unit")},
+        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
         "parameters": parameter_count(model),
         "fit": facts(fit),
         "select": select,

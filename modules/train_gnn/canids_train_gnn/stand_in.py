@@ -31,7 +31,7 @@ def detector(kind: str, call: Call) -> None:
         "contract": runs.DETECTOR,
         "kind": KINDS[kind],
         "size": call.config[kind][call.constants["scale"]],
-        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "window_unit")},
+        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
         "parameters": 0,
         "fit": _facts(fit),
         "select": {**_facts(select), "auroc": None},
