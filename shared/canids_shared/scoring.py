@@ -108,8 +108,8 @@ def scoring(config: dict[str, Any]) -> Scoring:
             missing = f"config: {key} is missing: {_KEYS[key]} (make score CAPTURE=… RUN=…)"
             models = dict.fromkeys(("vgae", "gat", "dqn", "rivals"), "model.safetensors")
             return Scoring("simulated", ".", VARIANTS[0], "nobody", models, [], {}, {}, {}, missing)
-    given = config["capture"]
-    captures = [Path(c) for c in (given if isinstance(given, list) else [given])]
+    paths = config["capture"]
+    captures = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
     if absent := [c for c in captures if not c.is_file()]:
         raise CanidsError(f"capture {absent[0]}: no such file")
     name = str(config.get("name") or plain(captures[0].stem))
