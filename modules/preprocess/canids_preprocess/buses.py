@@ -61,14 +61,15 @@ def read(source: str, patience: Patience) -> Iterator[Batch]:
 
 
 def _read(bus: can.BusABC, patience: Patience) -> Iterator[Batch]:
-    line, errors = 0, 0
+    line, errors, looked = 0, 0, 0.0
     while True:
         rows = []
         first: can.Message | None = bus.recv(POLL)
         if first is not None:
             patience.renew()
             # What comes in the meantime waits in the bus's own queue: a batch for every frame would take a whole core.
-            time.sleep(POLL)
+            time.sleep(max(0.0, looked + POLL - time.monotonic()))
+        looked = time.monotonic()
         message = first
         while message is not None:
             line += 1

@@ -95,7 +95,7 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
     """`frames` with the labels that the manifest's entry asks for, and the attack's name."""
     label = frames["label"]
     if entry["content"] == "unlabelled":
-        label = pl.repeat(None, len(frames), dtype=pl.UInt8, eager=True)
+        label = label.clear(len(frames))
     elif entry["content"] == "attack-free":
         label = label.fill_null(0)
     if entry["attacked"]:
