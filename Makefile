@@ -84,9 +84,9 @@ resources: .venv/runtime
 	@cat results/resources/resources.md
 
 # All finished runs into MLflow, also those that no pipeline tracked yet: after folds, or when a server came back.
-# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else what make mlflow-ui shows.
+# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else what make mlflow-ui shows. EXPERIMENT as in the config.
 track: .venv/runtime
-	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)')
+	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)') $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 
 # Tracked runs in the browser: http://127.0.0.1:5000, or PORT.
 mlflow-ui: .venv/runtime
