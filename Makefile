@@ -220,6 +220,8 @@ lock:
 	.venv-dgl/bin/pip install $(PIP_ARGS) -e '.[preprocess,dgl]' pytest hypothesis
 	@touch $@
 
-# Everything but the captures and the cache between workflows.
+# What can be made again. Captures, the cache between workflows, runs (models, tracking, the log of test readings) and drafted
+# manifests stay.
 clean:
-	rm -rf results experimentruns .snakemake .venv .venv-dgl .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@if test -d results; then find results/ ! -type d ! -regex 'results/[^/]*/manifest.yaml' -delete; find results/ -type d -empty -delete; fi
+	rm -rf .snakemake .venv .venv-dgl .pytest_cache .mypy_cache .ruff_cache .hypothesis
