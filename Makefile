@@ -30,13 +30,13 @@ demo: .venv/runtime
 hcrl_sa: .venv/runtime
 	@test -n "$(DATA)" || { echo "make hcrl_sa DATA=FOLDER: FOLDER holds hcrl_sa/ with train_*/*.csv and test_*/*.csv" >&2; exit 1; }
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml --config data_root=$(DATA)
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml --config 'data_root=$(DATA)'
 	@cat results/hcrl_sa/summary/results.md
 
 # Where choices are made: folds of the real training captures (attacks and vehicles left out), three seeds each.
 folds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config data_root=$(DATA)
+	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config 'data_root=$(DATA)'
 	@cat results/hcrl_sa/folds/results.md
 
 # The main job on hours of simulated driving: false alarms an hour, delay over many episodes.
@@ -47,7 +47,7 @@ hours: .venv/runtime
 # The main job on the real captures with two more seeds, into one table.
 seeds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config data_root=$(DATA)
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config 'data_root=$(DATA)'
 	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
 
 # Options of one stage over a table or a space of points, compared on `select`; OPTIONS='--configfile FILE' names another sweep.
@@ -62,7 +62,7 @@ cross-vehicle fusion-ablation: .venv/runtime
 score: .venv/runtime
 	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/score/Snakefile --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
-	@cat "$$($(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS))"
+	@$(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS)
 
 # What is here, what is missing, what to do; with whatever Python there is.
 doctor:
@@ -76,7 +76,7 @@ follow: .venv/runtime
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime
 	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
-	$(BIN)/python -m canids_preprocess.draft $(DIR)
+	$(BIN)/python -m canids_preprocess.draft '$(DIR)'
 
 # What the finished runs took, and a profile that asks for as much: results/resources/profile.
 resources: .venv/runtime

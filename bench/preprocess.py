@@ -27,6 +27,7 @@ from canids_preprocess import graphs, ingest
 from canids_preprocess.simulate import Capture, record, write_parts
 from canids_shared.cli import Call
 from canids_shared.files import written_whole
+from canids_shared.sources import code_hash
 
 BLOCKS = {"shares": {"fit": 0.5, "select": 0.125, "fuse": 0.25, "calibrate": 0.125}, "repeats": 1, "gap": 2.0}
 GRAPHS = {
@@ -137,6 +138,8 @@ def main() -> None:
         gc.freeze()  # as `canids_shared.cli.run` does
         print(json.dumps(MEASUREMENTS[options.measure](options.capture)))
         return
+    # Of this simulator: another one gets a folder of its own.
+    options.folder /= f"preprocess_{code_hash('canids_preprocess.simulate', sys.executable)[:8]}"
     options.folder.mkdir(parents=True, exist_ok=True)
     most = 2 * options.frames
     path = capture(options.folder, options.frames, most)

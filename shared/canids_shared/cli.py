@@ -14,7 +14,7 @@ from typing import Any
 
 from canids_shared import devices, marks, usage
 from canids_shared.errors import CanidsError
-from canids_shared.interruption import end_with_parent, helps
+from canids_shared.interruption import end_with_parent, helps, orderly
 from canids_shared.locks import run_folder
 
 
@@ -84,7 +84,8 @@ def run(
     try:
         for path in [path for paths in call.inputs.values() for path in paths]:
             marks.refuse(path)
-        with run_folder(call.output[alone].parent) if alone and not helps() else nullcontext(), devices.own(gpus):
+        lock = run_folder(call.output[alone].parent) if alone and not helps() else nullcontext()
+        with orderly(), lock, devices.own(gpus):
             main(call)
     except CanidsError as error:
         sys.exit(f"error: {error}")

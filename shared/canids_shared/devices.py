@@ -66,6 +66,20 @@ def share_out(workflow: Any) -> None:
     os.environ[SLOTS] = ",".join(found[slot % len(found)] for slot in range(int(limit)))
 
 
+def _own_folder() -> Path:
+    """This user's folder for locks; its name is known to all, so another user may have made it."""
+    folder = Path(tempfile.gettempdir()) / f"canids-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid != os.getuid() or not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("it is not yours, or not yours to write")
+    except OSError as error:
+        raise CanidsError(
+            f"{folder}: {error.strerror or error}; remove it, or set TMPDIR to a folder of yours"
+        ) from None
+    return folder
+
+
 def _take(slots: list[str], count: int, folder: Path, held: ExitStack) -> list[str]:
     """Devices of the first `count` free slots on different devices, locked within `held`; fewer if not all can be had."""
     taken: list[str] = []
@@ -91,7 +105,7 @@ def own(count: int, folder: Path | None = None) -> Iterator[None]:
         folder: where the locks lie, by default in this user's folder for temporary files.
 
     Raises:
-        CanidsError: there are not that many devices.
+        CanidsError: there are not that many devices, or the folder is another user's.
     """
     slots = list(filter(None, os.environ.get(SLOTS, "").split(",")))
     if not slots or not count:
@@ -99,7 +113,7 @@ def own(count: int, folder: Path | None = None) -> Iterator[None]:
         return
     if count > len(set(slots)):
         raise CanidsError(f"devices: {count} GPUs are wanted, and this machine has {len(set(slots))}; lower 'devices'")
-    folder = folder or Path(tempfile.gettempdir()) / f"canids-{os.getuid()}"
+    folder = folder or _own_folder()
     before = {name: os.environ.get(name) for name in (SLOTS, VISIBLE)}
     waited = False
     while True:

@@ -65,11 +65,9 @@ def _of(kind: str, section: Config, config: Config) -> dict[str, Config]:
     name = f"{section['prefix']}without-{kind}"
     overrides = merged(section["overrides"], {"preprocess": {"leave_out": {section["leave_out"]: [kind]}}})
     found = {name: overrides}
-    for n in range(1, section["seeds"]):
-        seeds: dict[str, Any] = {s: {"seed": _seed(config, overrides, s) + n} for s in section["seeded"]}
-        found[f"{name}-seed-{n}"] = merged(overrides, seeds)
+    stage = section["seeded"][0]
+    first = int(merged(config.get(stage) or {}, overrides.get(stage)).get("seed", 0))
+    for seed in range(first + 1, first + section["seeds"]):
+        seeds: dict[str, Any] = {s: {"seed": seed} for s in section["seeded"]}
+        found[f"{name}-seed-{seed}"] = merged(overrides, seeds)
     return found
-
-
-def _seed(config: Config, overrides: Config, stage: str) -> int:
-    return int(merged(config.get(stage) or {}, overrides.get(stage)).get("seed", 0))

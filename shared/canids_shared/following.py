@@ -10,7 +10,6 @@ of the log, or when one of them dies.
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from canids_shared.errors import CanidsError
-from canids_shared.scoring import Trained, trained
+from canids_shared.scoring import Trained, plain, trained
 from canids_shared.streams import GONE
 
 _LOOK = 0.05
@@ -36,13 +35,12 @@ def commands(source: str, run: Trained, folder: Path, options: argparse.Namespac
     seen, models = run.preprocess, run.models
     reading = ["--window", seen["window"], "--stride", seen["stride"], "--window-unit", seen["window_unit"]]
     reading += ["--format", options.format, "--name", name_of(source), "--rejects", folder / "rejects.csv"]
-    for name in ("on_bad_rows", "timestamp_tolerance", "idle"):
-        if (value := getattr(options, name)) is not None:
-            reading += [f"--{name.replace('_', '-')}", value]
+    reading += _given(options, "on_bad_rows", "timestamp_tolerance", "idle")
     reading += ["--exit-at-end"] if options.exit_at_end else []
     deciding = ["--model", models["dqn"], "--rivals", models["rivals"], "--fusion", run.fusion]
-    deciding += ["--recalibrate", options.recalibrate] if options.recalibrate else []
+    deciding += _given(options, "recalibrate")
     telling = ["--csv", folder / "alarms.csv", *(["--windows", folder / "windows.csv"] if options.windows else [])]
+    telling += [*_given(options, "episode_gap", "explained_ids"), *(["--fit", *run.fit] if run.fit else [])]
     parts: dict[str, list[Any]] = {
         "preprocess": [source, *reading],
         "train_gnn": ["--vgae", models["vgae"], "--gat", models["gat"]],
@@ -55,14 +53,19 @@ def commands(source: str, run: Trained, folder: Path, options: argparse.Namespac
     ]
 
 
+def _given(options: argparse.Namespace, *names: str) -> list[Any]:
+    """Those of these options that were chosen, as the parts of the chain take them."""
+    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
+
+
 def _python(stage: str) -> str:
     return os.environ.get(f"CANIDS_{stage.upper()}_PYTHON") or sys.executable
 
 
 def name_of(source: str) -> str:
     """What results on a source are filed under: the log's name, or interface and channel."""
-    name = Path(source).stem if Path(source).exists() or "/" in source or ":" not in source else source
-    return re.sub("[^A-Za-z0-9_.-]+", "-", name)
+    return plain(Path(source).stem if Path(source).exists() or "/" in source or ":" not in source else source)
 
 
 class Chain:
@@ -172,6 +175,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--recalibrate", type=float, metavar="S", help="seconds free of attacks at the beginning, to set scales by"
     )
+    made.add_argument("--episode-gap", type=float, metavar="S", help="as in the module evaluate")
+    made.add_argument("--explained-ids", type=int, metavar="N", help="as in the module evaluate")
     return made
 
 

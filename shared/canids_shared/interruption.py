@@ -47,6 +47,20 @@ def noticed() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def orderly() -> Iterator[None]:
+    """Within, SIGTERM ends the process as an exception does, with 128 + its number: temporary files and locks are removed."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def is_running(process: int) -> bool:
     """Whether a process of this machine is there."""
     try:

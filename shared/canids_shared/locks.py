@@ -33,11 +33,12 @@ def _holder() -> str:
 def try_lock(path: Path) -> IO[str] | None:
     """The open file that holds the lock until it is closed or the process ends; None if another process has it.
 
-    The file says who holds it. Raises `OSError` where the file system has no locks.
+    The file says who holds it. Raises `OSError` where the file system has no locks, the folder cannot be written, or the file
+    is a link, which may lead to anything: what is there is overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the lock lives as long as it is open)
+        stream = open(path, "a+", encoding="utf-8", opener=_open)  # noqa: SIM115 (the lock lives as long as it is open)
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,6 +53,10 @@ def try_lock(path: Path) -> IO[str] | None:
             stream.flush()
             return stream
         stream.close()
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:

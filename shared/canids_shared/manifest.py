@@ -82,8 +82,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _entry_of(file: Path, dataset: str) -> dict[str, str]:
-    """Draft an entry from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle)."""
+def entry_of(file: Path, dataset: str) -> dict[str, str]:
+    """Draft an entry of a capture in can-train-and-test from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle)."""
     attack, hyphen, vehicle = file.stem.rpartition("-")
     if not hyphen or vehicle.isdigit():  # `DoS-1.csv`: the number counts captures, it is no vehicle
         attack, vehicle = (attack if hyphen else file.stem), dataset
@@ -99,8 +99,8 @@ def _entry_of(file: Path, dataset: str) -> dict[str, str]:
     return {**entry, "content": "labelled", "attack": attack}
 
 
-def _folder_captures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*/*.csv") if re.match("train_|test_", p.parent.name))
+def _folder_captures(folder: Path, pattern: str = "*.csv") -> list[Path]:
+    return sorted(p for p in folder.glob(f"*/{pattern}") if re.match("train_|test_", p.parent.name))
 
 
 def draft(dataset: str, data_root: str | Path) -> str:
@@ -115,7 +115,7 @@ def draft(dataset: str, data_root: str | Path) -> str:
             f"dataset '{dataset}': no manifest, and no captures train_*/*.csv or test_*/*.csv in {folder}; "
             "set data_root to the folder that holds the dataset, or write a manifest.yaml there"
         )
-    captures = {f"{f.parent.name}.{f.stem}": _entry_of(f, dataset) for f in files}
+    captures = {f"{f.parent.name}.{f.stem}": entry_of(f, dataset) for f in files}
     head = (
         f"# Drafted from the folders of dataset {dataset}: vehicle and attack come from the file names.\n"
         "# Edit it, or delete it to have it drafted anew.\n"
@@ -133,7 +133,10 @@ def locate(dataset: str, data_root: str | Path) -> Path:
         if path.exists():
             return path
     write_text(drafted, draft(dataset, data_root))
-    log.warning("drafted %s from the captures in %s", drafted, Path(data_root) / dataset)
+    folder = Path(data_root) / dataset
+    log.warning("drafted %s from the captures in %s", drafted, folder)
+    if others := [str(f.relative_to(folder)) for f in _folder_captures(folder, "[!.]*") if f.suffix != ".csv"]:
+        log.warning("it does not list %s; make manifest DIR=%s drafts one of all formats", ", ".join(others), folder)
     return drafted
 
 

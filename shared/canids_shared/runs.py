@@ -18,6 +18,11 @@ from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, sha256_of, write_text, written_whole
 
+DETECTOR, POLICY, RIVALS = "detector/2", "policy/2", "rivals/1"
+"""Contracts of `model.safetensors`: of a detector, of a policy, of its rivals."""
+EXPORT = "export/1"
+"""Contract of `export.json`: size and latency of a detector as ONNX."""
+_CHECKPOINT = "checkpoint/1"
 Arrays = dict[str, np.ndarray]
 
 
@@ -88,12 +93,12 @@ class Checkpoint:
         """Arrays and progress of a matching checkpoint, or None."""
         if not self._path.exists():
             return None
-        arrays, header = load_arrays(self._path, "checkpoint/1")
+        arrays, header = load_arrays(self._path, _CHECKPOINT)
         return arrays, header["progress"]
 
     def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
         """Replace the checkpoint; `progress` must be JSON."""
-        save_arrays(self._path, arrays, {"contract": "checkpoint/1", "progress": progress})
+        save_arrays(self._path, arrays, {"contract": _CHECKPOINT, "progress": progress})
 
     def remove(self) -> None:
         """Delete all checkpoints of the run: it has succeeded."""

@@ -1,5 +1,6 @@
 """What the pipeline score asks: which files a finished run has, and how captures become a dataset that is only scored."""
 
+import logging
 import re
 import sys
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from typing import Any
 import yaml
 
 from canids_shared.errors import CanidsError
-from canids_shared.files import write_text
+from canids_shared.files import sha256_of, write_text
 from canids_shared.graphstore import GraphStore
 from canids_shared.manifest import CONTRACT, SCORED
-from canids_shared.runs import load_arrays
+from canids_shared.runs import DETECTOR, load_arrays
 from canids_shared.workflow import VARIANTS
 
 _KEYS = {
@@ -25,9 +26,14 @@ _KEYS = {
     "recalibrate": "seconds at the beginning that are free of attacks, to set the detectors' scales by",
     "on_bad_rows": "error or quarantine, as in the module preprocess",
     "timestamp_tolerance": "seconds that a timestamp may step back, as in the module preprocess",
+    "episode_gap": "seconds without an alarmed window that do not end an alarm, as in the module evaluate",
+    "explained_ids": "arbitration IDs named for each alarm, as in the module evaluate",
 }
+_NAME = re.compile("[A-Za-z0-9_-]+")
+"""What a dataset may be called."""
 _MODEL = "model.safetensors"
 _RUN = re.compile(rf"dqn_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Trained:
         variant: the run's.
         by: names the run among the results: dataset, variant and instance.
         models: the model files of `vgae`, `gat`, `dqn` and `rivals`.
-        fit: the training split of its detectors, or none where it is no longer there.
+        fit: the training split of its detectors, or none where it is no longer there, or no longer the same.
         preprocess: config of the module preprocess, as the run's graphs were made.
         fusion: who decides, `dqn` or a rival's name.
     """
@@ -61,9 +67,10 @@ class Scoring:
         variant: the run's.
         by: names the run among the results: dataset, variant and instance.
         models: the model files of `vgae`, `gat`, `dqn` and `rivals`.
-        fit: the training split of its detectors, or none where it is no longer there.
+        fit: as in `Trained`.
         preprocess: config of the module preprocess, as the run's graphs were made.
         train_drl: likewise, and how the capture's own beginning is used.
+        evaluate: how alarms are told.
         missing: what the config lacks, to be said when something is asked for: a Snakefile can be looked at without.
     """
 
@@ -75,6 +82,7 @@ class Scoring:
     fit: list[str]
     preprocess: dict[str, Any]
     train_drl: dict[str, Any]
+    evaluate: dict[str, Any]
     missing: str = ""
 
     def summary(self, wildcards: Any) -> str:
@@ -99,20 +107,25 @@ def scoring(config: dict[str, Any]) -> Scoring:
         if not config.get(key):
             missing = f"config: {key} is missing: {_KEYS[key]} (make score CAPTURE=… RUN=…)"
             models = dict.fromkeys(("vgae", "gat", "dqn", "rivals"), "model.safetensors")
-            return Scoring("simulated", ".", VARIANTS[0], "nobody", models, [], {}, {}, missing)
-    given = config["capture"]
-    captures = [Path(c) for c in (given if isinstance(given, list) else [given])]
+            return Scoring("simulated", ".", VARIANTS[0], "nobody", models, [], {}, {}, {}, missing)
+    paths = config["capture"]
+    captures = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
     if absent := [c for c in captures if not c.is_file()]:
         raise CanidsError(f"capture {absent[0]}: no such file")
-    name = str(config.get("name") or _plain(captures[0]))
+    name = str(config.get("name") or plain(captures[0].stem))
+    if not _NAME.fullmatch(name):
+        raise CanidsError(f"config: name '{name}' names a folder in results/scored: letters, digits, _ and - alone")
+
+    def given(*keys: str) -> dict[str, Any]:
+        return {key: config[key] for key in keys if config.get(key) is not None}
+
+    run = trained(Path(config["run"]))
+    preprocess = run.preprocess | given("on_bad_rows", "timestamp_tolerance")
+    train_drl = {"fusion": run.fusion, "recalibrate": config.get("recalibrate") or 0}
+    evaluate = given("episode_gap", "explained_ids")
     data_root = Path("results") / "scored"
     _write_manifest(data_root / name / "manifest.yaml", captures, config)
-    run = trained(Path(config["run"]))
-    preprocess = run.preprocess | {
-        k: config[k] for k in ("on_bad_rows", "timestamp_tolerance") if config.get(k) is not None
-    }
-    train_drl = {"fusion": run.fusion, "recalibrate": config.get("recalibrate") or 0}
-    return Scoring(name, str(data_root), run.variant, run.by, run.models, run.fit, preprocess, train_drl)
+    return Scoring(name, str(data_root), run.variant, run.by, run.models, run.fit, preprocess, train_drl, evaluate)
 
 
 def trained(run: Path) -> Trained:
@@ -130,7 +143,7 @@ def trained(run: Path) -> Trained:
     for path in models.values():
         if not Path(path).exists():
             raise CanidsError(f"run {run}: no {path}; has the run finished?")
-    fit = [p for p in _record(Path(models["gat"]).parent).get("files", {}).get("graphs", [])[:1] if Path(p).exists()]
+    fit = _fit(Path(models["gat"]).parent)
     preprocess = _preprocess(Path(models["gat"]), fit)
     decided = _record(Path(models["rivals"]).parent).get("spec", {}).get("config", {})
     return Trained(variant, f"{run.parent.name}{instance}", models, fit, preprocess, decided.get("fusion", "dqn"))
@@ -142,6 +155,20 @@ def _record(run: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 
+def _fit(run: Path) -> list[str]:
+    """The training split that a detector has learnt from; none where something else, or nothing, lies in its place now."""
+    record = _record(run)
+    path, sha256 = (record.get(key, {}).get("graphs", [])[:1] for key in ("files", "inputs"))
+    if not path:
+        return []
+    here = Path(path[0]).is_file()
+    if here and [sha256_of(path[0])] == sha256:
+        return list(path)
+    wrong = "are not those that it has learnt from" if here else "are not here"
+    log.warning("warning: run %s: its training graphs %s %s, so nothing can be said about drift", run, path[0], wrong)
+    return []
+
+
 def _detectors(run: Path, variant: str, instance: str, policy: dict[str, Any]) -> str:
     """The instance of the detectors: a policy that differs by its own options alone has those of an earlier one."""
     read = policy.get("files", {}).get("fuse", [])
@@ -149,13 +176,15 @@ def _detectors(run: Path, variant: str, instance: str, policy: dict[str, Any]) -
     return found[1] if found else instance
 
 
-def _plain(capture: Path) -> str:
-    return re.sub("[^A-Za-z0-9_.-]+", "-", capture.stem)
+def plain(text: str) -> str:
+    """A text as the name of a dataset or a capture."""
+    return re.sub("[^A-Za-z0-9_-]+", "-", text)
 
 
 def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) -> None:
     entries = {}
     for capture in captures:
+        name = plain(capture.stem)
         entry = {
             "path": str(capture.absolute()),
             "format": config.get("format") or "auto",
@@ -163,35 +192,45 @@ def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) ->
             "role": SCORED,
             "content": config.get("content") or "unlabelled",
         }
-        if _plain(capture) in entries:
+        if name in entries:
             raise CanidsError(
-                f"capture {capture}: another one is called {_plain(capture)} too; score them one by one, each with a name of its own (name=…)"
+                f"capture {capture}: another one is called {name} too; score them one by one, each with a name of its own (name=…)"
             )
-        entries[_plain(capture)] = entry
+        entries[name] = entry
     text = yaml.safe_dump({"contract": CONTRACT, "captures": entries}, sort_keys=False)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
 def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
-    """How graphs have to be made for this detector; without its training split, windows follow one another.
+    """How graphs have to be made for this detector.
+
+    One trained before its file told the stride has it from its training split; without that, windows follow one another.
 
     Raises `CanidsError` for features by which alarms cannot be explained.
     """
-    _, header = load_arrays(model, "detector/2")
+    _, header = load_arrays(model, DETECTOR)
     if "can_id" in header["node_features"]:
         raise CanidsError(
             f"{model}: learnt from features: published; only runs with features: relative can score captures"
         )
-    stride = GraphStore(fit[0]).header["stride"] if fit else header["window"]
+    stride = header.get("stride") or (GraphStore(fit[0]).header["stride"] if fit else None)
+    if stride is None:
+        log.warning("warning: %s: does not tell its stride; windows are taken one after the other", model)
+        stride = header["window"]
     return {"window": header["window"], "stride": stride, "window_unit": header["window_unit"], "features": "relative"}
 
 
 def main() -> None:
-    """Print where the summary of `python -m canids_shared.scoring CAPTURE RUN [name=…]` lies."""
+    """Print the summary that `make score` has made: `python -m canids_shared.scoring CAPTURE RUN [name=…]`.
+
+    Options of Snakemake among the others are passed over; after a dry run there may be no summary.
+    """
     capture, run, *rest = sys.argv[1:]
-    options = dict(option.split("=", 1) for option in rest)
-    print(scoring({**{k: v for k, v in options.items() if k in _KEYS}, "capture": capture, "run": run}).summary(None))
+    options = dict(option.split("=", 1) for option in rest if "=" in option)
+    job = scoring({**{k: v for k, v in options.items() if k in _KEYS}, "capture": capture, "run": run})
+    if (summary := Path(job.summary(None))).exists():
+        print(summary.read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":

@@ -81,11 +81,10 @@ def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
 
 
 @cache
-def code_hash(module: str, python: str = sys.executable, also: tuple[str, ...] = ()) -> str:
+def code_hash(module: str, python: str = sys.executable) -> str:
     """Hash over the sources of this project, and of the module's own package, that `module` imports and the versions of the libraries that they import.
 
-    Editing a file that the entry point does not reach leaves it as it is; so does another checkout. `also` names files
-    of data, such as schemas, that belong to it.
+    Editing a file that the entry point does not reach leaves it as it is; so does another checkout.
     """
     files, others = closure(module)
     if module not in files:
@@ -94,7 +93,5 @@ def code_hash(module: str, python: str = sys.executable, also: tuple[str, ...] =
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")
-    for path in also:
-        digest.update(Path(path).read_bytes())
     digest.update(json.dumps(_versions(tuple(sorted(others)), python), sort_keys=True).encode())
     return digest.hexdigest()[:16]

@@ -25,10 +25,11 @@ METRICS = {"vgae": ("auroc", "loss"), "gat": ("auroc", "loss"), "dqn": ("reward"
 """Kind of training → what can be read of it on `select`; the first is the default."""
 _STAGE_OF = {"vgae": "train_gnn", "gat": "train_gnn", "dqn": "train_drl"}
 _SHIFTING = {
-    "loss": ("vgae.edge_weight", "vgae.divergence_weight"),
+    "loss": ("preprocess", "vgae.edge_weight", "vgae.divergence_weight"),
     "reward": ("reward", "blind", "spliced", "episode_length"),
+    "f1": ("episode_length",),
 }
-"""Options that change what a metric means, so that points could not be compared by it."""
+"""Options, or all of a stage, that change what a metric means, so that points could not be compared by it."""
 _SCHEMA = Path(__file__).with_name("sweep.schema.yaml")
 
 
@@ -52,7 +53,10 @@ class Sweep:
 
     @cached_property
     def instances(self) -> dict[str, Config]:
-        """Instance (`sweep-017`, `sweep-017-seed-1`) → stage → what it overrides."""
+        """Instance (`sweep-017`, `sweep-017-seed-1`) → stage → what it overrides.
+
+        Raises `CanidsError` if a point is called what a seed of another one is.
+        """
         found: dict[str, Config] = {}
         for instance, values in self.space.points.items():
             for seed in self.seeds:
@@ -60,7 +64,12 @@ class Sweep:
                 if seed != self.seeds[0]:
                     for stage in SEEDED[max(0, STAGES.index(self.stage) - 1) :]:
                         overrides[stage] = merged(overrides.get(stage, {}), {"seed": seed})
-                found[_named(instance, seed, self.seeds)] = overrides
+                name = _named(instance, seed, self.seeds)
+                if name in found:
+                    raise CanidsError(
+                        f"sweep.table: instance '{name}' is a point and a seed of one; call the point something else"
+                    )
+                found[name] = overrides
         return found
 
     @property
@@ -139,10 +148,15 @@ def _check_metric(section: Config, points: Points) -> None:
         if metric and metric not in METRICS[kind]:
             raise CanidsError(f"sweep.metric: {run} has no {metric}; it has {' and '.join(METRICS[kind])}")
         read = metric or METRICS[kind][0]
-        for option in next(iter(points.values())):
-            if any(option == o or option.startswith(f"{o}.") for o in _SHIFTING.get(read, ())):
-                other = next(m for m in METRICS[kind] if m != read)
-                raise CanidsError(f"sweep: {option} changes what {read} means; set sweep.metric: {other}")
+        for option in (stage, *next(iter(points.values()))):
+            if _shifts(option, read):
+                others = [m for m in METRICS[kind] if not _shifts(option, m)]
+                instead = f"set sweep.metric: {others[0]}" if others else f"points of {run} cannot be compared"
+                raise CanidsError(f"sweep: {option} changes what {read} means; {instead}")
+
+
+def _shifts(option: str, metric: str) -> bool:
+    return any(option == o or option.startswith(f"{o}.") for o in _SHIFTING.get(metric, ()))
 
 
 def _named(instance: str, seed: int, seeds: list[int]) -> str:

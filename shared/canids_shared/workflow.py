@@ -36,10 +36,14 @@ PORTS = {
 """What a stage may read of another (or, `baselines`, of itself): port → the stages whose overrides make its files differ."""
 SECTIONS = (*STAGES, "tracking")
 """What a pipeline's config has a section for."""
+_CALLED = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
+"""Key of `leave_out` → what a capture calls that."""
 _COMMON = ("datasets", "data_root")
 """Keys of a pipeline's config that are all its modules' own."""
 _INHERITED = ("stand_in", "preset")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
+_SINGLE = ("stand_in", "accelerator", "devices")
+"""Keys that no instance overrides: code, threads and GPUs of a rule are fixed when its Snakefile is read."""
 _TOP = (*_COMMON, *_INHERITED, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
@@ -101,17 +105,41 @@ def section(config: Config, stage: str) -> Config:
 
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
     own = {n: (instances[n] or {}).get(stage) or {} for n in instances if n and first_equal(n, upto) == n}
-    preprocess = config.get("preprocess") or {}
-    left_out = {n: merged(preprocess, (instances[n] or {}).get("preprocess")).get("leave_out") for n in own}
-    folds = {n: left for n, left in left_out.items() if left}
+    folds = {n: left for n in own if (left := _left_out(instances[n]))}
     inherited, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _COMMON))
     ports = {port: {n: first_equal(n, stages) for n in own} for port, stages in PORTS.items()}
     return {**inherited, **(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
 
 
-def instance_names(config: Config) -> list[str]:
-    """The plain instance and all declared ones, as they stand in paths (`""`, `@seed-1`, …)."""
-    return ["", *("@" + name for name in config.get("instances") or {})]
+def _left_out(overrides: Config | None) -> Config:
+    """What an instance leaves out, which makes it a fold; nothing where it is none."""
+    return ((overrides or {}).get("preprocess") or {}).get("leave_out") or {}
+
+
+def _known(captures: dict[str, manifest.Capture]) -> dict[str, list[str]]:
+    """What a fold can leave out of a dataset's training captures: key of `leave_out` → names."""
+    training = [c for c in captures.values() if c.role == "train" and not c.companion]
+    return {kind: sorted({getattr(c, key) for c in training} - {None}) for kind, key in _CALLED.items()}
+
+
+def _has(captures: dict[str, manifest.Capture], left_out: Config) -> bool:
+    """Whether a dataset has an instance: all but folds that leave none of its training captures out."""
+    return not left_out or any(
+        name in names for kind, names in _known(captures).items() for name in left_out.get(kind, [])
+    )
+
+
+def targets(config: Config, *patterns: str) -> list[str]:
+    """Targets of a pipeline: `patterns` for every dataset and every instance that it has, with `{dataset}` and `{instance}`."""
+    left_out = {"": {}, **{"@" + n: _left_out(o) for n, o in (config.get("instances") or {}).items()}}
+    captures = {d: manifest.load(d, config["data_root"]) for d in config["datasets"]}
+    return [
+        pattern.format(dataset=dataset, instance=instance)
+        for dataset in captures
+        for instance, left in left_out.items()
+        if _has(captures[dataset], left)
+        for pattern in patterns
+    ]
 
 
 def uses_conda(workflow: Any) -> bool:
@@ -196,13 +224,25 @@ class Stage:
         for instance, overrides in instances.items():
             own = with_preset(merged(raw, overrides), self._package)
             self.config["@" + instance] = check(own, full, where=f"instances.{instance}.{name}")
+        if base.get("leave_out"):
+            raise CanidsError(
+                f"{name}.leave_out: makes a fold, so it belongs to an instance: "
+                f"instances: {{NAME: {{{name}: {{leave_out: …}}}}}}"
+            )
         self.datasets: list[str] = base["datasets"]
         self.captures = {d: manifest.load(d, base["data_root"]) for d in self.datasets}
+        for fold, left in self._folds.items():
+            if not any(self.has(d, fold) for d in self.datasets):
+                known = {d: {kind: _known(self.captures[d])[kind] for kind in left} for d in self.datasets}
+                raise CanidsError(
+                    f"instances.{fold[1:]}: no training capture has what leave_out names, {left}; they have {known}"
+                )
         self.stand_in: bool = base["stand_in"]
-        if single := [
-            f"{n}.{name}" for n, o in instances.items() if (o or {}).get("stand_in", self.stand_in) != self.stand_in
-        ]:
-            raise CanidsError(f"instances.{single[0]}: stand_in is one for all instances of a stage")
+        for key in _SINGLE:
+            if other := [n for n, o in instances.items() if (o or {}).get(key, base.get(key)) != base.get(key)]:
+                raise CanidsError(
+                    f"instances.{other[0]}.{name}: {key} is one for all instances of a stage; set {name}.{key}"
+                )
         if conda:
             os.environ["CANIDS_SOURCE"] = os.environ.get("CANIDS_SOURCE") or _source()
         environment = base["environment"]
@@ -234,14 +274,7 @@ class Stage:
 
     def has(self, dataset: str, instance: str) -> bool:
         """Whether a dataset has this instance: all but folds that leave none of its training captures out."""
-        left = self._folds.get(instance)
-        return left is None or any(
-            c.vehicle in left.get("vehicles", [])
-            or c.attack in left.get("attacks", [])
-            or c.name in left.get("captures", [])
-            for c in self.captures[dataset].values()
-            if c.role == "train" and not c.companion
-        )
+        return _has(self.captures[dataset], self._folds.get(instance, {}))
 
     def splits(self, dataset: str, instance: str = "") -> list[str]:
         """The four splits of the training captures, then the scenarios."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from workflows import TINY, Checkout, one_line
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
@@ -25,6 +26,19 @@ def test_broken_row_names_file_and_line(checkout: Checkout) -> None:
     one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "data_field '00FG'", "mend or remove the line")
     assert "Traceback" not in done.stderr
     assert not (checkout.folder / "results/tiny/frames/test.parquet").exists()
+
+
+def test_name_of_a_capture_is_no_command(checkout: Checkout) -> None:
+    folder = checkout.folder / "data/odd"
+    folder.mkdir()
+    name = "it's my $(touch made)> drive.csv"
+    (folder / name).write_text(f"{HEADER}\n0.001,100,00FF,0\n")
+    entry = {"path": name, "vehicle": "van", "content": "attack-free"}
+    captures = {"a": {**entry, "role": "train"}, "b": {**entry, "role": "test"}}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
+    done = checkout.module("preprocess", "results/odd/frames/b.parquet", "--config", "datasets=[odd]")
+    assert done.returncode == 0, done.stderr
+    assert not (checkout.folder / "made").exists()
 
 
 @pytest.mark.parametrize(

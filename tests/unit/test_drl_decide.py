@@ -9,11 +9,12 @@ from test_drl_states import loaded, synthetic, written
 
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
+from canids_shared.manifest import SPLITS
 from canids_shared.tables import DECISIONS, KEYS
 from canids_train_drl import decide, dqn, follow
 from canids_train_drl.policy import Policy
 from canids_train_drl.rivals import learn, stored
-from canids_train_drl.states import States, by_capture
+from canids_train_drl.states import States, by_capture, read
 
 SIMPLE = ["fixed_weight", "hysteresis", "cusum"]
 RIVALS = {f"rival_{name}_{what}" for name in SIMPLE for what in ("score", "alarm")}
@@ -142,6 +143,24 @@ def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, t
     attacked = loaded(tmp_path, synthetic(6, 2, 300), "c")
     with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
         decide.recalibrated(policy, by_capture(attacked)[0], 1e9)
+
+
+def test_splits_of_the_training_captures_keep_the_scales(model: Path, beside: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "attacked.parquet", synthetic(6, 2, 300))
+    config = {"torch_threads": 1, "fusion": "dqn", "recalibrate": 1e9}
+
+    def decide_on(split: str) -> pl.DataFrame:
+        inputs = {"states": [path], "model": [model], "rivals": [beside]}
+        output = tmp_path / f"{split}.parquet"
+        decide.main(cli.Call({"split": split}, config, {}, {"output": output}, inputs, "{}"))
+        decisions, metadata = tables.read(output, DECISIONS)
+        assert metadata["recalibrate"] == 0
+        return decisions
+
+    for split in SPLITS:
+        assert decide_on(split).equals(decided(model, beside, read(path)))
+    with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
+        decide_on("test")
 
 
 @pytest.mark.parametrize("fusion", ["dqn", *SIMPLE])

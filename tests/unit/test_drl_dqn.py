@@ -220,8 +220,9 @@ def test_policy_lives_with_a_detector_that_says_one_thing(files: dict[str, Path]
     assert float(f1(decisions["alarm"].to_numpy()[None], attacked)) > alone - 0.1
 
 
-def test_select_without_attacks_chooses_by_false_alarms(files: dict[str, Path], tmp_path: Path) -> None:
-    quiet = written(tmp_path / "select.parquet", synthetic(2, 2, 100, attacks=()))
-    call = call_of(tmp_path / "run", "small_nokd", {**files, "select": quiet}, steps=60, evaluate_every=20)
-    dqn.main(call)
-    assert pl.read_parquet(call.output["history"])["select_f1"].is_null().all()
+@pytest.mark.parametrize("split", ["fuse", "select"])
+def test_a_split_without_attacks_is_refused(files: dict[str, Path], tmp_path: Path, split: str) -> None:
+    # A policy that were chosen without attacks would be the most silent one.
+    quiet = written(tmp_path / f"{split}.parquet", synthetic(2, 2, 100, attacks=()))
+    with pytest.raises(CanidsError, match=rf"{split}\.parquet: no attacked windows, and the policy cannot be learned"):
+        dqn.main(call_of(tmp_path / "run", "small_nokd", {**files, split: quiet}))

@@ -165,11 +165,6 @@ def test_worlds_that_are_not_wanted_are_not_there(split: States, blind: float, s
     assert (alike.probability > 0).all()
 
 
-def test_a_split_without_attacks_has_nothing_to_splice(tmp_path: Path) -> None:
-    quiet = loaded(tmp_path, synthetic(0, 1, 60, attacks=()))
-    assert len(worlds.draw(quiet, 0.0, 0.5, np.random.default_rng(0))) == 1
-
-
 def test_defaults_of_the_schema_are_valid() -> None:
     schema = Path(__file__).parents[2] / "modules/train_drl/config.schema.yaml"
     config = check({}, load_schema(schema, common=True), where="train_drl")

@@ -1,6 +1,8 @@
 """Alarms for a person: which windows, which arbitration IDs, how far from the training."""
 
+import logging
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +29,17 @@ SLOW, FAST, FLOOD = 0x100, 0x200, 0x000
 EXTENDED = 0x98DAF110
 
 
-def traffic(path: Path, names: list[str] | None = None, flood: bool = True, shift: float = 0.0) -> GraphStore:
-    """Windows of a tenth of a second with three IDs; in the attack 000 floods, and 200 comes eight times as often."""
+def traffic(
+    path: Path,
+    names: list[str] | None = None,
+    flood: bool = True,
+    shift: float = 0.0,
+    shifted: Sequence[int] = range(WINDOWS),
+) -> GraphStore:
+    """Windows of a tenth of a second with three IDs; in the attack 000 floods, and 200 comes eight times as often.
+
+    The features of the windows `shifted` lie off by `shift`.
+    """
     rng = np.random.default_rng(1)
     nodes: list[tuple[int, int, list[float]]] = []
     counts = []
@@ -37,7 +48,7 @@ def traffic(path: Path, names: list[str] | None = None, flood: bool = True, shif
         own = [(SLOW, 2), (FAST, 16 if hit else 10), (EXTENDED, 3), *([(FLOOD, 170)] if hit else [])]
         counts.append(len(own))
         for can_id, frames in own:
-            x = rng.normal(shift, 0.05, len(FEATURES)).tolist()
+            x = rng.normal(shift if w in shifted else 0.0, 0.05, len(FEATURES)).tolist()
             x[0] = -3.0 if hit and can_id == FAST else x[0]
             x[4] = 1.0 if can_id == FLOOD else 0.0
             nodes.append((can_id, frames, x))
@@ -231,6 +242,59 @@ def test_alarms_of_windows_that_come_in_pieces_are_those_of_the_finished_capture
     assert [line.split()[0] for line in told] == ["ALARM", "over"] * 3
     assert told[2].startswith("ALARM  after 4.00 s (score 0.90). 000: never seen before")
     assert told[3].startswith("over   after 4.00 s, for 0.60 s (score 0.90). 000: never seen before, 1,700 frames/s")
+
+
+@pytest.mark.parametrize(
+    ("shifted", "expected"),
+    [
+        ((), []),
+        (range(30, WINDOWS), ["DRIFT  after 3.50 s. Warning: this traffic is unlike what the detectors"]),
+        (
+            range(20, 40),
+            ["DRIFT  after 2.50 s. Warning: this traffic is unlike", "over   after 5.00 s: drift. Overall 0."],
+        ),
+    ],
+)
+def test_drift_of_a_bus_is_told_once_when_it_begins_and_once_when_it_is_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    shifted: Sequence[int],
+    expected: list[str],
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(drift, "_BLOCK", 5)
+    monkeypatch.setattr(drift, "_BLOCKS", 2)
+    fit = traffic(tmp_path / "fit.safetensors", flood=False)
+    store = traffic(tmp_path / "score.safetensors", flood=False, shift=0.1, shifted=shifted)
+    quiet = np.zeros(WINDOWS, dtype=bool)
+    stream = stream_of(store, quiet, list(range(WINDOWS + 1)))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+    follow.main(follow.parser().parse_args(["--csv", str(tmp_path / "f.csv"), "--fit", str(fit.path)]))
+    told = capsys.readouterr().out.splitlines()
+    # Ten windows are looked at together, every five.
+    assert len(told) == len(expected)
+    assert all(line.startswith(begin) for line, begin in zip(told, expected, strict=True))
+    last = drift.measure(store, np.arange(WINDOWS) >= WINDOWS - 10, fit)
+    assert f"{WINDOWS} windows, 0 alarms, {min(len(told), 1)} drifts; at the end: " in caplog.text
+    assert " ".join(drift.in_words(last)).replace("**", "") in caplog.text
+
+
+def test_drift_that_cannot_be_told_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store = traffic(tmp_path / "score.safetensors", flood=False)
+    other = traffic(tmp_path / "other.safetensors", names=[f"f{i}" for i in range(5)])
+    for chosen, why in (
+        ([], "the training graphs of this run are not here"),
+        (["--fit", str(other.path)], "other node"),
+    ):
+        stream = stream_of(store, np.zeros(WINDOWS, dtype=bool), [0, WINDOWS])
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+        follow.main(follow.parser().parse_args(["--csv", str(tmp_path / "f.csv"), *chosen]))
+        assert why in caplog.messages[-1]
 
 
 def test_what_is_kept_does_not_grow_with_windows_or_ids(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,15 @@ def test_a_line_is_read_once_it_is_whole(tmp_path: Path, writing: Callable[..., 
     assert lines(path, patience) == [(1, b"one\n"), (2, b"two\nthree\n"), (4, b"four")]
 
 
+def test_that_a_log_is_waited_for_is_said_once(
+    tmp_path: Path, writing: Callable[..., Patience], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "log"
+    assert Growing.of(path, writing(*appending(path, b"", b"on", b"e\n"))).arrive(10)
+    assert caplog.messages == [f"{path}: not there yet; waiting for it"]
+
+
 def test_who_asks_to_stop_gets_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\ntw")
@@ -194,6 +203,16 @@ def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:
         followed(options(tmp_path / "log.blf"), over)
     with pytest.raises(CanidsError, match=r"nonsense:can0: cannot be opened: .*; interfaces: .*socketcan"):
         followed(options("nonsense:can0"), over)
+    with pytest.raises(CanidsError, match=r"slcan:/dev/nowhere: cannot be opened: "):
+        followed(options("slcan:/dev/nowhere"), over)
+
+
+def test_a_channel_may_be_a_device_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert buses.is_bus("slcan:/dev/ttyUSB0@115200")
+    assert not buses.is_bus("run:1/drive.log"), "no interface is called run"
+    Path("socketcan:can0").touch()
+    assert not buses.is_bus("socketcan:can0")
 
 
 class Sending(Patience):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from canids_shared import runs
 from canids_shared.errors import CanidsError
-from canids_train_gnn import describe, gat, modelfile, training, vgae
+from canids_train_gnn import describe, gat, training, vgae
 
 
 @pytest.mark.parametrize("kind", ["gat", "vgae"])
@@ -25,7 +25,7 @@ def test_a_run_is_described(
     monkeypatch.setattr("sys.argv", ["describe", str(run)])
     describe.main()
     said = capsys.readouterr().out
-    _, header = runs.load_arrays(run / "model.safetensors", modelfile.CONTRACT)
+    _, header = runs.load_arrays(run / "model.safetensors", runs.DETECTOR)
     assert f"{kind.upper()}, small, {header['parameters']:,} parameters (published: " in said
     assert "fit: 64 windows (32 attacked: dos 32), vehicles van 64" in said
     assert "no teacher" in said

@@ -36,7 +36,7 @@ def written(folder: Path, kind: str) -> Path:
             model.link_bias.fill_(-120.0)  # so sure that its probabilities are 0 in float32
     run = folder / f"{kind}_small_kd"
     run.mkdir()
-    header = {"contract": modelfile.CONTRACT, "kind": kind.upper(), "size": SIZE, "parameters": parameter_count(model)}
+    header = {"contract": runs.DETECTOR, "kind": kind.upper(), "size": SIZE, "parameters": parameter_count(model)}
     facts = {"node_features": NODE_FEATURES, "edge_features": EDGE_FEATURES, "window": 10, "window_unit": "frames"}
     runs.save_arrays(run / "model.safetensors", to_arrays(model.state_dict()), {**header, **facts})
     return run

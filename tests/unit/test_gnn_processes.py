@@ -106,8 +106,25 @@ def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -
         raise processes.MisconfigurationException("You requested gpu: [0, 1]\n But your machine only has: [0]")
 
     monkeypatch.setattr(processes, "Fabric", refuse)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = {"accelerator": "cuda", "devices": 2, "strategy": "auto", "precision": "32-true"}
     with pytest.raises(
         CanidsError, match=r"train_gnn.devices: 2: You requested gpu: \[0, 1\] But your machine only has"
     ):
         processes.start(config)
+
+
+@pytest.mark.parametrize(("gpu", "chosen"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_a_gpu_of_cuda_or_the_cpu(monkeypatch: pytest.MonkeyPatch, gpu: bool, chosen: str) -> None:
+    asked: dict[str, object] = {}
+
+    def note(**how: object) -> None:
+        asked.update(how)
+        raise processes.MisconfigurationException("enough")
+
+    monkeypatch.setattr(processes, "Fabric", note)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    config = {"accelerator": "auto", "devices": 1, "strategy": "auto", "precision": "32-true"}
+    with pytest.raises(CanidsError, match="enough"):
+        processes.start(config)
+    assert asked["accelerator"] == chosen

@@ -35,10 +35,10 @@ def stage(**config: Any) -> Stage:
         folder = Path("data") / name
         folder.mkdir(parents=True)
         (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
-    instances = {"alone": {"companions": "none"}, "left": {"leave_out": {"attacks": ["dos"]}}}
-    made = Stage(
-        "preprocess", {"datasets": ["real", "made"], "data_root": "data", "instances": instances, **config}, SCHEMA
-    )
+    left = {"captures": ["a", "s"]}
+    instances = {"alone": {"companions": "none"}, "left": {"leave_out": left}}
+    given = {"datasets": ["real", "made"], "data_root": "data", "instances": instances, "folds": {"left": left}}
+    made = Stage("preprocess", {**given, **config}, SCHEMA)
     planning.invite_companions(made)
     return made
 
@@ -61,6 +61,16 @@ def test_companions_join_the_training_captures_of_what_was_recorded(workplace: P
     assert set(planning.companions_of_split(made)(wildcards)) == fleet
     assert planning.companions_of_split(made)(SimpleNamespace(dataset="real", split="test", instance="")) == []
     assert set(made.captures["made"]) == {"s", "t"}
+
+
+@pytest.mark.parametrize(("split", "instance"), [("tset", ""), (LEFT_OUT, ""), ("test", "@left")])
+def test_a_split_that_an_instance_does_not_have_is_refused(workplace: Path, split: str, instance: str) -> None:
+    scenario = LEFT_OUT if instance else "test"
+    with pytest.raises(CanidsError) as caught:
+        files(stage(), "real", split, instance)
+    assert str(caught.value) == (
+        f"real{instance} has no split or scenario '{split}'; it has fit, select, fuse, calibrate, {scenario}"
+    )
 
 
 def test_the_fleet_is_varied_and_can_be_simulated() -> None:

@@ -106,8 +106,32 @@ def test_layout_of_can_train_and_test_keeps_its_roles(workplace: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_text("timestamp,arbitration_id,data_field,attack\n")
     text = draft(workplace / "data/fleet")
-    assert text == manifest.draft("fleet", workplace / "data")
+    assert yaml.safe_load(text) == yaml.safe_load(manifest.draft("fleet", workplace / "data"))
     assert set(yaml.safe_load(text)["captures"]) == {"train_01.attack-free-kia", "test_01.dos-kia"}
+
+
+def test_folders_give_roles_to_captures_in_any_format(workplace: Path) -> None:
+    for source, place in {
+        "python_can.csv": "train_01/ambient.csv",
+        "candump.log": "train_01/drive.log",
+        "car_hacking_attacked.csv": "train_01/DoS_dataset.csv",
+        "survival_attacked.csv": "test_01/Fuzzy_KIA.csv",
+        "log.asc": "test_01/drive.asc",
+    }.items():
+        path = workplace / "data/fleet" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(OWN / source, path)
+    (workplace / "data/fleet/train_01/saved.csv").write_text("time;id\n")
+    text = draft(workplace / "data/fleet")
+    assert "# not a capture that is recognised: train_01/saved.csv: " in text
+    (workplace / "data/fleet/manifest.yaml").write_text(text)
+    assert {c.name: (c.format, c.role, c.content) for c in manifest.load("fleet", "data").values()} == {
+        "test_01.Fuzzy_KIA": ("hcrl-car-hacking", "test_01", "labelled"),
+        "test_01.drive": ("asc", "test_01", "unlabelled"),
+        "train_01.DoS_dataset": ("hcrl-car-hacking", "train", "labelled"),
+        "train_01.ambient": ("python-can-csv", "train", "attack-free"),
+        "train_01.drive": ("candump", "to_score", "unlabelled"),
+    }
 
 
 def test_command_writes_once_and_never_over_a_manifest(tmp_path: Path) -> None:

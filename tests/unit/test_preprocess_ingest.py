@@ -179,6 +179,16 @@ def test_steps_back_count_from_the_latest_timestamp(tmp_path: Path) -> None:
     assert (metadata["rows_read"], metadata["rejects"], metadata["stepped_back"]) == (11, 8, 1)
 
 
+def test_timestamp_that_would_put_the_rest_aside_is_named(tmp_path: Path) -> None:
+    before, behind = ([f"{start + i / 100:.2f},1,,0" for i in range(300)] for start in (1, 4))
+    text = refused(tmp_path, csv(*before, "9000,1,,0", *behind), on_bad_rows="quarantine")
+    assert text.startswith(", line 302: the timestamp is later than those of 300 frames below it")
+    # A few late frames at the end are no more than that, nor are many before time goes on.
+    for rows, rejects in (([*behind, *before[:100]], 100), ([*behind, *before, "7,1,,0"], 300)):
+        _, metadata = ingested(tmp_path, csv(*rows), on_bad_rows="quarantine")
+        assert metadata["rejects"] == rejects
+
+
 def test_interval_behind_the_end_and_several_buses_are_refused(tmp_path: Path) -> None:
     text = refused(tmp_path, csv(*GOOD), attacked=((100.0, 200.0),))
     assert "attacked interval [100, 200] lies behind the capture's end, 0.0 s after" in text

@@ -1,6 +1,8 @@
 """How a rule calls an entry point, and how files are written."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,23 @@ def test_error_of_the_user_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit) as caught:
         cli.run(main, inputs=[])
     assert caught.value.code == "error: config: window is 1"
+
+
+def test_a_request_to_end_leaves_no_temporary_file_and_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main(call: cli.Call) -> None:
+        with files.written_whole(call.output["output"]) as temporary:
+            temporary.write_text("half")
+            assert len(list(tmp_path.iterdir())) == 2
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("sys.argv", ["entry", "--spec", json.dumps(SPEC), "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main, inputs=[], alone="output")
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_failed_write_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:

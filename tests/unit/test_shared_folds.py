@@ -9,7 +9,7 @@ import yaml
 
 from canids_shared import folds
 from canids_shared.errors import CanidsError
-from canids_shared.workflow import Stage, section
+from canids_shared.workflow import Stage, section, targets
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "modules/preprocess/config.schema.yaml"
@@ -62,16 +62,23 @@ def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
     )
     assert list(found["instances"]) == [
         "f-without-DoS",
-        "f-without-DoS-seed-1",
+        "f-without-DoS-seed-5",
         "f-without-gear-spoofing",
-        "f-without-gear-spoofing-seed-1",
+        "f-without-gear-spoofing-seed-5",
     ]
-    assert found["instances"]["f-without-gear-spoofing-seed-1"] == {
+    assert found["instances"]["f-without-gear-spoofing-seed-5"] == {
         "preprocess": {"leave_out": {"attacks": ["gear-spoofing"]}},
         "train_drl": {"seed": 5, "rivals": ["cusum"]},
     }
     detectors = section(found, "train_gnn")["instances"]
     assert list(detectors) == ["f-without-DoS", "f-without-gear-spoofing"], "seeds of the policy share the detectors"
+
+
+def test_a_fold_is_named_after_the_seed_that_all_its_seeded_stages_get(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("spark", "DoS"))
+    found = folds.joined({**config("a", seeds=3), "train_gnn": {"seed": 5}})["instances"]
+    both = {name: (found[name]["train_gnn"], found[name]["train_drl"]) for name in found if "kia-seed" in name}
+    assert both == {f"without-kia-seed-{n}": ({"seed": n}, {"seed": n}) for n in (6, 7)}
 
 
 def test_a_fold_belongs_to_the_datasets_that_have_what_it_leaves_out(workplace: Path) -> None:
@@ -86,6 +93,22 @@ def test_a_fold_belongs_to_the_datasets_that_have_what_it_leaves_out(workplace: 
     assert "b@without-kia/left_out" in made
     assert "b/test_x" in made
     assert not [t for t in made if t.startswith(("a@without-sonata", "b@without-spark"))]
+    of_pipeline = targets(folds.joined(config("a", "b")), "{dataset}{instance}", "summary/{dataset}{instance}")
+    instances = ["a", "a@without-kia", "a@without-spark", "b", "b@without-kia", "b@without-sonata"]
+    assert of_pipeline == [path for i in instances for path in (i, f"summary/{i}")]
+
+
+def test_a_fold_that_leaves_nothing_out_is_refused(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("spark", None))
+    write("b", ("kia", "fuzzing"))
+    instances = {"without-dos": {"preprocess": {"leave_out": {"attacks": ["dos"]}}}}
+    given = {"datasets": ["a", "b"], "data_root": "data", "instances": instances}
+    with pytest.raises(CanidsError) as caught:
+        Stage("preprocess", section(given, "preprocess"), SCHEMA)
+    assert str(caught.value) == (
+        "instances.without-dos: no training capture has what leave_out names, {'attacks': ['dos']}; "
+        "they have {'a': {'attacks': ['DoS']}, 'b': {'attacks': ['fuzzing']}}"
+    )
 
 
 @pytest.mark.parametrize(

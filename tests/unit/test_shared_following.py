@@ -21,10 +21,11 @@ RUN = Trained(
     "large",
     "van",
     {kind: f"{kind}.safetensors" for kind in ("vgae", "gat", "dqn", "rivals")},
-    [],
+    ["fit.safetensors"],
     {"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"},
     "cusum",
 )
+TELLING = ["--episode-gap", "0.5", "--explained-ids", "9"]
 PASS = "import sys\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line)"
 SAYS = "import sys, time\nprint('a window', flush=True)\n"
 
@@ -35,7 +36,9 @@ def chain(*programs: str) -> Chain:
 
 def test_every_part_gets_what_the_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANIDS_TRAIN_DRL_PYTHON", "/opt/drl/bin/python")
-    options = parser().parse_args(["drive.log", "r", "--windows", "--idle", "3", "--on-bad-rows", "quarantine"])
+    options = parser().parse_args(
+        ["drive.log", "r", "--windows", "--idle", "3", "--on-bad-rows", "quarantine", *TELLING]
+    )
     made = dict(commands("drive.log", RUN, tmp_path, options))
     assert list(made) == ["preprocess", "train_gnn", "train_drl", "evaluate"]
     assert made["preprocess"][:4] == [sys.executable, "-m", "canids_preprocess.follow", "drive.log"]
@@ -53,11 +56,18 @@ def test_every_part_gets_what_the_run_says(tmp_path: Path, monkeypatch: pytest.M
         "--fusion",
         "cusum",
     ]
-    assert f"--csv {tmp_path / 'alarms.csv'} --windows" in " ".join(made["evaluate"])
+    told = " ".join(made["evaluate"])
+    assert f"--csv {tmp_path / 'alarms.csv'} --windows" in told
+    assert told.endswith("--episode-gap 0.5 --explained-ids 9 --fit fit.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("source", "name"), [("../a/drive 1.log", "drive-1"), ("socketcan:can0", "socketcan-can0"), ("drive.log", "drive")]
+    ("source", "name"),
+    [
+        ("../a/drive 1.log", "drive-1"),
+        ("socketcan:can0", "socketcan-can0"),
+        ("trace.2024-05-01.log", "trace-2024-05-01"),
+    ],
 )
 def test_results_are_filed_under_the_source(source: str, name: str) -> None:
     assert name_of(source) == name

@@ -74,6 +74,14 @@ def test_a_lock_file_removed_between_opening_and_locking_is_no_lock(
     locks.release(path, stream)
 
 
+def test_a_link_is_no_lock_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        locks.try_lock(tmp_path / "lock")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_file_system_without_locks_is_said_and_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,4 +204,20 @@ def test_own_sets_what_cuda_sees_and_puts_it_back(two: None, tmp_path: Path, mon
     with devices.own(2, tmp_path):
         assert os.environ[devices.VISIBLE] == "GPU-a,GPU-b"
     with pytest.raises(CanidsError, match="3 GPUs are wanted, and this machine has 2"), devices.own(3, tmp_path):
+        pass
+
+
+def test_locks_of_devices_lie_in_a_folder_of_this_user_alone(
+    two: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    devices.share_out(Workflow())
+    folder = tmp_path / f"canids-{os.getuid()}"
+    with devices.own(1):
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert list(folder.iterdir())
+    mine = os.getuid()
+    monkeypatch.setattr(devices.os, "getuid", lambda: mine + 1)
+    folder.rename(tmp_path / f"canids-{mine + 1}")
+    with pytest.raises(CanidsError, match=rf"canids-{mine + 1}: it is not yours.*set TMPDIR"), devices.own(1):
         pass

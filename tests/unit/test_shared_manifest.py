@@ -69,6 +69,16 @@ def test_draft_is_written_once_and_then_belongs_to_the_user(workplace: Path) -> 
     assert {c.vehicle for c in manifest.load("fleet", "data").values()} == {"soul"}
 
 
+def test_draft_says_which_files_it_does_not_list(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lay_out(
+        workplace / "data/fleet", "train_01/attack-free-kia.csv", "train_01/drive.log", "train_01/.x", "test_01/a.csv"
+    )
+    manifest.load("fleet", "data")
+    assert caplog.messages[1:] == [
+        "it does not list train_01/drive.log; make manifest DIR=data/fleet drafts one of all formats"
+    ]
+
+
 def test_moved_data_means_another_data_root(workplace: Path) -> None:
     lay_out(workplace / "data/fleet", "train_01/attack-free-kia.csv", "test_01/dos-kia.csv")
     before = manifest.load("fleet", "data")

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from canids_shared import manifest
+from canids_shared import config, manifest
+from canids_shared.config import load_schema
 from canids_shared.errors import CanidsError
+from canids_shared.files import sha256_of
 from canids_shared.graphstore import writing
 from canids_shared.runs import save_arrays
 from canids_shared.scoring import main, scoring
@@ -33,8 +35,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         pass
     decided = {"spec": {"config": {"fusion": "cusum"}}}
     Path("experimentruns/van/rivals_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(decided))
-    files = {"files": {"graphs": ["fit.safetensors", "select.safetensors"]}}
-    Path("experimentruns/van/gat_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(files))
+    record = {
+        "files": {"graphs": ["fit.safetensors", "select.safetensors"]},
+        "inputs": {"graphs": [sha256_of("fit.safetensors"), "…"]},
+    }
+    Path("experimentruns/van/gat_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(record))
     return "experimentruns/van/dqn_small_kd@seed-1"
 
 
@@ -55,10 +60,47 @@ def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
     assert Path(job.data_root, job.dataset, "manifest.yaml").stat().st_mtime_ns == before
 
 
-def test_training_graphs_that_are_gone_are_no_hindrance(run: str) -> None:
+def test_results_are_named_as_datasets_are(run: str) -> None:
+    Path("trace.2024-05-01.log").touch()
+    job = scoring({"capture": "trace.2024-05-01.log", "run": run})
+    assert job.dataset == "trace-2024-05-01"
+    schema = load_schema(Path(config.__file__).with_name("common.schema.yaml"))
+    config.check({"datasets": [job.dataset]}, schema, "config")
+    with pytest.raises(CanidsError, match=r"config: name '\.\./x' names a folder in results/scored: letters"):
+        scoring({"capture": "drive 1.log", "run": run, "name": "../x"})
+    assert [path.name for path in Path("results").rglob("*.yaml")] == ["manifest.yaml"]
+
+
+def test_what_is_wrong_with_a_run_leaves_no_manifest(run: str) -> None:
+    with pytest.raises(CanidsError, match="not the folder of a policy"):
+        scoring({"capture": "drive 1.log", "run": "experimentruns/van"})
+    assert not Path("results").exists()
+
+
+def test_alarms_are_told_as_asked_for(run: str) -> None:
+    job = scoring({"capture": "drive 1.log", "run": run, "explained_ids": 9, "episode_gap": 0})
+    assert job.evaluate == {"explained_ids": 9, "episode_gap": 0}
+
+
+def test_graphs_made_since_are_not_those_that_were_learnt_from(run: str, caplog: pytest.LogCaptureFixture) -> None:
+    with writing("fit.safetensors", {**HEADER, "stride": 10}, windows=0, nodes=0, edges=0):
+        pass
+    job = scoring({"capture": "drive 1.log", "run": run})
+    assert (job.fit, job.preprocess["stride"]) == ([], 50)
+    assert "its training graphs fit.safetensors are not those that it has learnt from" in caplog.text
+    assert "does not tell its stride; windows are taken one after the other" in caplog.text
+    caplog.clear()
+    head = {"contract": "detector/2", "node_features": ["share"], "window": 50, "stride": 25, "window_unit": "frames"}
+    save_arrays(Path("experimentruns/van/gat_small_kd@seed-1/model.safetensors"), {}, head)
+    assert scoring({"capture": "drive 1.log", "run": run}).preprocess["stride"] == 25
+    assert "stride" not in caplog.text
+
+
+def test_training_graphs_that_are_gone_are_no_hindrance(run: str, caplog: pytest.LogCaptureFixture) -> None:
     Path("fit.safetensors").unlink()
     job = scoring({"capture": "drive 1.log", "run": run, "recalibrate": 30, "on_bad_rows": "quarantine"})
     assert job.fit == []
+    assert "its training graphs fit.safetensors are not here" in caplog.text
     assert (job.preprocess["stride"], job.preprocess["on_bad_rows"]) == (50, "quarantine")
     assert job.train_drl["recalibrate"] == 30
 
@@ -84,12 +126,17 @@ def test_published_features_cannot_be_explained(run: str) -> None:
         scoring({"capture": "drive 1.log", "run": run})
 
 
-def test_the_command_prints_where_the_summary_lies(
+def test_the_command_prints_the_summary_where_there_is_one(
     run: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["scoring", "drive 1.log", run, "name=mine"])
+    monkeypatch.setattr("sys.argv", ["scoring", "drive 1.log", run, "name=mine", "-n", "--cores", "4"])
     main()
-    assert capsys.readouterr().out == "results/scored/mine/by-van@seed-1/small_kd/score/summary.md\n"
+    assert capsys.readouterr().out == ""
+    summary = Path("results/scored/mine/by-van@seed-1/small_kd/score/summary.md")
+    summary.parent.mkdir(parents=True)
+    summary.write_text("# What was found\n")
+    main()
+    assert capsys.readouterr().out == "# What was found\n"
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,14 @@ def test_points_are_instances_of_one_stage_and_seeds_share_what_lies_before(work
         sweep.joined({"instances": {"sweep-000": {}}})
 
 
+@pytest.mark.parametrize("names", [("a", "a-seed-1"), ("a-seed-1", "a")])
+def test_a_point_that_is_called_what_a_seed_is_would_replace_it(workplace: Path, names: tuple[str, str]) -> None:
+    text = "instance\tgat.batch\n{}\t32\n{}\t64\n".format(*names)
+    assert list(from_table(text).instances) == list(names)
+    with pytest.raises(CanidsError, match=r"^sweep\.table: instance 'a-seed-1' is a point and a seed of one"):
+        from_table(text, seeds=2).joined(config())
+
+
 def test_a_generated_space_is_read_back_from_its_table(workplace: Path) -> None:
     space = {
         "gat.learning_rate": RATE,
@@ -237,6 +245,8 @@ def test_a_wrong_table_is_named_with_row_and_option(workplace: Path, text: str, 
         ({"space": {"gat.clip": RATE}, "metric": "reward"}, "sweep.metric: gat_small_nokd has no reward; it has auroc and loss"),
         ({"space": {"vgae.edge_weight": RATE}, "runs": ["vgae_large"], "metric": "loss"}, "sweep: vgae.edge_weight changes what loss means; set sweep.metric: auroc"),
         ({"space": {"reward.flapping": RATE}, "stage": "train_drl", "runs": ["dqn_large"]}, "sweep: reward.flapping changes what reward means; set sweep.metric: f1"),
+        ({"space": {"episode_length": {"values": [8]}}, "stage": "train_drl", "runs": ["dqn_large"], "metric": "f1"}, "sweep: episode_length changes what f1 means; points of dqn_large cannot be compared"),
+        ({"space": {"window": {"values": [50]}}, "stage": "preprocess", "metric": "loss"}, "sweep: preprocess changes what loss means; set sweep.metric: auroc"),
         ({"space": {"gat.clip": RATE}, "subspaces": {"none": "gat_clip > 5"}}, "sweep.subspaces.none: no point has gat_clip > 5"),
         ({"space": {"gat.clip": RATE}, "subspaces": {"odd": "clip > 5"}}, "sweep.subspaces.odd: 'clip > 5' is no condition on gat_clip"),
     ],

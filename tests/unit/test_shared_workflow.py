@@ -179,6 +179,10 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
         ({"preprocess": {"windw": 5}}, "unknown key 'preprocess.windw'; did you mean 'window'?"),
         ({"instances": {"a": {"preprocess": {"window": 0}}}}, "instances.a.preprocess.window: 0 is less than"),
         ({"instances": {2024: {"preprocess": {"window": 9}}}}, "preprocess.instances: key 2024 is not text"),
+        (
+            {"preprocess": {"leave_out": {"vehicles": ["van"]}}},
+            "preprocess.leave_out: makes a fold, so it belongs to an instance",
+        ),
         ({"preprocess": {"environment": "/nowhere"}}, "preprocess.environment: no Python at /nowhere/bin/python"),
         ({"modules": "audit"}, "config: modules must be a list of the names of further modules, not 'audit'"),
         ({"audit": {}}, "config: unknown key 'audit'; known keys: datasets"),
@@ -226,6 +230,16 @@ def test_every_preset_fits_the_schema(
     plain, chosen = (stage_with(monkeypatch, stage, c).config[""] for c in ({}, {"preset": preset}))
     file = ROOT / f"modules/{stage}/canids_{stage}/presets/{preset}.yaml"
     assert (chosen != {**plain, "preset": preset}) == file.exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("devices", 2), ("accelerator", "cuda")])
+def test_what_rules_are_planned_with_is_one_for_all_instances(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
+) -> None:
+    same = {"train_gnn": {key: value}, "instances": {"a": {"train_gnn": {key: value, "seed": 1}}}}
+    assert stage_with(monkeypatch, "train_gnn", same).config["@a"][key] == value
+    with pytest.raises(CanidsError, match=rf"^instances\.a\.train_gnn: {key} is one for all .* set train_gnn\.{key}$"):
+        stage_with(monkeypatch, "train_gnn", {**same, "train_gnn": {}})
 
 
 def test_every_preset_file_has_a_name_that_the_schema_knows() -> None:

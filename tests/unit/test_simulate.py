@@ -196,7 +196,7 @@ def test_entry_point_repeats_to_the_byte(tmp_path: Path):
     entry = {"name": "x", "vehicle": "truck", "attack": "spoofing"}
     contents = []
     for name, seed in (("a.csv", 1), ("b.csv", 1), ("c.csv", 2)):
-        options = {"duration": 10, "seed": seed, "episodes": 2, "episode_s": 2}
+        options = {"duration": 10, "seed": seed, "episodes": 2, "episode_s": 2, "stealth": "blatant"}
         spec = json.dumps({"wildcards": {}, "config": {}, "capture": {**entry, "simulation": options}})
         command = [sys.executable, "-m", "canids_preprocess.simulate", "--spec", spec, "--output", tmp_path / name]
         subprocess.run(command, check=True, capture_output=True)
@@ -272,7 +272,7 @@ def test_errors_say_what_to_do(vehicle, options, message):
 
 
 def test_entry_point_fails_in_one_line(tmp_path: Path):
-    options = {"duration": 10, "seed": 1, "episodes": 4, "episode_s": 4}
+    options = {"duration": 10, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant"}
     entry = {"name": "x", "vehicle": "van", "attack": "dos", "simulation": options}
     spec = json.dumps({"wildcards": {}, "config": {}, "capture": entry})
     command = [sys.executable, "-m", "canids_preprocess.simulate", "--spec", spec, "--output", tmp_path / "x.csv"]

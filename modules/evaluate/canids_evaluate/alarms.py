@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate import curve_figures, drift
-from canids_evaluate.explanation import Nodes, columns_of, name_of
+from canids_evaluate.explanation import Nodes, columns_of
 from canids_evaluate.watching import DECIDED, SCHEMA, Watch, flat, in_words
 from canids_shared import cli, tables
 from canids_shared.cli import Call
@@ -74,28 +74,8 @@ def summary(frame: pl.DataFrame, alarms: list[dict[str, Any]], found: drift.Drif
                 f"and {false:,} others."
             )
         lines += ["", *(f"{n}. {in_words(a)}" for n, a in enumerate(raised, 1)), ""]
-    lines += ["## Drift", "", *_drift_words(found), ""]
+    lines += ["## Drift", "", *drift.in_words(found), ""]
     return "\n".join(lines)
-
-
-def _drift_words(found: drift.Drift | str) -> list[str]:
-    if isinstance(found, str):
-        return [f"Not known: {found}."]
-    moved = ", ".join(f"{name} {by:+.1f}" for name, by in found.features.items())
-    far = {i: by for i, by in found.by_id.items() if by > drift.OF_AN_ID}
-    warn = found.overall > drift.OVERALL
-    lines = [
-        ("**Warning**: this traffic is unlike what the detectors were trained on. " if warn else "")
-        + f"Overall {found.overall:.2f} standard deviations of the training traffic (warning above {drift.OVERALL}); most in {moved}."
-    ]
-    if warn:
-        lines.append(
-            "Thresholds may not hold: set them anew on the capture's first, attack-free seconds (`recalibrate`)."
-        )
-    if far:
-        names = ", ".join(f"{name_of(i)} ({by:.1f})" for i, by in list(far.items())[:10])
-        lines.append(f"{len(far)} arbitration IDs beyond {drift.OF_AN_ID}: {names}.")
-    return lines
 
 
 def _write_csv(path: Path, alarms: list[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
-from canids_shared.runs import load_arrays
+from canids_shared.runs import DETECTOR, load_arrays
 
 CONTRACT = "select/1"
 
@@ -35,7 +35,7 @@ def reading(run: str, model: Path, history: Path) -> dict[str, float | None]:
     if run.startswith("dqn_"):
         kept = rows.row(int(rows["select_reward"].arg_max() or 0), named=True)
         return {"reward": kept["select_reward"], "f1": kept["select_f1"]}
-    _, header = load_arrays(model, "detector/2")
+    _, header = load_arrays(model, DETECTOR)
     return {"auroc": header["select"]["auroc"], "loss": float(rows.select(pl.min("select_loss")).item())}
 
 

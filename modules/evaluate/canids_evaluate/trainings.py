@@ -12,11 +12,11 @@ import yaml
 
 from canids_shared import latency
 from canids_shared.errors import CanidsError
-from canids_shared.runs import load_arrays
+from canids_shared.runs import DETECTOR, EXPORT, POLICY, load_arrays
 
 KINDS = {"vgae": "VGAE", "gat": "GAT", "dqn": "DQN"}
 _KINDS_OF_VALUES = {dict: "mapping", str: "text", int: "whole number"}
-_CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2"}
+_CONTRACTS = {"vgae": DETECTOR, "gat": DETECTOR, "dqn": POLICY}
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def read_export(path: Path) -> Export | None:
     """Read an `export.json`; None if there is none. Raises `CanidsError` naming the file if it is damaged or of another contract."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["contract"] != "export/1":
-            raise CanidsError(f"{path}: contract {content['contract']}, not export/1; export again")
+        if content["contract"] != EXPORT:
+            raise CanidsError(f"{path}: contract {content['contract']}, not {EXPORT}; export again")
         return Export(**{field.name: content[field.name] for field in fields(Export)})
     except FileNotFoundError:
         return None

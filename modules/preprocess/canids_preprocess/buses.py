@@ -1,4 +1,4 @@
-"""Frames from a bus, through python-can: `interface:channel`, such as `socketcan:can0` or `virtual:test`."""
+"""Frames from a bus, through python-can: `interface:channel`, such as `socketcan:can0` or `slcan:/dev/ttyUSB0`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ from canids_shared.errors import CanidsError
 if TYPE_CHECKING:
     import can
 
-_BUS = re.compile(r"([a-z][a-z0-9_]*):([^/]+)")
+_BUS = re.compile(r"([a-z][a-z0-9_]*):(.+)")
 _AT_ONCE = 4096
 log = logging.getLogger(__name__)
 
 
 def is_bus(source: str) -> bool:
-    """Whether a source is `interface:channel`, and no file."""
-    return bool(_BUS.fullmatch(source)) and not Path(source).exists()
+    """Whether a source is `interface:channel`, and no file. Where it could be a path, the interface has to be known."""
+    found = _BUS.fullmatch(source)
+    if not found or Path(source).exists():
+        return False
+    return "/" not in source or found[1] in _interfaces()
+
+
+def _interfaces() -> frozenset[str]:
+    import can  # noqa: PLC0415 (python-can takes two seconds to import, and logs do not need it)
+
+    return frozenset(can.VALID_INTERFACES)
 
 
 def read(source: str, patience: Patience) -> Iterator[Batch]:
@@ -35,14 +44,14 @@ def read(source: str, patience: Patience) -> Iterator[Batch]:
 
     Raises `CanidsError` naming the source if the bus cannot be opened, or fails.
     """
-    import can  # noqa: PLC0415 (python-can takes two seconds to import, and logs do not need it)
+    import can  # noqa: PLC0415 (as above)
 
     found = _BUS.fullmatch(source)
     assert found
     try:
         bus = can.Bus(interface=found[1], channel=found[2])
     except (can.CanError, OSError, ValueError, TypeError, ImportError) as error:
-        known = "" if found[1] in can.VALID_INTERFACES else f"; interfaces: {', '.join(sorted(can.VALID_INTERFACES))}"
+        known = "" if found[1] in _interfaces() else f"; interfaces: {', '.join(sorted(_interfaces()))}"
         raise CanidsError(f"{source}: cannot be opened: {_line(error)}{known}") from None
     with bus:
         try:
@@ -52,14 +61,15 @@ def read(source: str, patience: Patience) -> Iterator[Batch]:
 
 
 def _read(bus: can.BusABC, patience: Patience) -> Iterator[Batch]:
-    line, errors = 0, 0
+    line, errors, looked = 0, 0, 0.0
     while True:
         rows = []
         first: can.Message | None = bus.recv(POLL)
         if first is not None:
             patience.renew()
             # What comes in the meantime waits in the bus's own queue: a batch for every frame would take a whole core.
-            time.sleep(POLL)
+            time.sleep(max(0.0, looked + POLL - time.monotonic()))
+        looked = time.monotonic()
         message = first
         while message is not None:
             line += 1

@@ -1,8 +1,8 @@
 """Draft a dataset's manifest from a folder of captures: `python -m canids_preprocess.draft data/mycar`.
 
 Writes `manifest.yaml` into the folder, never over one that is there. Formats are recognised by what the files hold; vehicle
-and attack are guessed from names, and to be checked by whoever knows them. Folders in the layout of can-train-and-test
-(`train_*/*.csv`, `test_*/*.csv`) keep their roles.
+and attack are guessed from names, and to be checked by whoever knows them. In folders called `train_*` and `test_*`, the layout of
+can-train-and-test, captures have the role that their folder says.
 """
 
 import argparse
@@ -75,7 +75,20 @@ def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
     return True
 
 
+def _group(path: Path, folder: Path) -> str:
+    """The folder `train_…` or `test_…` that a capture is in, or nothing."""
+    return path.parent.name if path.parent.parent == folder and re.match("(train|test)_", path.parent.name) else ""
+
+
 def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
+    group = _group(path, folder)
+    if group and capture_format == "can-train-and-test":
+        return manifest.entry_of(path, folder.name)
+    entry = _guessed(path, folder, capture_format)
+    return {**entry, "role": group} if group.startswith("test_") else entry
+
+
+def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
     relative = path.relative_to(folder)
     name = str(relative.with_suffix("")).lower()
     found = re.search(_VEHICLES, name)
@@ -113,15 +126,13 @@ def draft(folder: Path) -> str:
     """The text of a manifest for all captures below `folder`, with what is to be checked as comments.
 
     Attack-free and labelled captures are there to train on, all others are the scenario `to_score`. The last labelled
-    capture is held out as the scenario `test`, where another one is left to train on.
+    capture is held out as the scenario `test`, where another one is left to train on and no folder says what is what.
 
     Raises `CanidsError` if there is no such folder, or no capture in it.
     """
     if not folder.is_dir():
         raise CanidsError(f"{folder}: no such folder")
     folder = folder.resolve()
-    if any(re.match("(train|test)_", p.parent.name) for p in folder.glob("*/*.csv")):
-        return manifest.draft(folder.name, folder.parent)
     entries: dict[str, Entry] = {}
     unread: list[str] = []
     for path in _captures(folder):
@@ -134,7 +145,8 @@ def draft(folder: Path) -> str:
     if not entries:
         raise CanidsError(f"{folder}: no capture in a format that is recognised; see 'Formats' in preprocess' README")
     labelled = [name for name, entry in entries.items() if entry["content"] == "labelled"]
-    if labelled and sum(entry["role"] == "train" for entry in entries.values()) > 1:
+    grouped = any(_group(folder / entry["path"], folder) for entry in entries.values())
+    if labelled and not grouped and sum(entry["role"] == "train" for entry in entries.values()) > 1:
         entries[labelled[-1]]["role"] = "test"
     return _text(folder.name, entries, unread)
 

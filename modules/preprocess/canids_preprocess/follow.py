@@ -26,7 +26,7 @@ import pyarrow as pa
 from canids_preprocess import buses, frames
 from canids_preprocess.cutting import FEATURES, windows_of
 from canids_preprocess.formats import FORMATS, recognise
-from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch, Format
 from canids_preprocess.formats.growing import POLL, Growing, Patience
 from canids_preprocess.frames import Frames
 from canids_preprocess.ingest import Account, read
@@ -103,10 +103,19 @@ def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterat
                 if writer:
                     writer.writerows(batch.rejects.iter_rows())
             if len(batch.frames):
-                table = batch.frames.select(frames.ALL).to_arrow(compat_level=pl.CompatLevel.oldest())
+                table = batch.frames[frames.ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
                 table = table.set_column(frames.ALL.index("attack"), "attack", table["attack"].dictionary_encode())
                 (part,) = table.combine_chunks().to_batches()
                 yield frames.arrays_of(path, part, frames.ALL)
+
+
+def _warm_up() -> None:
+    """Cut a window before there is traffic: to load compiled loops takes a second or two, for which the first window would wait."""
+    rows = [(n, n / 1e3, 1, False, False, False, 1, b"a", None, None, "") for n in range(2)]
+    made = pl.DataFrame(rows, schema={**FRAME_COLUMNS, "attack": pl.String}, orient="row")
+    found = _frames("", iter([Batch(made, pl.DataFrame(schema=REJECT_COLUMNS))]), None)
+    config = {"window": 2, "stride": 2, "window_unit": "frames", "features": "relative"}
+    list(windows_of(Path(), found, 0, config, [""], MOST_IDS))
 
 
 def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -143,6 +152,7 @@ def follow(options: argparse.Namespace, patience: Patience, stream: BinaryIO) ->
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
     schema = streams.schema_of_graphs(header_of(source, options))
     with streams.sending(stream, schema) as send:
+        _warm_up()
         found = _frames(source, batches(source, options, account, patience), options.rejects)
         for arrays in windows_of(Path(source), found, 0, config, [""], MOST_IDS):
             send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))

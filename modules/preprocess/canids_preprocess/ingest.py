@@ -21,18 +21,23 @@ from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 
+_STRAYS = 100
+"""Frames behind the latest timestamp that may all be late, as where a capture ends amid several that are; more say that it is wrong."""
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Account:
-    """What happened to a capture's rows so far."""
+    """What happened to a capture's rows so far; `late` and `on_time` are frames behind that of the latest timestamp, in `line`."""
 
     frames: int = 0
     rejects: int = 0
     stepped_back: int = 0
     first: float = 0.0
     last: float | None = None
+    line: int = 0
+    late: int = 0
+    on_time: int = 0
     attacked: int = 0
     channels: set[str | None] = field(default_factory=set)
 
@@ -62,6 +67,12 @@ def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quara
     back = before - timestamp
     late = back > tolerance
     account.stepped_back += int(np.count_nonzero((back > 0) & ~late))
+    latest, behind = int(timestamp.argmax()), late
+    if account.last is None or timestamp[latest] > account.last:
+        account.line, account.late, account.on_time = frames["line"][latest], 0, 0
+        behind = late[latest + 1 :]
+    account.late += int(np.count_nonzero(behind))
+    account.on_time += int(np.count_nonzero(~behind))
     if not late.any():
         return batch
     row = int(np.argmax(late))
@@ -84,7 +95,7 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
     """`frames` with the labels that the manifest's entry asks for, and the attack's name."""
     label = frames["label"]
     if entry["content"] == "unlabelled":
-        label = pl.repeat(None, len(frames), dtype=pl.UInt8, eager=True)
+        label = label.clear(len(frames))
     elif entry["content"] == "attack-free":
         label = label.fill_null(0)
     if entry["attacked"]:
@@ -117,8 +128,8 @@ def read(
         quarantine: whether rejects are passed on rather than refused.
         account: is kept up to date.
 
-    Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, or a label that
-    contradicts the manifest.
+    Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, a timestamp that makes
+    most frames behind it look like one, or a label that contradicts the manifest.
     """
     for batch in form.read(path, entry):
         frames, rejects = _in_time(path, batch, account, tolerance, quarantine)
@@ -139,6 +150,11 @@ def read(
         frames = _labelled(path, frames, entry, account.first)
         account.attacked += int(frames["label"].sum())
         yield Batch(frames, rejects)
+    if account.late > max(account.on_time, _STRAYS):
+        raise CanidsError(
+            f"{path}, line {account.line}: the timestamp is later than those of {account.late} frames below it, which "
+            "quarantine would put aside; mend or remove the line, or cut the capture there"
+        )
     for start, end in entry["attacked"]:
         if account.last is not None and start > account.last - account.first:
             raise CanidsError(

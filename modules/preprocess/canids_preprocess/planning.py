@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from canids_shared import manifest
+from canids_shared.errors import CanidsError
 from canids_shared.workflow import Stage
 
 
@@ -40,9 +41,16 @@ def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
 
 
 def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: the captures that a split is made from, all training captures or those of a scenario."""
+    """Input function: the captures that a split is made from, all training captures or those of a scenario.
+
+    A split that the instance does not have is a `CanidsError`: no misspelt scenario is made of training captures.
+    """
 
     def of(wildcards: Any) -> list[str]:
+        known = stage.splits(wildcards.dataset, wildcards.instance)
+        if wildcards.split not in known:
+            place = wildcards.dataset + wildcards.instance
+            raise CanidsError(f"{place} has no split or scenario '{wildcards.split}'; it has {', '.join(known)}")
         captures = stage.captures[wildcards.dataset]
         role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
         joined = companions(stage, wildcards.dataset, wildcards.instance) if wildcards.split in manifest.SPLITS else []

@@ -230,7 +230,7 @@ def main(call: Call) -> None:
         seed=options["seed"],
         n_episodes=options["episodes"],
         episode_s=options["episode_s"],
-        stealth=options.get("stealth", "blatant"),
+        stealth=options["stealth"],
     )
     write_parts(counted(parts), call.output["output"])
     log.info(

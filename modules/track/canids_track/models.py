@@ -19,10 +19,11 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from packaging.requirements import Requirement
 
 from canids_shared.errors import CanidsError
+from canids_shared.runs import DETECTOR, POLICY
 from canids_shared.sources import closure
 from canids_track.records import header_of
 
-ENTRIES = {"detector/2": "canids_train_gnn.serving", "policy/2": "canids_train_drl.serving"}
+ENTRIES = {DETECTOR: "canids_train_gnn.serving", POLICY: "canids_train_drl.serving"}
 """Contract of a model file → the module that applies it. A name, never an import: stages meet in files."""
 _OPTIONAL = {"dgl", "torch_geometric"}
 """Backends that a served detector does not use."""
@@ -72,7 +73,7 @@ def _policy(header: dict[str, Any]) -> tuple[ModelSignature, pd.DataFrame]:
     return signature, pd.DataFrame(values, columns=columns)
 
 
-_SIGNATURES = {"detector/2": _detector, "policy/2": _policy}
+_SIGNATURES = {DETECTOR: _detector, POLICY: _policy}
 
 
 def _copy_code(entry: str, code: Path) -> set[str]:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.marks import is_marked
+from canids_shared.runs import DETECTOR, POLICY
 from canids_shared.workflow import VARIANTS
 
 LAYOUT = 1
@@ -27,7 +28,7 @@ PIPELINE = "pipeline"
 """Name of the parent runs: all rules of one dataset and instance."""
 PLAIN = "plain"
 """Tag `instance` of runs whose folder names none."""
-SERVED = ("detector/2", "policy/2")
+SERVED = (DETECTOR, POLICY)
 """Contracts of model files that MLflow can load and apply; all others are artefacts."""
 _LONGEST = 6000
 """Characters of a param that MLflow keeps."""

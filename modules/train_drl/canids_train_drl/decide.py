@@ -6,7 +6,8 @@
 Every segment of a capture is played from its beginning with a quiet alarm, window by window: a decision depends on that
 window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained. What the config's
 `fusion` names becomes the fusion; the policy, where it is not that, is a rival like the others. With `recalibrate`, the scales
-of the detectors' scores are set by each capture's own first seconds, which are then no longer decided on by the past alone.
+of the detectors' scores are set by each capture's own first seconds, which are then no longer decided on by the past alone. The
+splits of the training captures keep the scales that the policy learnt with: it was these captures that they were set by.
 """
 
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ import torch
 from canids_shared import cli, tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
+from canids_shared.manifest import SPLITS
 from canids_shared.tables import DECISIONS
 from canids_train_drl import states
 from canids_train_drl.observation import Observer
@@ -94,7 +96,8 @@ def main(call: cli.Call) -> None:
     if observer != policy.observer:
         raise CanidsError(f"{beside}: learnt from other detectors than the policy was; delete it and run again")
     split = states.read(call.inputs["states"][0])
-    fusion, seconds = call.config["fusion"], call.config["recalibrate"]
+    fusion = call.config["fusion"]
+    seconds = 0 if call.wildcards["split"] in SPLITS else call.config["recalibrate"]
     if seconds and len(split):
         own = states.by_capture(split)
         decisions = pl.concat([decide(recalibrated(policy, part, seconds), rivals, part, fusion) for part in own])

@@ -110,10 +110,10 @@ def play(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean reward a window over the worlds by their probability; F1 on the split as it is, None without attacked windows."""
+    """Mean reward a window over the worlds by their probability; F1 in the world of the windows as they were recorded."""
 
     reward: float
-    f1: float | None
+    f1: float
 
 
 def evaluate(network: Network, traffic: Traffic, actions: Actions, costs: Costs, length: int) -> Evaluation:
@@ -123,4 +123,4 @@ def evaluate(network: Network, traffic: Traffic, actions: Actions, costs: Costs,
     reward = float((played.reward.double().mean(dim=1) * traffic.probability.double()).sum())
     known, attacked = ((traffic.labels[0] >= 0).cpu().numpy(), (traffic.labels[0] == 1).cpu().numpy())
     alarm = played.alarm[:1].cpu().numpy()
-    return Evaluation(reward, float(f1((alarm & known), attacked)) if attacked.any() else None)
+    return Evaluation(reward, float(f1(alarm & known, attacked)))

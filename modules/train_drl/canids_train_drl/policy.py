@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from canids_shared.runs import load_arrays, save_arrays
+from canids_shared.runs import POLICY, load_arrays, save_arrays
 from canids_train_drl.environment import Actions
 from canids_train_drl.networks import DuelingNetwork
 from canids_train_drl.observation import Observer
-
-CONTRACT = "policy/2"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Policy:
     def save(self, path: Path) -> None:
         """Write the file whole; the same policy gives the same bytes."""
         head = {
-            "contract": CONTRACT,
+            "contract": POLICY,
             "hidden": self.hidden,
             "layout": self.observer.layout,
             "observer": self.observer.to_json(),
@@ -47,7 +45,7 @@ class Policy:
     @classmethod
     def load(cls, path: Path) -> "Policy":
         """Read a policy; raises `CanidsError` naming the file if it is absent, cut off, or of another contract."""
-        arrays, head = load_arrays(path, CONTRACT)
+        arrays, head = load_arrays(path, POLICY)
         actions = Actions(**head["actions"])
         network = DuelingNetwork(len(head["layout"]), head["hidden"], actions.count)
         network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})

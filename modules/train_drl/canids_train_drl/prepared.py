@@ -69,7 +69,7 @@ def prepare(inputs: dict[str, list[Path]], config: dict[str, Any], device: torch
     Raises `CanidsError` naming the file where a class that is needed has no window.
     """
     fuse = states.require(states.read(inputs["fuse"][0]), attacked=True, attack_free=True)
-    select = states.require(states.read(inputs["select"][0]), attacked=False, attack_free=True)
+    select = states.require(states.read(inputs["select"][0]), attacked=True, attack_free=True)
     if count := config["overfit_windows"]:
         fuse = select = states.stretch(fuse, count)
     calibrate = states.require(states.read(inputs["calibrate"][0]), attacked=False, attack_free=True)

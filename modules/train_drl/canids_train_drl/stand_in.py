@@ -17,7 +17,7 @@ def policy(call: Call) -> None:
     """A training's model, config, history of one evaluation and latency; the model file has its header and no weights."""
     tables.read_metadata(call.inputs["fuse"][0], STATES)
     header = {
-        "contract": "policy/2",
+        "contract": runs.POLICY,
         "hidden": call.config["networks"]["large" if call.constants["variant"] == "large" else "small"],
         "layout": [],
         "observer": {},
@@ -35,7 +35,7 @@ def rivals(call: Call) -> None:
     """The rivals' names, and nothing that they learnt."""
     fusion = call.config["fusion"]
     names = dict.fromkeys([*call.config["rivals"], *([] if fusion == "dqn" else [fusion])])
-    header = {"contract": "rivals/1", "rivals": {name: {} for name in names}, "observer": {}}
+    header = {"contract": runs.RIVALS, "rivals": {name: {} for name in names}, "observer": {}}
     header["false_alarm_budget"] = call.config["false_alarm_budget"]
     runs.save_arrays(call.output["model"], {}, header)
     runs.write_config(call.output["config"], call)
@@ -44,7 +44,7 @@ def rivals(call: Call) -> None:
 def decisions(call: Call) -> None:
     """Scores are 1 and alarms on in attacked windows, else 0 and off."""
     (model,), (beside,) = call.inputs["model"], call.inputs["rivals"]
-    _, head = runs.load_arrays(beside, "rivals/1")
+    _, head = runs.load_arrays(beside, runs.RIVALS)
     fusion = call.config["fusion"]
     others = [name for name in (*head["rivals"], *(["dqn"] if fusion != "dqn" else [])) if name != fusion]
     keys = tables.read(call.inputs["states"][0], STATES)[0].select(list(KEYS))

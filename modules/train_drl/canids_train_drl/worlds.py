@@ -71,14 +71,13 @@ def none(states: States) -> Worlds:
 
 
 def draw(states: States, blind: float, spliced: float, rng: np.random.Generator) -> Worlds:
-    """Draw the worlds of a split with attack-free windows.
+    """Draw the worlds of a split with attacked and attack-free windows.
 
     Args:
         blind: probability of each detector's blindness.
-        spliced: probability of spliced attacks; without attacked windows there are none.
+        spliced: probability of spliced attacks.
     """
-    quiet, attacked = np.flatnonzero(states.labels == 0), np.flatnonzero(states.labels == 1)
-    spliced = spliced if len(attacked) else 0.0
+    quiet = np.flatnonzero(states.labels == 0)
     # Who is blind, in which share of the attacked windows, and how often.
     seeing = ("", 0.0, 1 - 2 * blind)
     kinds = [(prefix, share, blind / len(SHARES)) for prefix in _PREFIXES for share in SHARES] if blind else []

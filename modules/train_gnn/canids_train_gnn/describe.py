@@ -11,7 +11,6 @@ import yaml
 
 from canids_shared import latency, runs
 from canids_shared.errors import CanidsError
-from canids_train_gnn.modelfile import CONTRACT
 
 PUBLISHED = {"GAT": (311_138, 49_202), "VGAE": (185_850, 9_186)}
 """Parameters of the published teacher and student (KD-GAT), to compare with."""
@@ -56,7 +55,7 @@ def describe(run: Path) -> str:
 
     Raises `CanidsError` naming the file that is missing, damaged, or not of a detector's training.
     """
-    _, header = runs.load_arrays(run / "model.safetensors", CONTRACT)
+    _, header = runs.load_arrays(run / "model.safetensors", runs.DETECTOR)
     try:
         record = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         spec = record["spec"]

@@ -35,7 +35,6 @@ from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.onewindow import INPUTS, OUTPUTS, one_window
 
 CONTRACT = "onnx/1"
-REPORT = "export/1"
 TOLERANCE = 1e-5
 """Largest difference from torch, relative to what exceeds one."""
 _COMPARED = 500
@@ -157,7 +156,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
     Raises `CanidsError` naming the file if the run or the graphs are not there, or what onnxruntime says differs from torch.
     """
     path = run / "model.safetensors"
-    _, header = runs.load_arrays(path, modelfile.CONTRACT)
+    _, header = runs.load_arrays(path, runs.DETECTOR)
     if graphs is None:
         record = run / "config.yaml"
         files = (yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else {}).get("files", {})
@@ -190,7 +189,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
     write_json(
         report,
         {
-            "contract": REPORT,
+            "contract": runs.EXPORT,
             "bytes": len(exported.content),
             "largest_difference": worst,
             "windows": len(windows) + len(odd),

@@ -13,7 +13,6 @@ from canids_shared.torchstore import TorchStore
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 
-CONTRACT = "detector/2"
 Detector = TypeVar("Detector", GAT, VGAE)
 
 
@@ -51,10 +50,10 @@ def write_run(
         select: facts of the split on which the epoch was chosen, and the result there.
     """
     header = {
-        "contract": CONTRACT,
+        "contract": runs.DETECTOR,
         "kind": type(model).__name__,
         "size": size,
-        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "window_unit")},
+        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
         "parameters": parameter_count(model),
         "fit": facts(fit),
         "select": select,
@@ -73,7 +72,7 @@ def load(
         graphs: header of the graph store that it is to be applied to; other features than it learnt on are an error.
         passing: how messages pass; the weights are the same for all ways.
     """
-    arrays, header = runs.load_arrays(path, CONTRACT)
+    arrays, header = runs.load_arrays(path, runs.DETECTOR)
     if header["kind"] != kind.__name__:
         raise CanidsError(f"{path}: holds a {header['kind']}, not a {kind.__name__}")
     if graphs is not None:

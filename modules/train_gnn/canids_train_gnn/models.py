@@ -44,7 +44,7 @@ class Reconstruction:
     Attributes:
         mean, log_var: [ΣN, Z] of the latent q(z|x).
         decoded: [ΣN, F] expected scaled node features.
-        node_error: [ΣN] negative log likelihood of a node's features, per feature, in nats.
+        node_error: [ΣN] negative log likelihood of a node's features, per feature, in nats up to a constant.
         edge_error: [ΣN] binary cross-entropy of a node's outgoing edges, per possible edge, edges and non-edges balanced.
         divergence: [ΣN] KL(q(z|x) || N(0, 1)) per latent dimension.
     """
@@ -80,6 +80,7 @@ class VGAE(nn.Module):
         self.log_var = nn.Linear(self.encoder.width, latent)
         width = size["channels"] * size["heads"]
         self.decode = nn.Sequential(nn.Linear(latent, width), nn.ELU(), nn.Linear(width, len(node_features)))
+        # The logarithm of each feature's variance; its name is one in the model files.
         self.spread = nn.Parameter(torch.zeros(len(node_features)))
         self.link = nn.Linear(latent, latent, bias=False)
         self.link_bias = nn.Parameter(torch.zeros(()))
@@ -93,8 +94,8 @@ class VGAE(nn.Module):
         z = mean if noise is None else mean + noise * (0.5 * log_var).exp()
         decoded = self.decode(z).float()
         target = self.encoder.node_scaling(graphs.x)
-        spread = self.spread.clamp(-3.0, 3.0)
-        node_error = (0.5 * (target - decoded) ** 2 * (-spread).exp() + 0.5 * spread).mean(-1)
+        log_variance = self.spread.clamp(-3.0, 3.0)
+        node_error = (0.5 * (target - decoded) ** 2 * (-log_variance).exp() + 0.5 * log_variance).mean(-1)
         z, mask = padded(z, graphs)
         link = (self.link(z) @ z.transpose(1, 2)) / z.shape[-1] ** 0.5 + self.link_bias
         link = link.float()  # [B, n, n]

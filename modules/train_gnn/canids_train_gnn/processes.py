@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from canids_shared.errors import CanidsError
 from canids_shared.runs import Arrays
 from canids_shared.torchstate import random_state, set_random_state
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.torchstore import Graphs, TorchStore, device_of
 from canids_train_gnn.batching import repeatable
 
 Terms = Sequence[tuple[Tensor, Tensor | int]]
@@ -33,11 +33,13 @@ def start(config: dict[str, Any]) -> Fabric:
     The first process starts the others, on this machine, with its own command line; also within a cluster's job.
 
     Raises:
-        CanidsError: there are not that many devices.
+        CanidsError: there is no GPU as asked for, or there are not that many devices.
     """
+    # Not Fabric's own choice, which knows devices that nothing else here was tried on.
+    accelerator = device_of(config["accelerator"], "train_gnn.accelerator").type
     try:
         fabric = Fabric(
-            accelerator=config["accelerator"],
+            accelerator=accelerator,
             devices=config["devices"],
             strategy=config["strategy"],
             precision=config["precision"],

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from canids_shared.errors import CanidsError
-from canids_shared.runs import load_arrays
+from canids_shared.runs import DETECTOR, load_arrays
 from canids_shared.torchstore import Graphs
 from canids_train_gnn import modelfile
 from canids_train_gnn.models import GAT, VGAE
@@ -20,7 +20,7 @@ class Served:
 
     def __init__(self, model: Path) -> None:
         """Read a model file; raises `CanidsError` naming it if it is absent, cut off, or of another contract."""
-        _, header = load_arrays(model, modelfile.CONTRACT)
+        _, header = load_arrays(model, DETECTOR)
         gat = header["kind"] == "GAT"
         self._model: GAT | VGAE = modelfile.load(model, GAT) if gat else modelfile.load(model, VGAE)
 

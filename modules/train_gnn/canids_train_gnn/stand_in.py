@@ -28,10 +28,10 @@ def detector(kind: str, call: Call) -> None:
     """A training's model, config, history of one epoch and latency; the model file has its header and no weights."""
     fit, select = (GraphStore(path) for path in call.inputs["graphs"])
     header = {
-        "contract": "detector/2",
+        "contract": runs.DETECTOR,
         "kind": KINDS[kind],
         "size": call.config[kind][call.constants["scale"]],
-        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "window_unit")},
+        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
         "parameters": 0,
         "fit": _facts(fit),
         "select": {**_facts(select), "auroc": None},

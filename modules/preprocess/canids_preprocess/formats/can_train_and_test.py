@@ -164,15 +164,9 @@ def _look_at(line: bytes) -> tuple[float, int, bool, bytes, int] | str:
 
 def _frames(columns: dict[str, Any], payload: pl.Series) -> pl.DataFrame:
     size = payload.bin.size().cast(pl.UInt8)
-    return (
-        pl.DataFrame({**columns, "payload": payload, "dlc": size, "fd": size > MAX_BYTES[False]})
-        .select(
-            *(pl.col(c).cast(t) for c, t in FRAME_COLUMNS.items() if c not in ("remote", "channel")),
-            remote=pl.lit(False),
-            channel=pl.lit(None, dtype=pl.String),
-        )
-        .select(list(FRAME_COLUMNS))
-    )
+    told = pl.DataFrame({**columns, "payload": payload, "dlc": size, "fd": size > MAX_BYTES[False]})
+    same = {"remote": pl.lit(False), "channel": pl.lit(None)}
+    return told.select(same.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in FRAME_COLUMNS.items())
 
 
 def _batch(block: bytes | bytearray, line: int, most: int) -> Batch:

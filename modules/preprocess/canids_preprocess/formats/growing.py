@@ -1,5 +1,6 @@
 """A log that is still being written, read as far as it goes, line by line, like `tail -f`."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ POLL = 0.005
 _AT_ONCE = 1 << 18
 """Bytes read at once; some sixty windows."""
 _BOM = b"\xef\xbb\xbf"
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -59,12 +61,16 @@ class Growing(PosixPath):
 
         Returns at once with False where waiting is over; the file may then be absent, empty, or without a line end.
         """
+        told = False
         while not self.patience.over():
             if self.is_file():
                 with open(self, "rb") as stream:
                     head = stream.read(most)
                 if b"\n" in head:
                     return len(head) < most
+            if not told:
+                log.info("%s: %s; waiting for it", self, "has no line yet" if self.is_file() else "not there yet")
+                told = True
             time.sleep(POLL)
         return False
 

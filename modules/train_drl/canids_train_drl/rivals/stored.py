@@ -6,13 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from canids_shared.runs import Arrays, load_arrays, save_arrays
+from canids_shared.runs import RIVALS, Arrays, load_arrays, save_arrays
 from canids_train_drl.environment import Actions, Traffic
 from canids_train_drl.observation import Observer
 from canids_train_drl.rivals.networks import Classifier, Player
 from canids_train_drl.rivals.thresholds import Cusum, FixedWeight, Hysteresis
 
-CONTRACT = "rivals/1"
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (FixedWeight, Hysteresis, Cusum, Classifier, Player)}
 
 
@@ -46,19 +45,19 @@ def save(path: Path, rivals: dict[str, Any], observer: Observer, budget: float) 
             else:
                 head[field.name] = asdict(value) if isinstance(value, Actions) else value
         heads[name] = head
-    header = {"contract": CONTRACT, "rivals": heads, "observer": observer.to_json(), "false_alarm_budget": budget}
+    header = {"contract": RIVALS, "rivals": heads, "observer": observer.to_json(), "false_alarm_budget": budget}
     save_arrays(path, arrays, header)
 
 
 def budget_of(path: Path) -> float | None:
     """The false-alarm budget that the rivals keep to, by their file."""
-    found: float | None = load_arrays(path, CONTRACT)[1].get("false_alarm_budget")
+    found: float | None = load_arrays(path, RIVALS)[1].get("false_alarm_budget")
     return found
 
 
 def load(path: Path) -> tuple[dict[str, Rival], Observer]:
     """Read rivals and observer; raises `CanidsError` naming the file if it is absent, cut off, or of another contract."""
-    arrays, header = load_arrays(path, CONTRACT)
+    arrays, header = load_arrays(path, RIVALS)
     rivals: dict[str, Rival] = {}
     for name, head in header["rivals"].items():
         options: dict[str, Any] = {k: Actions(**v) if k == "actions" else v for k, v in head.items() if k != "kind"}
