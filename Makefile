@@ -84,9 +84,9 @@ resources: .venv/runtime
 	@cat results/resources/resources.md
 
 # All finished runs into MLflow, also those that no pipeline tracked yet: after folds, or when a server came back.
-# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else what make mlflow-ui shows.
+# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else what make mlflow-ui shows. EXPERIMENT as in the config.
 track: .venv/runtime
-	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)')
+	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)') $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 
 # Tracked runs in the browser: http://127.0.0.1:5000, or PORT.
 mlflow-ui: .venv/runtime
@@ -220,6 +220,8 @@ lock:
 	.venv-dgl/bin/pip install $(PIP_ARGS) -e '.[preprocess,dgl]' pytest hypothesis
 	@touch $@
 
-# Everything but the captures and the cache between workflows.
+# What can be made again. Captures, the cache between workflows, runs (models, tracking, the log of test readings) and drafted
+# manifests stay.
 clean:
-	rm -rf results experimentruns .snakemake .venv .venv-dgl .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@if test -d results; then find results/ ! -type d ! -regex 'results/[^/]*/manifest.yaml' -delete; find results/ -type d -empty -delete; fi
+	rm -rf .snakemake .venv .venv-dgl .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,19 +4,21 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 import yaml
-from workflows import REPOSITORY, Checkout, write_tiny_dataset
+from workflows import MODULES, REPOSITORY, Checkout, write_tiny_dataset
 
 from canids_shared import documents, rulegraph
 from canids_shared.errors import CanidsError
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-TEXTS = [README, *(page.read_text(encoding="utf-8") for page in sorted(REPOSITORY.glob("docs/**/*.md")))]
+PROFILES = (REPOSITORY / "shared/profiles/README.md").read_text(encoding="utf-8")
+TEXTS = [README, PROFILES, *(page.read_text(encoding="utf-8") for page in sorted(REPOSITORY.glob("docs/**/*.md")))]
 BLOCKS = [
     (kind, dedent(body))
     for text in TEXTS
@@ -28,7 +30,8 @@ PLANNED = [c for c in COMMANDS if "bin/snakemake" in c]
 TARGETS = {m for text in TEXTS for m in re.findall(r"`(make [a-z_-]+)", text)} | {
     c for c in COMMANDS if c.startswith("make ")
 }
-MODULES = sorted({m for c in COMMANDS for m in re.findall(r"bin/python -m (canids_\S+)", c)})
+ENTRIES = sorted({m for c in COMMANDS for m in re.findall(r"bin/python -m (canids_\S+)", c)})
+EXTRAS = [found.split(",") for found in re.findall(r"pip install .*'(?:\.|canids)\[(.*?)\]", "\n".join(COMMANDS))]
 CAPTURES = (
     ("dos.csv", "train_01/DoS-kia.csv"),
     ("dos.csv", "train_01/DoS-sonata.csv"),
@@ -50,11 +53,33 @@ def test_make_target_exists(command: str) -> None:
     assert done.returncode == 0 or NEEDS.search(done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("module", MODULES)
+def test_make_clean_keeps_runs_and_manifests(tmp_path: Path) -> None:
+    kept = {
+        "experimentruns/test_readings.jsonl",
+        "experimentruns/d/gat_large/model.safetensors",
+        "results/d/manifest.yaml",
+    }
+    for name in (*kept, "results/d/graphs/fit.log", "results/e/summary/manifest.yaml", ".venv/bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "results/d/graphs/fit.safetensors").symlink_to("gone")
+    for _ in range(2):
+        subprocess.run(["make", "-s", "-f", REPOSITORY / "Makefile", "clean"], cwd=tmp_path, check=True)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if not p.is_dir()} == kept
+    assert not (tmp_path / "results/e").exists()
+
+
+@pytest.mark.parametrize("module", ENTRIES)
 def test_entry_point_explains_itself(module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+
+
+def test_installs_name_extras_that_there_are_and_the_cluster_gets_all_stages() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {e for extras in EXTRAS for e in extras} <= project["optional-dependencies"].keys()
+    assert any({"slurm", *(name.replace("_", "-") for name in MODULES)} == set(extras) for extras in EXTRAS)
 
 
 @pytest.mark.parametrize("text", [body for kind, body in BLOCKS if kind == "yaml"])

@@ -7,6 +7,7 @@ instance that is equal up to there, so two seeds share their graphs.
 """
 
 import copy
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -146,6 +147,20 @@ def uses_conda(workflow: Any) -> bool:
     return any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
 
 
+def _source() -> str:
+    """What `pip install -e` takes for the canids that runs here, in conda environments: its checkout, or its commit.
+
+    Raises `CanidsError` if it was installed from elsewhere.
+    """
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").exists():
+        return str(checkout)
+    told = json.loads(importlib.metadata.distribution("canids").read_text("direct_url.json") or "{}")
+    if vcs := told.get("vcs_info"):
+        return f"{vcs['vcs']}+{told['url']}@{vcs['commit_id']}#egg=canids"
+    raise CanidsError("conda environments need to know where canids comes from; set CANIDS_SOURCE to a checkout of it")
+
+
 def use_cache(workflow: Any) -> None:
     """Where caching between workflows is asked for, see to its folder: `$SNAKEMAKE_OUTPUT_CACHE`, or one of the user's own.
 
@@ -190,8 +205,9 @@ class Stage:
 
         `package` is the module's Python package, `canids_{name}` unless it is given.
 
-        With `conda`, entry points are run by the `python` of the environment that Snakemake activates; else by that of
-        the virtual environment which `environment` names, or by Snakemake's own.
+        With `conda`, entry points are run by the `python` of the environment that Snakemake activates, into which pip
+        installs `$CANIDS_SOURCE`, by default this canids; else by that of the virtual environment which `environment`
+        names, or by Snakemake's own.
 
         Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
         """
@@ -227,6 +243,8 @@ class Stage:
                 raise CanidsError(
                     f"instances.{other[0]}.{name}: {key} is one for all instances of a stage; set {name}.{key}"
                 )
+        if conda:
+            os.environ["CANIDS_SOURCE"] = os.environ.get("CANIDS_SOURCE") or _source()
         environment = base["environment"]
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
         if not os.path.exists(self.python):

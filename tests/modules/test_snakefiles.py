@@ -10,7 +10,7 @@ import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.resources import Resource, Resources
 from snakemake.rules import Rule
-from snakemake.settings.types import OutputSettings, ResourceSettings
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 from workflows import CACHED, EVALUATIONS, MODULES, REPOSITORY, TRAININGS
 
 from canids_shared.needs import LABELS, labels
@@ -61,6 +61,17 @@ def test_modules_and_pipelines_have_a_target_of_their_own_name(rules: dict[str, 
 def test_pipeline_adds_nothing_but_its_target(rules: dict[str, dict[str, Rule]], composed: dict[str, Rule]) -> None:
     modules = {name for stage in MODULES for name in rules[f"modules/{stage}/Snakefile"]}
     assert set(composed) - modules == {"all_kd_fusion"}
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_pipeline_asks_for_the_notebook_where_the_config_does(notebook: bool, tmp_path: Path) -> None:
+    config = ConfigSettings(config={"evaluate": {"notebook": notebook}, "instances": {"b": {"evaluate": {"seed": 1}}}})
+    with SnakemakeApi(OutputSettings(quiet=None)) as api:
+        snakefile = REPOSITORY / "pipelines/kd_fusion/Snakefile"
+        parsed = api.workflow(ResourceSettings(cores=1), config, snakefile=snakefile, workdir=tmp_path)
+        (target,) = (rule for rule in parsed._workflow.rules if rule.name == "all_kd_fusion")
+    asked = {str(path) for path in target.input if str(path).endswith("errors.csv")}
+    assert asked == ({f"results/simulated/summary{i}/errors.csv" for i in ("", "@b")} if notebook else set())
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=named)

@@ -57,6 +57,7 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     decisions, metadata = tables.read(output, DECISIONS)
     assert metadata["split"] == "test"
     assert metadata["digests"] == tables.digests(decisions)
+    assert metadata["false_alarm_budget"] == 0.005
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
     assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS | {"q_chosen", "q_other"}
     assert (decisions["q_chosen"] >= decisions["q_other"]).all()

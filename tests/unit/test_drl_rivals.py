@@ -101,7 +101,9 @@ def test_everyone_learns_to_fuse_and_is_read_back(everyone: Path, tmp_path: Path
     # The bandit is left out: what an action is worth is far from linear in what it sees.
     assert min(f for n, f in found.items() if n != "bandit") > 0.7, str(found)
     again = tmp_path / "again.safetensors"
-    stored.save(again, rivals, observer)
+    budget = stored.budget_of(everyone)
+    assert budget == 0.005
+    stored.save(again, rivals, observer, budget)
     assert again.read_bytes() == everyone.read_bytes()
 
 

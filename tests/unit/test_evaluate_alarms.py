@@ -21,6 +21,7 @@ from canids_shared import streams
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore, writing
+from canids_shared.manifest import SCORED
 from canids_shared.tables import DECISIONS, write
 
 WINDOWS, ATTACK = 60, range(40, 46)
@@ -92,12 +93,15 @@ def decided(store: GraphStore, alarm: np.ndarray) -> pl.DataFrame:
     return store.keys().with_columns(**scores, alarm=pl.Series(alarm), action=pl.Series(alarm.astype(np.int16)))
 
 
-def run(folder: Path, frame: pl.DataFrame, store: GraphStore, fit: GraphStore | None = None) -> dict[str, Path]:
+def run(
+    folder: Path, frame: pl.DataFrame, store: GraphStore, fit: GraphStore | None = None, split: str = SCORED
+) -> dict[str, Path]:
     write(folder / "decisions.parquet", DECISIONS, frame, {})
     output = {n: folder / n for n in ("alarms", "csv", "figure", "summary")}
     inputs = {"decisions": [folder / "decisions.parquet"], "graphs": [store.path], "fit": [fit.path] if fit else []}
     config: dict[str, Any] = {"episode_gap": 0.25, "explained_ids": 3}
-    alarms.main(Call({}, config, {}, output, inputs, "{}"))
+    constants = {"code": "0123456789abcdef", "scenarios": [SCORED] if split == SCORED else ["test_dos"]}
+    alarms.main(Call({"dataset": "d", "split": split}, config, constants, output, inputs, "{}"))
     return output
 
 
@@ -131,6 +135,17 @@ def test_the_ids_behind_an_alarm_are_named_with_what_is_unusual(tmp_path: Path) 
     assert "after 4.00 s, for 0.60 s (score 0.90). 000: never seen before" in words
     assert "Warning" not in words
     assert "drive" in output["figure"].read_text()
+
+
+@pytest.mark.parametrize(("split", "readings"), [(SCORED, 0), ("fuse", 0), ("test_dos", 1)])
+def test_a_test_scenario_is_logged_as_read(
+    split: str, readings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = traffic(tmp_path / "s.safetensors")
+    run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store, split=split)
+    log = tmp_path / "experimentruns/test_readings.jsonl"
+    assert len(log.read_text().splitlines() if log.exists() else []) == readings
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

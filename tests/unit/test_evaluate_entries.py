@@ -17,8 +17,10 @@ from evaluate_data import (
     write_training,
 )
 
-from canids_evaluate import baselines, evaluate, id_rate, provenance, readings, run_figures, summary
+from canids_evaluate import baselines, evaluate, id_rate, provenance, run_figures, summary
+from canids_evaluate.planning import FIGURES
 from canids_evaluate.trainings import Cost, read_config, read_cost, read_training
+from canids_shared import locks, readings
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
@@ -144,6 +146,18 @@ def test_test_scenarios_are_logged_and_folds_are_not() -> None:
     assert [r["rule"] for r in logged()] == ["eval_large", "baselines"]
 
 
+def test_readings_are_logged_by_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "WAIT_S", 0.0)
+    lock = locks.try_lock(LOG.with_name(".lock"))
+    assert lock
+    with pytest.raises(CanidsError, match="experimentruns: process"):
+        readings.record("eval_large", {"dataset": "d"}, "0", SCENARIOS)
+    assert not logged()
+    locks.release(LOG.with_name(".lock"), lock)
+    readings.record("eval_large", {"dataset": "d"}, "0", SCENARIOS)
+    assert len(logged()) == 1
+
+
 def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = decisions("large", 0.3)
     monkeypatch.setattr(readings, "commit", lambda: ("old", True))
@@ -213,7 +227,7 @@ def test_one_class_is_refused() -> None:
 
 def summarised(output: str, **inputs: list[Path]) -> None:
     paths = {"markdown": Path(output, "results.md"), "csv": Path(output, "results.csv")}
-    paths |= {name: Path(output, f"{name}.svg") for name in summary.FIGURES}
+    paths |= {name: Path(output, f"{name}.svg") for name in FIGURES}
     summary.main(Call({"dataset": "d", "instance": ""}, {}, {}, paths, inputs, "{}"))
 
 

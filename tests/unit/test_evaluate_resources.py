@@ -163,6 +163,14 @@ def test_jobs_become_a_table_a_figure_and_a_profile(workplace: Path) -> None:
     assert "<svg" in Path("out/resources.svg").read_text()
 
 
+def test_what_other_packages_ran_is_no_rule_of_the_stages(workplace: Path) -> None:
+    before = measured(Path("experimentruns"), Path("results"))
+    say(Path("results/one/states/large/fit.log"), "own_detector.states", 1.0, dataset="one", variant="large")
+    write_benchmark(Path("experimentruns/one/detector_large"))
+    say(Path("experimentruns/one/detector_large/log.txt"), "own_detector.train", 1.0, dataset="one")
+    assert measured(Path("experimentruns"), Path("results")).equals(before)
+
+
 def test_a_job_on_a_cluster_asks_for_its_snakemake_too(workplace: Path) -> None:
     resources.main(call(job_overhead_mb=200))
     found = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]

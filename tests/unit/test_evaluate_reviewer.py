@@ -141,10 +141,27 @@ def test_swapped_scenarios_are_noticed() -> None:
         judge()
 
 
-def test_another_policy_than_on_calibrate_is_noticed() -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("policy", "q"), ("rivals", "r"), ("fusion", "cusum"), ("recalibrate", 60), ("false_alarm_budget", 0.05)],
+)
+def test_decisions_made_otherwise_than_on_calibrate_are_noticed(key: str, value: object) -> None:
     judge_baselines()
-    change("test", lambda f: f, policy="q")
-    with pytest.raises(CanidsError, match=r"test\.parquet: decided by another policy than calibrate\.parquet"):
+    change("test", lambda f: f, **{key: value})
+    with pytest.raises(CanidsError, match=rf"test\.parquet: decided by another {key} than calibrate\.parquet"):
+        judge()
+
+
+def test_detectors_and_rivals_keep_to_one_budget() -> None:
+    judge_baselines()
+    for split in ("calibrate", "test"):
+        change(split, lambda f: f, false_alarm_budget=CONFIG["false_alarm_rate"])
+    judge()
+    for split in ("calibrate", "test"):
+        change(split, lambda f: f, false_alarm_budget=0.005)
+    with pytest.raises(
+        CanidsError, match=r"false_alarm_budget 0\.005, and evaluate\.false_alarm_rate is 0\.01; set both"
+    ):
         judge()
 
 

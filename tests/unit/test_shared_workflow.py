@@ -11,6 +11,7 @@ import pytest
 import yaml
 from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 
+from canids_shared import workflow
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import SPLITS
 from canids_shared.needs import memory
@@ -51,6 +52,31 @@ def test_stage_has_files_of_its_own_only_for_instances_that_reach_it(stages: dic
     assert list(stages["train_gnn"].config) == ["", *seeds, *folds, "@without-van-seed-1", *wide]
     assert set(stages["train_drl"].config) == {"", "@policy-2", *(i for i in stages["train_gnn"].config if i)}
     assert set(stages["evaluate"].config) == {"", *("@" + i for i in INSTANCES)}
+
+
+def test_conda_environments_get_the_canids_that_runs_here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> str:
+        monkeypatch.setenv("CANIDS_SOURCE", "to be put back")
+        monkeypatch.delenv("CANIDS_SOURCE")
+        Stage("preprocess", {}, PREPROCESS, conda=True)
+        return os.environ["CANIDS_SOURCE"]
+
+    monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
+    assert told() == str(ROOT)
+    monkeypatch.setattr(workflow, "__file__", str(workplace / "site-packages/canids_shared/workflow.py"))
+    installed: dict[str, Any] = {"url": "https://example/canids", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
+    monkeypatch.setattr(
+        workflow.importlib.metadata,
+        "distribution",
+        lambda _: SimpleNamespace(read_text=lambda _: json.dumps(installed)),
+    )
+    assert told() == "git+https://example/canids@c0ffee#egg=canids"
+    del installed["vcs_info"]
+    with pytest.raises(CanidsError, match="set CANIDS_SOURCE"):
+        told()
+    monkeypatch.setenv("CANIDS_SOURCE", "mine")
+    Stage("preprocess", {}, PREPROCESS, conda=True)
+    assert os.environ["CANIDS_SOURCE"] == "mine"
 
 
 def test_a_further_module_comes_after_all_stages_and_reads_what_they_made() -> None:

@@ -13,8 +13,10 @@ from track_data import METRICS, UNEVEN, finish, places, write_evaluation, write_
 
 from canids_shared.config import check, load_schema
 from canids_shared.errors import CanidsError
-from canids_track.planning import attempt
-from canids_track.records import finished, flattened, read
+from canids_shared.marks import mark
+from canids_shared.workflow import Stage
+from canids_track.planning import attempting, refuse_credentials
+from canids_track.records import finished, flattened, is_stand_in, read
 from canids_track.tracking import Options
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +98,43 @@ def test_only_what_is_finished_counts_and_content_makes_the_digest(tmp_path: Pat
     assert read(where.runs / "rivals_large", where).digest != before.digest
 
 
+@pytest.mark.parametrize(
+    ("run", "file"),
+    [("eval_small_kd", "metrics.json"), ("rivals_large", "model.safetensors"), ("rivals_large", "config.yaml")],
+)
+def test_a_run_with_a_marked_file_is_none(run: str, file: str, tmp_path: Path) -> None:
+    where = write_runs(tmp_path, "")
+    assert not is_stand_in(where.runs / run, where)
+    mark(where.runs / run / file)
+    assert is_stand_in(where.runs / run, where)
+
+
+@pytest.mark.parametrize(
+    ("run", "file"), [("cards", "summary/cards/gat_large.md"), ("baselines", "baselines/metrics.json")]
+)
+def test_so_is_one_whose_marked_file_lies_elsewhere(run: str, file: str, tmp_path: Path) -> None:
+    where = places(tmp_path)
+    (where.runs / run).mkdir(parents=True)
+    finish(where.runs / run)
+    product = tmp_path / "results/demo" / file
+    product.parent.mkdir(parents=True)
+    product.write_text(json.dumps(METRICS))
+    assert read(where.runs / run, where).files[-1] == product
+    assert not is_stand_in(where.runs / run, where)
+    mark(product)
+    assert is_stand_in(where.runs / run, where)
+
+
+@pytest.mark.parametrize("uri", ["https://alice:secret@mlflow.example", "https://alice@mlflow.example/path"])
+def test_credentials_in_the_config_are_refused_and_not_repeated(uri: str) -> None:
+    schema = ROOT / "modules/track/config.schema.yaml"
+    with pytest.raises(CanidsError, match="MLFLOW_TRACKING_USERNAME") as refused:
+        refuse_credentials(Stage("tracking", {"uri": uri}, schema, package="canids_track"))
+    assert "alice" not in str(refused.value)
+    for plain in ({}, {"uri": "https://mlflow.example/@alice"}, {"uri": "sqlite:///runs/a@b.db"}):
+        refuse_credentials(Stage("tracking", plain, schema, package="canids_track"))
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "history.parquet", "latency.json", "model.safetensors"])
 def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     where = places(tmp_path)
@@ -116,8 +155,15 @@ def test_a_number_that_is_none_is_undefined(tmp_path: Path) -> None:
 
 
 def test_a_receipt_that_owes_something_asks_for_another_attempt(tmp_path: Path) -> None:
-    receipt = tmp_path / "demo@x.json"
-    asked = attempt(str(tmp_path / "{dataset}{instance}.json"))
+    receipt = tmp_path / "elsewhere" / "receipt.json"
+    receipt.parent.mkdir()
+    spec = attempting(lambda wildcards, output: json.dumps({"wildcards": wildcards}))
+
+    def asked(job: dict[str, str]) -> int:
+        said = json.loads(spec(job, [receipt]))
+        assert said["wildcards"] == job
+        return int(said["attempt"])
+
     job = {"dataset": "demo", "instance": "@x"}
     assert asked(job) == 1
     for number, pending, then in ((1, {}, 1), (1, {"demo/gat_large": "away"}, 2), (2, {}, 2)):

@@ -26,7 +26,9 @@ from track_data import (
     write_training,
 )
 
+from canids_shared.marks import mark
 from canids_track import store
+from canids_track.tracking import Options, track
 
 pytestmark = pytest.mark.slow
 EIGHT = [f"@seed-{n}" for n in range(1, 9)]
@@ -169,11 +171,41 @@ def test_a_server_that_is_away_and_comes_back(tmp_path: Path, server: Server, ca
         pending = ingest(tmp_path, server.uri, "away", timeout=2)
     assert set(pending) == {"away/rivals_large", "away/eval_small_kd"}
     assert "warning: 2 runs of away are not in MLflow yet" in caplog.text
-    assert "make track" in caplog.text
+    assert f"make track URI={server.uri} EXPERIMENT=canids" in caplog.text
     write_evaluation(places(tmp_path, "away").runs / "eval_large")
     server.start()
     assert not ingest(tmp_path, server.uri, "away")
     assert set(content(server.uri, "canids/away")) == {"pipeline", "rivals_large", "eval_small_kd", "eval_large"}
+
+
+def test_what_is_said_names_the_experiment_and_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = write_runs(tmp_path, "")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with_password = f"http://alice:secret@{address}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
+        with caplog.at_level("INFO"):
+            pending = [
+                track(where, Options(uri, "alice", timeout=1))[1] for uri in (None, f"http://{address}", with_password)
+            ]
+    said = caplog.text + str(pending)
+    assert "secret" not in said
+    assert address in said
+    assert "make track EXPERIMENT=alice\n" in said
+    assert said.count(f"make track URI=http://{address} EXPERIMENT=alice\n") == 2
+
+
+def test_stand_ins_are_left_out(tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    where = write_runs(tmp_path, "", "@dry")
+    for run, file in (("rivals_large@dry", "model.safetensors"), ("eval_small_kd@dry", "metrics.json")):
+        mark(where.runs / run / file)
+    with caplog.at_level("INFO"):
+        assert not ingest(tmp_path, uri)
+    assert "2 stand-ins are left out: eval_small_kd@dry, rivals_large@dry" in caplog.text
+    check_nothing_is_lost_or_doubled(uri, [])
 
 
 def test_a_server_that_never_answers(tmp_path: Path) -> None:

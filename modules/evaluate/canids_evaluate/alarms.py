@@ -4,7 +4,8 @@
         --csv alarms.csv --figure timeline.svg --summary summary.md
         --decisions score.parquet --graphs score.safetensors [--fit fit.safetensors]
 
-`fit` is the training split of the run that decided; without it nothing is said about drift.
+`fit` is the training split of the run that decided; without it nothing is said about drift. A test scenario is logged as read; a
+capture that is there to be scored is nobody's test.
 """
 
 from pathlib import Path
@@ -21,6 +22,8 @@ from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text, written_whole
 from canids_shared.graphstore import GraphStore
+from canids_shared.manifest import SCORED
+from canids_shared.readings import record
 from canids_shared.tables import DECISIONS
 
 
@@ -83,6 +86,9 @@ def _write_csv(path: Path, alarms: list[dict[str, Any]]) -> None:
 def main(call: Call) -> None:
     """Entry point."""
     (path,), (graphs,) = call.inputs["decisions"], call.inputs["graphs"]
+    split, scenarios = call.wildcards["split"], call.constants["scenarios"]
+    if split in scenarios and scenarios != [SCORED]:
+        record("alarms", call.wildcards, call.constants["code"], [split])
     frame, _ = tables.read(path, DECISIONS)
     store = GraphStore(graphs)
     if not frame.select("capture", "window").equals(store.keys().select("capture", "window")):

@@ -17,11 +17,11 @@ from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 
 from canids_evaluate import id_rate
 from canids_evaluate.judgement import Scores, judgement
-from canids_evaluate.readings import record
 from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphStore
+from canids_shared.readings import record
 
 Scorer = Callable[[GraphStore], np.ndarray]
 

@@ -15,6 +15,7 @@ import yaml
 from canids_evaluate.card_data import Split, Subject, split_of
 from canids_evaluate.card_limits import limits
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.planning import CARDS
 from canids_evaluate.rows import label, plain
 from canids_evaluate.tables import COLUMNS, UNDEFINED, Table, number, with_interval
 from canids_evaluate.trainings import KINDS, read_training
@@ -23,10 +24,7 @@ from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of, write_text
 from canids_shared.graphstore import GraphStore
-from canids_shared.workflow import VARIANTS
 
-CARDS = [f"{kind}_{variant}" for kind in KINDS for variant in VARIANTS]
-"""Names of the cards, and of the rule's outputs."""
 TRAINED = ["models", "histories", "configs", "latencies"]
 _HUB_METRICS = {
     "f1": "f1",

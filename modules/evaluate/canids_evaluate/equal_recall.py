@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from canids_evaluate.metrics import of_alarms, percentiles, sums
+from canids_evaluate.metrics import of_alarms, or_none, percentiles, sums
 from canids_evaluate.windows import Windows
 
 COMPARED = ("false_alarms_per_hour", "fpr", "detection_delay_s")
@@ -81,17 +81,13 @@ def at_equal_recall(
         resampled = [compared.at(w)[1] for w in weights] if enough else []
         found[method] = {
             "recall": recall,
-            **{m: _or_none(v) for m, v in values.items()},
+            **{m: or_none(v) for m, v in values.items()},
             "fusion_minus": {
                 m: {
-                    "difference": _or_none(minus[m]),
+                    "difference": or_none(minus[m]),
                     "interval": percentiles(np.array([r[m] for r in resampled])) if enough else None,
                 }
                 for m in COMPARED
             },
         }
     return found
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -17,13 +17,15 @@ import polars as pl
 
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, Scores, judgement
 from canids_evaluate.judgement import read as read_json
-from canids_evaluate.readings import record
 from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
+from canids_shared.readings import record
 from canids_shared.tables import DECISIONS, KEYS, read, read_metadata
 
 _RIVAL = "rival_"
+_DECIDED = ("policy", "rivals", "fusion", "recalibrate", "false_alarm_budget")
+"""What the metadata of decisions say of how they came about: the same for all files of a variant."""
 
 
 def scores_of(path: Path) -> Scores:
@@ -62,13 +64,21 @@ def _is_rival(path: Path, column: str, ends: tuple[str, ...]) -> bool:
     return True
 
 
-def refuse_mixture(calibrate: Path, scenarios: dict[str, Path]) -> None:
-    """Raise `CanidsError` naming the file that is of another policy than `calibrate`, or of another split than its own."""
-    policy = read_metadata(calibrate, DECISIONS).get("policy")
+def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -> None:
+    """Raise `CanidsError` naming the file that was decided otherwise than `calibrate`, or on another split than its own.
+
+    So is `calibrate` if its rivals keep to another false-alarm budget than `budget`, which the detectors are granted.
+    """
+    first = read_metadata(calibrate, DECISIONS)
+    if (theirs := first.get("false_alarm_budget")) not in (None, budget):
+        raise CanidsError(
+            f"{calibrate}: decided with train_drl.false_alarm_budget {theirs:g}, and evaluate.false_alarm_rate is {budget:g}; "
+            "set both to the same"
+        )
     for split, path in {"calibrate": calibrate, **scenarios}.items():
         head = read_metadata(path, DECISIONS)
-        if head.get("policy") != policy:
-            raise CanidsError(f"{path}: decided by another policy than {calibrate}; delete both and run again")
+        if other := [key for key in _DECIDED if head.get(key) != first.get(key)]:
+            raise CanidsError(f"{path}: decided by another {other[0]} than {calibrate}; delete both and run again")
         if head.get("split", split) != split:
             raise CanidsError(f"{path}: holds the decisions on '{head['split']}'; delete it and run again")
 
@@ -77,7 +87,7 @@ def main(call: Call) -> None:
     """Entry point."""
     variant, calibrate = call.constants["variant"], call.inputs["calibrate"][0]
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
-    refuse_mixture(calibrate, scenarios)
+    refuse_mixture(calibrate, scenarios, call.config["false_alarm_rate"])
     judged = judgement(call.config, scores_of(calibrate))
     record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():

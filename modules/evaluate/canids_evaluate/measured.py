@@ -1,7 +1,7 @@
 """What jobs took: `benchmark.tsv` of every run, and what jobs say of themselves in their logs, as one table.
 
 Runs (`experimentruns/{dataset}/{run}/`) have both. Cached rules cannot have a benchmark, and other rules whose outputs
-lie in `results/` have none: of these the log alone is read.
+lie in `results/` have none: of these the log alone is read. Both folders are taken as the ports' defaults have them, for all datasets.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from canids_shared import usage
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json
 from canids_shared.tables import Table
+from canids_shared.workflow import STAGES
 
 MEASURED = Table(
     "resources/1",
@@ -36,6 +37,7 @@ MEASURED = Table(
 """A row a job. Memory in 10⁶ bytes, as Snakemake's `mem_mb`; input in 2²⁰ bytes, as its `input.size_mb`; unknown is null."""
 _RULES = {"decide": "decisions", "learn": "rivals"}
 """Entry point → rule, where their names differ."""
+_PACKAGES = [f"canids_{stage}" for stage in STAGES]
 _BY_VARIANT = ("rivals",)
 """Rules whose wildcard `variant` stands in the name of the run's folder."""
 _MIB = 2**20 / 1e6
@@ -63,6 +65,8 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
         run = path.parent
         log = run / "log.txt"
         said = (usage.read(log) if log.is_file() else None) or {}
+        if said and not _is_a_stages(said):
+            continue
         cost = read_cost(path)
         name, _, instance = run.name.partition("@")
         rule = next((r for r in _BY_VARIANT if name.startswith(f"{r}_")), name)
@@ -83,7 +87,7 @@ def _logs(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted([*folder.rglob("*.log"), *folder.rglob("log.txt")]):
         said = usage.read(path)
         # What no dataset was named for, such as this rule itself, is no job of a pipeline.
-        if said is None or "dataset" not in said["wildcards"]:
+        if said is None or "dataset" not in said["wildcards"] or not _is_a_stages(said):
             continue
         entry = said["entry"].rpartition(".")[2]
         yield {
@@ -95,6 +99,11 @@ def _logs(folder: Path) -> Iterator[dict[str, Any]]:
             "memory_mb": said["memory_mb"],
             "log": path.as_posix(),
         }
+
+
+def _is_a_stages(said: dict[str, Any]) -> bool:
+    """Whether a job ran code of the four stages; which rule calls that of other packages, nobody knows here."""
+    return said["entry"].partition(".")[0] in _PACKAGES
 
 
 def _facts(said: dict[str, Any]) -> dict[str, Any]:

@@ -130,10 +130,11 @@ def evaluate(windows: Windows, alarm: np.ndarray, score: np.ndarray) -> dict[str
     """The metrics (None where undefined) with `n_windows`, `n_attacked` and `n_episodes`."""
     values = replicates(windows, alarm, score, np.ones((1, windows.n_units)))
     counts = {"n_windows": len(windows), "n_attacked": int(windows.attacked.sum()), "n_episodes": windows.n_episodes}
-    return {**{k: _or_none(float(v[0])) for k, v in values.items()}, **counts}
+    return {**{k: or_none(float(v[0])) for k, v in values.items()}, **counts}
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """The number; None for what is undefined, NaN or infinite."""
     return value if np.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""What the Snakefile of evaluate asks: which instances are folds, and where the runs of other stages lie."""
+"""What the Snakefile of evaluate asks: names of figures and cards, which instances are folds, where the runs of other stages lie."""
 
 import os
 from collections.abc import Callable
@@ -8,6 +8,20 @@ from typing import Any
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import LEFT_OUT
 from canids_shared.workflow import VARIANTS, Stage
+
+FIGURES = {
+    "f1": "F1",
+    "detection_delay": "detection delay",
+    "roc": "ROC",
+    "pr": "precision and recall",
+    "timelines": "scores over time",
+    "policy": "what the policy does",
+    "confusion": "alarms by kind of attack",
+    "distillation": "what distillation changed",
+}
+"""Figures of the rule summary: name of the output and of the file (SVG) → what Snakemake's report calls it."""
+CARDS = [f"{kind}_{variant}" for kind in ("vgae", "gat", "dqn") for variant in VARIANTS]
+"""Names of the trainings' cards, and of the outputs of the rule cards."""
 
 
 def trainings(stage: Stage, file: str) -> Callable[[Any], list[str]]:

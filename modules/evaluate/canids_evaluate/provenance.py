@@ -6,9 +6,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from canids_evaluate.readings import commit, reading_behind
 from canids_evaluate.tables import UNDEFINED, Table
 from canids_evaluate.trainings import Training
+from canids_shared.readings import commit, reading_behind
 
 _PACKAGES = (
     "canids",

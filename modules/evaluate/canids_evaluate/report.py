@@ -7,7 +7,6 @@ python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", 
     --cards …/gat_large.md …
 """
 
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,22 +14,15 @@ import yaml
 from canids_evaluate import page, provenance, run_figures, tables, words
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
 from canids_evaluate.rows import Row, by_scenario, plain, rows_of
-from canids_evaluate.summary import FIGURES, distillation
+from canids_evaluate.summary import distillation
 from canids_evaluate.trainings import Training, read_cost, read_training
 from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.files import write_text
 
-METHOD = (
-    "GAT, VGAE and the baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows; "
-    "the fusion and its rivals bring their own alarms. The F1-optimal threshold is chosen on calibrate too. Intervals are "
-    "95 % bootstrap intervals over attack episodes and attack-free stretches; differences are paired over the same "
-    "resamples, bold where the interval leaves out zero. By event: runs of false alarms an hour of attack-free time, mean "
-    "delay over the episodes that were found, share of episodes found."
-)
 CAPTIONS = {
     "f1": "F1 by window; bars are 95 % intervals.",
-    "delay": "Detection delay over the episodes that were found, and how many were found.",
+    "detection_delay": "Detection delay over the episodes that were found, and how many were found.",
     "roc": "ROC curves of the teacher and the baselines; the false-positive rate is on a logarithmic axis.",
     "pr": "Precision and recall of the teacher and the baselines.",
     "timelines": "Scores over time in the first capture of each kind of attack; attacks are shaded.",
@@ -85,7 +77,7 @@ def main(call: Call) -> None:
     run_figures.learning(call.output["learning"], trainings)
     run_figures.cost(call.output["cost"], rows, trainings, costs)
     run_figures.resources(call.output["resources"], costs)
-    drawn: dict[str, Path] = {**dict(zip(FIGURES, inputs["figures"], strict=True)), **call.output}
+    drawn = {**{path.stem: path for path in inputs["figures"]}, **call.output}
     sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
     facts = {
         "Code that made this report": provenance.code(),
@@ -102,7 +94,7 @@ def main(call: Call) -> None:
     content = page.render(
         title=f"Results on {call.wildcards['dataset']}{call.instance}",
         short=_short(grouped, distillation(metrics, curves)),
-        method=METHOD,
+        method=tables.METHOD,
         scenarios=[_scenario(scenario, own) for scenario, own in grouped.items()],
         figures={caption: page.image(drawn[name]) for name, caption in CAPTIONS.items()},
         facts=facts,

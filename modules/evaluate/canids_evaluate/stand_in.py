@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from canids_evaluate.cards import CARDS
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, Judgement, Scores, judgement
 from canids_evaluate.judgement import read as read_json
 from canids_evaluate.measured import MEASURED
 from canids_evaluate.metrics import METRICS
+from canids_evaluate.planning import CARDS, FIGURES
 from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watching import SCHEMA
 from canids_evaluate.words import COUNTS
@@ -109,10 +109,7 @@ def sweep(call: Call) -> None:
 STAND_INS = {
     "baselines": StandIn(baselines, ("metrics", "curves")),
     "evaluate": StandIn(evaluation, ("metrics", "curves")),
-    "summary": StandIn(
-        summary,
-        ("markdown", "csv", "f1", "delay", "roc", "pr", "timelines", "policy", "confusion", "distillation"),
-    ),
+    "summary": StandIn(summary, ("markdown", "csv", *FIGURES)),
     "report": StandIn(outputs=("page", "learning", "cost", "resources")),
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),

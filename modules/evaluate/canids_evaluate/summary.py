@@ -1,7 +1,7 @@
 """Tables and figures of a dataset from what the evaluation rules found (rule `summary`).
 
 python -m canids_evaluate.summary --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
-    --markdown results.md --csv results.csv --f1 f1.svg --delay detection_delay.svg --roc roc.svg --pr pr.svg
+    --markdown results.md --csv results.csv --f1 f1.svg --detection_delay detection_delay.svg --roc roc.svg --pr pr.svg
     --timelines timelines.svg --policy policy.svg --confusion confusion.svg --distillation distillation.svg
     --metrics …/metrics.json … --curves …/curves.json …
 """
@@ -12,24 +12,18 @@ from typing import Any
 from canids_evaluate import curve_figures, figures, paired, tables, words
 from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
 from canids_evaluate.metrics import METRICS
+from canids_evaluate.planning import FIGURES
 from canids_evaluate.rows import Row, by_scenario, rows_of
 from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.files import write_text, written_whole
 
 STUDENTS = ("small_kd", "small_nokd")
-FIGURES = ("f1", "delay", "roc", "pr", "timelines", "policy", "confusion", "distillation")
 
 
 def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
     """The whole page."""
-    parts = [
-        f"# Results on {dataset}{instance}",
-        "Alarms of GAT, VGAE and the baselines: threshold set to the false-alarm budget on attack-free `calibrate` "
-        "windows. The fusion and its rivals bring their own alarms. The F1-optimal threshold is chosen on `calibrate` "
-        "too. Intervals: bootstrap over attack episodes and attack-free stretches; differences are paired, bold where "
-        f"the interval leaves out zero. {tables.UNDEFINED}: undefined.",
-    ]
+    parts = [f"# Results on {dataset}{instance}", f"{tables.METHOD} {tables.UNDEFINED}: undefined."]
     for scenario, own in by_scenario(rows).items():
         parts += [f"## {scenario}", words.counts(own), tables.results(own).markdown(), words.verdict(own)]
         parts.append(tables.fusion_minus(own, "f1").markdown())
@@ -85,7 +79,7 @@ def main(call: Call) -> None:
         "detection_delay_s": "Mean detection delay (s), found episodes",
         "episodes_found": "Share of episodes found",
     }
-    figures.dots(call.output["delay"], rows, delay)
+    figures.dots(call.output["detection_delay"], rows, delay)
     teacher = [c for c in curves if c["variant"] in ("large", None)]
     curve_figures.roc(call.output["roc"], teacher)
     curve_figures.precision_recall(call.output["pr"], teacher)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
+from canids_shared.marks import is_marked
 from canids_shared.runs import DETECTOR, POLICY
 from canids_shared.workflow import VARIANTS
 
@@ -44,7 +45,7 @@ class Places:
         dataset: its name.
         runs: `experimentruns/{dataset}`.
         baselines: `results/{dataset}/baselines`, which holds the metrics of the run `baselines`.
-        summary: `results/{dataset}/summary`, which holds tables and report.
+        summary: `results/{dataset}/summary`, which holds tables, report and cards.
     """
 
     dataset: str
@@ -65,6 +66,7 @@ class Places:
             "baselines": [baselines / "metrics.json", baselines / "curves.json"],
             "summary": [summary / "results.md", summary / "results.csv"],
             "report": [summary / "report.html"],
+            "cards": sorted(summary.glob("cards/*.md")),
         }.get(rule, [])
 
 
@@ -194,6 +196,18 @@ _READERS = {
 }
 
 
+def _files(folder: Path, places: Places) -> list[Path]:
+    """All files of a run, in its folder and elsewhere."""
+    rule, at, name = folder.name.partition("@")
+    own = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return [*own, *(p for p in places.products(rule, at + name) if p.exists())]
+
+
+def is_stand_in(folder: Path, places: Places) -> bool:
+    """Whether a run is none: a file of it is marked as a stand-in (`canids_shared.marks`)."""
+    return any(map(is_marked, _files(folder, places)))
+
+
 def read(folder: Path, places: Places) -> Record:
     """The record of a finished run.
 
@@ -201,8 +215,7 @@ def read(folder: Path, places: Places) -> Record:
     """
     rule, _, name = folder.name.partition("@")
     instance = name and f"@{name}"
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    files += [p for p in places.products(rule, instance) if p.exists()]
+    files = _files(folder, places)
     content = _Content()
     model = None
     digest = hashlib.sha256(f"layout {LAYOUT}\n".encode())

@@ -8,7 +8,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from canids_shared.errors import CanidsError
-from canids_track.records import Places, Record, finished, read
+from canids_track.planning import CREDENTIALS
+from canids_track.records import Places, Record, finished, is_stand_in, read
 from canids_track.store import Store, TookTooLongError
 
 DEFAULT_URI = "sqlite:///experimentruns/mlflow.db"
@@ -31,7 +32,11 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
         logging.getLogger(name).setLevel(logging.ERROR)
     pending: dict[str, str] = {}
     records: list[Record] = []
+    made_up: list[str] = []
     for folder in finished(places.runs):
+        if is_stand_in(folder, places):
+            made_up.append(folder.name)
+            continue
         try:
             records.append(read(folder, places))
         except CanidsError as error:
@@ -42,13 +47,22 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
     try:
         store.ingest(records)
     except (MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = CREDENTIALS.sub("", " ".join(str(error).split())) or type(error).__name__
         why = why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"  # what and where, and in the end the cause
     pending |= {r.key: store.refused.get(r.key, why) for r in records if r.key not in store.held}
-    log.info("MLflow %s, %s: %d runs, %d of them new", uri, store.name, len(store.held), len(store.written))
+    shown = CREDENTIALS.sub("", uri)
+    log.info("MLflow %s, %s: %d runs, %d of them new", shown, store.name, len(store.held), len(store.written))
+    if made_up:
+        log.info("%d stand-ins are left out: %s", len(made_up), ", ".join(made_up))
     if pending:
         log.warning("warning: %d runs of %s are not in MLflow yet; nothing is lost:", len(pending), places.dataset)
         for reason in sorted(set(pending.values())):
             log.warning("  %s: %s", ", ".join(sorted(k for k in pending if pending[k] == reason)), reason)
-        log.warning("The next run of the pipeline takes them along, or, once that is mended: make track URI=%s", uri)
+        log.warning("The next run of the pipeline takes them along, or, once that is mended: %s", _by_hand(options))
     return sorted(store.held), pending
+
+
+def _by_hand(options: Options) -> str:
+    """The command that tracks into the same store and experiment; $MLFLOW_TRACKING_URI holds for it too."""
+    told = {"URI": options.uri and CREDENTIALS.sub("", options.uri), "EXPERIMENT": options.experiment}
+    return " ".join(["make track", *(f"{name}={value}" for name, value in told.items() if value)])

@@ -109,6 +109,7 @@ def main(call: cli.Call) -> None:
         "recalibrate": seconds,
         "policy": sha256_of(model),
         "rivals": sha256_of(beside),
+        "false_alarm_budget": stored.budget_of(beside),
         "digests": tables.digests(decisions),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)

@@ -36,6 +36,7 @@ def rivals(call: Call) -> None:
     fusion = call.config["fusion"]
     names = dict.fromkeys([*call.config["rivals"], *([] if fusion == "dqn" else [fusion])])
     header = {"contract": runs.RIVALS, "rivals": {name: {} for name in names}, "observer": {}}
+    header["false_alarm_budget"] = call.config["false_alarm_budget"]
     runs.save_arrays(call.output["model"], {}, header)
     runs.write_config(call.output["config"], call)
 
@@ -61,6 +62,7 @@ def decisions(call: Call) -> None:
         "recalibrate": call.config["recalibrate"],
         "policy": sha256_of(model),
         "rivals": sha256_of(beside),
+        "false_alarm_budget": head["false_alarm_budget"],
         "digests": tables.digests(frame),
     }
     tables.write(call.output["output"], DECISIONS, frame, metadata)

@@ -72,7 +72,7 @@ def main(call: cli.Call) -> None:
     prepared = prepare(call.inputs, config, torch.device("cpu"))
     wanted = dict.fromkeys([*config["rivals"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
     rivals = learn(prepared, Terms.of(call, prepared), list(wanted))
-    stored.save(call.output["model"], rivals, prepared.observer)
+    stored.save(call.output["model"], rivals, prepared.observer, config["false_alarm_budget"])
     write_config(call.output["config"], call)
 
 

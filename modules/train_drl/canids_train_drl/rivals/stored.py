@@ -30,8 +30,8 @@ class Rival(Protocol):
         ...
 
 
-def save(path: Path, rivals: dict[str, Any], observer: Observer) -> None:
-    """Write the rivals by name; the same rivals give the same bytes."""
+def save(path: Path, rivals: dict[str, Any], observer: Observer, budget: float) -> None:
+    """Write the rivals by name, and the false-alarm budget that they keep to; the same rivals give the same bytes."""
     arrays: Arrays = {}
     heads = {}
     for name, rival in rivals.items():
@@ -45,7 +45,14 @@ def save(path: Path, rivals: dict[str, Any], observer: Observer) -> None:
             else:
                 head[field.name] = asdict(value) if isinstance(value, Actions) else value
         heads[name] = head
-    save_arrays(path, arrays, {"contract": RIVALS, "rivals": heads, "observer": observer.to_json()})
+    header = {"contract": RIVALS, "rivals": heads, "observer": observer.to_json(), "false_alarm_budget": budget}
+    save_arrays(path, arrays, header)
+
+
+def budget_of(path: Path) -> float | None:
+    """The false-alarm budget that the rivals keep to, by their file."""
+    found: float | None = load_arrays(path, RIVALS)[1].get("false_alarm_budget")
+    return found
 
 
 def load(path: Path) -> tuple[dict[str, Rival], Observer]:

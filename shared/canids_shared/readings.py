@@ -2,12 +2,12 @@
 
 import datetime
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from canids_shared.errors import CanidsError
+from canids_shared.locks import run_folder
 from canids_shared.manifest import LEFT_OUT
 
 READINGS = Path("experimentruns/test_readings.jsonl")
@@ -55,13 +55,9 @@ def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]
         "instance": wildcards.get("instance", ""),
         "scenarios": tests,
     }
-    READINGS.parent.mkdir(parents=True, exist_ok=True)
-    # One write to a file opened for appending: lines of jobs that run side by side do not mix.
-    handle = os.open(READINGS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, (json.dumps(line, sort_keys=True) + "\n").encode())
-    finally:
-        os.close(handle)
+    # Jobs that run side by side may do so on several nodes, and over NFS appending alone is not one step.
+    with run_folder(READINGS.parent), open(READINGS, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
 def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
