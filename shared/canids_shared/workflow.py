@@ -7,6 +7,7 @@ instance that is equal up to there, so two seeds share their graphs.
 """
 
 import copy
+import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -211,6 +212,8 @@ class Stage:
 
         Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
         """
+        # Planning makes millions of objects that live to its end; to look for garbage among them again and again is a sixth of it.
+        gc.set_threshold(100_000, 50, 100)
         self.name = name
         self._package = package or f"canids_{name}"
         full = load_schema(schema, common=True)
