@@ -129,10 +129,11 @@ environment-tests: .venv/development
 # The profiles on a Slurm of three virtual nodes on this machine, as root on Debian: daemons, files and links are gone
 # afterwards, also after a failure; the packages stay.
 SLURM_PACKAGES = slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge slurmdbd mariadb-server
+SLURM_TESTS = tests/slurm
 slurm-test: .venv/development
 	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SLURM_PACKAGES); } >/dev/null
-	@$(BIN)/pytest -q tests/slurm --durations=10; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
+	@$(BIN)/pytest -q $(SLURM_TESTS) --durations=10; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
 
 # What slurm-test shows once, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
 SOAK = 20
