@@ -126,10 +126,11 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     for wanted in (*KEYS, *GRAPHS, *prefixes):
         if not any(name.startswith(wanted) for name in reader.schema.names):
             raise CanidsError(f"standard input: no column '{wanted}' (contract {CONTRACT})")
+    pa.array([0]).to_numpy()  # imports pandas where it is installed, for which the first window would wait
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from reader
+            yield from filter(len, reader)
         except (pa.ArrowException, OSError) as error:
             raise NeighbourError(f"standard input: breaks off: {' '.join(str(error).split())}") from None
 
@@ -140,6 +141,8 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
 def sending(stream: BinaryIO, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Write a stream of windows; what is yielded sends some of them at once."""
     with pa.ipc.new_stream(stream, schema) as writer:
+        # The writer holds the schema back until there is a batch; who reads it would load its models only then.
+        writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
         stream.flush()
 
         def send(batch: pa.RecordBatch) -> None:

@@ -157,6 +157,15 @@ def test_what_is_sent_is_received_with_what_was_added() -> None:
     assert streams.keys(got)["window"].to_list() == [0, 1]
 
 
+def test_what_the_stream_says_of_itself_is_there_before_a_window_is() -> None:
+    """So that a stage can load its models, or refuse, before there is traffic."""
+    stream = BytesIO()
+    with streams.sending(stream, streams.schema_of_graphs({"window": 100})):
+        header, _, batches = streams.received(BytesIO(stream.getvalue()))
+        assert header["window"] == 100
+    assert list(batches) == []
+
+
 def test_what_is_no_stream_of_windows_is_refused() -> None:
     with pytest.raises(streams.NeighbourError, match="not a stream of windows"):
         streams.received(BytesIO(b"nonsense"))

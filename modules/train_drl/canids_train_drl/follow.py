@@ -119,6 +119,8 @@ def main(options: argparse.Namespace) -> None:
         policy = recalibrated(policy, _states(table, columns), options.recalibrate)
     follower = Follower(policy, None if options.fusion == "dqn" else rivals[options.fusion])
     with streams.sending(sys.stdout.buffer, wide) as send:
+        # To get torch going takes half a second, for which the first window of the traffic would wait.
+        Follower(follower.policy, follower.rival).decide(np.zeros(1, np.int64), np.zeros((1, len(columns)), np.float32))
         for source in (held, batches):
             for batch in source:
                 states = _states(batch, columns)
