@@ -105,9 +105,7 @@ bench: .venv/runtime
 test: .venv/development
 	@$(MAKE) --no-print-directory -j4 unit-tests workflow-tests checkout-tests dgl-tests
 
-LONG_TESTS = $(wildcard tests/examples/*.py tests/pipelines/test_sweep.*) tests/pipelines/test_stand_in.py \
-	tests/pipelines/test_presets.py \
-	$(addprefix tests/unit/test_,killed_workflow.py gnn_processes.py gnn_export.py track_store.py)
+LONG_TESTS = $(wildcard tests/examples/*.py) tests/unit/test_track_store.py
 long-tests: .venv/development
 	$(BIN)/pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS)
 
