@@ -11,11 +11,12 @@ import pytest
 import yaml
 from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 
-from canids_shared import workflow
+from canids_shared import deployment
+from canids_shared.deployment import use_cache
 from canids_shared.errors import CanidsError
 from canids_shared.manifest import SPLITS
 from canids_shared.needs import memory
-from canids_shared.workflow import STAGES, Stage, section, use_cache
+from canids_shared.workflow import STAGES, Stage, section
 
 ROOT = Path(__file__).parents[2]
 PREPROCESS = ROOT / "modules/preprocess/config.schema.yaml"
@@ -63,10 +64,10 @@ def test_conda_environments_get_the_canids_that_runs_here(workplace: Path, monke
 
     monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
     assert told() == str(ROOT)
-    monkeypatch.setattr(workflow, "__file__", str(workplace / "site-packages/canids_shared/workflow.py"))
+    monkeypatch.setattr(deployment, "__file__", str(workplace / "site-packages/canids_shared/deployment.py"))
     installed: dict[str, Any] = {"url": "https://example/canids", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
     monkeypatch.setattr(
-        workflow.importlib.metadata,
+        deployment.importlib.metadata,
         "distribution",
         lambda _: SimpleNamespace(read_text=lambda _: json.dumps(installed)),
     )

@@ -96,8 +96,8 @@ def main(call: cli.Call) -> None:
     if observer != policy.observer:
         raise CanidsError(f"{beside}: learnt from other detectors than the policy was; delete it and run again")
     split = states.read(call.inputs["states"][0])
-    fusion = call.config["fusion"]
-    seconds = 0 if call.wildcards["split"] in SPLITS else call.config["recalibrate"]
+    fusion, asked = call.config["fusion"], call.config["recalibrate"]
+    seconds = 0 if call.wildcards["split"] in SPLITS else asked
     if seconds and len(split):
         own = states.by_capture(split)
         decisions = pl.concat([decide(recalibrated(policy, part, seconds), rivals, part, fusion) for part in own])
@@ -106,7 +106,7 @@ def main(call: cli.Call) -> None:
     metadata = {
         **call.wildcards,
         "fusion": fusion,
-        "recalibrate": seconds,
+        "recalibrate": asked,
         "policy": sha256_of(model),
         "rivals": sha256_of(beside),
         "false_alarm_budget": stored.budget_of(beside),

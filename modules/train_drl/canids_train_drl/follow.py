@@ -117,10 +117,11 @@ def main(options: argparse.Namespace) -> None:
     if held:
         table = pa.Table.from_batches(held).combine_chunks().to_batches()[0]
         policy = recalibrated(policy, _states(table, columns), options.recalibrate)
-    follower = Follower(policy, None if options.fusion == "dqn" else rivals[options.fusion])
+    rival = None if options.fusion == "dqn" else rivals[options.fusion]
+    follower = Follower(policy, rival)
     with streams.sending(sys.stdout.buffer, wide) as send:
         # To get torch going takes half a second, for which the first window of the traffic would wait.
-        Follower(follower.policy, follower.rival).decide(np.zeros(1, np.int64), np.zeros((1, len(columns)), np.float32))
+        Follower(policy, rival).decide(np.zeros(1, np.int64), np.zeros((1, len(columns)), np.float32))
         for source in (held, batches):
             for batch in source:
                 states = _states(batch, columns)
