@@ -16,7 +16,7 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # Of the examples, no package is installed.
 LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -128,14 +128,16 @@ environment-tests: .venv/development
 # afterwards, also after a failure; the packages stay.
 SLURM_PACKAGES = slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge slurmdbd mariadb-server
 SLURM_TESTS = tests/slurm
-slurm-test: .venv/development
+slurm-test: .venv/development slurm-packages
+	@$(BIN)/pytest -q $(SLURM_TESTS) --durations=10; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
+
+slurm-packages:
 	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SLURM_PACKAGES); } >/dev/null
-	@$(BIN)/pytest -q $(SLURM_TESTS) --durations=10; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
 
 # What slurm-test shows once, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
 SOAK = 20
-slurm-soak: .venv/development
+slurm-soak: .venv/development slurm-packages
 	@SOAK=$(SOAK) $(BIN)/pytest -q -s -m soak tests/slurm; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
 
 # The backend dgl, in its own environment.

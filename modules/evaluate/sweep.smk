@@ -9,8 +9,7 @@ SWEEP = f"<sweeps>/{stage.sweep['name']}"
 
 rule sweep_point:
     input:
-        models=runs_of_point(stage, space, "model.safetensors"),
-        histories=runs_of_point(stage, space, "history.parquet"),
+        models=runs_of_point(stage, space),
     output:
         f"{SWEEP}/points/{space.wildcard_pattern}/select.json",
     log:
@@ -34,7 +33,7 @@ rule sweep_point:
         "{wildcards.dataset}: what {wildcards.point} comes to on select"
     shell:
         "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}"
-        " --models {input.models} --histories {input.histories}"
+        " --models {input.models}"
         " 2> {log} || {{ cat {log} >&2; exit 1; }}"
 
 

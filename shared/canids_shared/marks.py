@@ -18,7 +18,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
@@ -62,7 +61,7 @@ def is_marked(path: str | Path) -> bool:
     try:
         match path.suffix:
             case ".parquet":
-                return _says_so(pl.read_parquet_metadata(path).get(_KEY))
+                return _says_so(_parquet_head(path))
             case ".safetensors":
                 with safe_open(path, "numpy") as opened:
                     return _says_so((opened.metadata() or {}).get(_KEY))
@@ -70,7 +69,7 @@ def is_marked(path: str | Path) -> bool:
                 return _says_so(path.read_bytes())
         with open(path, "rb") as stream:
             return stream.readline(256).strip() == _line(path).encode()
-    except (OSError, pl.exceptions.PolarsError, SafetensorError):
+    except (OSError, SafetensorError):
         return False
 
 
@@ -78,8 +77,9 @@ def mark(path: Path) -> None:
     """Put the mark into a finished file, which is small enough to be held in memory."""
     match path.suffix:
         case ".parquet":
-            head = _json(pl.read_parquet_metadata(path).get(_KEY))
-            frame = pl.read_parquet(path)
+            import polars as pl  # noqa: PLC0415 (as below)
+
+            head, frame = _json(_parquet_head(path)), pl.read_parquet(path)
             with written_whole(path) as temporary:
                 frame.write_parquet(temporary, metadata={_KEY: canonical_json({**head, MARK: True})})
         case ".safetensors":
@@ -92,6 +92,16 @@ def mark(path: Path) -> None:
             write_json(path, {**_json(path.read_bytes()), MARK: True})
         case _:
             write_text(path, f"{_line(path)}\n{path.read_text(encoding='utf-8')}")
+
+
+def _parquet_head(path: Path) -> str | None:
+    """Raises `OSError` if there is none, or the file is damaged."""
+    import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
+
+    try:
+        return pl.read_parquet_metadata(path).get(_KEY)
+    except pl.exceptions.PolarsError as error:
+        raise OSError(f"{path}: damaged") from error
 
 
 def _line(path: Path) -> str:

@@ -5,15 +5,31 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+_TOP_LEVEL = re.compile(r"^([A-Za-z_]\w*)(?=/|\.py,|\.\S*so,)", re.MULTILINE)
+"""Package or module in a line of a distribution's RECORD (PyPA, "Recording installed projects")."""
+
 
 @cache
-def _distributions() -> dict[str, list[str]]:
-    return dict(importlib.metadata.packages_distributions())
+def _distributions() -> dict[str, importlib.metadata.Distribution]:
+    """Top-level package → the first distribution that has it.
+
+    As `importlib.metadata.packages_distributions`, which parses every RECORD and METADATA and takes a third of a second
+    for it, whenever a Snakefile is read: also in each job of a cluster.
+    """
+    found: dict[str, importlib.metadata.Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        listed = distribution.read_text("top_level.txt")
+        names = listed.split() if listed else set(_TOP_LEVEL.findall(distribution.read_text("RECORD") or ""))
+        for name in names:
+            found.setdefault(name, distribution)
+    return found
 
 
 def _origin(module: str) -> Path | None:
@@ -29,12 +45,23 @@ def _origin(module: str) -> Path | None:
     return next((path for path in here if path.is_file()), None)
 
 
+def _statements(module: ast.Module) -> Iterator[ast.AST]:
+    """All statements, in functions, branches and handlers too; what lies within an expression imports nothing."""
+    waiting: list[ast.AST] = [module]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+            inner = getattr(node, field, ())
+            waiting += inner if isinstance(inner, list) else ()  # the body of a lambda is an expression
+
+
 @cache
 def _names(source: bytes, module: str, is_package: bool) -> frozenset[str]:
     """Every module that `source` may import, absolute."""
     package = module if is_package else module.rpartition(".")[0]
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -70,8 +97,8 @@ def closure(module: str) -> tuple[dict[str, Path], set[str]]:
 def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
     """Version of each imported package that `python` has; one that is absent stops the job, not the planning."""
     if python == sys.executable:
-        found = {_distributions()[p][0] for p in packages if p in _distributions()}
-        return {d: importlib.metadata.version(d) for d in sorted(found)}
+        found = (_distributions()[p] for p in packages if p in _distributions())
+        return {d.name: d.version for d in found}
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
         "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"

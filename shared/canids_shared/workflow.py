@@ -13,7 +13,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,16 @@ def with_preset(config: Config, package: str) -> Config:
 
     The package is installed wherever the module runs, also one whose Snakefile comes from elsewhere.
     """
+    preset = _presets(package).get(str(config.get("preset")))
+    return merged(preset, config) if preset else config
+
+
+@cache
+def _presets(package: str) -> dict[str, Config]:
     found = importlib.util.find_spec(package)
     folders = [Path(place, "presets") for place in found.submodule_search_locations or []] if found else []
-    files = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
-    file = files.get(str(config.get("preset")))
-    return merged(yaml.safe_load(file.read_text(encoding="utf-8")), config) if file else config
+    files = (path for folder in folders for path in folder.glob("*.yaml"))
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
 
 
 def section(config: Config, stage: str) -> Config:
@@ -98,18 +104,26 @@ def section(config: Config, stage: str) -> Config:
             known = ", ".join((*STAGES, *further))
             raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {known}")
 
-    def first_equal(name: str, stages: tuple[str, ...]) -> str:
-        def overrides(n: str) -> list[Config]:
-            return [(instances[n] or {}).get(s) or {} for s in stages]
-
-        return next(n for n in instances if overrides(n) == overrides(name))
+    def first_equal(stages: tuple[str, ...]) -> dict[str, str]:
+        """Instance → the first one that overrides the same of these stages."""
+        firsts: dict[Hashable, str] = {}
+        same = {n: _hashable([(o or {}).get(s) or {} for s in stages]) for n, o in instances.items()}
+        return {name: firsts.setdefault(overrides, name) for name, overrides in same.items()}
 
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
-    own = {n: (instances[n] or {}).get(stage) or {} for n in instances if n and first_equal(n, upto) == n}
+    own = {n: (instances[n] or {}).get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
     folds = {n: left for n in own if (left := _left_out(instances[n]))}
     inherited, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _COMMON))
-    ports = {port: {n: first_equal(n, stages) for n in own} for port, stages in PORTS.items()}
+    firsts = {port: first_equal(stages) for port, stages in PORTS.items()}
+    ports = {port: {n: first[n] for n in own} for port, first in firsts.items()}
     return {**inherited, **(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
+
+
+def _hashable(value: Any) -> Hashable:
+    """What is equal if, and only if, two values of a config are."""
+    if isinstance(value, dict):
+        return frozenset((k, _hashable(v)) for k, v in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _left_out(overrides: Config | None) -> Config:
@@ -173,7 +187,7 @@ class Stage:
         Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
         """
         # Planning makes millions of objects that live to its end; to look for garbage among them again and again is a sixth of it.
-        gc.set_threshold(100_000, 50, 100)
+        gc.set_threshold(1_000_000, 50, 100)
         self.name = name
         self._package = package or f"canids_{name}"
         full = load_schema(schema, common=True)

@@ -11,7 +11,7 @@ from canids_evaluate import cards
 from canids_evaluate.card_data import Split, Subject
 from canids_evaluate.card_limits import limits
 from canids_evaluate.metrics import METRICS
-from canids_evaluate.trainings import Training
+from canids_evaluate.trainings import Cost, Training
 
 COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40}
 
@@ -46,7 +46,7 @@ def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subj
     header |= {"hidden": [8], "layout": ["gat"]}
     config = {"spec": {"code": "c0de", "config": {"seed": 3}}, "files": {"teacher": []}}
     history = pl.DataFrame({"epoch": [1, 2]})
-    training = Training(f"{kind}_large", kind, "large", 1234, history, config, 1.5, "cpu", header)
+    training = Training(f"{kind}_large", kind, "large", 1234, history, config, 1.5, "cpu", Cost(None, None), header)
     config_of_metrics = {"false_alarm_rate": 0.005, "bootstrap": 20, "bootstrap_block": 5.0}
     methods = {m: {"budget": 0.5, "f1": 0.4} for m in ("gat", "vgae")} | {"fusion": {"budget": None, "f1": 0.3}}
     methods |= changes.pop("rivals", {})

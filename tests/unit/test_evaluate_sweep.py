@@ -56,18 +56,19 @@ def write_point(folder: Path, point: Point, **runs: Any) -> Path:
 
 def test_readings_are_those_of_the_weights_that_were_kept(tmp_path: Path) -> None:
     gat, dqn = tmp_path / "gat", tmp_path / "dqn"
-    save_arrays(gat / "model", {}, {"contract": "detector/2", "select": {"auroc": 0.75}})
-    write_history(gat / "history", [{"epoch": e, "select_loss": v} for e, v in enumerate((0.5, 0.2, 0.4))])
+    save_arrays(gat / "model.safetensors", {}, {"contract": "detector/2", "select": {"auroc": 0.75}})
+    write_history(gat / "history.parquet", [{"epoch": e, "select_loss": v} for e, v in enumerate((0.5, 0.2, 0.4))])
     write_history(
-        dqn / "history", [{"select_reward": r, "select_f1": f} for r, f in ((-0.5, 0.9), (-0.1, 0.8), (-0.3, 1.0))]
+        dqn / "history.parquet",
+        [{"select_reward": r, "select_f1": f} for r, f in ((-0.5, 0.9), (-0.1, 0.8), (-0.3, 1.0))],
     )
-    assert sweep_point.reading("gat_large", gat / "model", gat / "history") == {"auroc": 0.75, "loss": 0.2}
-    assert sweep_point.reading("dqn_large", dqn / "model", dqn / "history") == {"reward": -0.1, "f1": 0.8}
-    with pytest.raises(CanidsError, match="history: has no select_reward; delete it and train again"):
-        sweep_point.reading("dqn_large", gat / "model", gat / "history")
-    (gat / "history").write_bytes(b"x")
-    with pytest.raises(CanidsError, match="history: damaged"):
-        sweep_point.reading("gat_large", gat / "model", gat / "history")
+    assert sweep_point.reading("gat_large", gat / "model.safetensors") == {"auroc": 0.75, "loss": 0.2}
+    assert sweep_point.reading("dqn_large", dqn / "model.safetensors") == {"reward": -0.1, "f1": 0.8}
+    with pytest.raises(CanidsError, match=r"history\.parquet: has no select_reward; delete it and train again"):
+        sweep_point.reading("dqn_large", gat / "model.safetensors")
+    (gat / "history.parquet").write_bytes(b"x")
+    with pytest.raises(CanidsError, match=r"history\.parquet: damaged"):
+        sweep_point.reading("gat_large", gat / "model.safetensors")
 
 
 def test_intervals_over_seeds_are_students(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The hash of the code behind a rule: what changes it and what does not."""
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -12,10 +13,42 @@ import pytest
 from canids_shared import sources
 
 ROOT = Path(__file__).parents[2]
+NESTED = """
+if True:
+    from . import in_if
+else:
+    from . import in_else
+
+class Deep:
+    def method(self):
+        try:
+            import canids_probe.in_try
+        except ImportError:
+            from canids_probe import in_except
+        finally:
+            from canids_probe import in_finally
+        while True:
+            with self:
+                import canids_probe.in_with
+            from . import in_loop
+        match self:
+            case 1:
+                from . import in_match
+        return lambda x: x
+
+lambda: 0
+from . import in_lambda
+"""
 FILES = {
     "__init__.py": "",
+    **{
+        f"in_{place}.py": "v = 1\n"
+        for place in ("if", "else", "try", "except", "finally", "loop", "with", "match", "lambda")
+    },
     "entry.py": "import numpy\nfrom canids_probe import used\nfrom canids_probe.names import value\n"
-    "from canids_probe.other.leaf import w\n",
+    "from canids_probe.other.leaf import w\n"
+    "from canids_probe import nested\n",
+    "nested.py": NESTED,
     "used.py": "def f():\n    from .deep import inner\n    return inner\n",
     "names.py": "value = 1\n",
     "unused.py": "x = 1\n",
@@ -117,3 +150,9 @@ def test_planning_imports_nothing_that_jobs_need() -> None:
         "print({'torch', 'lightning_fabric', 'canids_train_gnn.loop'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_packages_are_found_in_the_distributions_that_the_library_finds() -> None:
+    """Whose own way takes a third of a second; names that nobody can import do not matter."""
+    found = {k: v.name for k, v in sources._distributions().items() if k.isidentifier() and k != "__pycache__"}
+    assert found == {k: v[0] for k, v in importlib.metadata.packages_distributions().items() if k.isidentifier()}

@@ -24,10 +24,11 @@ CARDS = [f"{kind}_{variant}" for kind in ("vgae", "gat", "dqn") for variant in V
 """Names of the trainings' cards, and of the outputs of the rule cards."""
 
 
-def trainings(stage: Stage, file: str) -> Callable[[Any], list[str]]:
-    """Input function: a file of every training behind an evaluation, detectors and policies.
+def trainings(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: the model of every training behind an evaluation, detectors and policies.
 
-    A run's instance is that of the files which its stage hands on.
+    A run's instance is that of the files which its stage hands on. What else it left lies in the model's folder: history,
+    config, latency and benchmark come from the same job, and would be half of all files that a plan looks at.
     """
     detectors, policies = (stage.upstream(f"<{port}>{{instance}}") for port in ("states", "decisions"))
 
@@ -35,20 +36,19 @@ def trainings(stage: Stage, file: str) -> Callable[[Any], list[str]]:
         of_detectors = detectors(wildcards)[0].removeprefix("<states>")
         of_policies = policies(wildcards)[0].removeprefix("<decisions>")
         kinds = {"vgae": of_detectors, "gat": of_detectors, "dqn": of_policies}
-        return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in kinds.items() for v in VARIANTS]
+        return [f"<runs>/{kind}_{v}{instance}/model.safetensors" for kind, instance in kinds.items() for v in VARIANTS]
 
     return of
 
 
 def benchmarks(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: `benchmark.tsv` of every training, of the evaluations, and of the baselines."""
-    trained = trainings(stage, "benchmark.tsv")
+    """Input function: `benchmark.tsv` of the evaluations, and of the baselines."""
     baselines = stage.upstream("<baselines>{instance}")
 
     def of(wildcards: Any) -> list[str]:
         own = f"<runs>/baselines{baselines(wildcards)[0].removeprefix('<baselines>')}/benchmark.tsv"
         evaluations = [f"<runs>/eval_{v}{wildcards.instance}/benchmark.tsv" for v in VARIANTS]
-        return [*trained(wildcards), *evaluations, own]
+        return [*evaluations, own]
 
     return of
 

@@ -3,8 +3,7 @@
 python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
     --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
     --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --models …/model.safetensors …
-    --histories …/history.parquet … --configs …/config.yaml … --latencies …/latency.json … --benchmarks …/benchmark.tsv …
-    --cards …/gat_large.md …
+    --benchmarks …/benchmark.tsv … --cards …/gat_large.md …
 """
 
 from typing import Any
@@ -70,12 +69,11 @@ def main(call: Call) -> None:
     inputs = call.inputs
     metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
     curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
-    files = (inputs[name] for name in ("models", "histories", "configs", "latencies"))
-    trainings = [read_training(*paths) for paths in zip(*files, strict=True)]
-    costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
+    trainings = [read_training(path) for path in inputs["models"]]
+    costs = {t.run: t.cost for t in trainings} | {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)
     run_figures.learning(call.output["learning"], trainings)
-    run_figures.cost(call.output["cost"], rows, trainings, costs)
+    run_figures.cost(call.output["cost"], rows, trainings)
     run_figures.resources(call.output["resources"], costs)
     drawn = {**{path.stem: path for path in inputs["figures"]}, **call.output}
     sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
@@ -108,6 +106,6 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        inputs=["metrics", "curves", "figures", "models", "histories", "configs", "latencies", "benchmarks", "cards"],
+        inputs=["metrics", "curves", "figures", "models", "benchmarks", "cards"],
         outputs=["page", "learning", "cost", "resources"],
     )

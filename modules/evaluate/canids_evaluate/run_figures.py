@@ -49,17 +49,16 @@ def learning(path: Path, trainings: list[Training]) -> None:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-def cost(path: Path, rows: list[Row], trainings: list[Training], costs: dict[str, Cost]) -> None:
+def cost(path: Path, rows: list[Row], trainings: list[Training]) -> None:
     """F1 against parameters, latency and training time, a column of panels per scenario.
 
     The fusion counts its two detectors and its policy.
 
     Args:
-        costs: run → what it took.
     """
     scenarios = by_scenario(rows)
     size = {(t.kind, t.variant): t.parameters for t in trainings}
-    seconds = {(t.kind, t.variant): costs[t.run].seconds for t in trainings}
+    seconds = {(t.kind, t.variant): t.cost.seconds for t in trainings}
     devices = " and ".join(sorted({t.device.upper() for t in trainings}))
     latency = {(t.kind, t.variant): t.latency_ms for t in trainings}
     sides: dict[str, Mapping[tuple[str, str], float | None]] = {

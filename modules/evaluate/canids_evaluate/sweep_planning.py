@@ -8,8 +8,8 @@ from canids_shared.space import Space
 from canids_shared.workflow import Stage
 
 
-def runs_of_point(stage: Stage, space: Space, file: str) -> Callable[[Any], list[str]]:
-    """Input function: a file of every training behind a point of a sweep, run by run and seed by seed."""
+def runs_of_point(stage: Stage, space: Space) -> Callable[[Any], list[str]]:
+    """Input function: the model of every training behind a point of a sweep, run by run and seed by seed."""
     ports = {"vgae": "states", "gat": "states", "dqn": "decisions"}
 
     def of(wildcards: Any) -> list[str]:
@@ -19,7 +19,7 @@ def runs_of_point(stage: Stage, space: Space, file: str) -> Callable[[Any], list
             read = stage.upstream(f"{port}{{instance}}")
             for instance in stage.sweep["instances"][space.run_instance(wildcards)].values():
                 (own,) = read(SimpleNamespace(instance=f"@{instance}"))
-                found.append(f"<runs>/{run}{own.removeprefix(port)}/{file}")
+                found.append(f"<runs>/{run}{own.removeprefix(port)}/model.safetensors")
         return found
 
     return of

@@ -2,7 +2,7 @@
 
     python -m canids_evaluate.sweep_point --spec '{"wildcards": …, "config": {}, "instance": "sweep-017", "values": {"gat.batch": 64},
         "runs": ["gat_small_nokd"], "seeds": ["0", "1"]}' --output select.json
-        --models …/gat_small_nokd@sweep-017/model.safetensors … --histories …/gat_small_nokd@sweep-017/history.parquet …
+        --models …/gat_small_nokd@sweep-017/model.safetensors …
 
 Detectors: AUROC of the weights that were kept, which the training wrote into the model file, and their loss, the lowest of
 all epochs. Policies: mean reward and F1 at the evaluation that was kept, the one of the highest reward.
@@ -23,11 +23,12 @@ from canids_shared.runs import DETECTOR, load_arrays
 CONTRACT = "select/1"
 
 
-def reading(run: str, model: Path, history: Path) -> dict[str, float | None]:
-    """Metric → value on `select` of a finished training.
+def reading(run: str, model: Path) -> dict[str, float | None]:
+    """Metric → value on `select` of the finished training in whose folder a model lies.
 
     Raises `CanidsError` naming the file that is absent, damaged, or not of such a training.
     """
+    history = model.with_name("history.parquet")
     rows = read_history(history)
     wanted = ("select_reward", "select_f1") if run.startswith("dqn_") else ("select_loss",)
     if not len(rows) or (absent := next((c for c in wanted if c not in rows.columns), None)):
@@ -42,10 +43,9 @@ def reading(run: str, model: Path, history: Path) -> dict[str, float | None]:
 def main(call: Call) -> None:
     """Entry point."""
     runs, seeds = call.constants["runs"], call.constants["seeds"]
-    files = zip(product(runs, seeds), call.inputs["models"], call.inputs["histories"], strict=True)
     found: dict[str, dict[str, dict[str, float | None]]] = {run: {} for run in runs}
-    for (run, seed), model, history in files:
-        found[run][seed] = reading(run, model, history)
+    for (run, seed), model in zip(product(runs, seeds), call.inputs["models"], strict=True):
+        found[run][seed] = reading(run, model)
     head = {"contract": CONTRACT, "dataset": call.wildcards["dataset"]}
     write_json(
         call.output["output"],
@@ -54,4 +54,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["models", "histories"])
+    cli.run(main, inputs=["models"])

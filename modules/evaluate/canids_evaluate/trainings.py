@@ -55,6 +55,7 @@ class Training:
         config: its `config.yaml`.
         latency_ms: inference latency, milliseconds a window.
         device: where that was measured.
+        cost: what it took.
         header: what its model file says beside the weights.
         export: what is known of it as ONNX, where it was exported.
     """
@@ -67,6 +68,7 @@ class Training:
     config: dict[str, Any]
     latency_ms: float
     device: str
+    cost: Cost
     header: dict[str, Any]
     export: Export | None = None
 
@@ -106,15 +108,24 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def read_training(model: Path, history: Path, config: Path, latency_file: Path) -> Training:
-    """Read one run; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
+def read_training(model: Path) -> Training:
+    """Read the run in whose folder a model lies; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
     run = model.parent.name
     kind, _, variant = run.partition("@")[0].partition("_")
     arrays, header = load_arrays(model, _CONTRACTS[kind])
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
-    rows, settings = read_history(history), read_config(config)
-    seconds, exported = latency.read(latency_file), read_export(model.with_name("export.json"))
-    return Training(run, kind, variant, parameters, rows, settings, *seconds, header, exported)
+    return Training(
+        run,
+        kind,
+        variant,
+        parameters,
+        read_history(model.with_name("history.parquet")),
+        read_config(model.with_name("config.yaml")),
+        *latency.read(model.with_name("latency.json")),
+        read_cost(model.with_name("benchmark.tsv")),
+        header,
+        read_export(model.with_name("export.json")),
+    )
 
 
 def read_export(path: Path) -> Export | None:
