@@ -1,4 +1,4 @@
-"""The faults again and again, at random moments: the same bytes each time, nothing lost. make slurm-soak SOAK=20"""
+"""The faults again and again, at random moments: the same bytes each time, nothing lost; no run is doubled in MLflow (make slurm-soak)."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from track_data import content, ingest
 
 from slurm import plots
 from slurm.cluster import Cluster
@@ -40,6 +41,7 @@ def test_faults_at_random_moments_change_nothing(
         ]
         stories[2].exception()
         stories.append(pool.submit(plots.preempted, cluster, tmp_path / "preempted", delays[4]))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     for future in stories:
         story = future.result()
         assert sum(job.restarts for job in story.jobs) + len(story.jobs) >= 2, "nothing happened to it"
@@ -47,6 +49,11 @@ def test_faults_at_random_moments_change_nothing(
         length = len(history)
         assert history["epoch"].to_list() == list(range(1, length + 1))
         assert (story.run.folder / RUN / "model.safetensors").read_bytes() == references[length]
+        assert [ingest(story.run.folder, uri, "simulated") for _ in range(2)] == [{}, {}]
+        (tracked,) = content(uri, "canids/simulated")["gat_large"]
+        steps = [step for step, _ in tracked["metrics"]["fit_loss"]]
+        assert steps == list(range(1, len(steps) + 1))
+        assert len(steps) in references
         print(
             f"\n{repetition}: {story.run.folder.parent.name} same bytes after {[job.state for job in story.jobs]}",
             end="",
