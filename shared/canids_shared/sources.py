@@ -32,6 +32,7 @@ def _distributions() -> dict[str, importlib.metadata.Distribution]:
     return found
 
 
+@cache
 def _origin(module: str) -> Path | None:
     """File of a module, found without running anything: `find_spec` would import the packages above it, and torch with them."""
     parent, _, name = module.rpartition(".")

@@ -69,6 +69,7 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callab
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [n for n in sys.modules if n.startswith("canids_probe")]:
         monkeypatch.delitem(sys.modules, name)
+    sources._origin.cache_clear()
     return folder, lambda: sources.code_hash.__wrapped__("canids_probe.entry")
 
 
