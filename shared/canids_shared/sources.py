@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-_TOP_LEVEL = re.compile(r"^([A-Za-z_]\w*)(?=/|\.py,|\.\S*so,)", re.MULTILINE)
+_TOP_LEVEL = re.compile(r"^([A-Za-z_]\w*)(?:/[^,\n]*)?\.(?:py|[^/,\n]*so),", re.MULTILINE)
 """Package or module in a line of a distribution's RECORD (PyPA, "Recording installed projects")."""
 
 
@@ -99,7 +99,7 @@ def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
     """Version of each imported package that `python` has; one that is absent stops the job, not the planning."""
     if python == sys.executable:
         found = (_distributions()[p] for p in packages if p in _distributions())
-        return {d.name: d.version for d in found}
+        return {d.name: importlib.metadata.version(d.name) for d in found}
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
         "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"
