@@ -48,10 +48,12 @@ def read(path: Path) -> tuple[float, str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["contract"] != CONTRACT:
-            raise CanidsError(f"{path}: contract {content['contract']}, not {CONTRACT}; delete it and train again")
+            raise CanidsError(
+                f"{path}: contract {content['contract']}, not {CONTRACT}; delete the folder {path.parent} and train again"
+            )
         marks.refuse(path, content)
         return float(content["median_ms"]), str(content["device"])
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file; train again") from None
     except (ValueError, KeyError, TypeError):
-        raise CanidsError(f"{path}: damaged; delete it and train again") from None
+        raise CanidsError(f"{path}: damaged; delete the folder {path.parent} and train again") from None

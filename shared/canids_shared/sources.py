@@ -25,8 +25,8 @@ def _distributions() -> dict[str, importlib.metadata.Distribution]:
     """
     found: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
-        listed = distribution.read_text("top_level.txt")
-        names = listed.split() if listed else set(_TOP_LEVEL.findall(distribution.read_text("RECORD") or ""))
+        names = (distribution.read_text("top_level.txt") or "").split()
+        names = names or _TOP_LEVEL.findall(distribution.read_text("RECORD") or "")
         for name in names:
             found.setdefault(name, distribution)
     return found
@@ -53,8 +53,7 @@ def _statements(module: ast.Module) -> Iterator[ast.AST]:
         node = waiting.pop()
         yield node
         for field in ("body", "orelse", "handlers", "finalbody", "cases"):
-            inner = getattr(node, field, ())
-            waiting += inner if isinstance(inner, list) else ()  # the body of a lambda is an expression
+            waiting += getattr(node, field, ())
 
 
 @cache

@@ -65,16 +65,16 @@ def with_preset(config: Config, package: str) -> Config:
 
     The package is installed wherever the module runs, also one whose Snakefile comes from elsewhere.
     """
-    preset = _presets(package).get(str(config.get("preset")))
+    preset = _preset(package, str(config.get("preset")))
     return merged(preset, config) if preset else config
 
 
 @cache
-def _presets(package: str) -> dict[str, Config]:
+def _preset(package: str, name: str) -> Config | None:
     found = importlib.util.find_spec(package)
     folders = [Path(place, "presets") for place in found.submodule_search_locations or []] if found else []
-    files = (path for folder in folders for path in folder.glob("*.yaml"))
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    file = next((path for folder in folders for path in folder.glob("*.yaml") if path.stem == name), None)
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
 
 
 def section(config: Config, stage: str) -> Config:
@@ -123,7 +123,9 @@ def _hashable(value: Any) -> Hashable:
     """What is equal if, and only if, two values of a config are."""
     if isinstance(value, dict):
         return frozenset((k, _hashable(v)) for k, v in value.items())
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, Hashable) else repr(value)  # sets, say, which the schema refuses
 
 
 def _left_out(overrides: Config | None) -> Config:

@@ -41,7 +41,6 @@ def test_faults_at_random_moments_change_nothing(
         ]
         stories[2].exception()
         stories.append(pool.submit(plots.preempted, cluster, tmp_path / "preempted", delays[4]))
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     for future in stories:
         story = future.result()
         assert sum(job.restarts for job in story.jobs) + len(story.jobs) >= 2, "nothing happened to it"
@@ -49,11 +48,10 @@ def test_faults_at_random_moments_change_nothing(
         length = len(history)
         assert history["epoch"].to_list() == list(range(1, length + 1))
         assert (story.run.folder / RUN / "model.safetensors").read_bytes() == references[length]
+        uri = f"sqlite:///{story.run.folder}/mlflow.db"
         assert [ingest(story.run.folder, uri, "simulated") for _ in range(2)] == [{}, {}]
         (tracked,) = content(uri, "canids/simulated")["gat_large"]
-        steps = [step for step, _ in tracked["metrics"]["fit_loss"]]
-        assert steps == list(range(1, len(steps) + 1))
-        assert len(steps) in references
+        assert [step for step, _ in tracked["metrics"]["fit_loss"]] == list(range(1, length + 1))
         print(
             f"\n{repetition}: {story.run.folder.parent.name} same bytes after {[job.state for job in story.jobs]}",
             end="",

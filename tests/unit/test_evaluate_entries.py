@@ -287,8 +287,8 @@ def test_what_a_run_took_is_null_where_it_was_not_measured() -> None:
 def test_a_training_is_read_whole_or_refused() -> None:
     run = Path("gat_small_kd@seed-2")
     write_training(run, seed=2)
-    model, history = run / "model.safetensors", run / "history.parquet"
-    found = read_training(model)
+    history = run / "history.parquet"
+    found = read_training(run)
     assert (found.run, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
     assert (found.parameters, len(found.history)) == (16, 4)
     assert (found.latency_ms, found.device) == (pytest.approx(8.0), "cpu")
@@ -297,15 +297,21 @@ def test_a_training_is_read_whole_or_refused() -> None:
     assert provenance.exports([found]).rows == []
     facts = {"bytes": 20480, "largest_difference": 3e-7, "onnxruntime_ms": 0.25, "torch_ms": 0.75, "windows": 9}
     (run / "export.json").write_text(json.dumps({"contract": "export/1", **facts}))
-    table = provenance.exports([read_training(model)])
+    table = provenance.exports([read_training(run)])
     assert table.rows == [["gat_small_kd@seed-2", "20", "3e-07", "0.25", "0.75"]]
     (run / "export.json").write_text(json.dumps({"contract": "export/1"}))
     with pytest.raises(CanidsError, match=r"export\.json: damaged; delete it and export again"):
-        read_training(model)
+        read_training(run)
     (run / "export.json").unlink()
     history.write_bytes(history.read_bytes()[:50])
-    with pytest.raises(CanidsError, match=r"gat_small_kd@seed-2/history\.parquet: damaged"):
-        read_training(model)
+    with pytest.raises(
+        CanidsError,
+        match=r"gat_small_kd@seed-2/history\.parquet: damaged: .*; delete the folder gat_small_kd@seed-2 and",
+    ):
+        read_training(run)
+    history.unlink()
+    with pytest.raises(CanidsError, match=r"history\.parquet: no such file; delete the folder gat_small_kd@seed-2 and"):
+        read_training(run)
 
 
 @pytest.mark.parametrize(

@@ -34,16 +34,17 @@ class Deep:
         match self:
             case 1:
                 from . import in_match
-        return lambda x: x
+    from . import in_class
 
-lambda: 0
-from . import in_lambda
+    async def waits(self):
+        async with self:
+            from . import in_async
 """
 FILES = {
     "__init__.py": "",
     **{
         f"in_{place}.py": "v = 1\n"
-        for place in ("if", "else", "try", "except", "finally", "loop", "with", "match", "lambda")
+        for place in ("if", "else", "try", "except", "finally", "loop", "with", "match", "class", "async")
     },
     "entry.py": "import numpy\nfrom canids_probe import used\nfrom canids_probe.names import value\n"
     "from canids_probe.other.leaf import w\n"
@@ -147,8 +148,8 @@ def test_location_of_the_checkout_does_not_matter(tmp_path: Path) -> None:
 
 def test_planning_imports_nothing_that_jobs_need() -> None:
     ask = (
-        "import sys; from canids_shared.sources import code_hash; code_hash('canids_train_gnn.gat');"
-        "print({'torch', 'lightning_fabric', 'canids_train_gnn.loop'} & set(sys.modules))"
+        "import sys, canids_shared.workflow; from canids_shared.sources import code_hash; code_hash('canids_train_gnn.gat');"
+        "print({'torch', 'polars', 'lightning_fabric', 'canids_train_gnn.loop'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True).stdout == "set()\n"
 

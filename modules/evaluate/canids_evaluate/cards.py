@@ -2,7 +2,7 @@
 
 python -m canids_evaluate.cards --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}, "simulated": []}'
     --vgae_large cards/vgae_large.md … --metrics eval_large/metrics.json … --baselines metrics.json --baseline_curves curves.json
-    --models …/model.safetensors … --fit … --fuse … --calibrate …
+    --trainings …/benchmark.tsv … --fit … --fuse … --calibrate …
 
 The YAML at the head has keys of Hugging Face's model cards (`modelcard.md` of their Hub's documentation), so that a card can
 lie beside a published model file as it is. Values there are those of `metrics.json`; in the text they are rounded.
@@ -252,7 +252,7 @@ def _subjects(call: Call) -> list[Subject]:
     learnt = {"vgae": split_of(fit, attack_free=True), "gat": split_of(fit), "dqn": split_of(fuse)}
     set_on = split_of(calibrate)
     simulated = call.constants["simulated"]
-    trainings = [(model, read_training(model)) for model in inputs["models"]]
+    trainings = [(path.with_name("model.safetensors"), read_training(path.parent)) for path in inputs["trainings"]]
     policies = {t.variant: t.run for _, t in trainings if t.kind == "dqn"}
     found = []
     for model, training in trainings:
@@ -274,6 +274,6 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        inputs=["metrics", "baselines", "baseline_curves", "models", "fit", "fuse", "calibrate"],
+        inputs=["metrics", "baselines", "baseline_curves", "trainings", "fit", "fuse", "calibrate"],
         outputs=CARDS,
     )

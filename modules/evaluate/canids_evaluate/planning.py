@@ -25,10 +25,11 @@ CARDS = [f"{kind}_{variant}" for kind in ("vgae", "gat", "dqn") for variant in V
 
 
 def trainings(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: the model of every training behind an evaluation, detectors and policies.
+    """Input function: `benchmark.tsv` of every training behind an evaluation, detectors and policies.
 
-    A run's instance is that of the files which its stage hands on. What else it left lies in the model's folder: history,
-    config, latency and benchmark come from the same job, and would be half of all files that a plan looks at.
+    A run's instance is that of the files which its stage hands on. Model, history, config and latency lie in the same
+    folder and come from the same job; as inputs they would be half of all files that a plan looks at. The benchmark is
+    written last, and never twice the same: a report is made anew though a model that was trained again has the bytes it had.
     """
     detectors, policies = (stage.upstream(f"<{port}>{{instance}}") for port in ("states", "decisions"))
 
@@ -36,7 +37,7 @@ def trainings(stage: Stage) -> Callable[[Any], list[str]]:
         of_detectors = detectors(wildcards)[0].removeprefix("<states>")
         of_policies = policies(wildcards)[0].removeprefix("<decisions>")
         kinds = {"vgae": of_detectors, "gat": of_detectors, "dqn": of_policies}
-        return [f"<runs>/{kind}_{v}{instance}/model.safetensors" for kind, instance in kinds.items() for v in VARIANTS]
+        return [f"<runs>/{kind}_{v}{instance}/benchmark.tsv" for kind, instance in kinds.items() for v in VARIANTS]
 
     return of
 

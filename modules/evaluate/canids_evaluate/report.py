@@ -2,7 +2,7 @@
 
 python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
     --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
-    --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --models …/model.safetensors …
+    --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --trainings …/benchmark.tsv …
     --benchmarks …/benchmark.tsv … --cards …/gat_large.md …
 """
 
@@ -69,7 +69,7 @@ def main(call: Call) -> None:
     inputs = call.inputs
     metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
     curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
-    trainings = [read_training(path) for path in inputs["models"]]
+    trainings = [read_training(path.parent) for path in inputs["trainings"]]
     costs = {t.run: t.cost for t in trainings} | {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)
     run_figures.learning(call.output["learning"], trainings)
@@ -106,6 +106,6 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     cli.run(
         main,
-        inputs=["metrics", "curves", "figures", "models", "benchmarks", "cards"],
+        inputs=["metrics", "curves", "figures", "trainings", "benchmarks", "cards"],
         outputs=["page", "learning", "cost", "resources"],
     )

@@ -53,8 +53,6 @@ def cost(path: Path, rows: list[Row], trainings: list[Training]) -> None:
     """F1 against parameters, latency and training time, a column of panels per scenario.
 
     The fusion counts its two detectors and its policy.
-
-    Args:
     """
     scenarios = by_scenario(rows)
     size = {(t.kind, t.variant): t.parameters for t in trainings}

@@ -87,8 +87,15 @@ def read_history(path: Path) -> pl.DataFrame:
     """Read a `history.parquet`; raises `CanidsError` naming the file if it is damaged."""
     try:
         return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file; {_again(path)}") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; {_again(path)}") from None
+
+
+def _again(path: Path) -> str:
+    """What makes a file of a run anew: a plan that looks at `benchmark.tsv` does not miss the others."""
+    return f"delete the folder {path.parent} and train again"
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -96,35 +103,38 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file; train again") from None
+        raise CanidsError(f"{path}: no such file; {_again(path)}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and train again") from None
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; {_again(path)}") from None
     for key, kind in (("spec", dict), ("spec.code", str), ("spec.config", dict), ("spec.config.seed", int)):
         found = content
         for part in key.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if not isinstance(found, kind):
-            raise CanidsError(f"{path}: {key} is missing or no {_KINDS_OF_VALUES[kind]}; delete it and train again")
+            raise CanidsError(f"{path}: {key} is missing or no {_KINDS_OF_VALUES[kind]}; {_again(path)}")
     return dict(content)
 
 
-def read_training(model: Path) -> Training:
-    """Read the run in whose folder a model lies; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
-    run = model.parent.name
+def read_training(folder: Path) -> Training:
+    """Read a run's folder; raises `CanidsError` naming the file that is absent, damaged or of another contract."""
+    run, model = folder.name, folder / "model.safetensors"
     kind, _, variant = run.partition("@")[0].partition("_")
-    arrays, header = load_arrays(model, _CONTRACTS[kind])
+    try:
+        arrays, header = load_arrays(model, _CONTRACTS[kind])
+    except CanidsError as error:
+        raise CanidsError(f"{str(error).partition('; ')[0]}; {_again(model)}") from None
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
     return Training(
         run,
         kind,
         variant,
         parameters,
-        read_history(model.with_name("history.parquet")),
-        read_config(model.with_name("config.yaml")),
-        *latency.read(model.with_name("latency.json")),
-        read_cost(model.with_name("benchmark.tsv")),
+        read_history(folder / "history.parquet"),
+        read_config(folder / "config.yaml"),
+        *latency.read(folder / "latency.json"),
+        read_cost(folder / "benchmark.tsv"),
         header,
-        read_export(model.with_name("export.json")),
+        read_export(folder / "export.json"),
     )
 
 
