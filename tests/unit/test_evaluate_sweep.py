@@ -64,7 +64,9 @@ def test_readings_are_those_of_the_weights_that_were_kept(tmp_path: Path) -> Non
     )
     assert sweep_point.reading("gat_large", gat / "model.safetensors") == {"auroc": 0.75, "loss": 0.2}
     assert sweep_point.reading("dqn_large", dqn / "model.safetensors") == {"reward": -0.1, "f1": 0.8}
-    with pytest.raises(CanidsError, match=r"history\.parquet: has no select_reward; delete the folder .*gat and train again"):
+    with pytest.raises(
+        CanidsError, match=r"history\.parquet: has no select_reward; delete the folder .*gat and train again"
+    ):
         sweep_point.reading("dqn_large", gat / "model.safetensors")
     (gat / "history.parquet").write_bytes(b"x")
     with pytest.raises(CanidsError, match=r"history\.parquet: damaged"):
