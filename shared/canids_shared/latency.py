@@ -54,6 +54,6 @@ def read(path: Path) -> tuple[float, str]:
         marks.refuse(path, content)
         return float(content["median_ms"]), str(content["device"])
     except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file; train again") from None
+        raise CanidsError(f"{path}: no such file; delete the folder {path.parent} and train again") from None
     except (ValueError, KeyError, TypeError):
         raise CanidsError(f"{path}: damaged; delete the folder {path.parent} and train again") from None

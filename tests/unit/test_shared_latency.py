@@ -26,7 +26,7 @@ def test_the_median_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "no such file; train again"),
+        (None, "no such file; delete the folder"),
         ("{", "damaged"),
         ("[1]", "damaged"),
         ('{"contract": "latency/1"}', "damaged"),
