@@ -40,7 +40,7 @@ def test_a_run_is_described(
         ("model.safetensors", "no such file"),
         ("config.yaml", "no such file; train again"),
         ("history.parquet", "no such file; train again"),
-        ("latency.json", "no such file; train again"),
+        ("latency.json", "no such file; delete the folder"),
     ],
 )
 def test_a_run_that_is_not_whole_is_not_described(
