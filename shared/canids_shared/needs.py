@@ -11,13 +11,23 @@ So nothing about a cluster is written in a rule, and a rule that a pipeline rena
 rule's own name counts more than its label's.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def signed(function: F) -> F:
+    """Keep a function's signature where `inspect.signature` looks first: Snakemake asks for it with every job."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
     """Resource function: `base_mb` at the first attempt, twice as much at every further one, never above `cap_mb`."""
 
+    @signed
     def of(wildcards: Any, attempt: int) -> int:
         return int(min(base_mb * 2 ** (attempt - 1), cap_mb))
 

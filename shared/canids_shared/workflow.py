@@ -25,6 +25,7 @@ from canids_shared.config import check, load_schema
 from canids_shared.deployment import source
 from canids_shared.errors import CanidsError
 from canids_shared.interruption import SNAKEMAKE
+from canids_shared.needs import signed
 from canids_shared.sources import code_hash
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
@@ -282,6 +283,7 @@ class Stage:
             if (found := re.match("<(.+?)>", path)) is None or found[1] not in PORTS:
                 raise CanidsError(f"{self.name}: '{path}' does not begin with a port; ports: {', '.join(PORTS)}")
 
+        @signed
         def files(wildcards: Any) -> list[str]:
             own = getattr(wildcards, "instance", "")[1:]
             out = []
@@ -312,6 +314,7 @@ class Stage:
         code = code_hash(self._stand_ins if self.stand_in else entry, self.python)
         made = {"stand_in": True} if self.stand_in else {}
 
+        @signed
         def of(wildcards: Any, output: Any = ()) -> str:
             if self.stand_in:
                 _refuse_to_replace(output)
