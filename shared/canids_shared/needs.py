@@ -15,10 +15,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def signed(function: F) -> F:
+def signed(function: _F) -> _F:
     """Keep a function's signature where `inspect.signature` looks first: Snakemake asks for it with every job."""
     function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return function

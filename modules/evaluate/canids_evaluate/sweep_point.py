@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from canids_evaluate.trainings import read_history
+from canids_evaluate.trainings import again, read_history
 from canids_shared import cli
 from canids_shared.cli import Call
 from canids_shared.errors import CanidsError
@@ -32,7 +32,7 @@ def reading(run: str, model: Path) -> dict[str, float | None]:
     rows = read_history(history)
     wanted = ("select_reward", "select_f1") if run.startswith("dqn_") else ("select_loss",)
     if not len(rows) or (absent := next((c for c in wanted if c not in rows.columns), None)):
-        raise CanidsError(f"{history}: has no {absent or 'rows'}; delete the folder {model.parent} and train again")
+        raise CanidsError(f"{history}: has no {absent or 'rows'}; {again(history)}")
     if run.startswith("dqn_"):
         kept = rows.row(int(rows["select_reward"].arg_max() or 0), named=True)
         return {"reward": kept["select_reward"], "f1": kept["select_f1"]}

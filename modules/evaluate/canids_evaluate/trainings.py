@@ -88,12 +88,12 @@ def read_history(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file; {_again(path)}") from None
+        raise CanidsError(f"{path}: no such file; {again(path)}") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; {_again(path)}") from None
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; {again(path)}") from None
 
 
-def _again(path: Path) -> str:
+def again(path: Path) -> str:
     """What makes a file of a run anew: a plan that looks at `benchmark.tsv` does not miss the others."""
     return f"delete the folder {path.parent} and train again"
 
@@ -103,15 +103,15 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file; {_again(path)}") from None
+        raise CanidsError(f"{path}: no such file; {again(path)}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; {_again(path)}") from None
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; {again(path)}") from None
     for key, kind in (("spec", dict), ("spec.code", str), ("spec.config", dict), ("spec.config.seed", int)):
         found = content
         for part in key.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if not isinstance(found, kind):
-            raise CanidsError(f"{path}: {key} is missing or no {_KINDS_OF_VALUES[kind]}; {_again(path)}")
+            raise CanidsError(f"{path}: {key} is missing or no {_KINDS_OF_VALUES[kind]}; {again(path)}")
     return dict(content)
 
 
@@ -122,7 +122,7 @@ def read_training(folder: Path) -> Training:
     try:
         arrays, header = load_arrays(model, _CONTRACTS[kind])
     except CanidsError as error:
-        raise CanidsError(f"{str(error).partition('; ')[0]}; {_again(model)}") from None
+        raise CanidsError(f"{str(error).partition('; ')[0]}; {again(model)}") from None
     parameters = int(header.get("parameters") or sum(a.size for a in arrays.values()))
     return Training(
         run,
