@@ -51,7 +51,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = []
     for attack in ("dos", "fuzzing"):
         entry = {"name": attack, "vehicle": "compact", "attack": attack, "content": "labelled", "attacked": []}
-        driving = {"duration": 8, "seed": 1, "episodes": 2, "episode_s": 1, "stealth": "blatant"}
+        driving = {"duration": 8, "seed": 1, "episodes": 2, "episode_s": 1, "stealth": "blatant", "changes": 0}
         raw, frames = folder / f"{attack}.csv", {"output": folder / f"{attack}.parquet", "rejects": folder / "rejects"}
         simulate.main(call({}, {}, raw, {}, capture={**entry, "simulation": driving}))
         reading = {"timestamp_tolerance": 0.0005, "on_bad_rows": "error"}

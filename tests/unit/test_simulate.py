@@ -196,7 +196,7 @@ def test_entry_point_repeats_to_the_byte(tmp_path: Path):
     entry = {"name": "x", "vehicle": "truck", "attack": "spoofing"}
     contents = []
     for name, seed in (("a.csv", 1), ("b.csv", 1), ("c.csv", 2)):
-        options = {"duration": 10, "seed": seed, "episodes": 2, "episode_s": 2, "stealth": "blatant"}
+        options = {"duration": 10, "seed": seed, "episodes": 2, "episode_s": 2, "stealth": "blatant", "changes": 0}
         spec = json.dumps({"wildcards": {}, "config": {}, "capture": {**entry, "simulation": options}})
         command = [sys.executable, "-m", "canids_preprocess.simulate", "--spec", spec, "--output", tmp_path / name]
         subprocess.run(command, check=True, capture_output=True)
@@ -204,9 +204,11 @@ def test_entry_point_repeats_to_the_byte(tmp_path: Path):
     assert contents[0] == contents[1] != contents[2]
 
 
+@pytest.mark.parametrize("changes", [0.0, 12.0])
 @pytest.mark.parametrize("attack", [None, "replay", "masquerade"])
-def test_how_much_is_simulated_at_a_time_makes_no_difference(attack):
+def test_how_much_is_simulated_at_a_time_makes_no_difference(attack, changes):
     options = {"attack": attack, "duration": 40.0, "seed": 3, "n_episodes": 3, "episode_s": 5.0, "stealth": "mixed"}
+    options["changes"] = changes
     texts = []
     for leg_s in (3.3, 40.0):
         parts = list(record("compact", leg_s=leg_s, **options))
@@ -215,8 +217,9 @@ def test_how_much_is_simulated_at_a_time_makes_no_difference(attack):
     assert texts[0] == texts[1]
 
 
-def test_a_longer_drive_begins_like_a_shorter_one():
-    short, long = simulate("truck", duration=5.0, seed=1), simulate("truck", duration=70.0, seed=1)
+@pytest.mark.parametrize("changes", [0.0, 12.0])
+def test_a_longer_drive_begins_like_a_shorter_one(changes):
+    short, long = (simulate("truck", duration=d, seed=1, changes=changes) for d in (15.0, 70.0))
     n = len(short.frames)
     assert np.array_equal(short.logged, long.logged[:n])
     assert np.array_equal(short.frames.payload, long.frames.payload[:n])
@@ -272,7 +275,7 @@ def test_errors_say_what_to_do(vehicle, options, message):
 
 
 def test_entry_point_fails_in_one_line(tmp_path: Path):
-    options = {"duration": 10, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant"}
+    options = {"duration": 10, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant", "changes": 0}
     entry = {"name": "x", "vehicle": "van", "attack": "dos", "simulation": options}
     spec = json.dumps({"wildcards": {}, "config": {}, "capture": entry})
     command = [sys.executable, "-m", "canids_preprocess.simulate", "--spec", spec, "--output", tmp_path / "x.csv"]

@@ -72,10 +72,12 @@ def record(
     n_episodes: int = 4,
     episode_s: float = 4.0,
     stealth: str = "blatant",
+    changes: float = 0.0,
     leg_s: float = LEG_S,
 ) -> Iterator[Capture]:
     """Simulate `duration` seconds of a vehicle's bus, with `n_episodes` attack episodes of `episode_s` seconds.
 
+    Of the vehicle's slow messages some are sent on changes too, in `changes` stretches a minute.
     The capture comes in parts of `leg_s` seconds, or as long as an episode needs; how long makes no difference to it, only
     to the memory that it takes.
     Raises `CanidsError` if the vehicle, the attack or the level of stealth is unknown, the seed negative, or the drive too
@@ -92,7 +94,7 @@ def record(
     planned = episodes(duration, n_episodes, episode_s, stealth, rng) if attack else []
     rank = rng.random(0x800)
     journey = Journey([*entropy, 0])
-    traffic, bus, logger = Traffic(vehicle, journey, seed), Bus(vehicle.bit_rate), Logger([*entropy, 5])
+    traffic, bus, logger = Traffic(vehicle, journey, seed, changes), Bus(vehicle.bit_rate), Logger([*entropy, 5])
     memory = late = traffic.between(0.0, 0.0)
     for start, end in _legs(duration, planned, leg_s):
         released = traffic.between(start, end)
@@ -231,6 +233,7 @@ def main(call: Call) -> None:
         n_episodes=options["episodes"],
         episode_s=options["episode_s"],
         stealth=options["stealth"],
+        changes=options["changes"],
     )
     write_parts(counted(parts), call.output["output"])
     log.info(

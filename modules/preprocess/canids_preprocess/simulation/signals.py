@@ -189,11 +189,15 @@ class Layout:
             shift = np.uint64(64 - signal.start - signal.bits)
             field = np.uint64((1 << signal.bits) - 1) << shift
             words = (words & ~field) | (signal.raw(sending, rng) << shift)
-        if self.checksum:
-            content = as_bytes(words)[:, : self.dlc - 1]
-            shift = np.uint64(64 - 8 * self.dlc)
-            words = (words & ~(np.uint64(0xFF) << shift)) | (self.checksum.of(content).astype(np.uint64) << shift)
-        return words
+        return self.sealed(words)
+
+    def sealed(self, words: Words) -> Words:
+        """The payloads [n] with the checksum that they need."""
+        if not self.checksum:
+            return words
+        shift = np.uint64(64 - 8 * self.dlc)
+        content = as_bytes(words)[:, : self.dlc - 1]
+        return (words & ~(np.uint64(0xFF) << shift)) | (self.checksum.of(content).astype(np.uint64) << shift)
 
 
 def as_bytes(words: Words) -> Bytes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from canids_preprocess.simulation.changes import OnChange, sent_on_change
 from canids_preprocess.simulation.driving import Drive, Journey
 from canids_preprocess.simulation.signals import Sending, Words
 from canids_preprocess.simulation.vehicle import Message, Task, Vehicle, seed_of
@@ -107,31 +108,40 @@ class Events:
 class Sender:
     """Builds the frames of one message; how many at a time makes no difference to them."""
 
-    def __init__(self, message: Message, entropy: list[int]) -> None:
-        """With random numbers of its own, seeded by `entropy`."""
+    def __init__(self, message: Message, entropy: list[int], on_change: OnChange | None = None) -> None:
+        """With random numbers of its own, seeded by `entropy`; `on_change` says when it is sent beside its ticks."""
         rng = np.random.default_rng(np.random.SeedSequence([*entropy, message.can_id]))
         self._message = message
         self._chance = rng.spawn(len(message.layout.signals))
         self._number = int(rng.integers(256))
         self._before: int | None = None
+        self._on_change = on_change
 
-    def frames(self, seconds: NDArray[np.float64], drive: Drive) -> Frames:
-        """The frames [n] released at the given times [n]."""
+    def frames(self, ticks: NDArray[np.float64], drive: Drive) -> Frames:
+        """The frames [n] released at the given times, and those on changes in between."""
+        seconds, turned = self._on_change.among(ticks) if self._on_change else (ticks, np.uint64(0))
         number = self._number + np.arange(len(seconds))
         layout = self._message.layout
         payload = layout.payloads(Sending(seconds, number, drive, self._chance, self._before))
         if len(seconds):
             self._number += len(seconds)
             self._before = int(payload[-1])
+        if self._on_change:
+            payload = layout.sealed(payload ^ turned)
         return frames_of(self._message.can_id, layout.dlc, np.rint(seconds * SECOND).astype(np.int64), payload)
 
 
 class Traffic:
     """What the vehicle's own ECUs release, from one moment to the next."""
 
-    def __init__(self, vehicle: Vehicle, journey: Journey, seed: int) -> None:
-        """Wake the vehicle's ECUs up; `seed` and the vehicle's name fix all that they will do."""
+    def __init__(self, vehicle: Vehicle, journey: Journey, seed: int, changes: float = 0.0) -> None:
+        """Wake the vehicle's ECUs up; `seed` and the vehicle's name fix all that they will do.
+
+        Args:
+            changes: stretches a minute in which a slow message is sent on changes too.
+        """
         entropy = [seed, seed_of(vehicle.name)]
+        on_change = sent_on_change(vehicle, changes, entropy)
         self._journey = journey
         # ECUs wake up at their own moments, so the phase between them is new in every drive.
         wake = np.random.default_rng(np.random.SeedSequence([*entropy, 1])).random(len(vehicle.ecus))
@@ -139,13 +149,15 @@ class Traffic:
         for number, task in enumerate(vehicle.tasks):
             rng = np.random.default_rng(np.random.SeedSequence([*entropy, 2, number]))
             messages = [m for m in vehicle.messages if m.task == task]
-            senders = [Sender(m, [*entropy, 3]) for m in messages]
+            senders = [Sender(m, [*entropy, 3], on_change.get(m.can_id)) for m in messages]
             ecu = vehicle.ecus[task.ecu]
             first = float((wake[task.ecu] * ecu.tick + task.offset) % task.period)
             if messages[0].periodic:
                 self._sources.append((Ticking(task, first, ecu.drift, rng), senders))
             else:
-                self._sources += [(Events(m, first, rng), [s]) for m, s in zip(messages, senders, strict=True)]
+                # Each event message has its own chance, or how far others are simulated would change its events.
+                chance = [rng, *rng.spawn(len(messages) - 1)]
+                self._sources += [(Events(m, first, r), [s]) for m, r, s in zip(messages, chance, senders, strict=True)]
         self._late = frames_of(0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64))
 
     def between(self, start: float, end: float) -> Frames:
