@@ -58,6 +58,10 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     assert metadata["split"] == "test"
     assert metadata["digests"] == tables.digests(decisions)
     assert metadata["false_alarm_budget"] == 0.005
+    logit = frame["gat_logit"].to_numpy()
+    above = decisions["gat_score"].to_numpy() > metadata["even_odds"]["gat"]
+    assert 0 < above.sum() < len(above)
+    np.testing.assert_array_equal(above, logit > 0)
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
     assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS | {"q_chosen", "q_other"}
     assert (decisions["q_chosen"] >= decisions["q_other"]).all()

@@ -161,6 +161,15 @@ def test_payload_distance_counts_bits() -> None:
     assert found["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 5 / 1, 3 / 8 * -8 / 6])
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "bits"), [(127, 128, 1), (128, 127, 1), (0, 128, 1), (0, 255, 8), (63, 66, 2)]
+)
+def test_a_measurement_that_carries_over_has_hardly_changed(before: int, after: int, bits: int) -> None:
+    """127 to 128 turns eight bits over, yet the value changes by one."""
+    found = regular(2, payload=[bytes([1, before, before]), bytes([1, after, before])])
+    assert found["payload_distance"].tolist() == pytest.approx([0, bits / 24])
+
+
 def test_alternation_tells_an_injector_from_the_sender() -> None:
     a, b = b"\x00" * 8, b"\xff" + b"\x00" * 7
     found = regular(6, payload=[a, b, a, b, b, b])["alternation"]

@@ -51,6 +51,7 @@ def scores_of(path: Path) -> Scores:
         score={m: frame[c].cast(pl.Float64).to_numpy() for m, c in columns.items()},
         alarm={m: frame[c].to_numpy().astype(np.float32) > 0.5 for m, c in alarms.items()},
         action=frame["action"].to_numpy(),
+        even_odds=head.get("even_odds", {}),
         # The policy's values explain the fusion only where the policy is the fusion.
         values={c: frame[c].to_numpy() for c in ("q_chosen", "q_other") if c in frame.columns and decides},
     )

@@ -35,6 +35,7 @@ class Scores:
         alarm: method → bool [W], for the methods that bring their own alarms; the others get a threshold.
         action: i16 [W], what the fusion did, if there is one.
         values: the policy's values of what it did (`q_chosen`) and of the best else (`q_other`), f32 [W], if there is one.
+        even_odds: method → the score of windows that it holds for attacked and attack-free alike, where that is known.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Scores:
     alarm: dict[str, np.ndarray]
     action: np.ndarray | None = None
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    even_odds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -194,7 +196,11 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
                 f"{calibrate.path}: no attack-free window that '{method}' has a score for (of companions it has none); "
                 "give the dataset an attack-free training capture of its own, or `calibrate` a larger share"
             )
-        budget = None if method in calibrate.alarm else within_budget(score[free & scored], config["false_alarm_rate"])
+        budget = None
+        if method not in calibrate.alarm:
+            granted = within_budget(score[free & scored], config["false_alarm_rate"])
+            # A budget is a ceiling: what a classifier itself holds for attack-free is no alarm because there is room left.
+            budget = max(granted, calibrate.even_odds.get(method, granted))
         judged = labelled & scored
         thresholds[method] = {"budget": budget, "f1": f1_optimal(label[judged] == 1, score[judged])}
     return Judgement(config, calibrate, thresholds)

@@ -110,6 +110,7 @@ def main(call: cli.Call) -> None:
         "policy": sha256_of(model),
         "rivals": sha256_of(beside),
         "false_alarm_budget": stored.budget_of(beside),
+        "even_odds": {"gat": policy.observer.even_odds()},
         "digests": tables.digests(decisions),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)

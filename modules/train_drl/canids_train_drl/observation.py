@@ -104,6 +104,10 @@ class Observer:
         columns = [self.columns.index(name) for name in SCORES]
         return np.stack([s.score(values[:, c]) for s, c in zip(self.scales, columns, strict=True)], axis=1)
 
+    def even_odds(self) -> float:
+        """The GAT's score on the common scale of a window that it holds for attacked and attack-free alike (logit 0)."""
+        return float(self.scales[0].score(np.zeros(1))[0])
+
     def features(self, values: np.ndarray, segment_of: np.ndarray) -> np.ndarray:
         """Everything but the alarm state: float32 [N, len(layout) − 2] of `values` [N, C].
 
