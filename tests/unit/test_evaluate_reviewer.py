@@ -292,3 +292,13 @@ def test_mistakes_by_hand() -> None:
         ("b", "false alarm", "", 1.0, 2.0, 1),
     ]
     assert len(mistakes(table, table["label"].to_numpy() == 1)) == 0
+
+
+def test_a_budget_is_no_reason_to_alarm_on_what_the_detector_holds_for_attack_free() -> None:
+    judge_baselines()
+    granted = judge()["thresholds"]["gat"]["budget"]
+    for even, threshold in ((granted / 2, granted), ((granted + 1) / 2, (granted + 1) / 2)):
+        change("calibrate", lambda f: f, even_odds={"gat": even})
+        found = judge()["thresholds"]
+        assert found["gat"]["budget"] == threshold
+        assert found["vgae"]["budget"] < (granted + 1) / 2  # of an anomaly score, no odds are known

@@ -79,9 +79,9 @@ def _set_bytes(word: np.uint64) -> int:
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
 def _distance(value: np.uint64, other: np.uint64, size: int) -> int:
-    """Bits in which two words of `size` bytes differ; of a byte, no more than its change in value has digits.
+    """Bits in which two words of `size` bytes differ; of a byte, no more than its change in value, modulo 256, has digits.
 
-    A measurement that goes from 127 to 128 turns eight bits over, and has hardly changed.
+    A measurement that goes from 127 to 128, or a signed one from 0 to -1, turns eight bits over and has hardly changed.
     """
     flipped, bits = value ^ other, 0
     if flipped == _U(0):
@@ -90,7 +90,7 @@ def _distance(value: np.uint64, other: np.uint64, size: int) -> int:
         turned = (flipped >> _U(8 * b)) & _U(255)
         if turned != _U(0):
             change = abs(np.int64((value >> _U(8 * b)) & _U(255)) - np.int64((other >> _U(8 * b)) & _U(255)))
-            bits += min(_SET_IN_BYTE[np.int64(turned)], _LENGTH_OF_BYTE[change])
+            bits += min(_SET_IN_BYTE[np.int64(turned)], _LENGTH_OF_BYTE[min(change, 256 - change)])
     return bits
 
 
