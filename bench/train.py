@@ -52,7 +52,7 @@ def prepare(folder: Path) -> None:
         tables.append(table)
         entry = {"name": attack, "vehicle": "compact", "attack": attack, "content": "labelled", "attacked": []}
         if not raw.exists():
-            driving = {"duration": 90, "seed": 1, "episodes": 8, "episode_s": 3, "stealth": "blatant"}
+            driving = {"duration": 90, "seed": 1, "episodes": 8, "episode_s": 3, "stealth": "blatant", "changes": 0}
             simulate.main(_call({"output": raw}, {}, {}, capture={**entry, "simulation": driving}))
         if not table.exists():
             reading = {"timestamp_tolerance": 0.0005, "on_bad_rows": "error"}

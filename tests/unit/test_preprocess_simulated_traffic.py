@@ -71,7 +71,7 @@ def test_bits_that_change_and_flip():
     assert described["bits that change per ID"] == "0 / 1 / 2"
     assert described["bits that flip from frame to frame, per ID"] == "0.15 / 0.75 / 1.35"
     # 1.5 of 16 bits and 0 of 64, nine frames each
-    assert described["payload distance, all frames (share of bits)"] == "0.047"
+    assert described["Hamming distance of payloads, all frames (share of bits)"] == "0.047"
 
 
 def test_intervals_that_alternate():

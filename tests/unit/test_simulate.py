@@ -204,14 +204,14 @@ def test_entry_point_repeats_to_the_byte(tmp_path: Path):
     assert contents[0] == contents[1] != contents[2]
 
 
-@pytest.mark.parametrize("changes", [0.0, 12.0])
+@pytest.mark.parametrize(("vehicle", "changes"), [("compact", 0.0), ("compact", 12.0), ("truck", 0.0)])
 @pytest.mark.parametrize("attack", [None, "replay", "masquerade"])
-def test_how_much_is_simulated_at_a_time_makes_no_difference(attack, changes):
+def test_how_much_is_simulated_at_a_time_makes_no_difference(vehicle, changes, attack):
     options = {"attack": attack, "duration": 40.0, "seed": 3, "n_episodes": 3, "episode_s": 5.0, "stealth": "mixed"}
     options["changes"] = changes
     texts = []
     for leg_s in (3.3, 40.0):
-        parts = list(record("compact", leg_s=leg_s, **options))
+        parts = list(record(vehicle, leg_s=leg_s, **options))
         texts.append(b"".join(rows(p.frames, p.logged, p.attacked) for p in parts))
         assert len(parts) > 5 or leg_s == 40.0
     assert texts[0] == texts[1]

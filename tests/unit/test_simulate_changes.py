@@ -85,5 +85,27 @@ def test_checksums_and_counters_are_right_on_changes_too() -> None:
     assert seen
 
 
-def test_without_changes_nothing_is_sent_beside_the_period() -> None:
-    assert np.array_equal(drive("van", 0.0).frames.payload, simulate("van", duration=60.0, seed=5).frames.payload)
+@pytest.mark.parametrize("vehicle", VEHICLES)
+def test_all_other_messages_are_released_as_without_changes(vehicle: str) -> None:
+    more = {m.can_id for m in sent_more(vehicle)}
+    others = [
+        m for m in design(vehicle).messages if m.can_id not in more and m.period >= 0.1
+    ]  # never lost on a full bus
+    assert others
+    for message in others:
+        for quiet, busy in zip(
+            frames_of(drive(vehicle, 0.0), message.can_id), frames_of(drive(vehicle, 12.0), message.can_id), strict=True
+        ):
+            assert np.array_equal(quiet, busy)
+
+
+@pytest.mark.parametrize("per_minute", [2.0, 6.0])
+def test_stretches_come_at_their_rate(per_minute: float) -> None:
+    capture = simulate("van", duration=1200.0, seed=5, changes=per_minute)
+    stretches = 0
+    for message in design("van").messages:
+        if message.periodic and message.period >= 0.1:
+            times = frames_of(capture, message.can_id)[0]
+            changes = times[1:][np.diff(times) < 0.5 * message.period]
+            stretches += len(changes) and 1 + int((np.diff(changes) > 2.5).sum())
+    assert 0.5 * per_minute < stretches / 20.0 < 1.3 * per_minute

@@ -64,7 +64,7 @@ def describe(frames: pl.DataFrame) -> dict[str, str]:
         "IDs whose payload never changes": f"{(per_id['bits'] == 0).mean():.0%}",
         "bits that change per ID": _quantiles(per_id["bits"], 0),
         "bits that flip from frame to frame, per ID": _quantiles(per_id["distance"]),
-        "payload distance, all frames (share of bits)": f"{np.average(per_id['share'], weights=per_id['frames']):.3f}",
+        "Hamming distance of payloads, all frames (share of bits)": f"{np.average(per_id['share'], weights=per_id['frames']):.3f}",
     }
 
 

@@ -78,10 +78,11 @@ def _set_bytes(word: np.uint64) -> int:
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
-def _distance(value: np.uint64, other: np.uint64, size: int) -> int:
-    """Bits in which two words of `size` bytes differ; of a byte, no more than its change in value, modulo 256, has digits.
+def _distance(value: np.uint64, other: np.uint64, toggled: np.uint64, size: int) -> int:
+    """Bits in which two words of `size` bytes differ; of a byte that moves, no more than its change modulo 256 has digits.
 
-    A measurement that goes from 127 to 128, or a signed one from 0 to -1, turns eight bits over and has hardly changed.
+    A measurement that goes from 127 to 128, or a signed one from 0 to -1, turns eight bits over and has hardly changed. That
+    it measures, all of these bits must have shown: where one never `toggled` before, each of the byte's counts.
     """
     flipped, bits = value ^ other, 0
     if flipped == _U(0):
@@ -90,7 +91,8 @@ def _distance(value: np.uint64, other: np.uint64, size: int) -> int:
         turned = (flipped >> _U(8 * b)) & _U(255)
         if turned != _U(0):
             change = abs(np.int64((value >> _U(8 * b)) & _U(255)) - np.int64((other >> _U(8 * b)) & _U(255)))
-            bits += min(_SET_IN_BYTE[np.int64(turned)], _LENGTH_OF_BYTE[min(change, 256 - change)])
+            most = 8 if turned & ~(toggled >> _U(8 * b)) != _U(0) else _LENGTH_OF_BYTE[min(change, 256 - change)]
+            bits += min(_SET_IN_BYTE[np.int64(turned)], most)
     return bits
 
 
@@ -194,8 +196,9 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             if seen > 0:
                 before_it = (latest[me, w] if fits_latest else mine) & mask
                 flipped = value ^ before_it
-                distance_older += _distance(value, (mine if fits_latest else older[me, w]) & mask, min(left, _WORD))
-                distance += _distance(value, before_it, min(left, _WORD))
+                before_that = (mine if fits_latest else older[me, w]) & mask
+                distance_older += _distance(value, before_that, toggled[me, w], min(left, _WORD))
+                distance += _distance(value, before_it, toggled[me, w], min(left, _WORD))
                 novel += _set_bits(flipped & ~toggled[me, w])
                 changed += _set_bytes(flipped)
                 if on_time:

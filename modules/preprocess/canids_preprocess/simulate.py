@@ -2,9 +2,10 @@
 
     python -m canids_preprocess.simulate --output dos.csv --spec '{"wildcards": {}, "config": {}, "capture":
         {"name": "dos", "vehicle": "compact", "attack": "dos",
-         "simulation": {"duration": 60, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant"}}}'
+         "simulation": {"duration": 60, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant",
+                        "changes": 0}}}'
 
-The vehicle is fixed by its name, its drive by vehicle and seed, the attack by vehicle, seed and its own name: the same
+The vehicle is fixed by its name, its drive by vehicle, seed and changes, the attack by vehicle, seed and its own name: the same
 seed without an attack is the same drive without it. A row is a frame received: its timestamp is the end of the
 frame by the logger's clock.
 

@@ -103,6 +103,8 @@ def main(call: cli.Call) -> None:
         decisions = pl.concat([decide(recalibrated(policy, part, seconds), rivals, part, fusion) for part in own])
     else:
         decisions = decide(policy, rivals, split, fusion)
+    # On scales of a capture's own the score of even odds is another for each.
+    even_odds = {} if asked else {"gat": policy.observer.even_odds()}
     metadata = {
         **call.wildcards,
         "fusion": fusion,
@@ -110,7 +112,7 @@ def main(call: cli.Call) -> None:
         "policy": sha256_of(model),
         "rivals": sha256_of(beside),
         "false_alarm_budget": stored.budget_of(beside),
-        "even_odds": {"gat": policy.observer.even_odds()},
+        "even_odds": even_odds,
         "digests": tables.digests(decisions),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)

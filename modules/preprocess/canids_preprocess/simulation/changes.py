@@ -36,15 +36,18 @@ class OnChange:
         spacing = float(min(design.choice([0.01, 0.02, 0.03, 0.05, 0.1]), 0.4 * message.period / max(repetitions, 1)))
         self._again = spacing * np.arange(1 + repetitions)
         self._bits = _bits(message, design)
-        self._seen = 0
+        self._seen, self._begin = 0, 0
         self._tick = np.zeros(0, dtype=np.int64)
         self._delay = np.zeros(0)
 
     def _plan(self, end: int) -> None:
-        """Draw stretches of changes up to the tick `end`; changes follow a tick, at most one each."""
+        """Draw stretches of changes up to the tick `end`; changes follow a tick, at most one each.
+
+        Stretches that follow too closely wait for the end of the last.
+        """
         while not len(self._tick) or self._tick[-1] < end:
-            begin = self._tick[-1] + 1 if len(self._tick) else 0
-            begin += int(self._rng.exponential(self._gap) / self._period)
+            self._begin += int(self._rng.exponential(self._gap) / self._period)
+            begin = max(self._begin, self._tick[-1] + 1) if len(self._tick) else self._begin
             blinking, count = self._rng.random() >= _SINGLE, self._rng.random()
             number = 4 + int(50 * count**2) if blinking else 1 + int(2 * count)
             pace = max(1, round(float(self._rng.uniform(0.3, 1.2)) / self._period))
@@ -69,11 +72,14 @@ class OnChange:
         return seconds[order], np.where(changes[order] % 2 == 1, self._bits, np.uint64(0))
 
 
+def _still(message: Message) -> list[Constant | Flags]:
+    """Signals of whole bytes that, but for changes, hardly move."""
+    return [s for s in message.layout.signals if isinstance(s, Constant | Flags) and s.bits == 8]
+
+
 def _bits(message: Message, rng: np.random.Generator) -> np.uint64:
-    """One to three neighbouring bits of a signal that else hardly changes; none where the message has no such signal."""
-    still = [s for s in message.layout.signals if isinstance(s, Constant | Flags) and s.bits == 8]
-    if not still:
-        return np.uint64(0)
+    """One to three neighbouring bits of such a signal."""
+    still = _still(message)
     signal = still[int(rng.integers(len(still)))]
     width = int(rng.integers(1, 4))
     shift = 64 - signal.start - width - int(rng.integers(9 - width))
@@ -86,10 +92,11 @@ def sent_on_change(vehicle: Vehicle, per_minute: float, entropy: list[int]) -> d
     Which ones, and how, is the vehicle's own, and the same in all its drives; when, the drive's.
 
     Args:
-        per_minute: stretches a minute in which changes come, of all messages together; with 0 there are none.
+        per_minute: stretches a minute in which changes come, of all messages together, and fewer where those of a message
+            would overlap; with 0 there are none.
         entropy: seed of the drive.
     """
-    slow = [m for m in vehicle.messages if m.periodic and m.period >= _SLOW_S]
+    slow = [m for m in vehicle.messages if m.periodic and m.period >= _SLOW_S and _still(m)]
     if not per_minute or not slow:
         return {}
     design = np.random.default_rng(np.random.SeedSequence([seed_of(vehicle.name), 6]))

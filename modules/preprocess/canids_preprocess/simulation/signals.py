@@ -86,7 +86,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Constant:
-    """Bits that never change: a constant, or unused bits at 0 or 1."""
+    """Bits that never change, but for a message sent on changes: a constant, or unused bits at 0 or 1."""
 
     start: int
     bits: int

@@ -135,10 +135,10 @@ class Traffic:
     """What the vehicle's own ECUs release, from one moment to the next."""
 
     def __init__(self, vehicle: Vehicle, journey: Journey, seed: int, changes: float = 0.0) -> None:
-        """Wake the vehicle's ECUs up; `seed` and the vehicle's name fix all that they will do.
+        """Wake the vehicle's ECUs up; `seed`, `changes` and the vehicle's name fix all that they will do.
 
         Args:
-            changes: stretches a minute in which a slow message is sent on changes too.
+            changes: stretches a minute in which one of the slow messages is sent on changes too.
         """
         entropy = [seed, seed_of(vehicle.name)]
         on_change = sent_on_change(vehicle, changes, entropy)
