@@ -83,6 +83,30 @@ def dense(graphs: Graphs, edges: Edges) -> Aggregate:
     return aggregate
 
 
+class _WeightedSum(torch.autograd.Function):
+    """Sums of weighted neighbours by index; the numbers are autograd's own, with fewer passes over the messages [E, H, C]."""
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, weights: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """[N, H, C] and weights [E, H] to [N, H, C]."""
+        gathered = nodes.index_select(0, source)
+        ctx.save_for_backward(gathered, weights, source, target)
+        # Rows that are flat: PyTorch Geometric's own sum, by an index of every element, takes twice as long.
+        messages = (gathered * weights[..., None]).flatten(1)
+        return torch.zeros_like(nodes).flatten(1).index_add_(0, target, messages).view_as(nodes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Gradients of nodes and weights."""
+        gathered, weights, source, target = ctx.saved_tensors
+        (grad,) = grads
+        messages = grad.flatten(1).index_select(0, target).view_as(gathered)
+        towards_weights = (messages * gathered).sum(-1)
+        messages = messages.mul_(weights[..., None]).flatten(1)
+        towards_nodes = torch.zeros_like(grad).flatten(1).index_add_(0, source, messages).view_as(grad)
+        return towards_nodes, towards_weights, None, None
+
+
 def pyg(graphs: Graphs, edges: Edges) -> Aggregate:
     """Softmax over the edges of a target, of PyTorch Geometric (Fey and Lenssen 2019), and sums by index."""
     from torch_geometric.utils import softmax  # noqa: PLC0415 (not installed where only dgl is)
@@ -91,10 +115,8 @@ def pyg(graphs: Graphs, edges: Edges) -> Aggregate:
 
     def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
         weights: Tensor = softmax(scores, edges.target, num_nodes=count).to(nodes.dtype)
-        messages = nodes.index_select(0, edges.source) * weights[..., None]
-        # Rows that are flat: PyTorch Geometric's own sum, by an index of every element, takes twice as long.
-        gathered = torch.zeros_like(nodes).flatten(1).index_add(0, edges.target, messages.flatten(1))
-        return gathered.view_as(nodes)
+        summed: Tensor = _WeightedSum.apply(nodes, weights, edges.source, edges.target)  # type: ignore[no-untyped-call]
+        return summed
 
     return aggregate
 
