@@ -131,10 +131,10 @@ def test_one_injected_frame_leaves_no_trace_on_a_periodic_id(early: float) -> No
     times = PERIOD * np.arange(40)
     times = np.insert(times, 30, times[29] + early * PERIOD)
     payload = [bytes(8)] * 41
-    payload[30] = b"\x55" * 5
+    payload[30] = b"\xff" * 5
     found = features(frames(times, [0x10] * 41, payload))
     assert found["interval_ratio"][30] == pytest.approx(np.log2(early), abs=1e-3)
-    assert found["payload_distance"][30] == 0.5
+    assert found["payload_distance"][30] == 1.0
     assert found["dlc_changed"][30] == 1.0
     # One that comes when the sender's is due is mistaken for it, until the next but one.
     clean = 31 if early < 0.9 else 32
@@ -153,12 +153,12 @@ def test_an_irregular_id_has_no_early_frames() -> None:
 
 
 def test_payload_distance_counts_bits() -> None:
-    found = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\x55\x07", b"\x55\x07"])
-    assert found["payload_distance"].tolist() == [0, 3 / 16, 4 / 16, 0]
+    found = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
+    assert found["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]
     assert found["bytes_changed"].tolist() == [0, 1 / 2, 1 / 2, 0]
-    # Against the running medians of distance (3, then 4) and of its deviation (0, then 1), plus one bit; trusted in
+    # Against the running medians of distance (3, then 8) and of its deviation (0, then 5), plus one bit; trusted in
     # full after eight sightings.
-    assert found["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 1 / 1, 3 / 8 * -4 / 2])
+    assert found["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 5 / 1, 3 / 8 * -8 / 6])
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_alternation_tells_an_injector_from_the_sender() -> None:
 
 
 def test_alternation_across_a_change_of_length() -> None:
-    found = regular(5, payload=[b"\x55" * 8, b"", b"\x55" * 8, b"", b""])["alternation"]
+    found = regular(5, payload=[b"\xff" * 8, b"", b"\xff" * 8, b"", b""])["alternation"]
     # Bytes that a frame lacks count as zero, also two frames later.
-    assert found.tolist() == [0, 0, 0.5, 0, 0]
+    assert found.tolist() == [0, 0, 1.0, 0, 0]
 
 
 def test_bits_that_never_toggled_before() -> None:
@@ -210,8 +210,8 @@ def test_length_and_its_change() -> None:
 
 
 def test_all_64_bytes_are_compared() -> None:
-    found = regular(3, payload=[bytes(64), bytes(63) + b"\x55", bytes(63) + b"\x55"])
-    assert found["payload_distance"].tolist() == [0, 4 / 512, 0]
+    found = regular(3, payload=[bytes(64), bytes(63) + b"\xff", bytes(63) + b"\xff"])
+    assert found["payload_distance"].tolist() == [0, 8 / 512, 0]
 
 
 def test_newcomer_is_the_share_of_the_time_before_the_id_appeared() -> None:

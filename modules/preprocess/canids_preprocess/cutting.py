@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from canids_preprocess import published, windows
-from canids_preprocess.features import Slots, Tracker
+from canids_preprocess.features import Tracker
 from canids_preprocess.frames import ALL, TIMES_AND_IDS, Frames, attack_index, chunks
+from canids_preprocess.slots import Slots
 from canids_preprocess.splits import Block
 from canids_shared.errors import CanidsError
 from canids_shared.graphstore import GraphWriter

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from canids_preprocess.slots import Slots
+
 FRAME_FEATURES = (
     "interval_ratio",
     "payload_distance",
@@ -41,8 +43,6 @@ _WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between
 _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
 _EARLY = 1.0 / 16.0  # octaves, beside four times the usual scatter; what comes earlier is not a periodic ID's own
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
-
-_NUMBERED = 1 << 16  # IDs numbered at once
 
 # Columns of the per-ID state.
 _SEEN, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _FIRST = range(6)
@@ -78,6 +78,13 @@ def _set_bytes(word: np.uint64) -> int:
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
+def _change(value: np.uint64, other: np.uint64, b: int) -> int:
+    """By how much byte `b` of two words differs, modulo 256, since counters wrap: 0 to 128."""
+    change = abs(np.int32((value >> _U(8 * b)) & _U(255)) - np.int32((other >> _U(8 * b)) & _U(255)))
+    return int(min(change, 256 - change))
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
 def _distance(value: np.uint64, other: np.uint64, toggled: np.uint64, size: int) -> int:
     """Bits in which two words of `size` bytes differ; of a byte that moves, no more than its change modulo 256 has digits.
 
@@ -90,8 +97,7 @@ def _distance(value: np.uint64, other: np.uint64, toggled: np.uint64, size: int)
     for b in range(size):
         turned = (flipped >> _U(8 * b)) & _U(255)
         if turned != _U(0):
-            change = abs(np.int64((value >> _U(8 * b)) & _U(255)) - np.int64((other >> _U(8 * b)) & _U(255)))
-            most = 8 if turned & ~(toggled >> _U(8 * b)) != _U(0) else _LENGTH_OF_BYTE[min(change, 256 - change)]
+            most = 8 if turned & ~(toggled >> _U(8 * b)) != _U(0) else _LENGTH_OF_BYTE[_change(value, other, b)]
             bits += min(_SET_IN_BYTE[np.int64(turned)], most)
     return bits
 
@@ -206,8 +212,7 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 was = value ^ flipped
                 for b in range(min(left, _WORD)):
                     usual = np.float64(usual_change[me, _WORD * w + b])
-                    change = abs(np.int32((value >> _U(8 * b)) & _U(255)) - np.int32((was >> _U(8 * b)) & _U(255)))
-                    change = min(change, 256 - change)  # counters wrap
+                    change = _change(value, was, b)
                     jump = max(jump, (1.0 + change) / (1.0 + usual))
                     usual_change[me, _WORD * w + b] = usual + min(max(change - usual, -most), most)
             latest[me, w] = value
@@ -256,70 +261,6 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             period = np.exp2(state[me, _LEVEL]) if state[me, _IRREGULAR] < _REGULAR else -np.inf
             state[me, _DUE] = state[me, _LAST] + _OVERDUE_FROM * period
             state[me, _GIVEN_UP] = state[me, _LAST] + _OVERDUE_TO * period
-
-
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _number(keys: np.ndarray, known: np.ndarray, number_of: np.ndarray, count: int, out: np.ndarray) -> int:
-    """Number each key by a table with open addressing whose size is a power of two; returns how many there are now."""
-    last = len(known) - 1
-    for i in range(len(keys)):
-        key = np.int64(keys[i])
-        at = (key * 2654435769 >> 8) & last  # Knuth's multiplicative hashing
-        while known[at] != key:
-            if known[at] < 0:
-                known[at] = key
-                number_of[at] = count
-                count += 1
-                break
-            at = (at + 1) & last
-        out[i] = number_of[at]
-    return count
-
-
-class Slots:
-    """Numbers arbitration IDs from 0 in the order of first sighting.
-
-    Attributes:
-        count: how many there are so far.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._known = np.full(1 << 12, -1, np.int64)
-        self._number_of = np.zeros(len(self._known), np.int32)
-
-    def number(self, keys: np.ndarray) -> np.ndarray:
-        """The number of each frame's ID, int32 [n].
-
-        Args:
-            keys: [n] u32 arbitration IDs, bit 31 set if extended.
-        """
-        out = np.empty(len(keys), np.int32)
-        for first in range(0, len(keys), _NUMBERED):
-            part = keys[first : first + _NUMBERED]
-            if 2 * (self.count + len(part)) > len(self._known):
-                self._grow(2 * (self.count + len(part)))
-            self.count = _number(part, self._known, self._number_of, self.count, out[first : first + _NUMBERED])
-        return out
-
-    def keep(self, numbers: np.ndarray) -> None:
-        """Forget all IDs but those with these numbers, int32 [n]; the first of them is 0 from now on, and so on."""
-        keys = self._keys()[numbers]
-        self.count = len(keys)
-        self._fill(keys, len(self._known))
-
-    def _keys(self) -> np.ndarray:
-        """The IDs by their numbers."""
-        used = self._known >= 0
-        keys: np.ndarray = self._known[used][np.argsort(self._number_of[used])]
-        return keys
-
-    def _grow(self, least: int) -> None:
-        self._fill(self._keys(), 1 << (least - 1).bit_length())
-
-    def _fill(self, keys: np.ndarray, size: int) -> None:
-        self._known, self._number_of = np.full(size, -1, np.int64), np.zeros(size, np.int32)
-        _number(keys, self._known, self._number_of, 0, np.empty(len(keys), np.int32))
 
 
 class Tracker:
