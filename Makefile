@@ -62,16 +62,16 @@ cross-vehicle fusion-ablation: .venv/runtime
 score: .venv/runtime
 	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/score/Snakefile --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
-	@$(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS)
+	@$(BIN)/python -m canids_shared.scoring.captures '$(CAPTURE)' '$(RUN)' $(OPTIONS)
 
 # What is here, what is missing, what to do; with whatever Python there is.
 doctor:
-	@PYTHONPATH=$(CURDIR)/shared $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.doctor
+	@PYTHONPATH=$(CURDIR)/shared $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.tools.doctor
 
 # The same while the log grows, or on a bus: SOURCE is the log or interface:channel, RUN the folder of a policy. Ctrl-C ends it.
 follow: .venv/runtime
 	@test -n "$(SOURCE)" -a -n "$(RUN)" || { echo "make follow SOURCE=drive.log (or socketcan:can0) RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
-	@$(BIN)/python -m canids_shared.following '$(SOURCE)' '$(RUN)' $(OPTIONS)
+	@$(BIN)/python -m canids_shared.scoring.following '$(SOURCE)' '$(RUN)' $(OPTIONS)
 
 # A manifest drafted for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime
@@ -105,7 +105,7 @@ bench: .venv/runtime
 test: .venv/development
 	@$(MAKE) --no-print-directory -j4 unit-tests workflow-tests checkout-tests dgl-tests
 
-LONG_TESTS = $(wildcard tests/examples/*.py) tests/unit/test_track_store.py
+LONG_TESTS = $(wildcard tests/examples/*.py) tests/unit/track/test_store.py
 long-tests: .venv/development
 	$(BIN)/pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS)
 
@@ -142,7 +142,7 @@ slurm-soak: .venv/development slurm-packages
 
 # The backend dgl, in its own environment.
 dgl-tests: .venv-dgl/ready
-	CANIDS_NEEDS_DGL=1 .venv-dgl/bin/pytest -q -p no:cacheprovider -o addopts= tests/unit/test_gnn_backends.py
+	CANIDS_NEEDS_DGL=1 .venv-dgl/bin/pytest -q -p no:cacheprovider -o addopts= tests/unit/train_gnn/test_backends.py
 
 # What takes longer than ten seconds is left out.
 fast-test: .venv/development
@@ -172,7 +172,7 @@ docs: .venv/development
 
 # The rule graph of the README (Mermaid: it is drawn where the README is shown).
 rulegraph: .venv/runtime
-	$(BIN)/python -m canids_shared.rulegraph README.md pipelines/kd_fusion/Snakefile
+	$(BIN)/python -m canids_shared.tools.rulegraph README.md pipelines/kd_fusion/Snakefile
 
 # The results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime
@@ -184,13 +184,13 @@ readme-results: .venv/runtime
 # A folder under pipelines/ that passes lint and tests as it is. Tests run in copies of what git tracks, hence `git add`.
 new-pipeline: .venv/runtime
 	@test -n "$(NAME)" || { echo "make new-pipeline NAME=late_fusion" >&2; exit 1; }
-	$(BIN)/python -m canids_shared.scaffold pipeline $(NAME)
+	$(BIN)/python -m canids_shared.tools.scaffold pipeline $(NAME)
 	@if git rev-parse --git-dir > /dev/null 2>&1; then git add pipelines/$(NAME); fi
 
 # Likewise a folder under modules/, with its package in pyproject.toml, which is then installed.
 new-module: .venv/runtime
 	@test -n "$(NAME)" || { echo "make new-module NAME=late_alarms" >&2; exit 1; }
-	$(BIN)/python -m canids_shared.scaffold module $(NAME)
+	$(BIN)/python -m canids_shared.tools.scaffold module $(NAME)
 	@if git rev-parse --git-dir > /dev/null 2>&1; then git add modules/$(NAME) tests/modules/test_module_$(NAME).py; fi
 	@$(MAKE) --no-print-directory .venv/development
 

@@ -21,7 +21,7 @@ import torch
 from common import figures, one_core, publish, result
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from canids_shared.config import check, load_schema
+from canids_shared.contracts.config import check, load_schema
 from canids_train_drl.environment import FusionEnvironment, Traffic, costs_of
 from canids_train_drl.gymnasium_env import FusionEnv
 from canids_train_drl.learning import Learning

@@ -25,9 +25,9 @@ from common import figures, one_core, publish, result
 
 from canids_preprocess import graphs, ingest
 from canids_preprocess.simulate import Capture, record, write_parts
-from canids_shared.cli import Call
 from canids_shared.files import written_whole
-from canids_shared.sources import code_hash
+from canids_shared.jobs.entry_point import Call
+from canids_shared.planning.code_hash import code_hash
 
 BLOCKS = {"shares": {"fit": 0.5, "select": 0.125, "fuse": 0.25, "calibrate": 0.125}, "repeats": 1, "gap": 2.0}
 GRAPHS = {
@@ -135,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         one_core()
-        gc.freeze()  # as `canids_shared.cli.run` does
+        gc.freeze()  # as `canids_shared.jobs.entry_point.run` does
         print(json.dumps(MEASUREMENTS[options.measure](options.capture)))
         return
     # Of this simulator: another one gets a folder of its own.

@@ -21,11 +21,11 @@ import torch
 from common import figures, one_core, publish, result
 from torch import Tensor, nn
 
-from canids_shared.cli import Call
-from canids_shared.config import check, load_schema
-from canids_shared.graphstore import GraphStore
-from canids_shared.sources import code_hash
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.contracts.config import check, load_schema
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.torch_store import Graphs, TorchStore
+from canids_shared.jobs.entry_point import Call
+from canids_shared.planning.code_hash import code_hash
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE
 

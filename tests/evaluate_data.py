@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared import latency
-from canids_shared.graphstore import GraphStore, writing
-from canids_shared.runs import save_arrays, write_history
-from canids_shared.tables import DECISIONS, KEYS, write
+from canids_shared.contracts.graph_store import GraphStore, writing
+from canids_shared.contracts.model_file import save_arrays
+from canids_shared.contracts.tables import DECISIONS, KEYS, write
+from canids_shared.jobs import latency
+from canids_shared.jobs.run_folder import write_history
 
 
 def keys(labels: list[int | None], capture: str = "c", attack: str = "dos", **columns: list[Any]) -> pl.DataFrame:

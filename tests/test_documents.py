@@ -13,8 +13,8 @@ import pytest
 import yaml
 from workflows import MODULES, REPOSITORY, Checkout, write_tiny_dataset
 
-from canids_shared import documents, rulegraph
 from canids_shared.errors import CanidsError
+from canids_shared.tools import documents, rulegraph
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PROFILES = (REPOSITORY / "shared/profiles/README.md").read_text(encoding="utf-8")

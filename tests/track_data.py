@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 from mlflow import MlflowClient
 
-from canids_shared.runs import save_arrays, write_history
+from canids_shared.contracts.model_file import save_arrays
+from canids_shared.jobs.run_folder import write_history
 from canids_track.records import Places
 from canids_track.tracking import Options, track
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from canids_shared.graphstore import GraphStore
+from canids_shared.contracts.graph_store import GraphStore
 
 
 def rows(paths: list[str], splits: list[str]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 # What a sweep's points come to on `select` (pipelines/sweep); no file of a test scenario is read. The Snakefile includes
 # this where its config has a sweep.
-from canids_evaluate.sweep_planning import points_of_subspace, runs_of_point
-from canids_shared.space import Space
+from canids_evaluate.sweeps.sweep_planning import points_of_subspace, runs_of_point
+from canids_shared.sweeps.space import Space
 
 space = Space(stage.sweep["points"])
 SWEEP = f"<sweeps>/{stage.sweep['name']}"

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from workflows import MODULES, REPOSITORY, Checkout, served
 
-from canids_shared.graphstore import GraphStore
-from canids_shared.manifest import SPLITS
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import SPLITS
 
 ABSENT = {
     "preprocess": ("torch", "sklearn", "matplotlib", "gymnasium"),

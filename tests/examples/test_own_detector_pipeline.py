@@ -11,8 +11,8 @@ import yaml
 from polars.testing import assert_frame_equal
 from workflows import REPOSITORY, Checkout
 
-from canids_shared.graphstore import GraphStore
-from canids_shared.tables import DECISIONS, KEYS, STATES, read
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.tables import DECISIONS, KEYS, STATES, read
 
 pytestmark = [pytest.mark.slow, pytest.mark.workflow("kd_fusion")]
 SNAKEFILE = "examples/own_detector/Snakefile"

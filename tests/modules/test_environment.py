@@ -8,7 +8,7 @@ import pytest
 import yaml
 from workflows import MODULES, REPOSITORY
 
-from canids_shared.sources import closure
+from canids_shared.planning.code_hash import closure
 
 CONDA_NAMES = {
     "torch": "pytorch",

@@ -16,7 +16,7 @@ import yaml
 from evaluate_data import episodes, write_decisions, write_split, write_training
 from workflows import TRAININGS, VARIANTS, Checkout, check_card
 
-from canids_shared.manifest import LEFT_OUT
+from canids_shared.contracts.manifest import LEFT_OUT
 
 pytestmark = pytest.mark.slow
 SCENARIOS = ("test_known", "test_unknown")

@@ -16,7 +16,7 @@ TESTS = (
     f"tests/modules/test_module_{MODULE}.py",
     "tests/modules/test_snakefiles.py",
     "tests/modules/test_environment.py::test_environment_lists_what_the_extra_says",
-    "tests/unit/test_shared_imports.py",
+    "tests/unit/shared/test_imports.py",
 )
 
 
@@ -28,7 +28,7 @@ class Scaffolded:
         path = [str(self.folder / "modules" / MODULE), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.variables = {"PYTHONPATH": os.pathsep.join(path)}  # in place of pip, which `make new-module` calls
         for kind, name in (("pipeline", PIPELINE), ("module", MODULE)):
-            self.python("-m", "canids_shared.scaffold", kind, name)
+            self.python("-m", "canids_shared.tools.scaffold", kind, name)
         for words in (("init", "--quiet"), ("add", "--all")):
             subprocess.run(["git", *words], cwd=self.folder, check=True)
 
@@ -84,7 +84,7 @@ def test_new_module_passes_its_own_test_and_those_of_all_modules(scaffolded: Sca
 
 
 def test_nothing_is_made_twice(scaffolded: Scaffolded) -> None:
-    command = [sys.executable, "-m", "canids_shared.scaffold", "module", MODULE]
+    command = [sys.executable, "-m", "canids_shared.tools.scaffold", "module", MODULE]
     done = subprocess.run(command, cwd=scaffolded.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: name '{MODULE}'")

@@ -13,14 +13,14 @@ from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 from workflows import CACHED, EVALUATIONS, MODULES, REPOSITORY, TRAININGS
 
-from canids_shared.needs import LABELS, labels
+from canids_shared.planning.resource_labels import LABELS, labels
 
 SNAKEFILES = sorted(REPOSITORY.glob("modules/*/Snakefile")) + sorted(REPOSITORY.glob("pipelines/*/Snakefile"))
 PROFILES = sorted(REPOSITORY.glob("shared/profiles/*/config*.yaml"))
 CLUSTERS = [profile for profile in PROFILES if profile.parent.name != "local"]
 SCHEMAS = [
     *sorted(REPOSITORY.glob("modules/*/config.schema.yaml")),
-    REPOSITORY / "shared/canids_shared/common.schema.yaml",
+    REPOSITORY / "shared/canids_shared/contracts/common.schema.yaml",
 ]
 UNUSED = {"input": [], "threads": 1, "rulename": ""}
 """What Snakemake hands to a resource function beside wildcards and attempt."""

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from workflows import CACHED, TINY, Checkout
 
-from canids_shared import manifest, sources
+from canids_shared.contracts import manifest
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.files import sha256_of
-from canids_shared.graphstore import GraphStore
+from canids_shared.planning import code_hash
 
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
@@ -158,7 +159,7 @@ def test_another_version_of_a_library_misses(caching: Caching, tmp_path: Path) -
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.0.1\n")
     made, taken = caching.run(caching.checkout(), PYTHONPATH=str(tmp_path))
     files = {"simulate": SIMULATED, "ingest": FRAMES, "graphs": GRAPHS}
-    affected = {rule for rule in files if "numba" in sources.closure(f"canids_preprocess.{rule}")[1]}
+    affected = {rule for rule in files if "numba" in code_hash.closure(f"canids_preprocess.{rule}")[1]}
     assert "graphs" in affected
     assert "simulate" not in affected
     assert made == {file for rule in affected for file in files[rule]}

@@ -19,12 +19,12 @@ from polars.testing import assert_frame_equal
 from sklearn.metrics import average_precision_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, check_card
 
-from canids_evaluate.measured import measured
-from canids_shared import manifest
+from canids_evaluate.runs.measured import measured
+from canids_shared.contracts import manifest
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.model_file import load_arrays
+from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, STATES, read
 from canids_shared.files import sha256_of
-from canids_shared.graphstore import GraphStore
-from canids_shared.runs import load_arrays
-from canids_shared.tables import DECISIONS, FRAMES, KEYS, STATES, read
 
 pytestmark = pytest.mark.workflow("kd_fusion")
 SCENARIOS = ("test_known_attack", "test_unknown_attack")

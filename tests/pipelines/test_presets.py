@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from workflows import REPOSITORY
 
-from canids_shared.cli import Call
-from canids_shared.workflow import Stage
+from canids_shared.jobs.entry_point import Call
+from canids_shared.planning.stage import Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.workflow("kd_fusion")]
 

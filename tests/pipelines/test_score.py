@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from canids_evaluate.watching import SCHEMA
-from canids_shared.tables import DECISIONS, read
+from canids_evaluate.watch.alarm_tracker import SCHEMA
+from canids_shared.contracts.tables import DECISIONS, read
 
 pytestmark = pytest.mark.workflow("kd_fusion")
 

@@ -11,11 +11,12 @@ import pytest
 import yaml
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
 
-from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_shared import latency, marks, tables
-from canids_shared.graphstore import GraphStore
-from canids_shared.runs import load_arrays
-from canids_shared.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_shared.contracts import stand_in_mark, tables
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.model_file import load_arrays
+from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES
+from canids_shared.jobs import latency
 
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
@@ -51,10 +52,10 @@ def dry(new_checkout: Callable[[], Checkout], tiny_dataset: Path, tmp_path_facto
 def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
     results, experiments = dry.folder / "results/tiny", dry.folder / "experimentruns/tiny"
     files = [p for folder in (results, experiments) for p in folder.rglob("*") if p.is_file()]
-    unmarked = {p.name for p in files if not marks.is_marked(p)}
+    unmarked = {p.name for p in files if not stand_in_mark.is_marked(p)}
     assert {n for n in unmarked if not n.endswith((".log", ".snakemake_timestamp"))} == {"log.txt", "benchmark.tsv"}
     assert not (experiments.parent / "test_readings.jsonl").exists(), "no score of a test scenario was read"
-    with marks.accepted():
+    with stand_in_mark.accepted():
         for capture in ("free", "dos", "test"):
             assert len(tables.read(results / f"frames/{capture}.parquet", FRAMES)[0])
             tables.read(results / f"frames/rejects/{capture}.parquet", REJECTS)
@@ -90,7 +91,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
                 return next(line for line in path.read_text().splitlines() if not line.startswith("#"))
             case ".json":
                 return sorted(json.loads(path.read_text()).keys() - {"stand_in"})
-        with marks.accepted():
+        with stand_in_mark.accepted():
             header = GraphStore(path).header if "graphs" in path.parts else load_arrays(path, contract(path))[1]
         return sorted(header.keys() - {"stand_in"})
 
@@ -130,7 +131,7 @@ def test_a_stand_in_does_not_replace_a_result(dry: Checkout) -> None:
 
 def test_the_cache_never_hands_one_to_a_real_run(dry: Checkout) -> None:
     frames = dry.folder / "results/tiny/frames/free.parquet"
-    assert marks.is_marked(frames)
+    assert stand_in_mark.is_marked(frames)
     assert frames.is_symlink(), "it is in the cache"
     options = (*CONFIG, "--cache", *CACHED)
     target = "results/tiny/frames/free.parquet"

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 import yaml
 
-from canids_shared.graphstore import GraphStore
-from canids_shared.runs import load_arrays
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.model_file import load_arrays
 
 pytestmark = pytest.mark.workflow("sweep")
 SWEEP = "results/smoke/sweeps/sweep"

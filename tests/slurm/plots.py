@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from workflows import REPOSITORY
 
-from canids_shared.workflow import merged
+from canids_shared.planning.pipeline import merged
 from slurm.cluster import ENDED, Cluster, Job
 from slurm.daemons import until
 from slurm.submitting import Run, profile, start, start_training, training_begun

@@ -13,7 +13,7 @@ import yaml
 from unit import gnn_data
 from workflows import REPOSITORY
 
-from canids_shared.workflow import merged
+from canids_shared.planning.pipeline import merged
 from slurm.cluster import Cluster, Job
 from slurm.daemons import until
 

@@ -11,9 +11,9 @@ import polars as pl
 from canids_preprocess import graphs
 from canids_preprocess.clock import Clock
 from canids_preprocess.features import EXTENDED_BIT, FRAME_FEATURES, Tracker
-from canids_shared import tables
-from canids_shared.cli import Call
-from canids_shared.graphstore import GraphStore
+from canids_shared.contracts import tables
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.jobs.entry_point import Call
 
 HEADER = "timestamp,arbitration_id,data_field,attack\n"
 BLOCKS: dict[str, Any] = {
@@ -128,7 +128,7 @@ def call(
     inputs: dict[str, list[Path]],
     **constants: Any,
 ) -> Call:
-    """What `canids_shared.cli.run` hands to an entry point."""
+    """What `canids_shared.jobs.entry_point.run` hands to an entry point."""
     spec = json.dumps({"wildcards": wildcards, "config": config, **constants})
     outputs = output if isinstance(output, dict) else {"output": output}
     return Call(wildcards, config, constants, outputs, inputs, spec)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from canids_shared import manifest
+from canids_shared.contracts import manifest
 
 settings.register_profile("canids", derandomize=True, database=None, deadline=None)
 settings.load_profile("canids")

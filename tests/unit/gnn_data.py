@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from canids_shared.cli import Call
-from canids_shared.graphstore import GraphStore, writing
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.contracts.graph_store import GraphStore, writing
+from canids_shared.contracts.torch_store import Graphs, TorchStore
+from canids_shared.jobs.entry_point import Call
 
 NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
 EDGE_FEATURES = ["count", "gap_mean"]

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from canids_shared import runs
+from canids_shared.contracts import model_file
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
 
 CONTRACT = "own_detector/1"
 CLIP = 10.0
@@ -60,7 +60,7 @@ class Detector:
     def save(self, path: Path, header: dict[str, Any]) -> None:
         """Write the model file whole; `header` says what else is to be known of it."""
         arrays = {k: v for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-        runs.save_arrays(path, arrays, {**header, "contract": CONTRACT, "statistics": self.statistics})
+        model_file.save_arrays(path, arrays, {**header, "contract": CONTRACT, "statistics": self.statistics})
 
 
 def standardised(values: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ def load(path: Path, store: GraphStore) -> Detector:
 
     Raises `CanidsError` naming the file if it is damaged, or was trained on other statistics than the store has.
     """
-    arrays, header = runs.load_arrays(path, CONTRACT)
+    arrays, header = model_file.load_arrays(path, CONTRACT)
     if header["statistics"] != store.header["statistics"]:
         raise CanidsError(f"{path}: trained on other statistics than {store.path} has; train again")
     return Detector(statistics=header["statistics"], **arrays)

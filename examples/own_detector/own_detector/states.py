@@ -8,14 +8,15 @@ import logging
 import numpy as np
 import polars as pl
 
-from canids_shared import cli, tables
-from canids_shared.graphstore import GraphStore
+from canids_shared.contracts import tables
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.jobs import entry_point
 from own_detector.model import load
 
 log = logging.getLogger(__name__)
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point."""
     store = GraphStore(call.inputs["graphs"][0])
     outputs = load(call.inputs["model"][0], store).outputs(np.array(store["statistics"]))
@@ -26,4 +27,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "model"])
+    entry_point.run(main, inputs=["graphs", "model"])

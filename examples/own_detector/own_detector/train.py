@@ -11,9 +11,9 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from canids_shared import cli, runs
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
+from canids_shared.jobs import entry_point, run_folder
 from own_detector.model import Detector, load, standardised
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def train(
     )
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point."""
     store = GraphStore(call.inputs["graphs"][0])
     scale = call.constants["scale"]
@@ -72,9 +72,9 @@ def main(call: cli.Call) -> None:
         teacher=teachers[0] if teachers else None,
     )
     detector.save(call.output["model"], {"scale": scale, "windows": len(store)})
-    runs.write_config(call.output["config"], call)
+    run_folder.write_config(call.output["config"], call)
     log.info("%d windows", len(store))
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "teacher"], outputs=["model", "config"])
+    entry_point.run(main, inputs=["graphs", "teacher"], outputs=["model", "config"])

@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_evaluate import curve_figures, drift
-from canids_evaluate.explanation import Nodes, columns_of
-from canids_evaluate.watching import DECIDED, SCHEMA, Watch, flat, in_words
-from canids_shared import cli, tables
-from canids_shared.cli import Call
+from canids_evaluate.pages import curve_figures
+from canids_evaluate.runs.reading_log import record
+from canids_evaluate.watch import drift
+from canids_evaluate.watch.alarm_tracker import DECIDED, SCHEMA, Watch, flat, in_words
+from canids_evaluate.watch.attribution import Nodes, columns_of
+from canids_shared.contracts import tables
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import SCORED
+from canids_shared.contracts.tables import DECISIONS
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text, written_whole
-from canids_shared.graphstore import GraphStore
-from canids_shared.manifest import SCORED
-from canids_shared.readings import record
-from canids_shared.tables import DECISIONS
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 
 def alarms_of(frame: pl.DataFrame, store: GraphStore, gap: float, most: int) -> list[dict[str, Any]]:
@@ -108,4 +110,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["decisions", "graphs", "fit"], outputs=["alarms", "csv", "figure", "summary"])
+    entry_point.run(main, inputs=["decisions", "graphs", "fit"], outputs=["alarms", "csv", "figure", "summary"])

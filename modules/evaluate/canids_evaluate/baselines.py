@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 
-from canids_evaluate import id_rate
-from canids_evaluate.judgement import Scores, judgement
-from canids_shared import cli
-from canids_shared.cli import Call
+from canids_evaluate.judging import id_rate
+from canids_evaluate.judging.evaluation import Scores, judgement
+from canids_evaluate.runs.reading_log import record
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
-from canids_shared.readings import record
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 Scorer = Callable[[GraphStore], np.ndarray]
 
@@ -107,4 +107,4 @@ def _open(path: Path, fit: GraphStore) -> GraphStore:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["fit", "calibrate", "scenarios"], outputs=["metrics", "curves"], alone="metrics")
+    entry_point.run(main, inputs=["fit", "calibrate", "scenarios"], outputs=["metrics", "curves"], alone="metrics")

@@ -12,18 +12,18 @@ from typing import Any
 
 import yaml
 
-from canids_evaluate.card_data import Split, Subject, split_of
-from canids_evaluate.card_limits import limits
-from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.pages.card_data import Split, Subject, split_of
+from canids_evaluate.pages.card_limits import limits
+from canids_evaluate.pages.rows import label, plain
+from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number, with_interval
 from canids_evaluate.planning import CARDS
-from canids_evaluate.rows import label, plain
-from canids_evaluate.tables import COLUMNS, UNDEFINED, Table, number, with_interval
-from canids_evaluate.trainings import KINDS, read_training
-from canids_shared import cli
-from canids_shared.cli import Call
+from canids_evaluate.runs.trainings import KINDS, read_training
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of, write_text
-from canids_shared.graphstore import GraphStore
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 _HUB_METRICS = {
     "f1": "f1",
@@ -272,7 +272,7 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(
+    entry_point.run(
         main,
         inputs=["metrics", "baselines", "baseline_curves", "trainings", "fit", "fuse", "calibrate"],
         outputs=CARDS,

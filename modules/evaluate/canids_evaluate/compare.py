@@ -15,14 +15,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from canids_evaluate import figures
-from canids_evaluate.lines import Line, fusion_minus, lines_of
-from canids_evaluate.paired import COMPARED
-from canids_evaluate.rows import Row, label, rank
-from canids_evaluate.tables import COLUMNS, UNDEFINED, Table, number
+from canids_evaluate.judging.paired import COMPARED
+from canids_evaluate.pages import figures
+from canids_evaluate.pages.comparison import Line, fusion_minus, lines_of
+from canids_evaluate.pages.rows import Row, label, rank
+from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
-from canids_shared.workflow import VARIANTS
+from canids_shared.planning.pipeline import VARIANTS
 
 _LEGEND = (
     "Mean ± standard deviation over seeds [95 % bootstrap interval of the mean]. Differences are paired over the same seeds "

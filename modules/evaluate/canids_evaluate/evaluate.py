@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, Scores, judgement
-from canids_evaluate.judgement import read as read_json
-from canids_shared import cli
-from canids_shared.cli import Call
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Scores, judgement
+from canids_evaluate.judging.evaluation import read as read_json
+from canids_evaluate.runs.reading_log import record
+from canids_shared.contracts.tables import DECISIONS, KEYS, read, read_metadata
 from canids_shared.errors import CanidsError
-from canids_shared.readings import record
-from canids_shared.tables import DECISIONS, KEYS, read, read_metadata
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 _RIVAL = "rival_"
 _DECIDED = ("policy", "rivals", "fusion", "recalibrate", "false_alarm_budget")
@@ -99,7 +99,7 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(
+    entry_point.run(
         main,
         inputs=["calibrate", "scenarios", "baselines", "baseline_curves"],
         outputs=["metrics", "curves"],

@@ -18,12 +18,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from canids_evaluate import drift
-from canids_evaluate.explanation import Nodes, columns_of
-from canids_evaluate.watching import DECIDED, SCHEMA, Watch, flat, ids_in_words, in_words
-from canids_shared import streams
+from canids_evaluate.watch import drift
+from canids_evaluate.watch.alarm_tracker import DECIDED, SCHEMA, Watch, flat, ids_in_words, in_words
+from canids_evaluate.watch.attribution import Nodes, columns_of
+from canids_shared.contracts import streams
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
 
 _WINDOWS = ("window", "t_start", "t_end", "vgae_score", "gat_score", "fusion_score", "alarm", "action")
 log = logging.getLogger(__name__)

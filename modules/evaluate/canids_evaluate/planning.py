@@ -5,9 +5,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
-from canids_shared.manifest import LEFT_OUT
-from canids_shared.workflow import VARIANTS, Stage
+from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.planning.stage import Stage
 
 FIGURES = {
     "f1": "F1",

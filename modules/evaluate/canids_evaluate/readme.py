@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from canids_evaluate.compare import overview
-from canids_evaluate.judgement import METRICS_CONTRACT, other_judgement, read
-from canids_evaluate.lines import Line, fold_and_seed, lines_of
-from canids_evaluate.tables import COLUMNS
-from canids_evaluate.trainings import KINDS, read_config
-from canids_shared.documents import insert
+from canids_evaluate.judging.evaluation import METRICS_CONTRACT, other_judgement, read
+from canids_evaluate.pages.comparison import Line, fold_and_seed, lines_of
+from canids_evaluate.pages.tables import COLUMNS
+from canids_evaluate.runs.trainings import KINDS, read_config
 from canids_shared.errors import CanidsError
-from canids_shared.workflow import VARIANTS
+from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.tools.documents import insert
 
 
 def _runs(dataset: str) -> list[Path]:

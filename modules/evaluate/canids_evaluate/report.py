@@ -10,14 +10,15 @@ from typing import Any
 
 import yaml
 
-from canids_evaluate import page, provenance, run_figures, tables, words
-from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_evaluate.rows import Row, by_scenario, plain, rows_of
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.pages import page, run_figures, sentences, tables
+from canids_evaluate.pages.rows import Row, by_scenario, plain, rows_of
+from canids_evaluate.runs import provenance
+from canids_evaluate.runs.trainings import Training, read_cost, read_training
 from canids_evaluate.summary import distillation
-from canids_evaluate.trainings import Training, read_cost, read_training
-from canids_shared import cli
-from canids_shared.cli import Call
 from canids_shared.files import write_text
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 CAPTIONS = {
     "f1": "F1 by window; bars are 95 % intervals.",
@@ -48,15 +49,15 @@ def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
         "F1 by kind of attack (its windows and the attack-free ones of the same captures):": attacks,
         "F1 by capture:": captures,
     }
-    return {"name": name, "counts": words.counts(rows), "tables": {k: t for k, t in shown.items() if t.rows}}
+    return {"name": name, "counts": sentences.counts(rows), "tables": {k: t for k, t in shown.items() if t.rows}}
 
 
 def _short(rows: dict[str, list[Row]], changes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
     found = {}
     for scenario, own in rows.items():
-        found[plain(scenario)] = words.findings(own)
+        found[plain(scenario)] = sentences.findings(own)
         if scenario in changes:
-            found[plain(scenario)].append(words.distillation({m: d["f1"] for m, d in changes[scenario].items()}))
+            found[plain(scenario)].append(sentences.distillation({m: d["f1"] for m, d in changes[scenario].items()}))
     return found
 
 
@@ -104,7 +105,7 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(
+    entry_point.run(
         main,
         inputs=["metrics", "curves", "figures", "trainings", "benchmarks", "cards"],
         outputs=["page", "learning", "cost", "resources"],

@@ -12,14 +12,14 @@ from typing import Any
 import polars as pl
 import yaml
 
-from canids_evaluate import resource_figure
-from canids_evaluate.fitting import Ask, Line, ask, upper_line
-from canids_evaluate.measured import MEASURED, measured
-from canids_evaluate.tables import UNDEFINED, Table
-from canids_shared import cli
-from canids_shared.cli import Call
+from canids_evaluate.pages import resource_figure
+from canids_evaluate.pages.tables import UNDEFINED, Table
+from canids_evaluate.runs.fitting import Ask, Line, ask, upper_line
+from canids_evaluate.runs.measured import MEASURED, measured
+from canids_shared.contracts.tables import write
 from canids_shared.files import write_text
-from canids_shared.tables import write
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 MOST_MEMORY = 64_000
 """MB that no attempt asks to exceed, as in the rules."""
@@ -137,4 +137,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["runs", "results"], outputs=["table", "figure", "markdown", "profile"])
+    entry_point.run(main, inputs=["runs", "results"], outputs=["table", "figure", "markdown", "profile"])

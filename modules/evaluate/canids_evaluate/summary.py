@@ -9,14 +9,15 @@ python -m canids_evaluate.summary --spec '{"wildcards": {"dataset": "simulated",
 import csv
 from typing import Any
 
-from canids_evaluate import curve_figures, figures, paired, tables, words
-from canids_evaluate.judgement import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_evaluate.metrics import METRICS
+from canids_evaluate.judging import paired
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.judging.metrics import METRICS
+from canids_evaluate.pages import curve_figures, figures, sentences, tables
+from canids_evaluate.pages.rows import Row, by_scenario, rows_of
 from canids_evaluate.planning import FIGURES
-from canids_evaluate.rows import Row, by_scenario, rows_of
-from canids_shared import cli
-from canids_shared.cli import Call
 from canids_shared.files import write_text, written_whole
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 STUDENTS = ("small_kd", "small_nokd")
 
@@ -25,7 +26,7 @@ def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
     """The whole page."""
     parts = [f"# Results on {dataset}{instance}", f"{tables.METHOD} {tables.UNDEFINED}: undefined."]
     for scenario, own in by_scenario(rows).items():
-        parts += [f"## {scenario}", words.counts(own), tables.results(own).markdown(), words.verdict(own)]
+        parts += [f"## {scenario}", sentences.counts(own), tables.results(own).markdown(), sentences.verdict(own)]
         parts.append(tables.fusion_minus(own, "f1").markdown())
     return "\n\n".join(parts) + "\n"
 
@@ -58,12 +59,22 @@ def _write_csv(call: Call, rows: list[Row]) -> None:
     bounds = [f"{m}_{end}" for m in METRICS for end in ("low", "high")]
     with written_whole(call.output["csv"]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        head = ["dataset", "instance", "scenario", "variant", "method", *METRICS, "f1_optimal", *words.COUNTS, *bounds]
+        head = [
+            "dataset",
+            "instance",
+            "scenario",
+            "variant",
+            "method",
+            *METRICS,
+            "f1_optimal",
+            *sentences.COUNTS,
+            *bounds,
+        ]
         writer.writerow(head)
         for r in rows:
             ends = [end for m in METRICS for end in (r.values["intervals"][m] or (None, None))]
             values = [*(r.values[k] for k in METRICS), r.values["f1_optimal"]["f1"]]
-            values += [r.values[k] for k in words.COUNTS]
+            values += [r.values[k] for k in sentences.COUNTS]
             writer.writerow([call.wildcards["dataset"], call.instance, r.scenario, r.variant, r.method, *values, *ends])
 
 
@@ -90,4 +101,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["metrics", "curves"], outputs=["markdown", "csv", *FIGURES])
+    entry_point.run(main, inputs=["metrics", "curves"], outputs=["markdown", "csv", *FIGURES])

@@ -13,14 +13,14 @@ import io
 
 import yaml
 
-from canids_evaluate import sweep_figures
-from canids_evaluate.importance import Importance, importance
-from canids_evaluate.points import LOWER_IS_BETTER, WORDS, Point, best_first, points_of, shown
-from canids_evaluate.tables import UNDEFINED, Table
-from canids_shared import cli
-from canids_shared.cli import Call
+from canids_evaluate.pages.tables import UNDEFINED, Table
+from canids_evaluate.sweeps import sweep_figures
+from canids_evaluate.sweeps.importance import Importance, importance
+from canids_evaluate.sweeps.point_results import LOWER_IS_BETTER, WORDS, Point, best_first, points_of, shown
 from canids_shared.files import write_text
-from canids_shared.points import nested, table_of
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
+from canids_shared.sweeps.points import nested, table_of
 
 _DIGITS = 4
 
@@ -112,4 +112,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["points"], outputs=["markdown", "csv", "params", "parallel", "importance", "best"])
+    entry_point.run(main, inputs=["points"], outputs=["markdown", "csv", "params", "parallel", "importance", "best"])

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import polars as pl
 
-from canids_evaluate.trainings import again, read_history
-from canids_shared import cli
-from canids_shared.cli import Call
+from canids_evaluate.runs.trainings import again, read_history
+from canids_shared.contracts.model_file import DETECTOR, load_arrays
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
-from canids_shared.runs import DETECTOR, load_arrays
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.entry_point import Call
 
 CONTRACT = "select/1"
 
@@ -54,4 +54,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["models"])
+    entry_point.run(main, inputs=["models"])

@@ -5,14 +5,15 @@ One line a capture: rows read = frames + rejects, steps back in time, attacked f
 
 import polars as pl
 
-from canids_shared import cli, tables
+from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
+from canids_shared.jobs import entry_point
 
 _METADATA = ("capture", "vehicle", "attack", "content", "format", "rows_read", "frames", "rejects", "stepped_back")
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point. Raises `CanidsError` naming the file if its rows do not add up."""
     rows = []
     for path in call.inputs["frames"]:
@@ -37,4 +38,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["frames"])
+    entry_point.run(main, inputs=["frames"])

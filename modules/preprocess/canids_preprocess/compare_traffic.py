@@ -2,7 +2,7 @@
 
     python -m canids_preprocess.compare_traffic results/simulated/frames/attack-free-van.parquet …
 
-Files are `frames/1` (`canids_shared.tables.FRAMES`). Frames labelled as attacked are left out, so that captures with and
+Files are `frames/1` (`canids_shared.contracts.tables.FRAMES`). Frames labelled as attacked are left out, so that captures with and
 without attacks can be compared. What is said per arbitration ID counts the IDs with at least eight such frames; quantiles
 over IDs are the 10th, 50th and 90th percentile.
 """
@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from canids_preprocess.simulation.bus import frame_bits
-from canids_shared import tables
+from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 
 BIT_RATE = 500_000
@@ -36,7 +36,7 @@ def describe(frames: pl.DataFrame) -> dict[str, str]:
     """Statistics of a capture: row of the table → text.
 
     Args:
-        frames: the columns timestamp (s), can_id, extended, dlc, payload and label of `canids_shared.tables.FRAMES`.
+        frames: the columns timestamp (s), can_id, extended, dlc, payload and label of `canids_shared.contracts.tables.FRAMES`.
 
     Raises `CanidsError` if no two frames without an attack are left, or they all have the same timestamp.
     """

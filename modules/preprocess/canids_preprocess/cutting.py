@@ -13,8 +13,8 @@ from canids_preprocess.features import Tracker
 from canids_preprocess.frames import ALL, TIMES_AND_IDS, Frames, attack_index, chunks
 from canids_preprocess.slots import Slots
 from canids_preprocess.splits import Block
+from canids_shared.contracts.graph_store import GraphWriter
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphWriter
 
 _MOST_ROWS = 1 << 20  # frames of the windows handled at once; windows may overlap
 _MOST_WINDOWS = 1 << 20  # of time, between two frames

@@ -16,7 +16,7 @@ import yaml
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.hcrl import ATTACKED
 from canids_preprocess.formats.text import mostly
-from canids_shared import manifest
+from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 
@@ -154,7 +154,7 @@ def draft(folder: Path) -> str:
 def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
     lines = [
         f"# Drafted from the captures of {dataset}. Check every entry: vehicle, attack and content are guesses from file names.",
-        "# role: train, or the name of a test scenario. Keys: shared/canids_shared/manifest.schema.yaml",
+        "# role: train, or the name of a test scenario. Keys: shared/canids_shared/contracts/manifest.schema.yaml",
     ]
     roles = {entry["role"] for entry in entries.values()}
     if "train" not in roles:

@@ -30,7 +30,7 @@ from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch,
 from canids_preprocess.formats.growing import POLL, Growing, Patience
 from canids_preprocess.frames import Frames
 from canids_preprocess.ingest import Account, read
-from canids_shared import streams
+from canids_shared.contracts import streams
 from canids_shared.errors import CanidsError
 
 MOST_IDS = 1 << 16

@@ -13,7 +13,7 @@ from canids_preprocess.clock import Clock
 from canids_preprocess.features import EXTENDED_BIT, MAX_BYTES
 from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
 from canids_preprocess.splits import Block
-from canids_shared import tables
+from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 
 _BUFFER = 1 << 18  # bytes of a column read at once

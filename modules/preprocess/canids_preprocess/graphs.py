@@ -15,10 +15,11 @@ from canids_preprocess.cutting import FEATURES, Survey, append, mark_intervals, 
 from canids_preprocess.frames import clock_of
 from canids_preprocess.kinds import kind_of
 from canids_preprocess.splits import Block, blocks, restarts
-from canids_shared import cli, tables
+from canids_shared.contracts import tables
+from canids_shared.contracts.graph_store import writing
+from canids_shared.contracts.manifest import LEFT_OUT, SPLITS
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import writing
-from canids_shared.manifest import LEFT_OUT, SPLITS
+from canids_shared.jobs import entry_point
 
 SOURCE = ("sha256", "vehicle", "attack", "content", "rows_read")
 _HEAD = (*SOURCE, "capture", "frames", "attacked", "attacks")
@@ -26,7 +27,7 @@ _FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
 log = logging.getLogger(__name__)
 
 
-def _check_fold(call: cli.Call, heads: list[dict[str, Any]]) -> None:
+def _check_fold(call: entry_point.Call, heads: list[dict[str, Any]]) -> None:
     for kind, key in _FOLD_KEYS.items():
         known = {h[key] for h in heads if h[key]}
         for name in call.config["leave_out"].get(kind, []):
@@ -37,7 +38,7 @@ def _check_fold(call: cli.Call, heads: list[dict[str, Any]]) -> None:
                 )
 
 
-def members(call: cli.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
+def members(call: entry_point.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
     """The captures of the split: what the fold leaves out or keeps, each content once."""
     leave_out = call.config["leave_out"]
     companions = call.constants.get("companions", [])
@@ -122,7 +123,7 @@ def _part(path: Path, head: dict[str, Any], config: dict[str, Any], split: str) 
     return _Part(path, head, blocks, counts)
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point."""
     split = call.wildcards["split"]
     config = call.config
@@ -182,4 +183,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["frames"])
+    entry_point.run(main, inputs=["frames"])

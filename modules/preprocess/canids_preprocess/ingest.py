@@ -17,9 +17,10 @@ import polars as pl
 
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.base import Batch, Format
-from canids_shared import cli, tables
+from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
+from canids_shared.jobs import entry_point
 
 _STRAYS = 100
 """Frames behind the latest timestamp that may all be late, as where a capture ends amid several that are; more say that it is wrong."""
@@ -118,7 +119,7 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
 def read(
     path: Path, form: Format, entry: dict[str, Any], *, tolerance: float, quarantine: bool, account: Account
 ) -> Iterator[Batch]:
-    """Read a capture by batches, labelled and accounted for; frames as `canids_shared.tables.FRAMES` and their line.
+    """Read a capture by batches, labelled and accounted for; frames as `canids_shared.contracts.tables.FRAMES` and their line.
 
     Args:
         path: the raw file.
@@ -165,7 +166,7 @@ def read(
         raise CanidsError(f"{path}: no frames in it" + (f", {account.rejects} rejects" if account.rejects else ""))
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point; the rule's constant `capture` is the manifest's entry."""
     entry: dict[str, Any] = {**call.constants["capture"]}
     (path,) = call.inputs["capture"]
@@ -212,4 +213,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["capture", "metadata"], outputs=["output", "rejects"])
+    entry_point.run(main, inputs=["capture", "metadata"], outputs=["output", "rejects"])

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from canids_shared import manifest
+from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
-from canids_shared.workflow import Stage
+from canids_shared.planning.stage import Stage
 
 
 def companions(stage: Stage, dataset: str, instance: str) -> list[str]:

@@ -28,9 +28,9 @@ from canids_preprocess.simulation.driving import Journey
 from canids_preprocess.simulation.signals import as_bytes
 from canids_preprocess.simulation.traffic import SECOND, Frames, Traffic, joined
 from canids_preprocess.simulation.vehicle import design, seed_of
-from canids_shared.cli import Call, run
 from canids_shared.errors import CanidsError
 from canids_shared.files import written_whole
+from canids_shared.jobs.entry_point import Call, run
 
 START = 1_600_000_000
 """Unix time at which every simulated capture begins."""

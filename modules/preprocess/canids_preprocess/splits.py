@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from canids_preprocess.clock import Clock
-from canids_shared.manifest import SPLITS
+from canids_shared.contracts.manifest import SPLITS
 
 _MARGIN = 1e-6
 """Seconds by which a cut stays clear of an episode: Unix times are exact to 0.24 µs, and a cut is rounded twice."""
@@ -66,7 +66,7 @@ def blocks(clock: Clock, *, shares: dict[str, float], repeats: int, gap: float, 
 
     Args:
         clock: of the capture.
-        shares: share of the time for each split of `canids_shared.manifest.SPLITS`.
+        shares: share of the time for each split of `canids_shared.contracts.manifest.SPLITS`.
         repeats: how often the sequence of splits recurs along the capture.
         gap: seconds left out between two blocks.
         window: frames of a window; at least as many frames lie between a block and what primes the next.

@@ -10,8 +10,8 @@ every time.
 
 from pathlib import Path
 
-from canids_shared import cli
 from canids_shared.files import write_json
+from canids_shared.jobs import entry_point
 from canids_track.planning import CONTRACT
 from canids_track.records import Places
 from canids_track.tracking import Options, track
@@ -24,7 +24,7 @@ def _plain(files: list[Path], default: Path) -> Path:
     return files[0].parent.with_name(files[0].parent.name.partition("@")[0]) if files else default
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Track, and write the receipt."""
     usual = Places.of(call.output["output"].parent.parent)
     places = Places(
@@ -39,4 +39,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=INPUTS)
+    entry_point.run(main, inputs=INPUTS)

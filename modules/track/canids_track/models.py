@@ -18,9 +18,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from packaging.requirements import Requirement
 
+from canids_shared.contracts.model_file import DETECTOR, POLICY
 from canids_shared.errors import CanidsError
-from canids_shared.runs import DETECTOR, POLICY
-from canids_shared.sources import closure
+from canids_shared.planning.code_hash import closure
 from canids_track.records import header_of
 
 ENTRIES = {DETECTOR: "canids_train_gnn.serving", POLICY: "canids_train_drl.serving"}

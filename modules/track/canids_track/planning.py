@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from canids_shared.errors import CanidsError
-from canids_shared.workflow import Stage
+from canids_shared.planning.stage import Stage
 
 CONTRACT = "tracked/1"
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")

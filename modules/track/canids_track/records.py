@@ -16,11 +16,11 @@ import polars as pl
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from canids_shared.contracts.model_file import DETECTOR, POLICY
+from canids_shared.contracts.stand_in_mark import is_marked
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
-from canids_shared.marks import is_marked
-from canids_shared.runs import DETECTOR, POLICY
-from canids_shared.workflow import VARIANTS
+from canids_shared.planning.pipeline import VARIANTS
 
 LAYOUT = 1
 """Counts up when records of the same files become others, so that what MLflow holds is made anew."""
@@ -122,7 +122,7 @@ class _Content:
 
 
 def header_of(model: Path) -> dict[str, Any]:
-    """What a model file says of itself (`canids_shared.runs.save_arrays`), of whatever contract."""
+    """What a model file says of itself (`canids_shared.jobs.model_file.save_arrays`), of whatever contract."""
     with safe_open(model, "numpy") as opened:
         header: dict[str, Any] = json.loads(opened.metadata()["canids"])
     return header
@@ -204,7 +204,7 @@ def _files(folder: Path, places: Places) -> list[Path]:
 
 
 def is_stand_in(folder: Path, places: Places) -> bool:
-    """Whether a run is none: a file of it is marked as a stand-in (`canids_shared.marks`)."""
+    """Whether a run is none: a file of it is marked as a stand-in (`canids_shared.contracts.stand_in_mark`)."""
     return any(map(is_marked, _files(folder, places)))
 
 

@@ -23,9 +23,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from canids_shared import locks
 from canids_shared.errors import CanidsError
-from canids_shared.interruption import is_running
+from canids_shared.jobs import locks
+from canids_shared.jobs.interruption import is_running
 from canids_track.models import Packer
 from canids_track.records import Record
 

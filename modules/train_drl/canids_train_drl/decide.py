@@ -16,11 +16,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from canids_shared import cli, tables
+from canids_shared.contracts import tables
+from canids_shared.contracts.manifest import SPLITS
+from canids_shared.contracts.tables import DECISIONS
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
-from canids_shared.manifest import SPLITS
-from canids_shared.tables import DECISIONS
+from canids_shared.jobs import entry_point
 from canids_train_drl import states
 from canids_train_drl.observation import Observer
 from canids_train_drl.playing import FREE, Lanes, play
@@ -87,7 +88,7 @@ def decide(policy: Policy, rivals: dict[str, Rival], split: States, fusion: str 
     )
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Read states, policy and rivals, write decisions."""
     torch.set_num_threads(call.config["torch_threads"])
     (model,), (beside,) = call.inputs["model"], call.inputs["rivals"]
@@ -119,4 +120,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["states", "model", "rivals"])
+    entry_point.run(main, inputs=["states", "model", "rivals"])

@@ -11,10 +11,10 @@ a teacher (distillation) also its own detectors' outputs of the same `fuse` wind
 
 import torch
 
-from canids_shared import cli, latency
+from canids_shared.contracts.torch_store import device_of
 from canids_shared.errors import CanidsError
-from canids_shared.runs import Checkpoint, write_config, write_history
-from canids_shared.torchstore import device_of
+from canids_shared.jobs import entry_point, latency
+from canids_shared.jobs.run_folder import Checkpoint, write_config, write_history
 from canids_train_drl import states
 from canids_train_drl.environment import Actions
 from canids_train_drl.learning import Learning, Teacher
@@ -27,7 +27,7 @@ INPUTS = ["fuse", "select", "calibrate", "teacher", "teacher_fuse"]
 OUTPUTS = ["model", "config", "history", "latency"]
 
 
-def _teacher(call: cli.Call, prepared: Prepared, actions: Actions) -> Teacher | None:
+def _teacher(call: entry_point.Call, prepared: Prepared, actions: Actions) -> Teacher | None:
     """The teacher and its view of `fuse`, if the rule names one."""
     if not call.inputs["teacher"]:
         return None
@@ -46,7 +46,7 @@ def _teacher(call: cli.Call, prepared: Prepared, actions: Actions) -> Teacher | 
     return Teacher(network, traffic, call.config["distillation"]["weight"])
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Train and write model, config, history and latency; an interrupted training goes on from its checkpoint."""
     config = call.config
     torch.set_num_threads(config["torch_threads"])
@@ -74,4 +74,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=INPUTS, outputs=OUTPUTS, alone="model")
+    entry_point.run(main, inputs=INPUTS, outputs=OUTPUTS, alone="model")

@@ -18,9 +18,9 @@ import polars as pl
 import pyarrow as pa
 import torch
 
-from canids_shared import streams
+from canids_shared.contracts import streams
+from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
-from canids_shared.tables import KEYS
 from canids_train_drl.decide import recalibrated
 from canids_train_drl.environment import AlarmState, Traffic
 from canids_train_drl.observation import Past

@@ -28,10 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from canids_shared.contracts.model_file import Arrays
 from canids_shared.errors import CanidsError
-from canids_shared.interruption import Interruption, noticed
-from canids_shared.runs import Arrays, Checkpoint
-from canids_shared.torchstate import from_arrays, moments, restore_moments, to_arrays
+from canids_shared.jobs.interruption import Interruption, noticed
+from canids_shared.jobs.run_folder import Checkpoint
+from canids_shared.jobs.torch_state import from_arrays, moments, restore_moments, to_arrays
 from canids_train_drl.environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic, costs_of
 from canids_train_drl.networks import DuelingNetwork
 from canids_train_drl.playing import evaluate

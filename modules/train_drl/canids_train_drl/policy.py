@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from canids_shared.runs import POLICY, load_arrays, save_arrays
+from canids_shared.contracts.model_file import POLICY, load_arrays, save_arrays
 from canids_train_drl.environment import Actions
 from canids_train_drl.networks import DuelingNetwork
 from canids_train_drl.observation import Observer

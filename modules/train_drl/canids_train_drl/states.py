@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from canids_shared import tables
+from canids_shared.contracts import tables
+from canids_shared.contracts.tables import KEYS, STATES
 from canids_shared.errors import CanidsError
-from canids_shared.tables import KEYS, STATES
 
 SCORES = ("gat_logit", "vgae_error")
 """The raw anomaly score of each detector, larger = more anomalous: logit difference attack − benign, total error."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from canids_shared.cli import Call
+from canids_shared.jobs.entry_point import Call
 from canids_train_drl.environment import Actions
 from canids_train_drl.prepared import Prepared
 from canids_train_drl.rivals.thresholds import best_weight

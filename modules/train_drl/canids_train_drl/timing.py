@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from canids_shared import latency
+from canids_shared.jobs import latency
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.policy import Policy
 from canids_train_drl.prepared import as_recorded

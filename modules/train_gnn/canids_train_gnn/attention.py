@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_shared.torchstore import Graphs
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]
 """Projected nodes [N, H, C] and scores [E, H] to the sums over neighbours [N, H, C], weighted by the softmax of scores."""

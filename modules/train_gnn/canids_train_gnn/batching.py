@@ -7,7 +7,7 @@ import torch
 import torch.utils.deterministic
 from torch import Tensor
 
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.contracts.torch_store import Graphs, TorchStore
 
 
 def repeatable(threads: int, device: torch.device) -> None:

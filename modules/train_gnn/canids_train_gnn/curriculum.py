@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from canids_shared.torchstore import TorchStore
+from canids_shared.contracts.torch_store import TorchStore
 from canids_train_gnn.batching import scores_of
 from canids_train_gnn.models import VGAE
 

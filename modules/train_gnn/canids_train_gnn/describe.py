@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import yaml
 
-from canids_shared import latency, runs
+from canids_shared.contracts import model_file
 from canids_shared.errors import CanidsError
+from canids_shared.jobs import latency
 
 PUBLISHED = {"GAT": (311_138, 49_202), "VGAE": (185_850, 9_186)}
 """Parameters of the published teacher and student (KD-GAT), to compare with."""
@@ -55,7 +56,7 @@ def describe(run: Path) -> str:
 
     Raises `CanidsError` naming the file that is missing, damaged, or not of a detector's training.
     """
-    _, header = runs.load_arrays(run / "model.safetensors", runs.DETECTOR)
+    _, header = model_file.load_arrays(run / "model.safetensors", model_file.DETECTOR)
     try:
         record = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         spec = record["spec"]

@@ -22,11 +22,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from canids_shared import latency, runs
+from canids_shared.contracts import model_file
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, written_whole
-from canids_shared.graphstore import GraphStore
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.jobs import latency
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import repeatable
@@ -156,7 +157,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
     Raises `CanidsError` naming the file if the run or the graphs are not there, or what onnxruntime says differs from torch.
     """
     path = run / "model.safetensors"
-    _, header = runs.load_arrays(path, runs.DETECTOR)
+    _, header = model_file.load_arrays(path, model_file.DETECTOR)
     if graphs is None:
         record = run / "config.yaml"
         files = (yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else {}).get("files", {})
@@ -189,7 +190,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
     write_json(
         report,
         {
-            "contract": runs.EXPORT,
+            "contract": model_file.EXPORT,
             "bytes": len(exported.content),
             "largest_difference": worst,
             "windows": len(windows) + len(odd),

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from canids_shared import streams
-from canids_shared.torchstore import Graphs, device_of
+from canids_shared.contracts import streams
+from canids_shared.contracts.torch_store import Graphs, device_of
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import repeatable

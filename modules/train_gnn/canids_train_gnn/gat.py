@@ -7,10 +7,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from canids_shared import cli
+from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
-from canids_shared.runs import Checkpoint
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.run_folder import Checkpoint
 from canids_train_gnn import distillation, loop, modelfile, training
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.curriculum import difficulty, paced
@@ -100,11 +100,11 @@ def train(
     return model, history
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point."""
     judge = [modelfile.load(path, VGAE) for path in call.inputs["judge"]]
     training.run(call, GAT, "gat", partial(train, judge=judge[0] if judge else None))
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "teacher", "judge"], outputs=training.OUTPUTS, alone="model")
+    entry_point.run(main, inputs=["graphs", "teacher", "judge"], outputs=training.OUTPUTS, alone="model")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from canids_shared.torchstore import Graphs
+from canids_shared.contracts.torch_store import Graphs
 from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, Passing
 
 

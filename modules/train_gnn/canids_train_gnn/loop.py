@@ -12,12 +12,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from canids_shared import usage
+from canids_shared.contracts.model_file import Arrays, save_arrays
+from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
-from canids_shared.interruption import Interruption, noticed
-from canids_shared.runs import Arrays, Checkpoint, save_arrays
-from canids_shared.torchstate import from_arrays, moments, restore_moments, to_arrays
-from canids_shared.torchstore import Graphs, TorchStore
+from canids_shared.jobs import job_usage
+from canids_shared.jobs.interruption import Interruption, noticed
+from canids_shared.jobs.run_folder import Checkpoint
+from canids_shared.jobs.torch_state import from_arrays, moments, restore_moments, to_arrays
 from canids_train_gnn.processes import (
     ShardLoss,
     Terms,
@@ -79,7 +80,7 @@ class Objective:
 
 def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
     """Largest memory of this process so far, MiB: `peak_rss_mb` on the host, `peak_gpu_mb` (None without a GPU)."""
-    host = usage.peak_memory()
+    host = job_usage.peak_memory()
     gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     return {"peak_rss_mb": host and host / 2**20, "peak_gpu_mb": gpu}
 

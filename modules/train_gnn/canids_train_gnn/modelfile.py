@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from canids_shared import cli, runs
+from canids_shared.contracts import model_file
+from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError
-from canids_shared.torchstate import from_arrays, to_arrays
-from canids_shared.torchstore import TorchStore
+from canids_shared.jobs import entry_point, run_folder
+from canids_shared.jobs.torch_state import from_arrays, to_arrays
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE, parameter_count
 
@@ -35,7 +36,7 @@ def facts(store: TorchStore) -> dict[str, Any]:
 
 
 def write_run(
-    call: cli.Call,
+    call: entry_point.Call,
     model: nn.Module,
     size: dict[str, Any],
     fit: TorchStore,
@@ -50,7 +51,7 @@ def write_run(
         select: facts of the split on which the epoch was chosen, and the result there.
     """
     header = {
-        "contract": runs.DETECTOR,
+        "contract": model_file.DETECTOR,
         "kind": type(model).__name__,
         "size": size,
         **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
@@ -58,9 +59,9 @@ def write_run(
         "fit": facts(fit),
         "select": select,
     }
-    runs.write_history(call.output["history"], history)
-    runs.write_config(call.output["config"], call)
-    runs.save_arrays(call.output["model"], to_arrays(model.state_dict()), header)
+    run_folder.write_history(call.output["history"], history)
+    run_folder.write_config(call.output["config"], call)
+    model_file.save_arrays(call.output["model"], to_arrays(model.state_dict()), header)
 
 
 def load(
@@ -72,7 +73,7 @@ def load(
         graphs: header of the graph store that it is to be applied to; other features than it learnt on are an error.
         passing: how messages pass; the weights are the same for all ways.
     """
-    arrays, header = runs.load_arrays(path, runs.DETECTOR)
+    arrays, header = model_file.load_arrays(path, model_file.DETECTOR)
     if header["kind"] != kind.__name__:
         raise CanidsError(f"{path}: holds a {header['kind']}, not a {kind.__name__}")
     if graphs is not None:

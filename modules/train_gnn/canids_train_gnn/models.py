@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from canids_shared.torchstore import Graphs
+from canids_shared.contracts.torch_store import Graphs
 from canids_train_gnn.columns import ERROR_TERMS
 from canids_train_gnn.layers import Encoder, node_max, node_mean, padded, pooled
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from canids_shared.torchstore import Graphs
+from canids_shared.contracts.torch_store import Graphs
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.models import GAT, VGAE
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from canids_shared.torchstore import Graphs
+from canids_shared.contracts.torch_store import Graphs
 from canids_train_gnn.layers import FeatureDropout, Scaling
 
 

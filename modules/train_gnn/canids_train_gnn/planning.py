@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from canids_shared.workflow import Stage
+from canids_shared.planning.stage import Stage
 
 
 def teacher(kind: str, variant: str) -> list[str]:

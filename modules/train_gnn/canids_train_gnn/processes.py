@@ -17,10 +17,10 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from canids_shared.contracts.model_file import Arrays
+from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
 from canids_shared.errors import CanidsError
-from canids_shared.runs import Arrays
-from canids_shared.torchstate import random_state, set_random_state
-from canids_shared.torchstore import Graphs, TorchStore, device_of
+from canids_shared.jobs.torch_state import random_state, set_random_state
 from canids_train_gnn.batching import repeatable
 
 Terms = Sequence[tuple[Tensor, Tensor | int]]

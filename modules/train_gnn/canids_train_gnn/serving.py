@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from canids_shared.contracts.model_file import DETECTOR, load_arrays
+from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_shared.runs import DETECTOR, load_arrays
-from canids_shared.torchstore import Graphs
 from canids_train_gnn import modelfile
 from canids_train_gnn.models import GAT, VGAE
 
@@ -29,7 +29,7 @@ class Served:
 
         Args:
             arrays: `node_ptr` [W+1], `edge_ptr` [W+1], `x` [ΣN, F], `edge_index` [2, ΣE], `edge_attr` [ΣE, D] as in the
-                graph store (`canids_shared.graphstore`).
+                graph store (`canids_shared.contracts.graph_store`).
 
         Raises `CanidsError` if the pointers disagree with the arrays, or an edge leaves its window.
         """

@@ -9,9 +9,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from canids_shared import cli, tables
-from canids_shared.graphstore import GraphStore
-from canids_shared.torchstore import Graphs, TorchStore, device_of
+from canids_shared.contracts import tables
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
+from canids_shared.jobs import entry_point
 from canids_train_gnn import modelfile
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import batches, repeatable
@@ -52,7 +53,7 @@ def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tenso
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Entry point."""
     device = device_of(call.config["accelerator"], "train_gnn.accelerator")
     repeatable(call.config["torch_threads"], device)
@@ -73,4 +74,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["graphs", "vgae", "gat"])
+    entry_point.run(main, inputs=["graphs", "vgae", "gat"])

@@ -8,11 +8,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from canids_shared import cli, latency
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError
-from canids_shared.graphstore import GraphStore
-from canids_shared.runs import Checkpoint
-from canids_shared.torchstore import TorchStore
+from canids_shared.jobs import entry_point, latency
+from canids_shared.jobs.run_folder import Checkpoint
 from canids_train_gnn import modelfile, processes
 from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import scores_of
@@ -92,7 +92,7 @@ def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
         return latency.measure(lambda w: model.score(store.batch(torch.tensor([w]))).item(), len(store))
 
 
-def run(call: cli.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
+def run(call: entry_point.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
     """Train a detector of this kind as `section` of the config says, and write model, config, history and latency."""
     fabric = processes.start(call.config)
     fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])

@@ -1,5 +1,5 @@
 # One job under a label that wants a GPU, one under a label that does not.
-from canids_shared.needs import labels
+from canids_shared.planning.resource_labels import labels
 
 needs = labels(workflow)
 

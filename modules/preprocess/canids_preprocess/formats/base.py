@@ -19,7 +19,7 @@ FRAME_COLUMNS: dict[str, pl.DataType] = {
     "channel": pl.String(),
     "label": pl.UInt8(),
 }
-"""As `canids_shared.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
+"""As `canids_shared.contracts.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
 in a binary file). `timestamp` in seconds; `label` null where the file does not say."""
 
 REJECT_COLUMNS: dict[str, pl.DataType] = {"line": pl.UInt64(), "reason": pl.String(), "text": pl.String()}

@@ -20,8 +20,8 @@ import polars as pl
 
 from canids_preprocess.formats.base import Batch, Format
 from canids_preprocess.formats.text import mostly, opened, quoted, read_rows
+from canids_shared.contracts.manifest import ROAD_METADATA
 from canids_shared.errors import CanidsError
-from canids_shared.manifest import ROAD_METADATA
 
 SHAPE = "'(seconds) interface ID#payload'"
 _LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"

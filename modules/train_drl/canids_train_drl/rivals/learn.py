@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from canids_shared import cli
 from canids_shared.errors import CanidsError
-from canids_shared.runs import write_config
+from canids_shared.jobs import entry_point
+from canids_shared.jobs.run_folder import write_config
 from canids_train_drl.prepared import Prepared, prepare
 from canids_train_drl.rivals import classifiers, networks, stored, thresholds
 from canids_train_drl.terms import Terms
@@ -65,7 +65,7 @@ def learn(prepared: Prepared, terms: Terms, names: list[str]) -> dict[str, store
     return learnt
 
 
-def main(call: cli.Call) -> None:
+def main(call: entry_point.Call) -> None:
     """Learn and write rivals and config."""
     config = call.config
     torch.set_num_threads(config["torch_threads"])
@@ -77,4 +77,4 @@ def main(call: cli.Call) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, inputs=["fuse", "select", "calibrate"], outputs=["model", "config"], alone="model")
+    entry_point.run(main, inputs=["fuse", "select", "calibrate"], outputs=["model", "config"], alone="model")

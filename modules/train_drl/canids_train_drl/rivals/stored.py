@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from canids_shared.runs import RIVALS, Arrays, load_arrays, save_arrays
+from canids_shared.contracts.model_file import RIVALS, Arrays, load_arrays, save_arrays
 from canids_train_drl.environment import Actions, Traffic
 from canids_train_drl.observation import Observer
 from canids_train_drl.rivals.networks import Classifier, Player

@@ -1,0 +1,1 @@
+"""Metrics, thresholds, intervals and comparisons of methods on one scenario."""

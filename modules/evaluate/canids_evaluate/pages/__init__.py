@@ -1,0 +1,1 @@
+"""Tables, figures, sentences, cards and the HTML page."""

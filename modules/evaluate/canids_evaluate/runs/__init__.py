@@ -1,0 +1,1 @@
+"""What finished runs left behind: trainings, costs, provenance, the log of test readings."""

@@ -1,0 +1,123 @@
+"""Where results come from: code, packages, machine, seeds, data."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from canids_evaluate.pages.tables import UNDEFINED, Table
+from canids_evaluate.runs.reading_log import commit, reading_behind
+from canids_evaluate.runs.trainings import Training
+
+_PACKAGES = (
+    "canids",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "numba",
+    "scikit-learn",
+    "torch",
+    "lightning-fabric",
+    "gymnasium",
+    "matplotlib",
+    "snakemake",
+)
+
+
+def code() -> str:
+    """Version and commit of the code that runs now, in words."""
+    return f"canids {importlib.metadata.version('canids')}, {_revision(*commit())}"
+
+
+def _revision(revision: str | None, dirty: bool | None) -> str:
+    if revision is None:
+        return "not run from a checkout"
+    return f"commit {revision}" + (", with uncommitted changes" if dirty else "")
+
+
+def evaluations(metrics: list[dict[str, Any]]) -> Table:
+    """Code and seed of every evaluation, and when and at which commit it read the test scenarios, as far as that is logged.
+
+    Args:
+        metrics: contents of `metrics.json`.
+    """
+    rows = []
+    for content in metrics:
+        name = (f"eval_{content['variant']}" if content["variant"] else "baselines") + content["instance"]
+        line = reading_behind(content)
+        read = (line["time"], _revision(line["commit"], line["dirty"])) if line else (UNDEFINED, UNDEFINED)
+        rows.append([name, content["code"], str(content["seed"]), *read])
+    return Table(["Evaluation", "Code", "Seed", "Read the test scenarios", "At"], rows, names=5)
+
+
+def packages() -> Table:
+    """Versions of the packages that shape results, in the environment that made the report."""
+    rows = [["Python", platform.python_version()]]
+    for package in _PACKAGES:
+        try:
+            rows.append([package, importlib.metadata.version(package)])
+        except importlib.metadata.PackageNotFoundError:
+            rows.append([package, "not in this stage's environment"])
+    return Table(["Package", "Version"], rows, names=2)
+
+
+def machine() -> str:
+    """Processor, cores, memory and system, in words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory, {platform.system()} {platform.machine()}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or "unknown processor")
+
+
+def captures(sources: dict[str, dict[str, Any]]) -> Table:
+    """What was read: hash, vehicle, attack and rows of every capture (`sources` of the baselines' `curves.json`)."""
+    rows = [
+        [
+            name,
+            str(s.get("vehicle", UNDEFINED)),
+            s.get("attack") or UNDEFINED,
+            s["sha256"],
+            str(s.get("rows_read", UNDEFINED)),
+        ]
+        for name, s in sorted(sources.items())
+    ]
+    return Table(["Capture", "Vehicle", "Attack", "SHA-256", "Rows"], rows, names=4)
+
+
+def runs(trainings: list[Training]) -> Table:
+    """Seed, code and size of every training."""
+    rows = [[t.run, t.code, str(t.seed), f"{t.parameters:,}", str(len(t.history))] for t in trainings]
+    return Table(["Run", "Code", "Seed", "Parameters", "Rows of history"], rows, names=2)
+
+
+def exports(trainings: list[Training]) -> Table:
+    """Size and speed of every detector that was exported to ONNX; no row where none was."""
+    rows = [
+        [
+            t.run,
+            f"{t.export.bytes / 1024:,.0f}",
+            f"{t.export.largest_difference:.0e}",
+            f"{t.export.onnxruntime_ms:.2f}",
+            f"{t.export.torch_ms:.2f}",
+        ]
+        for t in trainings
+        if t.export
+    ]
+    head = [
+        "Run",
+        "ONNX file (KiB)",
+        "Largest difference from torch",
+        "onnxruntime (ms a window)",
+        "torch (ms a window)",
+    ]
+    return Table(head, rows, names=1)

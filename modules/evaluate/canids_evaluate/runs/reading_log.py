@@ -1,0 +1,79 @@
+"""A record of every look at a test scenario: test figures are made by one command, they are not a tuning loop."""
+
+import datetime
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from canids_shared.contracts.manifest import LEFT_OUT
+from canids_shared.errors import CanidsError
+from canids_shared.jobs.locks import run_folder
+
+READINGS = Path("experimentruns/test_readings.jsonl")
+"""In the working directory. No output of any rule: it only ever grows."""
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(["git", "-C", str(here), *arguments], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """Commit of this code and whether files differ from it; neither, if it is not run from a checkout."""
+    # An installed copy may lie inside somebody else's repository, whose commit says nothing about this code.
+    if (
+        _git("ls-files", "--error-unmatch", Path(__file__).name) is None
+        or (revision := _git("rev-parse", "HEAD")) is None
+    ):
+        return None, None
+    return revision, bool(_git("status", "--porcelain", "--untracked-files=no"))
+
+
+def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]) -> None:
+    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold are none.
+
+    Args:
+        wildcards: of the job.
+        code: hash of the code that reads them, as in the job's spec.
+    """
+    tests = [s for s in scenarios if s != LEFT_OUT]
+    if not tests:
+        return
+    revision, dirty = commit()
+    line = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": revision,
+        "dirty": dirty,
+        "code": code,
+        "dataset": wildcards["dataset"],
+        "rule": rule,
+        "instance": wildcards.get("instance", ""),
+        "scenarios": tests,
+    }
+    # Jobs that run side by side may do so on several nodes, and over NFS appending alone is not one step.
+    with run_folder(READINGS.parent), open(READINGS, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The last line of the log for the run and code that made a `metrics.json`; None where there is none, as for folds.
+
+    Raises `CanidsError` naming file and line if the log is damaged.
+    """
+    rule = "baselines" if metrics["variant"] is None else f"eval_{metrics['variant']}"
+    wanted = {"rule": rule, **{k: metrics[k] for k in ("code", "dataset", "instance")}}
+    found = None
+    lines = READINGS.read_text(encoding="utf-8").splitlines() if READINGS.exists() else []
+    for number, text in enumerate(lines, start=1):
+        try:
+            line: dict[str, Any] = json.loads(text)
+            if all(line[k] == v for k, v in wanted.items()):
+                found = line
+        except (ValueError, KeyError, TypeError):
+            raise CanidsError(f"{READINGS}: line {number} is damaged; mend or remove it") from None
+    return found

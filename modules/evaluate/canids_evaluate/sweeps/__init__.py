@@ -1,0 +1,1 @@
+"""Results of sweeps: points, importance, figures."""

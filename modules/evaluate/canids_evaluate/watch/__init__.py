@@ -1,0 +1,1 @@
+"""Alarms on scored captures and followed buses: tracking, attribution, drift."""

@@ -1,0 +1,1 @@
+"""The files between stages: readers, writers and checks, and the list of detectors."""

@@ -1,0 +1,244 @@
+"""The dataset manifest: which captures a dataset has, and what each is for (contract user → every module).
+
+A manifest is YAML. It is looked for, in this order, as
+
+1. `{data_root}/{dataset}/manifest.yaml`, written by the user;
+2. `results/{dataset}/manifest.yaml`, drafted once from the folders `train_*` and `test_*` of `{data_root}/{dataset}`;
+3. a built-in one (`canids_shared/contracts/manifests/`): the simulated vehicles.
+
+Paths in it are relative to `{data_root}/{dataset}`, so moving the data means changing `data_root` alone.
+"""
+
+import logging
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from canids_shared.contracts.config import check, load_schema
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
+
+CONTRACT = "manifest/1"
+SPLITS = ("fit", "select", "fuse", "calibrate")
+"""What the training captures are cut into."""
+LEFT_OUT = "left_out"
+"""The only scenario of a fold: the training captures that its `leave_out` names."""
+SCORED = "score"
+"""The role of captures that a finished run is to score; a dataset may consist of them alone."""
+ROAD_METADATA = "capture_metadata.json"
+"""ROAD's metadata beside its captures: one object a capture, by the capture's file name without `.log`."""
+_HERE = Path(__file__).parent
+_SCHEMA = _HERE / "manifest.schema.yaml"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One entry of a manifest.
+
+    Attributes:
+        name: unique in the dataset.
+        path: the raw file (None: made by the simulator).
+        format: one of the formats of `manifest.schema.yaml`; `auto` where it is to be recognised.
+        vehicle: the vehicle it was recorded on.
+        role: `train`, or the name of a test scenario.
+        attack: the kind of attack it holds, or None.
+        content: `labelled`, `attack-free` or `unlabelled`.
+        simulation: what the simulator needs to know, for `format: simulated`.
+        metadata: ROAD's file of metadata, or None.
+        attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
+        companion: whether it is no capture of the dataset but one that joins its training captures (`companions`).
+    """
+
+    name: str
+    path: Path | None
+    format: str
+    vehicle: str
+    role: str
+    attack: str | None
+    content: str
+    simulation: dict[str, Any] | None
+    metadata: Path | None = None
+    attacked: tuple[tuple[float, float], ...] = ()
+    companion: bool = False
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice: YAML forbids it, PyYAML keeps the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in first:
+                    raise CanidsError(f"line {line}: key {key.value!r} is there already, in line {first[key.value]}")
+                first[key.value] = line
+        return node
+
+
+def entry_of(file: Path, dataset: str) -> dict[str, str]:
+    """Draft an entry of a capture in can-train-and-test from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle)."""
+    attack, hyphen, vehicle = file.stem.rpartition("-")
+    if not hyphen or vehicle.isdigit():  # `DoS-1.csv`: the number counts captures, it is no vehicle
+        attack, vehicle = (attack if hyphen else file.stem), dataset
+    folder = file.parent.name
+    entry = {
+        "path": f"{folder}/{file.name}",
+        "format": "can-train-and-test",
+        "vehicle": vehicle,
+        "role": "train" if folder.startswith("train_") else folder,
+    }
+    if attack == "attack-free":
+        return {**entry, "content": "attack-free"}
+    return {**entry, "content": "labelled", "attack": attack}
+
+
+def _folder_captures(folder: Path, pattern: str = "*.csv") -> list[Path]:
+    return sorted(p for p in folder.glob(f"*/{pattern}") if re.match("train_|test_", p.parent.name))
+
+
+def draft(dataset: str, data_root: str | Path) -> str:
+    """The text of a manifest for a folder in the layout of can-train-and-test (`train_*/*.csv`, `test_*/*.csv`).
+
+    Raises `CanidsError` if the folder holds no capture in that layout.
+    """
+    folder = Path(data_root) / dataset
+    files = _folder_captures(folder)
+    if not files:
+        raise CanidsError(
+            f"dataset '{dataset}': no manifest, and no captures train_*/*.csv or test_*/*.csv in {folder}; "
+            "set data_root to the folder that holds the dataset, or write a manifest.yaml there"
+        )
+    captures = {f"{f.parent.name}.{f.stem}": entry_of(f, dataset) for f in files}
+    head = (
+        f"# Drafted from the folders of dataset {dataset}: vehicle and attack come from the file names.\n"
+        "# Edit it, or delete it to have it drafted anew.\n"
+    )
+    body: str = yaml.safe_dump({"contract": CONTRACT, "captures": captures}, sort_keys=False)
+    return head + body
+
+
+def locate(dataset: str, data_root: str | Path) -> Path:
+    """Path of the dataset's manifest; drafts one where there is none yet."""
+    written = Path(data_root) / dataset / "manifest.yaml"
+    drafted = Path("results") / dataset / "manifest.yaml"
+    builtin = _HERE / "manifests" / f"{dataset}.yaml"
+    for path in (written, drafted, builtin):
+        if path.exists():
+            return path
+    write_text(drafted, draft(dataset, data_root))
+    folder = Path(data_root) / dataset
+    log.warning("drafted %s from the captures in %s", drafted, folder)
+    if others := [str(f.relative_to(folder)) for f in _folder_captures(folder, "[!.]*") if f.suffix != ".csv"]:
+        log.warning("it does not list %s; make manifest DIR=%s drafts one of all formats", ", ".join(others), folder)
+    return drafted
+
+
+@cache
+def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
+    """All captures of a dataset by name, in the manifest's order.
+
+    Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or there twice, a scenario is
+    named like a split, an attack-free capture has an attack, or there is no scenario (or, unless all captures are there to be
+    scored, role `score`, no training capture); also if the data folder holds captures that a drafted manifest does not list.
+    """
+    path = locate(dataset, data_root)
+    folder = Path(data_root) / dataset
+    captures = _read(path, folder)
+    _check_roles(path, captures)
+    roles = {c.role for c in captures.values()}
+    if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
+        raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
+    if path.parent.parent == Path("results"):
+        listed = {c.path for c in captures.values()}
+        unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]
+        if unlisted:
+            raise CanidsError(
+                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to draft it anew"
+            )
+    return captures
+
+
+@cache
+def companions(name: str) -> dict[str, Capture]:
+    """The captures of a built-in manifest, as `{manifest}.{capture}`: simulated ones that join recorded training captures.
+
+    Raises `CanidsError` if there is none of this name.
+    """
+    path = _HERE / "manifests" / f"{name}.yaml"
+    if not path.exists():
+        raise CanidsError(f"companions: no built-in manifest '{name}'")
+    captures = _read(path, path.parent)
+    _check_roles(path, captures)
+    joining = [c for c in captures.values() if c.role == "train"]
+    return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", companion=True) for c in joining)}
+
+
+def _read(path: Path, folder: Path) -> dict[str, Capture]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except CanidsError as error:
+        raise CanidsError(f"{path}, {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content = check(content, load_schema(_SCHEMA), where=str(path))
+    return {
+        name: Capture(
+            name=name,
+            path=folder / e["path"] if "path" in e else None,
+            format="road" if e["format"] == "auto" and "metadata" in e else e["format"],
+            vehicle=e["vehicle"],
+            role=e["role"],
+            attack=e.get("attack"),
+            content=e["content"],
+            simulation=e.get("simulation"),
+            metadata=folder / e["metadata"] if "metadata" in e else None,
+            attacked=tuple((float(start), float(end)) for start, end in e.get("attacked", [])),
+        )
+        for name, e in content["captures"].items()
+    }
+
+
+def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
+    for capture in captures.values():
+        place = f"{path}: captures.{capture.name}"
+        if capture.role in (*SPLITS, LEFT_OUT):
+            raise CanidsError(f"{place}.role: a scenario cannot be named '{capture.role}', that is a split's name")
+        if (capture.format == "simulated") != (capture.path is None):
+            raise CanidsError(f"{place}: needs 'path', or 'format: simulated' and no path")
+        if (capture.format == "simulated") != (capture.simulation is not None):
+            raise CanidsError(f"{place}: 'simulation' belongs to 'format: simulated', and only there")
+        if capture.metadata and capture.format != "road":
+            raise CanidsError(f"{place}.metadata: belongs to 'format: road', and only there")
+        for start, end in capture.attacked:
+            if start >= end:
+                raise CanidsError(f"{place}.attacked: [{start:g}, {end:g}] does not end after it begins")
+        if capture.attacked and capture.content != "labelled":
+            raise CanidsError(
+                f"{place}: has 'attacked' intervals, so its content is 'labelled', not '{capture.content}'"
+            )
+        if capture.attack and capture.content == "attack-free":
+            raise CanidsError(f"{place}: has the attack '{capture.attack}', so its content is not 'attack-free'")
+        if capture.role == "train" and capture.content == "unlabelled":
+            raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
+
+
+def scenarios(captures: dict[str, Capture]) -> list[str]:
+    """Names of the test scenarios, in the manifest's order."""
+    return list(dict.fromkeys(c.role for c in captures.values() if c.role != "train"))
+
+
+def missing(captures: dict[str, Capture], dataset: str) -> list[str]:
+    """One message per raw file, or file of metadata, that does not exist."""
+    return [
+        f"dataset '{dataset}', capture '{c.name}': no file {path}; is data_root right?"
+        for c in captures.values()
+        for path in (c.path, c.metadata)
+        if path is not None and not path.exists()
+    ]

@@ -1,0 +1,120 @@
+"""The mark of stand-ins: files that honour their contract and say nothing (`stand_in: true`, `canids_shared.jobs.stand_in_runner`).
+
+| file | the mark |
+|---|---|
+| Parquet, safetensors | `"stand_in": true` in the JSON of the metadata key `canids` |
+| JSON | `"stand_in": true` at the top |
+| SVG, HTML, Markdown | the first line `<!-- stand_in: true -->` |
+| any other text (CSV, YAML) | the first line `# stand_in: true` |
+
+Every reader of a contract refuses a marked file, and so does every rule for whatever it reads (`canids_shared.jobs.entry_point`), unless
+it makes stand-ins itself.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+
+from canids_shared.errors import CanidsError
+from canids_shared.files import canonical_json, write_json, write_text, written_whole
+
+MARK = "stand_in"
+_KEY = "canids"
+_WORDS = f"{MARK}: true"
+_COMMENT = dict.fromkeys((".svg", ".html", ".md"), f"<!-- {_WORDS} -->")
+_HASH = f"# {_WORDS}"
+_accepted = ContextVar("accepted", default=False)
+
+
+@contextmanager
+def accepted() -> Iterator[None]:
+    """Within, marked files may be read: for what makes stand-ins itself."""
+    token = _accepted.set(True)
+    try:
+        yield
+    finally:
+        _accepted.reset(token)
+
+
+def refuse(path: str | Path, header: Mapping[str, Any] | None = None) -> None:
+    """Raise `CanidsError` naming the file if it is a stand-in and none may be read.
+
+    Args:
+        header: the file's JSON, where the caller has read it already.
+    """
+    if not _accepted.get() and (is_marked(path) if header is None else header.get(MARK) is True):
+        raise CanidsError(
+            f"{path}: a stand-in, which says nothing (made with stand_in: true); delete it and run the stage that makes it "
+            "without stand_in, or set stand_in for this stage too"
+        )
+
+
+def is_marked(path: str | Path) -> bool:
+    """Whether a file is a stand-in; one that is absent or damaged is left to its reader."""
+    path = Path(path)
+    try:
+        match path.suffix:
+            case ".parquet":
+                return _says_so(_parquet_head(path))
+            case ".safetensors":
+                with safe_open(path, "numpy") as opened:
+                    return _says_so((opened.metadata() or {}).get(_KEY))
+            case ".json":
+                return _says_so(path.read_bytes())
+        with open(path, "rb") as stream:
+            return stream.readline(256).strip() == _line(path).encode()
+    except (OSError, SafetensorError):
+        return False
+
+
+def mark(path: Path) -> None:
+    """Put the mark into a finished file, which is small enough to be held in memory."""
+    match path.suffix:
+        case ".parquet":
+            import polars as pl  # noqa: PLC0415 (as below)
+
+            head, frame = _json(_parquet_head(path)), pl.read_parquet(path)
+            with written_whole(path) as temporary:
+                frame.write_parquet(temporary, metadata={_KEY: canonical_json({**head, MARK: True})})
+        case ".safetensors":
+            with safe_open(path, "numpy") as opened:
+                head = _json((opened.metadata() or {}).get(_KEY))
+            arrays = load(path.read_bytes())
+            with written_whole(path) as temporary:
+                temporary.write_bytes(save(arrays, {_KEY: canonical_json({**head, MARK: True})}))
+        case ".json":
+            write_json(path, {**_json(path.read_bytes()), MARK: True})
+        case _:
+            write_text(path, f"{_line(path)}\n{path.read_text(encoding='utf-8')}")
+
+
+def _parquet_head(path: Path) -> str | None:
+    """Raises `OSError` if there is none, or the file is damaged."""
+    import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
+
+    try:
+        return pl.read_parquet_metadata(path).get(_KEY)
+    except pl.exceptions.PolarsError as error:
+        raise OSError(f"{path}: damaged") from error
+
+
+def _line(path: Path) -> str:
+    return _COMMENT.get(path.suffix, _HASH)
+
+
+def _json(text: str | bytes | None) -> dict[str, Any]:
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _says_so(text: str | bytes | None) -> bool:
+    return _json(text).get(MARK) is True

@@ -1,0 +1,231 @@
+"""The Parquet contracts between the stages: `frames`, `states`, `decisions`.
+
+Each is written and read by one pair of functions and checked on both sides: a wrong version, a missing column, a null
+or a NaN where none may be, or a truncated file is a `CanidsError` that names the file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from canids_shared.contracts import stand_in_mark
+from canids_shared.errors import CanidsError
+from canids_shared.files import canonical_json, written_whole
+
+_KEY = "canids"
+
+KEYS: dict[str, Any] = {
+    "capture": pl.String,
+    "vehicle": pl.String,
+    "window": pl.Int32,
+    "t_start": pl.Float64,
+    "t_end": pl.Float64,
+    "label": pl.UInt8,
+    "attack": pl.String,
+}
+"""Identity of a window: number within its capture (and block), seconds, 0/1 or null, the attack's name (empty: none)."""
+
+
+def digests(frame: pl.DataFrame) -> dict[str, str]:
+    """SHA-256 of all that a table of windows says of each capture, by the capture's name.
+
+    `decisions` carry them in their metadata (`digests`), and `read` refuses rows changed or exchanged between captures.
+    """
+    found = {}
+    for (capture,), rows in frame.group_by("capture", maintain_order=True):
+        sha256 = hashlib.sha256()
+        for name in sorted(frame.columns):
+            column = rows[name]
+            known = column.is_not_null()
+            values = column.filter(known)
+            sha256.update(f"{name} {column.dtype}\n".encode() + known.to_numpy().tobytes())
+            sha256.update("\n".join(values).encode() if column.dtype == pl.String else values.to_numpy().tobytes())
+        found[str(capture)] = sha256.hexdigest()
+    return found
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table contract: its name and version, columns with types, which of them may be null, and open column families.
+
+    Attributes:
+        prefixes: further columns allowed, by prefix; they are float32 and finite.
+    """
+
+    contract: str
+    columns: dict[str, Any]
+    nullable: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+
+
+FRAMES = Table(
+    "frames/1",
+    {
+        "timestamp": pl.Float64,
+        "can_id": pl.UInt32,
+        "extended": pl.Boolean,
+        "remote": pl.Boolean,
+        "fd": pl.Boolean,
+        "dlc": pl.UInt8,
+        "payload": pl.Binary,
+        "channel": pl.String,
+        "label": pl.UInt8,
+        "attack": pl.String,
+    },
+    nullable=frozenset({"label", "channel"}),
+)
+REJECTS = Table("rejects/1", {"line": pl.UInt64, "reason": pl.String, "text": pl.String})
+"""Rows of a raw capture that are no frames: line (or record), why, and what stands there."""
+STATES = Table("states/1", KEYS, nullable=frozenset({"label"}), prefixes=("vgae_", "gat_"))
+DECISIONS = Table(
+    "decisions/1",
+    {
+        **KEYS,
+        "vgae_score": pl.Float32,
+        "gat_score": pl.Float32,
+        "fusion_score": pl.Float32,
+        "alarm": pl.Boolean,
+        "action": pl.Int16,
+    },
+    nullable=frozenset({"label"}),
+    prefixes=("rival_", "q_"),
+)
+
+
+def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | None = None) -> None:
+    absent = [c for c in wanted or table.columns if c not in frame.columns]
+    if absent:
+        raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
+    for name, kind in frame.schema.items():
+        expected = table.columns.get(name)
+        if expected is None:
+            if not name.startswith(table.prefixes or ("\0",)):
+                raise CanidsError(f"{path}: unknown column '{name}' (contract {table.contract})")
+            expected = pl.Float32
+        if kind != expected:
+            raise CanidsError(f"{path}: column '{name}' is {kind}, not {expected} (contract {table.contract})")
+        if name not in table.nullable and frame[name].null_count():
+            raise CanidsError(f"{path}: column '{name}' has nulls")
+        if kind.is_float() and not frame[name].is_finite().all():
+            raise CanidsError(f"{path}: column '{name}' holds NaN or infinity")
+
+
+def check_columns(path: Path, table: Table, schema: pa.Schema, columns: list[str]) -> None:
+    """Raise `CanidsError` naming file and column if one of `columns` is missing in an Arrow schema, or of another type."""
+    wanted = pl.DataFrame(schema=table.columns).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    for name in columns:
+        if name not in schema.names:
+            raise CanidsError(f"{path}: column '{name}' is missing (contract {table.contract})")
+        found = schema.field(name).type
+        found = found.value_type if pa.types.is_dictionary(found) else found
+        kinds = [
+            {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(k, k)
+            for k in (found, wanted.field(name).type)
+        ]
+        if kinds[0] != kinds[1]:
+            raise CanidsError(
+                f"{path}: column '{name}' is {found}, not {wanted.field(name).type} (contract {table.contract})"
+            )
+
+
+def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[str, Any]) -> None:
+    """Check `frame` against the contract and write it whole; `metadata` must be JSON."""
+    _check(frame, table, Path(path))
+    head = canonical_json({**metadata, "contract": table.contract})
+    with written_whole(path) as temporary:
+        frame.write_parquet(temporary, metadata={_KEY: head}, row_group_size=1 << 18)
+
+
+def _as_arrow(frame: pl.DataFrame) -> pa.Table:
+    """Without a copy, polars's own representation of text and bytes included."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.newest())
+
+
+class TableWriter:
+    """Writes a table piece by piece; made by `writing`."""
+
+    def __init__(self, path: Path, temporary: Path, table: Table) -> None:
+        self._path, self._table = path, table
+        # Columns that are never null need no levels; times and payloads hardly compress, and take the longest to.
+        arrow = _as_arrow(pl.DataFrame(schema=table.columns)).schema
+        self._schema = pa.schema([field.with_nullable(field.name in table.nullable) for field in arrow])
+        plain = (pl.Float64, pl.Binary)
+        self._writer = pq.ParquetWriter(
+            temporary,
+            self._schema,
+            compression={name: "none" if kind in plain else "lz4" for name, kind in table.columns.items()},
+            use_dictionary=[name for name, kind in table.columns.items() if kind == pl.String],
+            write_statistics=False,
+            write_batch_size=1 << 16,
+            store_schema=False,  # text and bytes are views here, and plain to whoever reads them
+        )
+
+    def append(self, frame: pl.DataFrame) -> None:
+        """Check some rows against the contract and write them as a row group."""
+        frame = frame.select([name for name in self._table.columns if name in frame.columns])
+        _check(frame, self._table, self._path)
+        if len(frame):
+            self._writer.write_table(pa.Table.from_arrays(_as_arrow(frame).columns, schema=self._schema))
+
+    def close(self, metadata: dict[str, Any]) -> None:
+        """Complete the file; `metadata` must be JSON."""
+        self._writer.add_key_value_metadata({_KEY: canonical_json({**metadata, "contract": self._table.contract})})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be completed."""
+        self._writer.close()
+
+
+@contextmanager
+def writing(path: str | Path, table: Table) -> Iterator[TableWriter]:
+    """Write a table in constant memory; `close` it before leaving. An exception leaves no file behind."""
+    with written_whole(path) as temporary:
+        writer = TableWriter(Path(path), temporary, table)
+        try:
+            yield writer
+        finally:
+            writer.abandon()
+
+
+def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
+    """The metadata of a table file.
+
+    Raises `CanidsError` if the file is truncated, not Parquet, of another contract, or a stand-in.
+    """
+    try:
+        head: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_KEY])
+        contract = head["contract"]
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file") from None
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError, TypeError):
+        raise CanidsError(f"{path}: not a whole canids table; delete it and run again") from None
+    if contract != table.contract:
+        raise CanidsError(f"{path}: contract {contract}, not {table.contract}; delete it and run again")
+    stand_in_mark.refuse(path, head)
+    return head
+
+
+def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Read and check a table; returns it with its metadata.  `columns` reads (and checks) only some of them."""
+    head = read_metadata(path, table)
+    try:
+        frame = pl.read_parquet(path, columns=columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+    _check(frame, table, Path(path), columns)
+    if columns is None and "digests" in head:
+        found, made = digests(frame), head["digests"]
+        if changed := sorted(c for c in found.keys() | made.keys() if found.get(c) != made.get(c)):
+            raise CanidsError(
+                f"{path}: the rows of '{changed[0]}' are not those that were made; delete it and run again"
+            )
+    return frame, head

@@ -1,0 +1,1 @@
+"""What a job needs while it runs: arguments, run folder, checkpoints, signals, locks, devices."""

@@ -1,0 +1,70 @@
+"""The folder of a training run: model, config, history, and the checkpoints from which it resumes."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from canids_shared.contracts.model_file import Arrays, load_arrays, save_arrays
+from canids_shared.files import canonical_json, sha256_of, write_text, written_whole
+from canids_shared.jobs.entry_point import Call
+
+_CHECKPOINT = "checkpoint/1"
+
+
+def identity(call: Call) -> dict[str, Any]:
+    """All that decides the outcome of a training: spec (config, code, wildcards), inputs by content, Python."""
+    inputs = {name: [sha256_of(p) for p in paths] for name, paths in call.inputs.items()}
+    return {"spec": json.loads(call.spec), "inputs": inputs, "python": ".".join(map(str, sys.version_info[:2]))}
+
+
+def write_config(path: str | Path, call: Call) -> None:
+    """Write `config.yaml`: all that is needed to repeat the run."""
+    files = {name: [str(p) for p in paths] for name, paths in call.inputs.items()}
+    text = yaml.safe_dump({**identity(call), "files": files}, sort_keys=True, allow_unicode=True)
+    write_text(path, text)
+
+
+def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write `history.parquet`: one row an epoch (or evaluation)."""
+    with written_whole(path) as temporary:
+        pl.DataFrame(rows).write_parquet(temporary)
+
+
+class Checkpoint:
+    """The state of a training in `{run}/.checkpoint/{hash of config, data, code}/`.
+
+    A matching one is resumed, others are ignored, all are removed on success. It is replaced whole, so a run killed at
+    any moment goes on from the last state that was saved.
+
+    Attributes:
+        failed_batch: where a batch that stopped the training is kept; removed on success too.
+    """
+
+    def __init__(self, call: Call, run_folder: Path, **how: Any) -> None:
+        """A checkpoint of this call; `how` is what else decides the bytes and is found out at run time, such as the device."""
+        key = hashlib.sha256(canonical_json({**identity(call), "how": how}).encode()).hexdigest()[:16]
+        self._all = run_folder / ".checkpoint"
+        self.failed_batch = run_folder / "failed_batch.safetensors"
+        self._path = self._all / key / "state.safetensors"
+
+    def load(self) -> tuple[Arrays, dict[str, Any]] | None:
+        """Arrays and progress of a matching checkpoint, or None."""
+        if not self._path.exists():
+            return None
+        arrays, header = load_arrays(self._path, _CHECKPOINT)
+        return arrays, header["progress"]
+
+    def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
+        """Replace the checkpoint; `progress` must be JSON."""
+        save_arrays(self._path, arrays, {"contract": _CHECKPOINT, "progress": progress})
+
+    def remove(self) -> None:
+        """Delete all checkpoints of the run: it has succeeded."""
+        shutil.rmtree(self._all, ignore_errors=True)
+        self.failed_batch.unlink(missing_ok=True)

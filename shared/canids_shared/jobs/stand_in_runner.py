@@ -1,0 +1,98 @@
+"""Dry runs of a module's whole rule graph: every job runs and writes tiny files, none of them trains (`stand_in: true`).
+
+With `stand_in: true` a stage's interpreter becomes `python -m canids_<stage>.stand_ins` (`canids_shared.planning.stage.Stage`), so
+that a shell that says `$CANIDS_<STAGE>_PYTHON -m canids_<stage>.<entry> --spec … --output …` stays as it is and calls, instead of
+the entry point, what the table in `canids_<stage>/stand_ins.py` has for it. Files honour their contracts and are marked
+(`canids_shared.contracts.stand_in_mark`); nothing imports torch.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from canids_shared.contracts import stand_in_mark
+from canids_shared.errors import CanidsError
+from canids_shared.jobs.entry_point import Call
+
+_DOCUMENTS = {
+    ".md": "# Stand-in\n\nMade with `stand_in: true`: there are no results.\n",
+    ".html": "<!doctype html>\n<title>Stand-in</title>\n<p>Made with <code>stand_in: true</code>: there are no results.</p>\n",
+    ".svg": '<svg xmlns="http://www.w3.org/2000/svg" width="160" height="24"><text y="16">stand-in</text></svg>\n',
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What is made in place of an entry point's files.
+
+    Attributes:
+        make: writes the outputs of a call; pages and figures that it leaves out are made up.
+        outputs: names of the entry point's output options.
+    """
+
+    make: Callable[[Call], None] = lambda call: None
+    outputs: tuple[str, ...] = ("output",)
+
+
+def run(stand_ins: dict[str, StandIn]) -> None:
+    """Do what `-m canids_<stage>.<entry> …` on the command line would, with stand-ins; `stand_ins` has them by entry."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _, module, *arguments = sys.argv[1:]
+    package, _, entry = module.partition(".")
+    try:
+        if entry not in stand_ins:
+            raise CanidsError(f"{module}: has no stand-in; add one to the table in {package}/stand_ins.py")
+        with stand_in_mark.accepted():
+            _make(stand_ins[entry], _call(arguments, stand_ins[entry].outputs))
+    except CanidsError as error:
+        sys.exit(f"error: {error}")
+
+
+def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
+    """The call that a command line describes: `--spec JSON`, one path for each output; all other paths are inputs."""
+    options: dict[str, list[str]] = {}
+    name = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument.removeprefix("--")
+            options[name] = []
+            continue
+        options.setdefault(name, []).append(argument)
+        if name in outputs:
+            name = ""
+    text = options.pop("spec", ["{}"])[0]
+    spec = json.loads(text)
+    return Call(
+        wildcards=spec.pop("wildcards", {}),
+        config=spec.pop("config", {}),
+        constants=spec,
+        output={name: Path(options.pop(name)[0]) for name in outputs},
+        inputs={name: [Path(p) for p in paths] for name, paths in options.items()},
+        spec=text,
+    )
+
+
+def _make(stand_in: StandIn, call: Call) -> None:
+    """Make all outputs beside their places, mark them, then put them there: no file is ever there without its mark."""
+    beside = {name: path.with_name(f".{os.getpid()}.{path.name}") for name, path in call.output.items()}
+    try:
+        for path in beside.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        stand_in.make(replace(call, output=beside))
+        for name, path in beside.items():
+            if not path.exists():
+                if path.suffix not in _DOCUMENTS:
+                    raise CanidsError(f"{call.output[name]}: its stand-in was not made (output '{name}')")
+                path.write_text(_DOCUMENTS[path.suffix], encoding="utf-8")
+            stand_in_mark.mark(path)
+        for name, path in beside.items():
+            os.replace(path, call.output[name])
+    finally:
+        for path in beside.values():
+            path.unlink(missing_ok=True)
+    log.info("stand-ins: %s", ", ".join(map(str, call.output.values())))

@@ -1,0 +1,48 @@
+"""The state of a training as NumPy arrays and back: weights, moments of the optimiser, random numbers. No pickle."""
+
+import torch
+from torch import Tensor
+
+from canids_shared.contracts.model_file import Arrays
+
+
+def to_arrays(state: dict[str, Tensor], prefix: str = "") -> Arrays:
+    """A state dict as NumPy arrays, for a model file or a checkpoint."""
+    return {prefix + k: v.detach().cpu().numpy() for k, v in state.items()}
+
+
+def from_arrays(arrays: Arrays, prefix: str = "") -> dict[str, Tensor]:
+    """Inverse of `to_arrays`, for the names that begin with `prefix`."""
+    return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def moments(optimizer: torch.optim.Optimizer) -> Arrays:
+    """The optimiser's state for every parameter."""
+    arrays: Arrays = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        arrays |= to_arrays(state, f"optimizer.{index}.")
+    return arrays
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
+    """Inverse of `moments`."""
+    state = optimizer.state_dict()
+    for name, value in from_arrays(arrays, "optimizer.").items():
+        index, key = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(state)
+
+
+def random_state(device: torch.device) -> Arrays:
+    """State of torch's own random numbers, of the CPU and of the device."""
+    state = {"random.cpu": torch.get_rng_state().numpy()}
+    if device.type == "cuda":
+        state["random.cuda"] = torch.cuda.get_rng_state(device).numpy()
+    return state
+
+
+def set_random_state(arrays: Arrays, device: torch.device) -> None:
+    """Inverse of `random_state`."""
+    torch.set_rng_state(torch.from_numpy(arrays["random.cpu"]))
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(arrays["random.cuda"]), device)

@@ -1,0 +1,1 @@
+"""What a Snakefile needs when it is read: sections, instances, ports, params, resources."""

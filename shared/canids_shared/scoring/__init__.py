@@ -1,0 +1,1 @@
+"""Finished runs applied to captures and buses."""

@@ -1,0 +1,1 @@
+"""Sweeps over options: declaration, points and their Paramspace."""

@@ -1,0 +1,1 @@
+"""Chores of the project: doctor, scaffold, documentation hooks."""

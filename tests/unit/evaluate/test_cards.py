@@ -1,0 +1,127 @@
+"""What a model card warns of follows from the data."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from workflows import check_card
+
+from canids_evaluate import cards
+from canids_evaluate.judging.metrics import METRICS
+from canids_evaluate.pages.card_data import Split, Subject
+from canids_evaluate.pages.card_limits import limits
+from canids_evaluate.runs.trainings import Cost, Training
+
+COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40}
+
+
+def values(recall: float | None = 1.0, **changes: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {
+        **dict.fromkeys(METRICS, 0.99),
+        "recall": recall,
+        "fpr": 0.001,
+        "episodes_found": 1.0,
+        **COUNTS,
+        **changes,
+    }
+    return {
+        **own,
+        "intervals": {key: [0.9, 1.0] for key in METRICS},
+        "f1_optimal": {"f1": 0.99},
+        "per_attack": {},
+        "per_capture": {},
+    }
+
+
+def judged(attacks: dict[str, float], captures: list[str], **changes: Any) -> dict[str, Any]:
+    found = values(**changes)
+    found["per_attack"] = {a: values(recall) for a, recall in attacks.items()}
+    found["per_capture"] = {c: values() for c in captures}
+    return found
+
+
+def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subject:
+    header: dict[str, Any] = {"window": 100, "window_unit": "frames", "node_features": ["a"], "edge_features": ["b"]}
+    header |= {"hidden": [8], "layout": ["gat"]}
+    config = {"spec": {"code": "c0de", "config": {"seed": 3}}, "files": {"teacher": []}}
+    history = pl.DataFrame({"epoch": [1, 2]})
+    training = Training(f"{kind}_large", kind, "large", 1234, history, config, 1.5, "cpu", Cost(None, None), header)
+    config_of_metrics = {"false_alarm_rate": 0.005, "bootstrap": 20, "bootstrap_block": 5.0}
+    methods = {m: {"budget": 0.5, "f1": 0.4} for m in ("gat", "vgae")} | {"fusion": {"budget": None, "f1": 0.3}}
+    methods |= changes.pop("rivals", {})
+    metrics = {"dataset": "d", "instance": "", "config": config_of_metrics, "thresholds": methods}
+    metrics["scenarios"] = {"test_a": dict.fromkeys(methods, scenario)}
+    learnt = Split(60, 40, {"van": 100}, {"DoS": 40}, 0, ["c"])
+    sources = {
+        c: {"vehicle": v, "attack": "dos", "sha256": "ab" * 32, "rows_read": 9}
+        for c, v in (("c", "van"), ("bus", "bus"))
+    }
+    given: dict[str, Any] = {"learnt": learnt, "baselines": {}, "sources": sources, "simulated": [], **changes}
+    return Subject(training, "dqn_large", "cafe", calibrate=learnt, metrics=metrics, **given)
+
+
+def test_a_card_is_a_model_card_of_the_hub() -> None:
+    scenario = judged({"DoS": 0.5}, ["c"])
+    text = cards.card(subject(scenario))
+    check_card(text, "d/gat_large", {"test_a": scenario})
+    assert "score above 0.5, set so that at most 0.50% of the 60 attack-free `calibrate` windows alarm" in text
+    assert "| 0.9900 [0.900, 1.000] |" in text
+    assert yaml.safe_load(text.split("---\n")[1])["pipeline_tag"] == "graph-ml"
+
+
+def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
+    scenario = judged({}, ["c"], f1=None, recall=None, n_attacked=0)
+    text = cards.card(subject(scenario))
+    check_card(text, "d/gat_large", {"test_a": scenario})
+    assert "No attacked windows in `test_a`" in text
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "said"),
+    [
+        (judged({"dos": 1.0}, ["c"]), {}, "Every vehicle that it was judged on (van) is one that it learnt from"),
+        (judged({"dos": 1.0}, ["bus"]), {}, "Judged on vehicles that it never learnt from: bus."),
+        (judged({"replay": 1.0}, ["c"]), {}, "never learnt from: replay in `test_a` (recall 1.000)."),
+        (judged({"replay": 1.0}, ["c"]), {}, "Learnt from attacks that no test scenario holds: DoS."),
+        (
+            judged({"dos": 0.89}, ["c"]),
+            {},
+            "Finds less than 90% of the attacked windows of: dos in `test_a` (recall 0.890)",
+        ),
+        (judged({"dos": 1.0}, ["c"], episodes_found=0.9), {}, "Misses whole attack episodes: 4 of 40 in `test_a`."),
+        (
+            judged({"dos": 1.0}, ["c"], fpr=0.02),
+            {},
+            "more attack-free windows than the budget of 0.50%: 2.00% in `test_a`",
+        ),
+        (
+            judged({"dos": 1.0}, ["c"]),
+            {"simulated": ["c"]},
+            "Every capture that it was judged on comes from a simulator",
+        ),
+        (
+            judged({"dos": 1.0}, ["c"]),
+            {"baselines": {"test_a": {"extra_trees": values(f1=0.995)}}},
+            "Extra Trees (0.9950)",
+        ),
+        (
+            judged({"dos": 1.0}, ["c"]),
+            {"learnt": Split(60, 40, {"van": 100}, {"dos": 40}, 75, ["c"])},
+            "75% of the windows behind it (75 of 100) are of simulated companions",
+        ),
+    ],
+)
+def test_limits_are_what_the_data_say(scenario: dict[str, Any], changes: dict[str, Any], said: str) -> None:
+    assert any(said in sentence for sentence in limits(subject(scenario, **changes)))
+
+
+def test_nothing_is_said_that_the_data_do_not_say() -> None:
+    found = limits(subject(judged({"dos": 1.0}, ["c"])))
+    assert [s.split(" ")[0] for s in found] == ["Every", "One", "Its"]  # known vehicles, one seed, the threshold
+
+
+def test_a_policy_is_judged_as_the_fusion_unless_something_else_is() -> None:
+    assert subject(judged({}, []), "dqn").method == "fusion"
+    assert subject(judged({}, []), "dqn", rivals={"dqn": {"budget": None, "f1": 0.2}}).method == "dqn"
+    assert "its own alarms, no threshold" in cards.card(subject(judged({"dos": 1.0}, ["c"]), "dqn"))

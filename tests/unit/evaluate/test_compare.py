@@ -1,0 +1,213 @@
+"""Evaluations side by side: folds, seeds, and the table of the README."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluate_data import write_training
+
+from canids_evaluate import compare, readme
+from canids_evaluate.pages import comparison
+from canids_evaluate.pages.tables import Table, number
+from canids_shared.errors import CanidsError
+
+SPREAD = {"fusion": 0.2, "gat": 0.12}
+
+
+def write_metrics(folder: str, variant: str | None, instance: str = "", **f1: float | None) -> Path:
+    names = ("precision", "recall", "auroc", "pr_auc", "fpr", "false_alarms_per_hour", "detection_delay_s")
+    scenarios: dict[str, Any] = {"left_out": {}}
+    replicates = {}
+    for method, value in f1.items():
+        values = {**dict.fromkeys((*names, "episodes_found"), 0.5), "f1": value}
+        interval = None if value is None else [0.1, 0.9]
+        scenarios["left_out"][method] = {**values, "intervals": {"f1": interval, "auroc": None}}
+        around = (value or 0) + SPREAD.get(method, 0) * np.linspace(-0.5, 0.5, 41)
+        replicates[method] = {"f1": around.tolist(), "auroc": [0.5] * 41}
+    head = {"dataset": "d", "instance": instance, "variant": variant}
+    made = {"code": "e0", "config": {"bootstrap": 41, "seed": 0}, "seed": 0, "thresholds": {}}
+    path = Path(folder, "metrics.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"contract": "metrics/2", **head, **made, "scenarios": scenarios}))
+    drawn = {"left_out": {"replicates": replicates, "windows": {"c": "0"}}}
+    path.with_name("curves.json").write_text(json.dumps({"contract": "curves/2", **head, "scenarios": drawn}))
+    return path.parent
+
+
+def change(path: Path, **values: Any) -> None:
+    """Set keys of a JSON file, nested ones as `a__b`."""
+    content = json.loads(path.read_text())
+    for key, value in values.items():
+        *parents, last = key.split("__")
+        inner = content
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A fold with two seeds, another with one, and the baselines of both."""
+    monkeypatch.chdir(tmp_path)
+    return [
+        write_metrics("eval_large@without-dos", "large", "@without-dos", fusion=0.8, gat=0.7),
+        write_metrics("eval_large@without-dos-seed-1", "large", "@without-dos-seed-1", fusion=0.9, gat=None),
+        write_metrics("eval_large@without-kia", "large", "@without-kia", fusion=0.6, gat=0.5),
+        write_metrics("baselines@without-dos", None, "@without-dos", id_rate=1.0),
+        write_metrics("baselines@without-kia", None, "@without-kia", id_rate=0.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("instance", "expected"),
+    [
+        ("", ("", "0")),
+        ("@seed-3", ("", "3")),
+        ("@without-dos", ("@without-dos", "0")),
+        ("@without-dos-seed-12", ("@without-dos", "12")),
+        ("@reseed-4", ("@reseed-4", "0")),
+    ],
+)
+def test_folds_and_seeds_are_told_apart(instance: str, expected: tuple[str, str]) -> None:
+    assert comparison.fold_and_seed(instance) == expected
+
+
+def test_seeds_become_mean_and_spread(runs: list[Path]) -> None:
+    table = compare.overview(comparison.lines_of(runs), "f1")
+    assert table.header == ["F1", "Variant", "without-dos", "without-kia", "Mean"]
+    assert table.rows == [
+        ["Fusion", "large", "0.8500 ± 0.0707 [0.755, 0.945]", "0.6000 [0.100, 0.900]", "0.7250"],
+        ["GAT", "large", "0.7000 [0.100, 0.900]", "0.5000 [0.100, 0.900]", "0.6000"],
+        ["ID and rate", "–", "1.0000 [0.100, 0.900]", "0.5000 [0.100, 0.900]", "0.7500"],
+    ]
+
+
+def test_differences_are_paired_over_seeds_and_resamples(runs: list[Path]) -> None:
+    table = compare.overview(comparison.fusion_minus(comparison.lines_of(runs)), "f1")
+    assert table.header == ["Fusion minus …, F1", "Variant", "without-dos", "without-kia", "Mean"]
+    # GAT is undefined in the second seed of the first fold; the only run of the baselines goes with both seeds.
+    assert table.rows == [
+        ["GAT", "large", "**+0.1000** [+0.062, +0.138]", "**+0.1000** [+0.062, +0.138]", "+0.1000"],
+        ["ID and rate", "large", "**-0.1500** ± 0.0707 [-0.245, -0.055]", "**+0.1000** [+0.005, +0.195]", "-0.0250"],
+    ]
+    auroc = compare.overview(comparison.fusion_minus(comparison.lines_of(runs)), "auroc").rows
+    assert [row[2] for row in auroc] == ["+0.0000 ± 0.0000"] * 2
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "complaint"),
+    [
+        (
+            "metrics.json",
+            {"config__bootstrap": 40},
+            r"metrics\.json: judged with another bootstrap than .*@without-dos/",
+        ),
+        ("curves.json", {"scenarios__left_out__windows": {"c": "1"}}, r"metrics\.json: other windows .* of capture c"),
+        ("curves.json", {"variant": "small_kd"}, r"metrics\.json: of another run than curves\.json"),
+    ],
+)
+def test_runs_that_do_not_compare_are_refused(
+    runs: list[Path], file: str, values: dict[str, Any], complaint: str
+) -> None:
+    change(runs[1] / file, **values)
+    with pytest.raises(CanidsError, match=complaint):
+        comparison.lines_of(runs)
+
+
+def test_the_order_of_runs_changes_nothing(runs: list[Path]) -> None:
+    assert compare.markdown(comparison.lines_of(runs)) == compare.markdown(comparison.lines_of(runs[::-1]))
+
+
+def test_terminal_and_markdown_hold_the_same_numbers(
+    runs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = []
+    for options in ([], ["--markdown"]):
+        monkeypatch.setattr(sys, "argv", ["compare", *options, *map(str, runs)])
+        compare.main()
+        printed.append(capsys.readouterr().out)
+    assert "| Fusion | large | 2 | **0.8500** ± 0.0707 |" not in printed[0]
+    for text in printed:
+        assert text.count("0.8500") == 2
+        assert text.count("± 0.0707 [0.755, 0.945]") == 2
+        assert text.count("Fusion minus …") == 2
+    assert "**1.0000** [0.100, 0.900]" in printed[1]
+    monkeypatch.setattr(sys, "argv", ["compare", "--output", "t.md", *map(str, runs)])
+    compare.main()
+    assert Path("t.md").read_text() == printed[1]
+
+
+def test_a_run_named_twice_is_refused(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    again = write_metrics("copy", "large", "@without-kia", fusion=0.6)
+    with pytest.raises(CanidsError, match=r"copy/metrics\.json: the same run as eval_large@without-kia"):
+        comparison.lines_of([*runs, again])
+    monkeypatch.setattr(sys, "argv", ["compare", "nowhere"])
+    with pytest.raises(SystemExit, match=r"error: nowhere: no such file"):
+        compare.main()
+
+
+def test_the_readme_takes_all_seeds_and_no_fold(runs: list[Path]) -> None:
+    for variant in ("large", "small_kd", "small_nokd"):
+        write_metrics(f"experimentruns/d/eval_{variant}", variant, fusion=0.5)
+    with pytest.raises(CanidsError, match=r"results/d/baselines/metrics\.json: no such file; run the pipeline"):
+        readme.table("d")
+    write_metrics("results/d/baselines", None, id_rate=1.0)
+    write_metrics("experimentruns/d/eval_large@seed-1", "large", "@seed-1", fusion=0.7)
+    write_metrics("experimentruns/d/eval_large@without-dos-seed-1", "large", "@without-dos-seed-1", fusion=0.1)
+    table = readme.table("d")
+    assert "| Fusion | large | 0.6000 ± 0.1414 [0.505, 0.695] |" in table
+    assert "| ID and rate | – | 1.0000 [0.100, 0.900] |" in table
+    assert readme.table("d", ["auroc", "fpr"]).count("| Fusion | large |") == 2
+
+
+def test_the_readme_refuses_what_is_of_other_code_or_config(runs: list[Path]) -> None:
+    for variant in ("large", "small_kd", "small_nokd"):
+        write_metrics(f"experimentruns/d/eval_{variant}", variant, fusion=0.5)
+    write_metrics("results/d/baselines", None, id_rate=1.0)
+    seed = write_metrics("experimentruns/d/eval_large@seed-1", "large", "@seed-1", fusion=0.7)
+    for instance in ("", "@seed-1"):
+        write_training(Path(f"experimentruns/d/gat_large{instance}"), seed=len(instance))
+    assert "± 0.1414" in readme.table("d")  # a seed of its own is no other config
+    config = Path("experimentruns/d/gat_large@seed-1/config.yaml")
+    config.write_text("spec: {code: old, config: {seed: 1, epochs: 2}}\n")
+    change(seed / "metrics.json", code="e1")
+    change(Path("experimentruns/d/eval_small_kd/metrics.json"), config__bootstrap=7)
+    with pytest.raises(CanidsError) as refused:
+        readme.table("d")
+    assert str(refused.value) == (
+        "experimentruns/d/eval_small_kd (another bootstrap), experimentruns/d/eval_large@seed-1 (other code), "
+        "experimentruns/d/gat_large@seed-1 (other code and config): not as in experimentruns/d/eval_large; "
+        "run again, or move away what is old"
+    )
+
+
+def test_a_table_is_the_same_in_every_form() -> None:
+    table = Table(["Method", "F1"], [["A & B", "**0.5** [0, 1]"], ["C", number("f1", None)]])
+    assert table.markdown().splitlines()[2:] == ["| A & B | **0.5** [0, 1] |", "| C | – |"]
+    assert table.terminal().splitlines() == ["Method          F1", "A & B   0.5 [0, 1]", "C                –"]
+    assert '<td>A &amp; B</td><td class="number"><strong>0.5</strong> [0, 1]</td>' in table.html()
+
+
+def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CanidsError, match=r"experimentruns/d: no evaluation of a fold; make folds first"):
+        readme.folds_table("d")
+    write_metrics("experimentruns/d/eval_large", "large", fusion=0.3)
+    for fold, f1 in (("without-dos", 0.5), ("without-dos-seed-1", 0.7), ("without-kia", 0.9)):
+        write_metrics(f"experimentruns/d/eval_large@{fold}", "large", f"@{fold}", fusion=f1)
+    write_metrics("results/d/baselines@without-dos", None, "@without-dos", id_rate=1.0)
+    Path("d.md").write_text("a\n<!-- folds -->\n<!-- /folds -->\nb\n")
+    monkeypatch.setattr(sys, "argv", ["readme", "--folds", "--document", "d.md", "--datasets", "d"])
+    readme.main()
+    text = Path("d.md").read_text()
+    assert "| F1 | Variant | without-dos | without-kia | Mean |" in text
+    assert "| Fusion | large | 0.6000 ± 0.1414 [0.505, 0.695] | 0.9000" in text
+    assert "| ID and rate | – | 1.0000 [0.100, 0.900] | – | – |" in text
+    change(Path("experimentruns/d/eval_large@without-kia/metrics.json"), code="other")
+    with pytest.raises(
+        SystemExit, match=r"eval_large@without-kia: other code than \S+eval_large@without-dos; run again"
+    ):
+        readme.main()

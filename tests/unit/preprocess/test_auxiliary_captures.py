@@ -1,0 +1,181 @@
+"""Simulated companions of recorded training captures: whom they join, and where they must not count."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from captures import GRAPHS, call, frames, write_frames
+from evaluate_data import write_split, write_store
+
+from canids_evaluate import baselines
+from canids_evaluate.judging import id_rate
+from canids_evaluate.judging.evaluation import judgement
+from canids_preprocess import graphs, planning
+from canids_preprocess.simulation.vehicle import design
+from canids_shared.contracts import manifest
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import LEFT_OUT, SPLITS
+from canids_shared.errors import CanidsError
+from canids_shared.planning.stage import Stage
+
+SCHEMA = Path(__file__).parents[3] / "modules/preprocess/config.schema.yaml"
+FLEET = "simulated_fleet"
+
+
+def stage(**config: Any) -> Stage:
+    """A recorded dataset, and one whose training captures are simulated, each with a recorded test scenario."""
+    recorded = {"path": "a.csv", "format": "candump", "vehicle": "kia", "role": "train", "content": "attack-free"}
+    other = {"format": "simulated", "vehicle": "van", "content": "attack-free", "simulation": {"duration": 9}}
+    for name, captures in (
+        ("real", {"a": recorded, "t": {**recorded, "role": "test"}}),
+        ("made", {"s": {**other, "role": "train"}, "t": {**recorded, "role": "test"}}),
+    ):
+        folder = Path("data") / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
+    left = {"captures": ["a", "s"]}
+    instances = {"alone": {"companions": "none"}, "left": {"leave_out": left}}
+    given = {"datasets": ["real", "made"], "data_root": "data", "instances": instances, "folds": {"left": left}}
+    made = Stage("preprocess", {**given, **config}, SCHEMA)
+    planning.invite_companions(made)
+    return made
+
+
+def files(made: Stage, dataset: str, split: str, instance: str = "") -> set[str]:
+    wildcards = SimpleNamespace(dataset=dataset, split=split, instance=instance)
+    return {Path(path).stem for path in planning.frames_of_split(made)(wildcards)}
+
+
+def test_companions_join_the_training_captures_of_what_was_recorded(workplace: Path) -> None:
+    made, fleet = stage(), set(manifest.companions(FLEET))
+    assert len(fleet) >= 20
+    for split in SPLITS:
+        assert files(made, "real", split) == {"a"} | fleet
+        assert files(made, "real", split, "@alone") == {"a"}
+        assert files(made, "made", split) == {"s"}
+    assert files(made, "real", "test") == {"t"}
+    assert files(made, "real", LEFT_OUT, "@left") == {"a"}
+    wildcards = SimpleNamespace(dataset="real", split="fit", instance="")
+    assert set(planning.companions_of_split(made)(wildcards)) == fleet
+    assert planning.companions_of_split(made)(SimpleNamespace(dataset="real", split="test", instance="")) == []
+    assert set(made.captures["made"]) == {"s", "t"}
+
+
+@pytest.mark.parametrize(("split", "instance"), [("tset", ""), (LEFT_OUT, ""), ("test", "@left")])
+def test_a_split_that_an_instance_does_not_have_is_refused(workplace: Path, split: str, instance: str) -> None:
+    scenario = LEFT_OUT if instance else "test"
+    with pytest.raises(CanidsError) as caught:
+        files(stage(), "real", split, instance)
+    assert str(caught.value) == (
+        f"real{instance} has no split or scenario '{split}'; it has fit, select, fuse, calibrate, {scenario}"
+    )
+
+
+def test_the_fleet_is_varied_and_can_be_simulated() -> None:
+    fleet = manifest.companions(FLEET).values()
+    vehicles = {c.vehicle for c in fleet}
+    assert len(vehicles) >= 10
+    ids = [frozenset(m.can_id for m in design(name).messages) for name in vehicles]
+    assert len(set(ids)) == len(ids), "no two alike"
+    assert {c.attack for c in fleet} == {None, "dos", "jamming", "fuzzing", "spoofing", "replay"}
+    assert all(c.companion and c.role == "train" and c.path is None for c in fleet)
+    with pytest.raises(CanidsError, match="no built-in manifest 'herd'"):
+        manifest.companions("herd")
+
+
+def capture(folder: Path, name: str, attack: str | None, **metadata: Any) -> Path:
+    rng = np.random.default_rng(len(name))
+    label = np.zeros(2000, dtype=int)
+    if attack:
+        for start in range(150, 2000, 200):
+            label[start : start + 30] = 1
+    table = frames(np.arange(2000) * 0.02, rng.integers(0, 8, 2000), label=label, attack=attack or "dos")
+    content = "labelled" if attack else "attack-free"
+    return write_frames(folder / f"{name}.parquet", table, attack=attack, content=content, **metadata)
+
+
+def test_a_fold_without_an_attack_has_no_companions_with_it_and_none_in_its_scenario(tmp_path: Path) -> None:
+    paths = [
+        capture(tmp_path, "kia-DoS", "DoS"),
+        capture(tmp_path, "kia-fuzzing", "fuzzing"),
+        capture(tmp_path, "fleet.dos", "dos"),
+        capture(tmp_path, "fleet.replay", "replay"),
+    ]
+    config = {**GRAPHS, "leave_out": {"attacks": ["DoS"]}}
+    found = {}
+    for split in ("fit", LEFT_OUT):
+        wildcards = {"dataset": "d", "split": split, "instance": "@left"}
+        joined = ["fleet.dos", "fleet.replay"] if split == "fit" else []
+        own = paths if split == "fit" else paths[:2]
+        output = tmp_path / f"{split}.safetensors"
+        graphs.main(call(wildcards, config, output, {"frames": own}, companions=joined))
+        found[split] = GraphStore(output).header
+    assert found["fit"]["captures"] == ["fleet.replay", "kia-fuzzing"]
+    assert found["fit"]["companions"] == ["fleet.replay"]
+    assert found[LEFT_OUT]["captures"] == ["kia-DoS"]
+    assert found[LEFT_OUT]["companions"] == []
+    wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
+    joined = ["fleet.dos", "fleet.replay"]
+    nothing = {**GRAPHS, "leave_out": {"attacks": ["DoS", "fuzzing"]}}
+    with pytest.raises(CanidsError, match="leave_out leaves no capture for split 'fit'"):
+        graphs.main(call(wildcards, nothing, tmp_path / "x", {"frames": paths}, companions=joined))
+    wrong = {**GRAPHS, "leave_out": {"attacks": ["replay"]}}
+    again = call(
+        {"dataset": "d", "split": "fit", "instance": "@left"},
+        wrong,
+        tmp_path / "x",
+        {"frames": paths},
+        companions=["fleet.dos", "fleet.replay"],
+    )
+    with pytest.raises(CanidsError, match="have no attack 'replay'; they have DoS, fuzzing"):
+        graphs.main(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("Flooding", {"fuzzing", "spoofing", "replay"}),
+        ("Fuzzy", {"dos", "jamming", "spoofing", "replay"}),
+        ("rpm-spoofing", {"dos", "jamming", "fuzzing", "replay"}),
+        ("malfunction", {"dos", "jamming", "fuzzing", "replay"}),
+        ("mystery", set()),
+    ],
+)
+def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, name: str, kept: set[str]) -> None:
+    kinds = ["dos", "jamming", "fuzzing", "spoofing", "replay"]
+    own = [capture(tmp_path, "kia", name), capture(tmp_path, "kia-free", None)]
+    fleet = [*(capture(tmp_path, f"fleet.{kind}", kind) for kind in kinds), capture(tmp_path, "fleet.free", None)]
+    config = {**GRAPHS, "leave_out": {"attacks": [name]}}
+    joined = [path.stem for path in fleet]
+    wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
+    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*own, *fleet]}, companions=joined))
+    assert set(GraphStore(tmp_path / "g").header["captures"]) == {
+        "kia-free",
+        "fleet.free",
+        *(f"fleet.{k}" for k in kept),
+    }
+
+
+def test_the_rule_of_ids_and_rates_knows_nothing_of_companions(workplace: Path) -> None:
+    captures = {"own": ("dos", [0] * 60 + [1] * 20), "fleet.a": ("dos", [0] * 60 + [1] * 20)}
+    for name, companions in (("with", ["fleet.a"]), ("without", [])):
+        members = captures if companions else {"own": captures["own"]}
+        write_split(Path(f"{name}.safetensors"), members, np.random.default_rng(0), companions)
+    both, alone = GraphStore("with.safetensors"), GraphStore("without.safetensors")
+    assert id_rate.own(both).tolist() == [True] * 80 + [False] * 80
+    rules = [id_rate.learn(store) for store in (both, alone)]
+    assert np.array_equal(rules[0].ids, rules[1].ids)
+    assert np.array_equal(rules[0].highest, rules[1].highest)
+    config = {"false_alarm_rate": 0.05, "bootstrap": 5, "seed": 0}
+    judged = []
+    for store in (both, alone):
+        scorers = baselines.learn(store, trees=5, seed=0)
+        assert np.isnan(scorers["id_rate"](both)[80:]).all()
+        judged.append(judgement(config, baselines.scores_of(store, scorers)).thresholds)
+    assert judged[0]["id_rate"] == judged[1]["id_rate"]
+    assert judged[0]["isolation_forest"] != judged[1]["isolation_forest"]
+    write_store(Path("test.safetensors"), [{1: 5}], [0])
+    assert np.isfinite(baselines.learn(both, 5, 0)["id_rate"](GraphStore("test.safetensors"))).all()

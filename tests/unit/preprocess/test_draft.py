@@ -1,0 +1,154 @@
+"""Drafting a manifest for a folder of captures in any format."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from capture_files import MESSAGES, OWN, record
+
+from canids_preprocess.draft import _guess_attack, draft
+from canids_shared.contracts import manifest
+from canids_shared.errors import CanidsError
+
+
+def command(folder: Path) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-m", "canids_preprocess.draft", str(folder)]
+    return subprocess.run(call, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def captures(workplace: Path) -> Path:
+    """A folder of captures as they may lie there, in `data/mixed`."""
+    folder = workplace / "data/mixed"
+    (folder / "road").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for source, place in {
+        "car_hacking_attacked.csv": "DoS_dataset.csv",
+        "car_hacking_normal.txt": "normal_run_data.txt",
+        "survival_free_driving.csv": "FreeDrivingData_20180323_KIA.txt",
+        "otids_remote.txt": "Fuzzy_attack_dataset.txt",
+        "candump.log": "night drive.log",
+        "log.asc": ".hidden/log.asc",
+        "road/max_speedometer_attack_1.log": "road/max_speedometer_attack_1.log",
+        "road/capture_metadata.json": "road/capture_metadata.json",
+    }.items():
+        shutil.copy(OWN / source, folder / place)
+    record(folder / "night drive.mf4", MESSAGES)
+    (folder / "notes.txt").write_text("captured by night\n")
+    return folder
+
+
+def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
+    (captures / "manifest.yaml").write_text(draft(captures))
+    found = manifest.load("mixed", "data")
+    assert {c.name: (c.format, c.vehicle, c.role, c.content, c.attack) for c in found.values()} == {
+        "DoS_dataset": ("hcrl-car-hacking", "sonata", "train", "labelled", "dos"),
+        "FreeDrivingData_20180323_KIA": ("hcrl-survival", "kia", "train", "attack-free", None),
+        "Fuzzy_attack_dataset": ("otids", "soul", "train", "labelled", "fuzzing"),
+        "night-drive": ("candump", "mixed", "to_score", "unlabelled", None),
+        "night-drive.mf4": ("mf4", "mixed", "to_score", "unlabelled", None),
+        "normal_run_data": ("hcrl-car-hacking", "sonata", "train", "attack-free", None),
+        "road.max_speedometer_attack_1": ("road", "road", "test", "labelled", "max-speedometer"),
+    }
+    assert found["road.max_speedometer_attack_1"].metadata == Path("data/mixed/road/capture_metadata.json")
+    assert manifest.missing(found, "mixed") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "attack"),
+    [
+        ("FreeDrivingData_20180323_KIA.txt", None),
+        ("NormalRun.log", None),
+        ("normal_run_data.txt", None),
+        ("Attack-free2.csv", None),
+        ("ambient_dyno_drive_benign_anomaly.log", None),
+        ("normal/2024-01-01.log", None),
+        ("dos/normal_run.log", None),
+        ("normal/dos_attack.log", "dos"),
+        ("normal/DoSAttack.log", "dos"),
+        ("dos/2024-01-01.log", "dos"),
+        ("attack_free_then_dos.log", "dos"),
+        ("normal_then_attack.log", "attack"),
+        ("normal/abnormal_driving.log", "attack"),
+        ("unclean.log", "attack"),
+        ("windows_clean.log", None),
+        ("kudos.log", "attack"),
+        ("max_speedometer_attack_1_masquerade.log", "max-speedometer-masquerade"),
+    ],
+)
+def test_attack_is_guessed_from_whole_words_and_from_the_file_before_its_folder(path: str, attack: str | None) -> None:
+    assert _guess_attack(Path(path)) == attack
+
+
+def test_draft_says_what_is_to_be_checked(captures: Path) -> None:
+    comments = [line.strip() for line in draft(captures).splitlines() if line.strip().startswith("#")]
+    assert sum("attack-free by its name: is it?" in c for c in comments) == 2
+    assert sum("no labels: will be scored only" in c for c in comments) == 2
+    assert sum(c.startswith("# not a capture that is recognised: notes.txt: ") for c in comments) == 1
+
+
+def test_draft_of_captures_without_labels_says_what_is_missing(tmp_path: Path) -> None:
+    shutil.copy(OWN / "candump.log", tmp_path / "a.log")
+    assert "# Missing: no capture to train on" in draft(tmp_path)
+    shutil.copy(OWN / "candump.log", tmp_path / "ambient.log")
+    assert "# Missing" not in draft(tmp_path)
+    (tmp_path / "a.log").unlink()
+    assert "# Missing: no capture to test on" in draft(tmp_path)
+
+
+def test_layout_of_can_train_and_test_keeps_its_roles(workplace: Path) -> None:
+    for name in ("train_01/attack-free-kia.csv", "test_01/dos-kia.csv"):
+        path = workplace / "data/fleet" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("timestamp,arbitration_id,data_field,attack\n")
+    text = draft(workplace / "data/fleet")
+    assert yaml.safe_load(text) == yaml.safe_load(manifest.draft("fleet", workplace / "data"))
+    assert set(yaml.safe_load(text)["captures"]) == {"train_01.attack-free-kia", "test_01.dos-kia"}
+
+
+def test_folders_give_roles_to_captures_in_any_format(workplace: Path) -> None:
+    for source, place in {
+        "python_can.csv": "train_01/ambient.csv",
+        "candump.log": "train_01/drive.log",
+        "car_hacking_attacked.csv": "train_01/DoS_dataset.csv",
+        "survival_attacked.csv": "test_01/Fuzzy_KIA.csv",
+        "log.asc": "test_01/drive.asc",
+    }.items():
+        path = workplace / "data/fleet" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(OWN / source, path)
+    (workplace / "data/fleet/train_01/saved.csv").write_text("time;id\n")
+    text = draft(workplace / "data/fleet")
+    assert "# not a capture that is recognised: train_01/saved.csv: " in text
+    (workplace / "data/fleet/manifest.yaml").write_text(text)
+    assert {c.name: (c.format, c.role, c.content) for c in manifest.load("fleet", "data").values()} == {
+        "test_01.Fuzzy_KIA": ("hcrl-car-hacking", "test_01", "labelled"),
+        "test_01.drive": ("asc", "test_01", "unlabelled"),
+        "train_01.DoS_dataset": ("hcrl-car-hacking", "train", "labelled"),
+        "train_01.ambient": ("python-can-csv", "train", "attack-free"),
+        "train_01.drive": ("candump", "to_score", "unlabelled"),
+    }
+
+
+def test_command_writes_once_and_never_over_a_manifest(tmp_path: Path) -> None:
+    shutil.copy(OWN / "car_hacking_normal.txt", tmp_path / "normal.txt")
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "manifest.yaml").read_text() == done.stdout
+    (tmp_path / "manifest.yaml").write_text("mine")
+    done = command(tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {tmp_path}/manifest.yaml: is there already; edit it")
+    assert (tmp_path / "manifest.yaml").read_text() == "mine"
+
+
+def test_folder_without_captures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CanidsError, match="no such folder"):
+        draft(tmp_path / "nowhere")
+    (tmp_path / "a.json").write_text(json.dumps({}))
+    with pytest.raises(CanidsError, match="no capture in a format that is recognised"):
+        draft(tmp_path)

@@ -1,0 +1,296 @@
+"""Following a log or a bus: frames come as they are written, and make the graphs that the finished capture makes."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import can
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+import yaml
+from capture_files import record
+from captures import built, call, csv, fed, frames, traffic
+
+from canids_preprocess import buses, follow, ingest
+from canids_preprocess.cutting import windows_of
+from canids_preprocess.features import Tracker
+from canids_preprocess.formats import growing
+from canids_preprocess.formats.growing import Growing, Patience
+from canids_shared.contracts import streams
+from canids_shared.errors import CanidsError
+
+SCHEMA = Path(follow.__file__).parents[1] / "config.schema.yaml"
+GOOD = ["1.000000,123,00FF,0", "1.001000,0A0,,0", "1.002500,18FEF100,0011223344556677,1", "1.003000,123,01ff,0"]
+
+
+class Writer:
+    """Stands in for `time`: each time the reader sleeps, the next thing happens to the log, and at last waiting is over."""
+
+    def __init__(self, patience: Patience, steps: list[Callable[[], Any]]) -> None:
+        self.patience, self.steps = patience, steps
+        self.monotonic = lambda: 0.0
+
+    def sleep(self, seconds: float) -> None:
+        if self.steps:
+            self.steps.pop(0)()
+        else:
+            self.patience.at_end = True
+
+
+@pytest.fixture
+def writing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Patience]:
+    """Makes the patience of a reader while whom these things happen."""
+
+    def make(*steps: Callable[[], Any]) -> Patience:
+        patience = Patience()
+        clock = Writer(patience, list(steps))
+        for module in (growing, follow):
+            monkeypatch.setattr(module, "time", clock)
+        return patience
+
+    return make
+
+
+def appending(path: Path, *parts: bytes) -> list[Callable[[], Any]]:
+    def append(part: bytes) -> None:
+        with open(path, "ab") as stream:
+            stream.write(part)
+
+    return [lambda part=part: append(part) for part in parts]
+
+
+def options(source: str | Path, *arguments: str) -> argparse.Namespace:
+    return follow.parser().parse_args([str(source), "--window", "20", "--stride", "20", *arguments])
+
+
+def followed(chosen: argparse.Namespace, patience: Patience) -> tuple[dict[str, Any], pa.RecordBatch]:
+    """Header and windows of what is sent."""
+    stream = BytesIO()
+    follow.follow(chosen, patience, stream)
+    stream.seek(0)
+    header, schema, batches = streams.received(stream)
+    return header, pa.Table.from_batches(list(batches), schema).combine_chunks().to_batches()[0]
+
+
+def messages(count: int) -> list[can.Message]:
+    rng = np.random.default_rng(3)
+    time, found = 0.0, []
+    for _ in range(count):
+        time = round(time + float(rng.choice([0.001, 0.002, 0.0005])), 4)
+        number, size = int(rng.choice([0x10, 0x20, 0x7FF, 0x18EF0001])), int(rng.integers(0, 9))
+        found.append(
+            can.Message(
+                timestamp=time, arbitration_id=number, is_extended_id=number > 0x7FF, data=rng.bytes(size), channel=0
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("suffix", ["log", "asc", "trc", "csv", "stride"])
+def test_graphs_of_a_growing_log_are_those_of_the_finished_one(
+    tmp_path: Path, writing: Callable[..., Patience], suffix: str
+) -> None:
+    whole = tmp_path / f"whole.{suffix.replace('stride', 'csv')}"
+    if suffix == "stride":  # the format of the large captures, and windows that overlap
+        whole.write_bytes(csv(*(f"{m.timestamp:.4f},{m.arbitration_id:03X},{m.data.hex()},0" for m in messages(300))))
+    else:
+        record(whole, messages(300))
+    raw = whole.read_bytes()
+    entry = {"name": "a", "vehicle": "van", "format": "auto", "attack": None, "content": "unlabelled", "attacked": []}
+    outputs = {"output": tmp_path / "a.parquet", "rejects": tmp_path / "r.parquet"}
+    config = {"timestamp_tolerance": 0.0005, "on_bad_rows": "error"}
+    ingest.main(call({"dataset": "d"}, config, outputs, {"capture": [whole], "metadata": []}, capture=entry))
+    stride = 7 if suffix == "stride" else 20
+    store = built(tmp_path, outputs["output"], stride=stride)
+
+    path = tmp_path / f"growing.{whole.suffix}"
+    cuts = np.sort(np.random.default_rng(0).integers(0, len(raw), 12)).tolist()
+    parts = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    header, batch = followed(options(path, "--stride", str(stride)), writing(*appending(path, *parts)))
+    assert header["node_features"] == store.header["node_features"]
+    for name in ("x", "node_id", "node_count", "edge_attr"):
+        np.testing.assert_array_equal(streams.flat(batch, name), np.asarray(store[name]).reshape(-1))
+    edges = np.stack([streams.flat(batch, "edge_source"), streams.flat(batch, "edge_target")])
+    np.testing.assert_array_equal(edges, store["edge_index"])
+    np.testing.assert_array_equal(streams.counts(batch, "node_id"), np.diff(store["node_ptr"]))
+    assert streams.keys(batch).drop("capture", "vehicle").equals(store.keys().drop("capture", "vehicle"))
+
+
+def lines(path: Path, patience: Patience) -> list[tuple[int, bytes]]:
+    return [(piece.line, bytes(piece.text)) for piece in Growing.of(path, patience).pieces()]
+
+
+def test_a_line_is_read_once_it_is_whole(tmp_path: Path, writing: Callable[..., Patience]) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"\xef\xbb\xbfone\ntw")
+    patience = writing(*appending(path, b"o", b"", b"\nthree\nfo", b"ur"))
+    assert lines(path, patience) == [(1, b"one\n"), (2, b"two\nthree\n"), (4, b"four")]
+
+
+def test_that_a_log_is_waited_for_is_said_once(
+    tmp_path: Path, writing: Callable[..., Patience], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "log"
+    assert Growing.of(path, writing(*appending(path, b"", b"on", b"e\n"))).arrive(10)
+    assert caplog.messages == [f"{path}: not there yet; waiting for it"]
+
+
+def test_who_asks_to_stop_gets_whole_lines_only(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\ntw")
+    assert lines(path, Patience(stopped=True)) == [(1, b"one\n")]
+
+
+def test_waiting_is_over_when_nothing_comes(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+    assert lines(path, Patience(idle=0.02)) == [(1, b"one\n")]
+    assert not Growing.of(tmp_path / "nowhere", Patience(idle=0.02)).arrive(10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_bytes(b"o"), "cut short behind line 2"),
+        (lambda path: path.unlink(), "removed or moved away behind line 2"),
+        (
+            lambda path: (path.rename(path.with_name("log.1")), path.write_bytes(b"one\ntwo\nthree\n")),
+            "replaced by another file behind line 2",
+        ),
+    ],
+)
+def test_a_log_that_is_not_the_same_any_more_is_named(
+    tmp_path: Path, writing: Callable[..., Patience], change: Callable[[Path], Any], message: str
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\ntwo\n")
+    with pytest.raises(CanidsError, match=f"log: {message}; follow the"):
+        lines(path, writing(lambda: change(path)))
+
+
+def test_a_bad_line_stops_with_its_number_or_is_put_aside(
+    tmp_path: Path, writing: Callable[..., Patience], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.csv"
+    parts = [csv(*GOOD), b"1.004,1G,00,0\n", b"1.005,123,00,0\n"]
+    with pytest.raises(CanidsError, match=r"a\.csv, line 6: arbitration_id '1G' is not a hexadecimal number; mend"):
+        followed(options(path), writing(*appending(path, *parts)))
+    path.unlink()
+    rejects = tmp_path / "rejects.csv"
+    chosen = options(path, "--on-bad-rows", "quarantine", "--rejects", str(rejects), "--window", "5")
+    _, batch = followed(chosen, writing(*appending(path, *parts)))
+    assert len(batch) == 1
+    assert pl.read_csv(rejects).rows() == [(6, "arbitration_id '1G' is not a hexadecimal number", "1.004,1G,00,0")]
+    assert "line 6: arbitration_id '1G' is not a hexadecimal number; put aside" in caplog.text
+
+
+def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:
+    over = Patience(at_end=True)
+    with pytest.raises(CanidsError, match="nowhere: no such file"):
+        followed(options(tmp_path / "nowhere"), over)
+    (tmp_path / "words").write_text("nothing of the kind\n")
+    with pytest.raises(CanidsError, match="fits no known format"):
+        followed(options(tmp_path / "words"), over)
+    (tmp_path / "log.blf").write_bytes(b"LOGG\n" + bytes(100))
+    with pytest.raises(CanidsError, match="blf cannot be read while it is written; score the finished file"):
+        followed(options(tmp_path / "log.blf"), over)
+    with pytest.raises(CanidsError, match=r"nonsense:can0: cannot be opened: .*; interfaces: .*socketcan"):
+        followed(options("nonsense:can0"), over)
+    with pytest.raises(CanidsError, match=r"slcan:/dev/nowhere: cannot be opened: "):
+        followed(options("slcan:/dev/nowhere"), over)
+
+
+def test_a_channel_may_be_a_device_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert buses.is_bus("slcan:/dev/ttyUSB0@115200")
+    assert not buses.is_bus("run:1/drive.log"), "no interface is called run"
+    Path("socketcan:can0").touch()
+    assert not buses.is_bus("socketcan:can0")
+
+
+class Sending(Patience):
+    """Sends messages as soon as someone listens."""
+
+    def over(self) -> bool:
+        if self.stopped:
+            return True
+        with can.Bus(interface="virtual", channel="follow", preserve_timestamps=True) as bus:
+            for message in (*messages(50), can.Message(timestamp=9.0, is_error_frame=True)):
+                bus.send(message)
+        self.stopped = True
+        return False
+
+
+def test_a_bus_is_followed_and_its_error_frames_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert buses.is_bus("virtual:follow")
+    _, batch = followed(options("virtual:follow", "--name", "bus"), Sending())
+    sent = messages(50)
+    assert streams.keys(batch)["capture"].to_list() == ["bus", "bus"]
+    assert streams.flat(batch, "t_start").tolist() == [sent[0].timestamp, sent[20].timestamp]
+    assert streams.flat(batch, "t_end").tolist() == [sent[19].timestamp, sent[39].timestamp]
+    assert set(streams.flat(batch, "node_id").tolist()) == {
+        m.arbitration_id | m.is_extended_id << 31 for m in sent[:40]
+    }
+    assert "1 error frames are no frames and left out" in caplog.text
+    assert "50 frames, 0 rejects, 2 windows" in caplog.text
+
+
+def test_what_is_kept_is_bounded_however_many_ids_and_frames_there_are() -> None:
+    """An attacker's random IDs are forgotten, the vehicle's own are not."""
+    rng = np.random.default_rng(0)
+    config = {"window": 100, "stride": 30, "window_unit": "frames", "features": "relative"}
+    kept = []
+
+    def source() -> Any:
+        for n in range(40):
+            can_id = np.where(np.arange(500) % 2, rng.integers(1 << 28, 1 << 29, 500), 0x100 + np.arange(500) % 8)
+            table = frames(n + np.arange(500) / 500, can_id, extended=can_id > 0x7FF)
+            part = {**fed(table), "label": np.full(500, -1, np.int8), "attack": np.zeros(500, np.int32)}
+            yield {**part, "attacks": np.array([""], dtype=object)}
+
+    made = Tracker.feed
+
+    def feed(self: Tracker, *arguments: Any) -> Any:
+        found = made(self, *arguments)
+        kept.append((self.slots.count, len(self._arrays["state"]), len(self.slots._known)))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "feed", feed)
+        windows = list(windows_of(Path("bus"), source(), 0, config, [""], most_ids=600))
+    most = 300 + 100 + 250 + 600  # what is left, what pending frames need, what a chunk brings, before it is looked at
+    assert max(count for count, _, _ in kept) <= most
+    assert len({size for _, *size in kept[20:] for size in [tuple(size)]}) == 1, "arrays do not grow any more"
+    # The eight IDs of the vehicle have a past all along: first sightings are the attacker's alone.
+    last = windows[-1]
+    column = follow.header_of("bus", options("bus"))["node_features"].index("first_sighting_max")
+    own = np.isin(last["node_id"], 0x100 + np.arange(8))
+    assert (last["x"][own, column] == 0).all()
+    assert (last["x"][~own, column] == 1).all()
+
+
+def test_forgetting_changes_nothing_for_ids_that_are_kept() -> None:
+    rng = np.random.default_rng(1)
+    table = traffic(2000, rng, seconds=4.0)
+    whole, cut = Tracker(), Tracker()
+    cut.feed(fed(table[:1000]))
+    renumbered = cut.forget(10_000, np.arange(3))
+    assert renumbered.tolist() == [0, 1, 2]
+    expected, _ = whole.feed(fed(table))
+    np.testing.assert_array_equal(cut.feed(fed(table[1000:]))[0], expected[1000:])
+
+
+def test_defaults_are_those_of_the_module() -> None:
+    schema = yaml.safe_load(SCHEMA.read_text())["properties"]
+    chosen = vars(follow.parser().parse_args(["log"]))
+    for name in ("window", "stride", "window_unit", "on_bad_rows", "timestamp_tolerance"):
+        assert chosen[name] == schema[name]["default"], name
+    assert SimpleNamespace(**chosen).format == "auto"

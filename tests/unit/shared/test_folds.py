@@ -1,0 +1,144 @@
+"""Folds found in the manifests: which vehicles and attacks can be left out, and of which datasets."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from canids_shared.errors import CanidsError
+from canids_shared.planning import folds
+from canids_shared.planning.pipeline import section, targets
+from canids_shared.planning.stage import Stage
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = ROOT / "modules/preprocess/config.schema.yaml"
+
+
+def write(dataset: str, *captures: tuple[str, str | None], test: str = "tram") -> None:
+    """A dataset of training captures (vehicle, attack or none) and one test capture."""
+    entries: dict[str, Any] = {
+        f"{vehicle}-{attack}-{n}": {
+            "format": "simulated",
+            "vehicle": vehicle,
+            "role": "train",
+            "content": "labelled" if attack else "attack-free",
+            **({"attack": attack} if attack else {}),
+            "simulation": {"duration": 9},
+        }
+        for n, (vehicle, attack) in enumerate(captures)
+    }
+    entries["test"] = {**next(iter(entries.values())), "vehicle": test, "role": "test_x"}
+    path = Path("data", dataset, "manifest.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump({"contract": "manifest/1", "captures": entries}, sort_keys=False))
+
+
+def config(*datasets: str, **section: Any) -> dict[str, Any]:
+    return {"datasets": list(datasets), "data_root": "data", "folds": {"leave_out": "vehicles", **section}}
+
+
+def test_every_attacked_vehicle_of_the_training_captures_is_a_fold(
+    workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("a", ("kia", "dos"), ("sonata", None), ("spark", "fuzzing"), ("kia", "fuzzing"))
+    with caplog.at_level(logging.WARNING):
+        found = folds.joined(config("a"))
+    assert found["instances"] == {
+        "without-kia": {"preprocess": {"leave_out": {"vehicles": ["kia"]}}},
+        "without-spark": {"preprocess": {"leave_out": {"vehicles": ["spark"]}}},
+    }
+    assert "folds" not in found
+    assert [r.getMessage() for r in caplog.records] == [
+        "dataset 'a': sonata is recorded without attacks only: no fold leaves it out"
+    ]
+
+
+def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("kia", "gear-spoofing"), ("kia", None))
+    overrides = {"train_drl": {"seed": 4, "rivals": ["cusum"]}}
+    found = folds.joined(
+        config("a", leave_out="attacks", prefix="f-", seeds=2, seeded=["train_drl"], overrides=overrides)
+    )
+    assert list(found["instances"]) == [
+        "f-without-DoS",
+        "f-without-DoS-seed-5",
+        "f-without-gear-spoofing",
+        "f-without-gear-spoofing-seed-5",
+    ]
+    assert found["instances"]["f-without-gear-spoofing-seed-5"] == {
+        "preprocess": {"leave_out": {"attacks": ["gear-spoofing"]}},
+        "train_drl": {"seed": 5, "rivals": ["cusum"]},
+    }
+    detectors = section(found, "train_gnn")["instances"]
+    assert list(detectors) == ["f-without-DoS", "f-without-gear-spoofing"], "seeds of the policy share the detectors"
+
+
+def test_a_fold_is_named_after_the_seed_that_all_its_seeded_stages_get(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("spark", "DoS"))
+    found = folds.joined({**config("a", seeds=3), "train_gnn": {"seed": 5}})["instances"]
+    both = {name: (found[name]["train_gnn"], found[name]["train_drl"]) for name in found if "kia-seed" in name}
+    assert both == {f"without-kia-seed-{n}": ({"seed": n}, {"seed": n}) for n in (6, 7)}
+
+
+def test_a_fold_belongs_to_the_datasets_that_have_what_it_leaves_out(workplace: Path) -> None:
+    write("a", ("kia", "dos"), ("spark", "dos"))
+    write("b", ("kia", "dos"), ("sonata", "dos"), test="spark")
+    stage = Stage("preprocess", section(folds.joined(config("a", "b")), "preprocess"), SCHEMA)
+    assert {d: [i for i in stage.config if i and stage.has(d, i)] for d in ("a", "b")} == {
+        "a": ["@without-kia", "@without-spark"],
+        "b": ["@without-kia", "@without-sonata"],
+    }
+    made = stage.targets("{dataset}{instance}/{split}")
+    assert "b@without-kia/left_out" in made
+    assert "b/test_x" in made
+    assert not [t for t in made if t.startswith(("a@without-sonata", "b@without-spark"))]
+    of_pipeline = targets(folds.joined(config("a", "b")), "{dataset}{instance}", "summary/{dataset}{instance}")
+    instances = ["a", "a@without-kia", "a@without-spark", "b", "b@without-kia", "b@without-sonata"]
+    assert of_pipeline == [path for i in instances for path in (i, f"summary/{i}")]
+
+
+def test_a_fold_that_leaves_nothing_out_is_refused(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("spark", None))
+    write("b", ("kia", "fuzzing"))
+    instances = {"without-dos": {"preprocess": {"leave_out": {"attacks": ["dos"]}}}}
+    given = {"datasets": ["a", "b"], "data_root": "data", "instances": instances}
+    with pytest.raises(CanidsError) as caught:
+        Stage("preprocess", section(given, "preprocess"), SCHEMA)
+    assert str(caught.value) == (
+        "instances.without-dos: no training capture has what leave_out names, {'attacks': ['dos']}; "
+        "they have {'a': {'attacks': ['DoS']}, 'b': {'attacks': ['fuzzing']}}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("captures", "change", "complaint"),
+    [
+        ([("kia", "dos"), ("kia", None)], {}, r"^dataset 'a': to leave one out, its training captures need two vehicles; they have only kia$"),
+        ([("kia", None), ("spark", None)], {}, r"^dataset 'a': to leave one out, its training captures need two vehicles"),
+        ([("kia", "dos"), ("spark", None)], {"leave_out": "attacks"}, "need two attacks; they have only dos$"),
+        ([("kia", "dos"), ("spark", "dos")], {"leave_out": "cars"}, r"^folds\.leave_out: 'cars' is not one of"),
+        ([("kia", "dos"), ("spark", "dos")], {"seed": 1}, r"^unknown key 'folds\.seed'; did you mean 'seeds'\?"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_left_out_is_said(
+    workplace: Path, captures: list[tuple[str, str | None]], change: dict[str, Any], complaint: str
+) -> None:
+    write("a", *captures)
+    with pytest.raises(CanidsError, match=complaint):
+        folds.joined(config("a", **change))
+
+
+def test_a_fold_replaces_no_instance(workplace: Path) -> None:
+    write("a", ("kia", "dos"), ("spark", "dos"))
+    own: dict[str, Any] = {"instances": {"without-spark": {}, "seed-1": {}}}
+    with pytest.raises(CanidsError, match=r"^folds: 'without-spark' is an instance already; set folds\.prefix"):
+        folds.joined({**config("a"), **own})
+    found = folds.joined({**config("a", prefix="f-"), **own})["instances"]
+    assert list(found) == ["without-spark", "seed-1", "f-without-kia", "f-without-spark"]
+
+
+def test_a_pipeline_without_folds_says_so() -> None:
+    with pytest.raises(CanidsError, match="config: folds is missing"):
+        folds.joined({"datasets": ["simulated"]})

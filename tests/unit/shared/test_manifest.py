@@ -1,0 +1,222 @@
+"""The dataset manifest: drafting it from folders, finding it, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from canids_preprocess.formats import FORMATS
+from canids_shared.contracts import manifest
+from canids_shared.contracts.config import load_schema
+from canids_shared.errors import CanidsError
+
+TRAIN: dict[str, Any] = {"format": "can-train-and-test", "vehicle": "van", "role": "train", "content": "attack-free"}
+TEST: dict[str, Any] = {**TRAIN, "role": "test_known", "content": "labelled", "attack": "dos"}
+
+
+def lay_out(folder: Path, *names: str) -> None:
+    """Empty captures at these places."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def written(workplace: Path, captures: dict[Any, dict[str, Any]], **top: Any) -> Path:
+    """A manifest by the user's hand, for the dataset `fleet`."""
+    path = workplace / "data/fleet/manifest.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = {name: {"path": f"{name}.csv", **entry} for name, entry in captures.items()}
+    path.write_text(yaml.safe_dump({"contract": "manifest/1", "captures": entries, **top}))
+    return path
+
+
+def refused(dataset: str = "fleet", data_root: str = "data") -> str:
+    """The one line with which the manifest is refused."""
+    with pytest.raises(CanidsError) as caught:
+        manifest.load(dataset, data_root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_draft_takes_vehicle_and_attack_from_the_file_and_the_scenario_from_the_folder(workplace: Path) -> None:
+    lay_out(
+        workplace / "data/fleet",
+        "train_01/attack-free-kia.csv",
+        "train_02/gear-spoofing-sonata.csv",
+        "test_03_unknown/DoS-1.csv",
+        "test_03_unknown/fuzzing.csv",
+        "notes/rpm-kia.csv",
+    )
+    captures = manifest.load("fleet", "data")
+    said = {c.name: (c.vehicle, c.attack, c.role, c.content) for c in captures.values()}
+    assert said == {
+        "train_01.attack-free-kia": ("kia", None, "train", "attack-free"),
+        "train_02.gear-spoofing-sonata": ("sonata", "gear-spoofing", "train", "labelled"),
+        "test_03_unknown.DoS-1": ("fleet", "DoS", "test_03_unknown", "labelled"),
+        "test_03_unknown.fuzzing": ("fleet", "fuzzing", "test_03_unknown", "labelled"),
+    }
+    assert manifest.scenarios(captures) == ["test_03_unknown"]
+    assert captures["test_03_unknown.DoS-1"].path == Path("data/fleet/test_03_unknown/DoS-1.csv")
+
+
+def test_draft_is_written_once_and_then_belongs_to_the_user(workplace: Path) -> None:
+    lay_out(workplace / "data/fleet", "train_01/attack-free-kia.csv", "test_01/dos-kia.csv")
+    manifest.load("fleet", "data")
+    drafted = Path("results/fleet/manifest.yaml")
+    drafted.write_text(drafted.read_text().replace("vehicle: kia", "vehicle: soul"))
+    manifest.load.cache_clear()
+    assert {c.vehicle for c in manifest.load("fleet", "data").values()} == {"soul"}
+
+
+def test_draft_says_which_files_it_does_not_list(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lay_out(
+        workplace / "data/fleet", "train_01/attack-free-kia.csv", "train_01/drive.log", "train_01/.x", "test_01/a.csv"
+    )
+    manifest.load("fleet", "data")
+    assert caplog.messages[1:] == [
+        "it does not list train_01/drive.log; make manifest DIR=data/fleet drafts one of all formats"
+    ]
+
+
+def test_moved_data_means_another_data_root(workplace: Path) -> None:
+    lay_out(workplace / "data/fleet", "train_01/attack-free-kia.csv", "test_01/dos-kia.csv")
+    before = manifest.load("fleet", "data")
+    assert manifest.missing(before, "fleet") == []
+    (workplace / "data").rename(workplace / "elsewhere")
+    assert [m.split(";")[0] for m in manifest.missing(before, "fleet")] == [
+        "dataset 'fleet', capture 'test_01.dos-kia': no file data/fleet/test_01/dos-kia.csv",
+        "dataset 'fleet', capture 'train_01.attack-free-kia': no file data/fleet/train_01/attack-free-kia.csv",
+    ]
+    after = manifest.load("fleet", "elsewhere")
+    assert after.keys() == before.keys()
+    assert manifest.missing(after, "fleet") == []
+
+
+@pytest.mark.parametrize("content", [(), ("captures/dos-kia.csv", "train_01/readme.txt")])
+def test_folder_without_captures_is_refused(workplace: Path, content: tuple[str, ...]) -> None:
+    lay_out(workplace / "data/fleet", *content)
+    assert refused().startswith("dataset 'fleet': no manifest, and no captures")
+    assert "data_root" in refused()
+    assert not Path("results").exists()
+
+
+def test_capture_that_a_drafted_manifest_does_not_list_is_refused(workplace: Path) -> None:
+    lay_out(workplace / "data/fleet", "train_01/attack-free-kia.csv", "test_01/dos-kia.csv")
+    manifest.load("fleet", "data")
+    lay_out(workplace / "data/fleet", "test_02/fuzzing-kia.csv")
+    manifest.load.cache_clear()
+    assert refused().startswith(
+        "results/fleet/manifest.yaml does not list data/fleet/test_02/fuzzing-kia.csv; add them, or delete"
+    )
+
+
+def test_written_manifest_comes_before_a_draft(workplace: Path) -> None:
+    lay_out(workplace / "data/fleet", "train_01/attack-free-kia.csv", "test_01/dos-kia.csv")
+    written(workplace, {"a": TRAIN, "b": TEST})
+    assert list(manifest.load("fleet", "data")) == ["a", "b"]
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", [*manifest.SPLITS, manifest.LEFT_OUT])
+def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> None:
+    written(workplace, {"a": TRAIN, "b": {**TEST, "role": name}})
+    assert refused().startswith(f"data/fleet/manifest.yaml: captures.b.role: a scenario cannot be named '{name}'")
+
+
+@pytest.mark.parametrize(
+    ("captures", "complaint"),
+    [
+        ({"a": TRAIN}, "needs at least one capture with role 'train' and one of a test scenario"),
+        ({"b": TEST}, "needs at least one capture with role 'train' and one of a test scenario"),
+        ({"a": {**TRAIN, "vehicel": "van"}, "b": TEST}, "unknown key 'data/fleet/manifest.yaml.captures.a.vehicel'; did you mean 'vehicle'?"),
+        ({"a": {k: v for k, v in TRAIN.items() if k != "vehicle"}, "b": TEST}, "captures.a: 'vehicle' is a required"),
+        ({"a": {**TRAIN, "format": "csv"}, "b": TEST}, "captures.a.format: 'csv' is not one of"),
+        ({"a": {**TRAIN, "content": "unlabelled"}, "b": TEST}, "captures.a: an unlabelled capture cannot be trained"),
+        ({"a": {**TRAIN, "format": "simulated"}, "b": TEST}, "captures.a: needs 'path', or 'format: simulated'"),
+        ({"a": {**TRAIN, "simulation": {"duration": 5}}, "b": TEST}, "captures.a: 'simulation' belongs to"),
+        ({"a": {**TRAIN, "attack": "dos"}, "b": TEST}, "captures.a: has the attack 'dos', so its content is not 'attack-free'"),
+        ({"a": TRAIN, "b": {**TEST, "format": "asc", "metadata": "m.json"}}, "captures.b.metadata: belongs to 'format: road'"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2], [4, 3]]}}, "captures.b.attacked: [4, 3] does not end after it begins"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2, 3]]}}, "captures.b.attacked.0: [1, 2, 3]"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[-1, 2]]}}, "captures.b.attacked.0.0: -1 is less than"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": []}}, "captures.b.attacked: []"),
+        ({"a": {**TRAIN, "attacked": [[1, 2]]}, "b": TEST}, "captures.a: has 'attacked' intervals, so its content is 'labelled'"),
+        ({"a/b": TRAIN, "b": TEST}, "'a/b' does not match"),
+        ({2024: TRAIN, "b": TEST}, "captures: key 2024 is not text; put it in quotes"),
+    ],
+)  # fmt: skip
+def test_wrong_entry_is_named(workplace: Path, captures: dict[Any, dict[str, Any]], complaint: str) -> None:
+    written(workplace, captures)
+    assert complaint in refused()
+    assert "data/fleet/manifest.yaml" in refused()
+
+
+@pytest.mark.parametrize(
+    "twice", ["  dos:\n    vehicle: van\n", "  normal:\n    vehicle: van\n    role: train\n    vehicle: bus\n"]
+)
+def test_key_that_is_there_twice_is_refused_with_its_line(workplace: Path, twice: str) -> None:
+    path = written(workplace, {"dos": TRAIN})
+    path.write_text(f"contract: manifest/1\ncaptures:\n  dos:\n    vehicle: van\n{twice}")
+    key, first = ("dos", 3) if "dos" in twice else ("vehicle", 6)
+    line = 5 if "dos" in twice else 8
+    assert refused() == f"data/fleet/manifest.yaml, line {line}: key '{key}' is there already, in line {first}"
+
+
+def test_anchors_and_merged_keys_are_no_repetitions(workplace: Path) -> None:
+    path = written(workplace, {"a": TRAIN, "b": TEST})
+    entry = "path: a.csv, vehicle: van, content: attack-free"
+    path.write_text(
+        f"contract: manifest/1\ncaptures:\n  a: &a {{{entry}, role: train}}\n  b: &b {{<<: *a, role: test}}\n  c: {{<<: *b, path: c.csv}}\n"
+    )
+    assert [(c.name, c.role) for c in manifest.load("fleet", "data").values()] == [
+        ("a", "train"), ("b", "test"), ("c", "test")
+    ]  # fmt: skip
+
+
+def test_format_metadata_and_attacked_intervals(workplace: Path) -> None:
+    plain = {k: v for k, v in TEST.items() if k != "format"}
+    entries = {
+        "a": TRAIN,
+        "b": plain,
+        "c": {**plain, "metadata": "m.json"},
+        "d": {**plain, "attacked": [[1, 2.5], [4, 9]]},
+    }
+    written(workplace, entries)
+    captures = manifest.load("fleet", "data")
+    assert {c.name: (c.format, c.metadata, c.attacked) for c in captures.values()} == {
+        "a": ("can-train-and-test", None, ()),
+        "b": ("auto", None, ()),
+        "c": ("road", Path("data/fleet/m.json"), ()),
+        "d": ("auto", None, ((1.0, 2.5), (4.0, 9.0))),
+    }
+    assert "dataset 'fleet', capture 'c': no file data/fleet/m.json; is data_root right?" in manifest.missing(
+        captures, "fleet"
+    )
+
+
+def test_formats_of_the_schema_are_those_that_can_be_read() -> None:
+    schema = load_schema(Path(manifest.__file__).with_name("manifest.schema.yaml"))
+    named = schema["properties"]["captures"]["additionalProperties"]["properties"]["format"]["enum"]
+    assert set(named) == {*FORMATS, "auto", "simulated"}
+
+
+def test_wrong_contract_is_refused(workplace: Path) -> None:
+    written(workplace, {"a": TRAIN, "b": TEST}, contract="manifest/2")
+    assert "data/fleet/manifest.yaml.contract: 'manifest/1' was expected" in refused()
+
+
+@pytest.mark.parametrize("content", [b"captures: [", b"\xff\xfe", b"", b"text"])
+def test_what_is_no_manifest_is_refused(workplace: Path, content: bytes) -> None:
+    written(workplace, {}).write_bytes(content)
+    assert refused().startswith("data/fleet/manifest.yaml")
+
+
+@pytest.mark.parametrize("dataset", ["simulated", "simulated_hours"])
+def test_simulated_vehicles_are_built_in(workplace: Path, dataset: str) -> None:
+    captures = manifest.load(dataset, "data")
+    assert all(c.path is None and c.simulation and c.simulation["duration"] > 0 for c in captures.values())
+    assert all(c.simulation and {"seed", "episodes", "episode_s"} <= c.simulation.keys() for c in captures.values())
+    assert manifest.missing(captures, dataset) == []
+    assert len(manifest.scenarios(captures)) >= 2
+    assert not list(workplace.iterdir())

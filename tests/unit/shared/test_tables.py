@@ -1,0 +1,103 @@
+"""The Parquet contracts: what is written is read again, and what breaks the contract is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from captures import frames
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canids_shared.contracts import tables
+from canids_shared.errors import CanidsError
+
+TABLE = frames([0.0, 0.5, 1.0], [1, 2, 3], [b"", b"\x00\xff", bytes(64)], [0, 1, None])
+STATE = pl.DataFrame(
+    {
+        "capture": ["a", "a"],
+        "vehicle": ["van", "van"],
+        "window": pl.Series([0, 1], dtype=pl.Int32),
+        "t_start": [0.0, 1.0],
+        "t_end": [1.0, 2.0],
+        "label": pl.Series([0, None], dtype=pl.UInt8),
+        "attack": ["", ""],
+        "vgae_kl": pl.Series([0.5, 1.5], dtype=pl.Float32),
+    }
+)
+
+
+def refused(action: Any, *arguments: Any) -> str:
+    with pytest.raises(CanidsError) as caught:
+        action(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("contract", "table"), [(tables.FRAMES, TABLE), (tables.STATES, STATE)])
+def test_round_trip(tmp_path: Path, contract: tables.Table, table: pl.DataFrame) -> None:
+    path = tmp_path / "t.parquet"
+    tables.write(path, contract, table, {"capture": "ü", "n": 3})
+    read, metadata = tables.read(path, contract)
+    assert read.equals(table)
+    assert metadata == {"capture": "ü", "n": 3, "contract": contract.contract}
+    assert tables.read(path, contract, columns=["label"])[0].equals(table.select("label"))
+
+
+def test_same_table_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        tables.write(tmp_path / name, tables.FRAMES, TABLE, {"b": 1, "a": 2})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (TABLE.with_columns(timestamp=pl.lit(float("nan"))), "column 'timestamp' holds NaN or infinity"),
+        (TABLE.with_columns(timestamp=pl.lit(float("inf"))), "column 'timestamp' holds NaN or infinity"),
+        (TABLE.with_columns(can_id=pl.lit(None, pl.UInt32)), "column 'can_id' has nulls"),
+        (TABLE.drop("payload"), "column 'payload' is missing (contract frames/1)"),
+        (TABLE.with_columns(dlc=pl.col("dlc").cast(pl.Int64)), "column 'dlc' is Int64, not UInt8 (contract frames/1)"),
+        (TABLE.with_columns(extra=pl.lit(1)), "unknown column 'extra' (contract frames/1)"),
+    ],
+)
+def test_breach_of_the_contract_is_refused_on_both_sides(tmp_path: Path, change: pl.DataFrame, complaint: str) -> None:
+    path = tmp_path / "t.parquet"
+    assert refused(tables.write, path, tables.FRAMES, change, {}) == f"{path}: {complaint}"
+    assert list(tmp_path.iterdir()) == []
+    change.write_parquet(path, metadata={"canids": '{"contract":"frames/1"}'})
+    assert refused(tables.read, path, tables.FRAMES) == f"{path}: {complaint}"
+
+
+def test_state_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    wrong = STATE.with_columns(vgae_kl=pl.Series([0.0, float("nan")], dtype=pl.Float32))
+    assert refused(tables.write, tmp_path / "t", tables.STATES, wrong, {}).endswith("'vgae_kl' holds NaN or infinity")
+
+
+def test_reading_some_columns_checks_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    wrong = TABLE.with_columns(timestamp=pl.lit(float("nan")))
+    wrong.write_parquet(path, metadata={"canids": '{"contract":"frames/1"}'})
+    assert tables.read(path, tables.FRAMES, columns=["label"])[0].width == 1
+    assert "'timestamp' holds NaN" in refused(tables.read, path, tables.FRAMES, ["timestamp"])
+
+
+def test_other_contract_and_absent_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file"
+    tables.write(path, tables.STATES, STATE, {})
+    assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: contract states/1, not frames/1")
+    TABLE.write_parquet(path)
+    assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: not a whole canids table")
+    TABLE.write_parquet(path, metadata={"canids": "[]"})
+    assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: ")
+
+
+@given(st.integers(0, 10_000))
+def test_file_cut_off_anywhere_is_refused(folder: Path, length: int) -> None:
+    path = folder / "whole.parquet"
+    tables.write(path, tables.FRAMES, TABLE, {})
+    whole = path.read_bytes()
+    cut = folder / "cut.parquet"
+    cut.write_bytes(whole[: length % len(whole)])
+    assert refused(tables.read, cut, tables.FRAMES).startswith(f"{cut}: ")

@@ -1,0 +1,193 @@
+"""The rivals of the policy: what they compute, that they learn, and what their file keeps."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from canids_shared.errors import CanidsError
+from canids_train_drl import prepared as preparation
+from canids_train_drl import rivals as rivals_package
+from canids_train_drl.environment import Actions
+from canids_train_drl.playing import f1
+from canids_train_drl.prepared import Prepared, as_recorded
+from canids_train_drl.rivals import learn, stored
+from canids_train_drl.rivals.networks import Classifier, Player, network
+from canids_train_drl.rivals.thresholds import Cusum, FixedWeight, Ground, Hysteresis, cusum, hysteresis, squashed
+from train_drl.test_dqn import call_of
+from train_drl.test_states import loaded, synthetic, written
+
+CPU = torch.device("cpu")
+FAST: dict[str, Any] = {"rivals": list(learn.NAMES), "steps": 800, "environments": 64, "networks": {"small": [16]}}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    splits = {"fuse": 1, "select": 2, "calibrate": 3}
+    return {s: written(folder / f"{s}.parquet", synthetic(n, 4, 200, ("a", "b"))) for s, n in splits.items()}
+
+
+def learnt(folder: Path, files: dict[str, Path], **config: Any) -> Path:
+    call = call_of(folder, "small_nokd", files, **{**FAST, **config})
+    learn.main(call)
+    return call.output["model"]
+
+
+@pytest.fixture(scope="module")
+def everyone(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return learnt(tmp_path_factory.mktemp("rivals"), files)
+
+
+def test_hysteresis_holds_between_its_thresholds() -> None:
+    score = np.array([[0.1, 0.7, 0.4, 0.2, 0.4, 0.7]], dtype=np.float32)
+    alarm = hysteresis(score, np.array([0, 5, 6]), np.array([0.3]), np.array([0.6]))
+    assert alarm[0, 0].tolist() == [False, True, True, False, False, True]
+
+
+def test_cusum_worked_by_hand() -> None:
+    score = np.array([[0.5, 0.5, 0.5, 0.0, 0.0, 0.5]], dtype=np.float32)
+    one = (np.array([x]) for x in (0.25, 0.4, 0.2))
+    above = cusum(score, np.array([0, 5, 6]), *one)[0, 0]
+    # sums 0.25, 0.5, 0.6 (0.75 held at 0.4 + 0.2), 0.35, 0.1; the last window begins anew
+    assert above + 0.4 == pytest.approx([0.25, 0.5, 0.6, 0.35, 0.1, 0.25])
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float32, st.integers(1, 30), elements=st.floats(0, 1, width=32)))
+def test_cusum_without_memory_is_a_threshold_and_hysteresis_of_equal_thresholds_too(score: np.ndarray) -> None:
+    segments = np.array([0, len(score)])
+    above = cusum(score[None], segments, np.array([0.5]), np.array([0.0]), np.array([1e-6]))[0, 0]
+    # What is left over is a millionth at most.
+    clear = np.abs(score - 0.5) > 1e-5
+    assert ((above > 0) == (score > 0.5))[clear].all()
+    same = hysteresis(score[None], segments, np.array([0.5]), np.array([0.5]))[0, 0]
+    assert (same == (score > 0.5)).all()
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [FixedWeight(0.5, 0.4), Hysteresis(0.5, 0.2, 0.5), Cusum(0.3, 0.25, 0.3, 0.5)],
+    ids=lambda r: type(r).__name__,
+)
+def test_score_says_what_the_alarm_says_and_nothing_looks_ahead(rival: Any, files: dict[str, Path]) -> None:
+    split = preparation.states.read(files["select"])
+    observer = preparation.Observer.fit(split, call_of(files["select"].parent, "large", {}).config)
+    traffic = as_recorded(split, observer)
+    score, alarm = rival.decide(traffic)
+    assert score.dtype == np.float32
+    assert 0 <= score.min() <= score.max() <= 1
+    level = rival.threshold if isinstance(rival, FixedWeight) else 0.5
+    assert ((score > np.float32(level)) == alarm).all()
+    cut = preparation.States(
+        split.path, split.keys[:50], split.columns, split.values[:50], split.labels[:50], np.array([0, 50])
+    )
+    np.testing.assert_array_equal(rival.decide(as_recorded(cut, observer))[1], alarm[:50])
+
+
+def test_everyone_learns_to_fuse_and_is_read_back(everyone: Path, tmp_path: Path) -> None:
+    rivals, observer = stored.load(everyone)
+    assert set(rivals) == set(learn.NAMES)
+    test = loaded(tmp_path, synthetic(9, 6, 200, ("a", "b")))
+    traffic = as_recorded(test, observer)
+    found = {n: float(f1(rival.decide(traffic)[1][None], test.labels == 1)) for n, rival in rivals.items()}
+    # The bandit is left out: what an action is worth is far from linear in what it sees.
+    assert min(f for n, f in found.items() if n != "bandit") > 0.7, str(found)
+    again = tmp_path / "again.safetensors"
+    budget = stored.budget_of(everyone)
+    assert budget == 0.005
+    stored.save(again, rivals, observer, budget)
+    assert again.read_bytes() == everyone.read_bytes()
+
+
+def test_same_seed_same_bytes(files: dict[str, Path], everyone: Path, tmp_path: Path) -> None:
+    assert learnt(tmp_path / "a", files).read_bytes() == everyone.read_bytes()
+
+
+def test_settings_keep_to_the_budget(files: dict[str, Path], everyone: Path) -> None:
+    config = call_of(everyone.parent, "small_nokd", {}, **FAST).config
+    prepared = preparation.prepare({n: [p] for n, p in files.items()}, config, CPU)
+    rivals, _ = stored.load(everyone)
+    quiet = prepared.quiet
+    for name in ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp"):
+        alarm = rivals[name].decide(prepared.calibrate)[1]
+        assert alarm[quiet].mean() <= config["false_alarm_budget"], name
+
+
+def test_a_wanted_fusion_is_learnt_though_no_rival(files: dict[str, Path], tmp_path: Path) -> None:
+    model = learnt(tmp_path, files, rivals=["fixed_weight"], fusion="cusum")
+    assert set(stored.load(model)[0]) == {"fixed_weight", "cusum"}
+
+
+def test_weights_as_actions(files: dict[str, Path], tmp_path: Path) -> None:
+    rivals, observer = stored.load(learnt(tmp_path, files, rivals=["bandit"], action_set="alpha", steps=50))
+    traffic = as_recorded(preparation.states.read(files["select"]), observer)
+    score, alarm = rivals["bandit"].decide(traffic)
+    assert ((score > np.float32(rivals["bandit"].actions.threshold)) == alarm).all()
+
+
+def test_package_that_is_missing_is_named(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    monkeypatch.delitem(sys.modules, "canids_train_drl.rivals.stable_baselines", raising=False)
+    monkeypatch.delattr(rivals_package, "stable_baselines", raising=False)
+    with pytest.raises(CanidsError, match=r"'sb3_dqn'.*'stable_baselines3' is not installed.*train-drl"):
+        learnt(tmp_path, files, rivals=["sb3_dqn"])
+
+
+def test_cut_off_file_is_named(everyone: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(everyone.read_bytes()[:-10])
+    with pytest.raises(CanidsError, match=r"cut\.safetensors.*delete it"):
+        stored.load(cut)
+
+
+def test_layers_are_a_network() -> None:
+    layers = (
+        (np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),
+        (np.ones((1, 2), np.float32), np.ones(1, np.float32)),
+    )
+    assert network(layers)(torch.tensor([[1.0, -2.0]])).item() == 2.0
+    assert isinstance(Classifier(layers, 0.5), Classifier)
+    assert Player(layers, Actions("alarm", 0.5)).actions.count == 2
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30, -1e30])
+def test_a_detector_that_says_one_thing_leaves_the_other(value: float, files: dict[str, Path], tmp_path: Path) -> None:
+    constant = {
+        s: written(
+            tmp_path / f"{s}.parquet", pl.read_parquet(p).with_columns(gat_logit=pl.lit(value, dtype=pl.Float32))
+        )
+        for s, p in files.items()
+    }
+    rivals, observer = stored.load(learnt(tmp_path / "run", constant, rivals=["fixed_weight", "cusum", "logistic"]))
+    test = preparation.states.read(constant["select"])
+    traffic = as_recorded(test, observer)
+    assert np.isfinite(traffic.features.numpy()).all()
+    attacked = test.labels == 1
+    alone = float(f1((traffic.scores[0, :, 1].numpy() > 0.5)[None], attacked))
+    for name, rival in rivals.items():
+        assert float(f1(rival.decide(traffic)[1][None], attacked)) > alone - 0.1, name
+
+
+def test_squashed_keeps_the_order_and_the_sign() -> None:
+    x = np.array([-1e6, -1.0, 0.0, 1.0, 1e6])
+    assert squashed(x).tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=1e-5)
+
+
+def test_ground_counts_quiet_windows_of_calibrate_alone(files: dict[str, Path]) -> None:
+    config = call_of(files["fuse"].parent, "small_nokd", {}, **FAST).config
+    prepared: Prepared = preparation.prepare({n: [p] for n, p in files.items()}, config, CPU)
+    ground = Ground.of(prepared, 0.01)
+    assert ground.quiet.sum() == int((prepared.calibrate.labels == 0).sum())
+    levels, quality = ground.thresholds(np.zeros(ground.attacked.shape), np.zeros(len(ground.quiet)))
+    assert levels[0] == 0
+    assert not quality.any()

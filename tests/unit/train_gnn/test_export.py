@@ -1,0 +1,112 @@
+"""Detectors as ONNX say what they say in torch; and windows from a stream make the batches that the store makes."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from gnn_data import EDGE_FEATURES, MIXED, NODE_FEATURES, SMALL, store, write
+
+from canids_shared.contracts import model_file, streams
+from canids_shared.contracts.torch_store import Graphs
+from canids_shared.errors import CanidsError
+from canids_shared.jobs.torch_state import to_arrays
+from canids_train_gnn import export, follow, modelfile
+from canids_train_gnn.columns import COLUMNS
+from canids_train_gnn.models import GAT, VGAE, parameter_count
+from canids_train_gnn.states import outputs_of
+
+KINDS = {"gat": GAT, "vgae": VGAE}
+SIZE = {**SMALL, "layers": 1}
+
+
+def written(folder: Path, kind: str) -> Path:
+    """A run that was never trained, but whose weights, scaling and idea of the ordinary are all its own."""
+    torch.manual_seed(1)
+    model = KINDS[kind](NODE_FEATURES, EDGE_FEATURES, SIZE)
+    for scaling in (model.encoder.node_scaling, model.encoder.edge_scaling):
+        scaling.learn(2.0 + 3.0 * torch.randn(50, len(scaling.mean)))
+    if isinstance(model, VGAE):
+        model.learn_ordinary(torch.rand(50, 6))
+        with torch.no_grad():
+            model.link_bias.fill_(-120.0)  # so sure that its probabilities are 0 in float32
+    run = folder / f"{kind}_small_kd"
+    run.mkdir()
+    header = {"contract": model_file.DETECTOR, "kind": kind.upper(), "size": SIZE, "parameters": parameter_count(model)}
+    facts = {"node_features": NODE_FEATURES, "edge_features": EDGE_FEATURES, "window": 10, "window_unit": "frames"}
+    model_file.save_arrays(run / "model.safetensors", to_arrays(model.state_dict()), {**header, **facts})
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gat", "vgae"])
+def test_onnxruntime_says_what_torch_says(tmp_path: Path, kind: str) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    run = written(tmp_path, kind)
+    graphs = write(tmp_path / "select.safetensors", MIXED, np.random.default_rng(0), [1, 2, 9, 30] * 16)
+    (run / "config.yaml").write_text(yaml.safe_dump({"files": {"graphs": ["fit", str(graphs)]}}))
+    export.export(run, run / "model.onnx", run / "export.json", None)
+    report = json.loads((run / "export.json").read_text())
+    assert report["bytes"] == (run / "model.onnx").stat().st_size
+    assert report["largest_difference"] < 1e-5
+    assert str(Path(export.__file__).parents[1]).encode() not in (run / "model.onnx").read_bytes()
+    assert report["windows"] > len(MIXED)
+    said = {p.key: p.value for p in onnx.load(run / "model.onnx").metadata_props}
+    assert (said["contract"], said["kind"], said["run"]) == ("onnx/1", kind.upper(), f"{kind}_small_kd")
+    assert json.loads(said["node_features"]) == NODE_FEATURES
+    assert (said["window"], said["stride"], said["window_unit"]) == ("10", "10", "frames")
+
+    # The score is the model's own in a batch, edges in any order, several of a pair, and to itself.
+    model = modelfile.load(run / "model.safetensors", KINDS[kind])
+    exported = export.Exported.of((run / "model.onnx").read_bytes())
+    rng = torch.Generator().manual_seed(0)
+    for n, e in ((1, 0), (1, 2), (2, 0), (8, 8), (9, 40), (100, 99)):
+        x, edge = torch.randn(n, len(NODE_FEATURES), generator=rng), torch.randn(e, len(EDGE_FEATURES), generator=rng)
+        pairs = torch.unique(torch.randint(0, n, (2, e), generator=rng), dim=1)
+        edge = edge[: pairs.shape[1]]
+        batch = Graphs.of(x, pairs[0], pairs[1], edge, torch.zeros(1), torch.tensor([n]), n)
+        with torch.inference_mode():
+            wanted = model.score(batch).item()
+        assert float(exported((x, pairs, edge))[0]) == pytest.approx(wanted, rel=1e-5, abs=1e-5), (n, e)
+    # A model that says something else is noticed.
+    with torch.no_grad():
+        next(iter(model.parameters())).add_(0.01)
+    window = export.window_of(store(graphs).batch(torch.tensor([3])))
+    assert export.difference(model, exported, [window]) > export.TOLERANCE
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    run = written(tmp_path, "gat")
+    with pytest.raises(CanidsError, match="gat_small_kd: its graphs of select are not here to compare on"):
+        export.export(run, run / "model.onnx", run / "export.json", None)
+    with pytest.raises(CanidsError, match=r"nowhere/model\.safetensors: no such file"):
+        export.export(tmp_path / "nowhere", run / "model.onnx", run / "export.json", None)
+    assert not (run / "model.onnx").exists()
+
+
+def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> None:
+    graphs = store(write(tmp_path / "g.safetensors", MIXED, np.random.default_rng(0)))
+    own, header = graphs.graphs, graphs.header
+    nodes, edges = np.diff(own["node_ptr"]), np.diff(own["edge_ptr"])
+    schema = streams.schema_of_graphs(header)
+    lists = {
+        **{name: streams.lists(own[name], nodes) for name in ("x", "node_id", "node_count")},
+        "edge_source": streams.lists(own["edge_index"][0], edges),
+        "edge_target": streams.lists(own["edge_index"][1], edges),
+        "edge_attr": streams.lists(own["edge_attr"], edges),
+    }
+    keys = own.keys()
+    columns = [lists[f.name] if f.name in lists else keys[f.name].to_arrow().cast(f.type) for f in schema]
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    made = follow.graphs_of(batch.slice(5, 20), header, torch.device("cpu"))
+    wanted = graphs.batch(torch.arange(5, 25))
+    for field in fields(Graphs):
+        found, expected = getattr(made, field.name), getattr(wanted, field.name)
+        if field.name != "y":  # nobody knows what is attacked
+            assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected)), field.name
+    vgae, gat = (modelfile.load(written(tmp_path, k) / "model.safetensors", KINDS[k]) for k in ("vgae", "gat"))
+    assert tuple(outputs_of(vgae, gat, made)) == COLUMNS
