@@ -48,13 +48,13 @@ hours: .venv/runtime
 seeds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config 'data_root=$(DATA)'
-	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
+	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/window_baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
 
 # Options of one stage over a table or a space of points, compared on `select`; OPTIONS='--configfile FILE' names another sweep.
 sweep: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/sweep/Snakefile $(OPTIONS)
 
-# One vehicle left out after the other, and all rivals of the policy: on folds of the training captures.
+# One vehicle left out after the other, and all fusion_baselines of the policy: on folds of the training captures.
 cross-vehicle fusion-ablation: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/$(subst -,_,$@)/Snakefile $(OPTIONS)
 

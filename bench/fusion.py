@@ -23,9 +23,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from canids_shared.contracts.config import check, load_schema
 from canids_train_drl.environment import FusionEnvironment, Traffic, costs_of
+from canids_train_drl.fusion_baselines.stable_baselines import agent, dqn
 from canids_train_drl.gymnasium_env import FusionEnv
 from canids_train_drl.learning import Learning
-from canids_train_drl.rivals.stable_baselines import agent, dqn
 from canids_train_drl.terms import Terms
 
 SCHEMA = Path(__file__).parents[1] / "modules/train_drl/config.schema.yaml"

@@ -43,13 +43,13 @@ def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.rando
         return (1 / (1 + np.exp(-4 * (raw - 0.5)))).astype(np.float32)
 
     columns = {f"{m}_score": score(noise * k) for m, k in (("vgae", 1.6), ("gat", 1.2), ("fusion", 1.0))}
-    rivals = {f"rival_{m}_score": score(noise) for m in ("fixed_weight", "hysteresis")}
-    alarms = {c.replace("_score", "_alarm"): (s > 0.7).astype(np.float32) for c, s in rivals.items()}
+    fusion_baselines = {f"baseline_{m}_score": score(noise) for m in ("fixed_weight", "hysteresis")}
+    alarms = {c.replace("_score", "_alarm"): (s > 0.7).astype(np.float32) for c, s in fusion_baselines.items()}
     alarm = columns["fusion_score"] > 0.6
     action = alarm.astype(np.int16)
     frame = table.with_columns(**{k: pl.Series(v) for k, v in {**columns, "alarm": alarm, "action": action}.items()})
     values = {"q_chosen": score(noise), "q_other": -score(noise)}
-    frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**rivals, **alarms, **values}.items()})
+    frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**fusion_baselines, **alarms, **values}.items()})
     write(path, DECISIONS, frame, {"split": path.stem, "policy": "p", **metadata})
 
 
@@ -64,12 +64,12 @@ def write_split(
     path: Path,
     captures: dict[str, tuple[str, list[int]]],
     rng: np.random.Generator,
-    companions: list[str] | None = None,
+    auxiliary_captures: list[str] | None = None,
 ) -> pl.DataFrame:
     """Graph store of several captures (name → attack and labels), in whose attacked windows ID 0 floods; its keys."""
     labels = [v for _, own in captures.values() for v in own]
     windows = [{**dict(zip(range(9), rng.integers(1, 6, 9), strict=True)), 0: 40 if v else 3} for v in labels]
-    _write(path, windows, captures, {c: c for c in captures}, companions)
+    _write(path, windows, captures, {c: c for c in captures}, auxiliary_captures)
     return GraphStore(path).keys()
 
 
@@ -78,7 +78,7 @@ def _write(
     windows: list[dict[int, int]],
     captures: dict[str, tuple[str, list[int]]],
     hashes: dict[str, str],
-    companions: list[str] | None = None,
+    auxiliary_captures: list[str] | None = None,
 ) -> None:
     labels = np.array([v for _, own in captures.values() for v in own])
     number = np.concatenate([np.arange(len(own)) for _, own in captures.values()])
@@ -96,7 +96,7 @@ def _write(
         "attacks": kinds,
         "captures": list(captures),
         "vehicles": ["van"],
-        "companions": companions or [],
+        "auxiliary_captures": auxiliary_captures or [],
         "sources": {c: {"sha256": h, "vehicle": "van", "attack": captures[c][0]} for c, h in hashes.items()},
     }
     with writing(path, header, windows=n, nodes=nodes, edges=n) as writer:

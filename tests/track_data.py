@@ -34,7 +34,7 @@ METRICS = {
 
 def places(root: Path, dataset: str = "demo") -> Places:
     results = root / "results" / dataset
-    return Places(dataset, root / "experimentruns" / dataset, results / "baselines", results / "summary")
+    return Places(dataset, root / "experimentruns" / dataset, results / "window_baselines", results / "summary")
 
 
 def finish(run: Path, made: int = 1_000) -> None:
@@ -51,7 +51,7 @@ def write_training(run: Path, seed: int = 1, made: int = 1_000) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump({"spec": spec, "python": "3.11", "inputs": {"graphs": ["a", "b"]}}))
     rows = [{"epoch": e, "fit_loss": UNEVEN / e, "peak_gpu_mb": None} for e in (1, 2)]
     write_history(run / "history.parquet", rows)
-    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "rivals/1"})
+    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "fusion_baselines/1"})
     (run / "latency.json").write_text('{"contract": "latency/1", "device": "cpu", "median_ms": 1.25}')
     (run / "log.txt").write_text("done\n")
     finish(run, made)
@@ -67,7 +67,7 @@ def write_runs(root: Path, *instances: str, dataset: str = "demo") -> Places:
     """Two runs of each instance."""
     found = places(root, dataset)
     for instance in instances:
-        write_training(found.runs / f"rivals_large{instance}")
+        write_training(found.runs / f"fusion_baselines_large{instance}")
         write_evaluation(found.runs / f"eval_small_kd{instance}")
     return found
 
@@ -121,13 +121,13 @@ def ingest_at_once(root: Path, instances: list[str], uri: str) -> list[dict[str,
 
 def check_nothing_is_lost_or_doubled(uri: str, instances: list[str]) -> None:
     found = content(uri)
-    runs = [f"{run}{i}" for i in ("", *instances) for run in ("pipeline", "rivals_large", "eval_small_kd")]
+    runs = [f"{run}{i}" for i in ("", *instances) for run in ("pipeline", "fusion_baselines_large", "eval_small_kd")]
     assert {name: len(same) for name, same in found.items()} == dict.fromkeys(runs, 1)
     for name, (run,) in found.items():
         assert run["status"] == "FINISHED"
         rule, at, instance = name.partition("@")
         assert run["parent"] == (None if rule == "pipeline" else f"pipeline{at}{instance}")
-        if rule == "rivals_large":
+        if rule == "fusion_baselines_large":
             assert run["metrics"]["fit_loss"] == [(1, UNEVEN), (2, UNEVEN / 2)]
             assert "model.safetensors" in run["files"]
         if rule == "eval_small_kd":

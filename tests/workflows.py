@@ -42,7 +42,7 @@ def write_tiny_dataset(folder: Path) -> None:
     write(simulate("compact", attack="dos", duration=4, seed=2, n_episodes=1, episode_s=0.5), folder / "test.csv")
     (folder / "manifest.yaml").write_text(_TINY_MANIFEST)
     (folder / "preprocess.yaml").write_text(
-        "datasets: [tiny]\nwindow: 50\nstride: 50\nblocks: {gap: 0.3}\ncompanions: none\n"
+        "datasets: [tiny]\nwindow: 50\nstride: 50\nblocks: {gap: 0.3}\nauxiliary_captures: none\n"
     )
 
 

@@ -23,14 +23,14 @@ FLOOR = {
     "test_unknown_attack": {"vgae": 0.5},  # what it has never met, the supervised one does not find
 }
 """F1 that detectors and the best fixed weight reach; a policy of 200 steps promises nothing."""
-IGNORED = {"baselines", "decisions", "states", "summary"}
+IGNORED = {"window_baselines", "decisions", "states", "summary"}
 
 
 def prepared(folder: Path, workflow: Path) -> None:
     """Put the main job's graphs, and a config for the smoke preset, into a checkout."""
     shutil.copytree(workflow / "results/smoke", folder / "results/smoke", ignore=lambda *_: IGNORED)
     config = {**yaml.safe_load((folder / "tests/smoke.yaml").read_text()), "train_gnn": {"iterations": 100}}
-    config["train_drl"]["rivals"] = ["fixed_weight"]
+    config["train_drl"]["fusion_baselines"] = ["fixed_weight"]
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
 
 

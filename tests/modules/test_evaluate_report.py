@@ -118,8 +118,8 @@ def test_the_report_says_where_it_comes_from(evaluated: Checkout) -> None:
         assert text in page
     assert str(evaluated.folder) not in page
     evaluations = [f"eval_{v}" for v in VARIANTS]
-    for run in (*evaluations, "baselines"):
-        folder = "results" if run == "baselines" else "experimentruns"
+    for run in (*evaluations, "window_baselines"):
+        folder = "results" if run == "window_baselines" else "experimentruns"
         code = json.loads((evaluated.folder / folder / "demo" / run / "metrics.json").read_text())["code"]
         assert re.search(rf"<td>{run}</td><td>{code}</td><td>0</td><td>20\d\d-[^<]+</td><td>[^–<]+</td>", page)
 
@@ -196,7 +196,7 @@ def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkou
         "ports": {
             "states": own,
             "decisions": own,
-            **dict.fromkeys(("graphs", "baselines"), dict.fromkeys(names, names[0])),
+            **dict.fromkeys(("graphs", "window_baselines"), dict.fromkeys(names, names[0])),
         },
     }
     (checkout.folder / "folds.yaml").write_text(yaml.safe_dump(config))

@@ -166,13 +166,13 @@ def test_another_version_of_a_library_misses(caching: Caching, tmp_path: Path) -
     assert taken == (SIMULATED | FRAMES | GRAPHS) - made
 
 
-def test_companions_are_simulated_for_what_was_recorded_and_only_for_that(caching: Caching) -> None:
+def test_auxiliary_captures_are_simulated_for_what_was_recorded_and_only_for_that(caching: Caching) -> None:
     checkout = caching.checkout()
     config = checkout.folder / TINY
-    config.write_text(config.read_text().replace("companions: none\n", ""))
+    config.write_text(config.read_text().replace("auxiliary_captures: none\n", ""))
     planned = checkout.module("preprocess", "-n", "--configfile", TINY)
     assert planned.returncode == 0, planned.stderr
-    joined = len(manifest.companions("simulated_fleet"))
+    joined = len(manifest.auxiliary_captures("simulated_fleet"))
     assert re.search(rf"^simulate\s+{joined + 1}$", planned.stdout, re.M), "and the dataset's own"
     assert re.search(rf"^ingest\s+{joined + 3}$", planned.stdout, re.M)
     simulated = checkout.module("preprocess", "-n")

@@ -31,7 +31,7 @@ SCENARIOS = ("test_known_attack", "test_unknown_attack")
 METRICS = ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")
 METRICS += ("false_alarms_per_hour", "detection_delay_s", "episodes_found")
 COUNTS = ("n_windows", "n_attacked", "n_episodes")
-RIVALS = ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp", "bandit", "sb3_dqn")
+FUSION_BASELINES = ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp", "bandit", "sb3_dqn")
 BASELINES = {"id_rate", "isolation_forest", "extra_trees", "always_attack"}
 
 
@@ -49,7 +49,7 @@ def metrics(folder: Path, variant: str) -> dict[str, Any]:
 
 
 def baselines(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results/smoke/baselines/metrics.json").read_text())
+    content: dict[str, Any] = json.loads((folder / "results/smoke/window_baselines/metrics.json").read_text())
     return content
 
 
@@ -130,7 +130,7 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
 
 
 def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> None:
-    reports = [(metrics(workflow_dir, v), v, {"gat", "vgae", "fusion", *RIVALS}) for v in VARIANTS]
+    reports = [(metrics(workflow_dir, v), v, {"gat", "vgae", "fusion", *FUSION_BASELINES}) for v in VARIANTS]
     for report, variant, methods in [*reports, (baselines(workflow_dir), None, BASELINES)]:
         identity = {"contract", "dataset", "variant", "instance", "seed", "code", "config"}
         assert report.keys() == {*identity, "thresholds", "scenarios"}
@@ -161,9 +161,11 @@ def test_metrics_follow_from_the_decisions(workflow_dir: Path, variant: str) -> 
     for scenario in SCENARIOS:
         rows = decisions(workflow_dir, variant, scenario)
         label = rows["label"].to_numpy()
-        alarms = {"fusion": rows["alarm"].to_numpy()} | {r: rows[f"rival_{r}_alarm"].to_numpy() > 0.5 for r in RIVALS}
+        alarms = {"fusion": rows["alarm"].to_numpy()} | {
+            r: rows[f"baseline_{r}_alarm"].to_numpy() > 0.5 for r in FUSION_BASELINES
+        }
         scores = {m: rows[f"{m}_score"].to_numpy() for m in ("fusion", "gat", "vgae")}
-        scores |= {r: rows[f"rival_{r}_score"].to_numpy() for r in RIVALS}
+        scores |= {r: rows[f"baseline_{r}_score"].to_numpy() for r in FUSION_BASELINES}
         for method in ("gat", "vgae"):
             alarms[method] = scores[method] > report["thresholds"][method]["budget"]
         for method, alarm in alarms.items():
@@ -222,7 +224,16 @@ def test_every_job_says_what_it_took(workflow_dir: Path) -> None:
     """Also the rules that can be cached, and hence have no benchmark; sizes are those that Snakemake sees."""
     jobs = measured(workflow_dir / "experimentruns", workflow_dir / "results").filter(dataset="smoke")
     known = jobs.filter(pl.col("seconds") > 0, pl.col("memory_mb") > 20, pl.col("input_mb").is_not_null())
-    rules = {*TRAININGS, *EVALUATIONS, *CACHED, "account", "rivals", "states", "decisions", "baselines"}
+    rules = {
+        *TRAININGS,
+        *EVALUATIONS,
+        *CACHED,
+        "account",
+        "fusion_baselines",
+        "states",
+        "decisions",
+        "window_baselines",
+    }
     assert set(known["rule"]) == {*rules, "summary", "cards", "report"}
     (row,) = jobs.filter(rule="gat_large").rows(named=True)
     paths = [workflow_dir / f"results/smoke/graphs/{split}.safetensors" for split in ("fit", "select")]
@@ -239,7 +250,7 @@ def test_students_are_smaller_than_their_teacher(workflow_dir: Path) -> None:
 def test_every_reading_of_a_test_scenario_is_recorded(workflow_dir: Path) -> None:
     lines = (workflow_dir / "experimentruns/test_readings.jsonl").read_text().splitlines()
     readings = [json.loads(line) for line in lines]
-    assert sorted(r["rule"] for r in readings) == sorted([*EVALUATIONS, "baselines"])
+    assert sorted(r["rule"] for r in readings) == sorted([*EVALUATIONS, "window_baselines"])
     for reading in readings:
         assert {"time", "commit", "dirty", "code", "instance"} <= set(reading)
         assert reading["dataset"] == "smoke"
@@ -268,7 +279,14 @@ def test_mlflow_has_one_run_for_every_rule_instance(workflow_dir: Path, tracked:
     found = runs_of(workflow_dir, tracked)
     made = {path.parent.name for path in (workflow_dir / "experimentruns/smoke").glob("*/benchmark.tsv")}
     assert found.keys() == {"pipeline", *made}
-    assert made >= {*TRAININGS, *EVALUATIONS, "baselines", "summary", "report", *(f"rivals_{v}" for v in VARIANTS)}
+    assert made >= {
+        *TRAININGS,
+        *EVALUATIONS,
+        "window_baselines",
+        "summary",
+        "report",
+        *(f"fusion_baselines_{v}" for v in VARIANTS),
+    }
     parent = found.pop("pipeline").info.run_id
     assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent}
     for name in TRAININGS:
@@ -283,7 +301,7 @@ def test_mlflow_has_one_run_for_every_rule_instance(workflow_dir: Path, tracked:
 
 def test_mlflow_has_the_metrics_to_the_last_digit(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> None:
     found = runs_of(workflow_dir, tracked)
-    reports = {f"eval_{v}": metrics(workflow_dir, v) for v in VARIANTS} | {"baselines": baselines(workflow_dir)}
+    reports = {f"eval_{v}": metrics(workflow_dir, v) for v in VARIANTS} | {"window_baselines": baselines(workflow_dir)}
     for name, report in reports.items():
         shown = found[name].data.metrics
         for scenario, methods in report["scenarios"].items():

@@ -19,7 +19,7 @@ SAME = {
     "states": ("results/smoke/states/*/*.parquet", 15),
     "decisions": ("results/smoke/decisions/*/*.parquet", 9),
     "metrics": ("experimentruns/smoke/*/metrics.json", 3),
-    "baselines": ("results/smoke/baselines/*.json", 2),
+    "window_baselines": ("results/smoke/window_baselines/*.json", 2),
     "tables": ("results/smoke/summary/results.*", 2),
 }
 """Pattern, and how many files the composed run has at least."""

@@ -21,7 +21,7 @@ from canids_shared.jobs import latency
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
 CONFIG = ("-s", "pipelines/kd_fusion/Snakefile", "--configfile", "tiny.yaml")
-CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2", "rivals": "rivals/1"}
+CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2", "fusion_baselines": "fusion_baselines/1"}
 
 
 def planned(text: str) -> set[str]:
@@ -68,13 +68,13 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
             for split in ("calibrate", "test_dos"):
                 decisions = tables.read(results / f"decisions/{variant}/{split}.parquet", DECISIONS)[0]
                 assert decisions.select(list(KEYS)).equals(keys[split])
-        for run in (*TRAININGS, *(f"rivals_{v}" for v in VARIANTS)):
+        for run in (*TRAININGS, *(f"fusion_baselines_{v}" for v in VARIANTS)):
             load_arrays(experiments / run / "model.safetensors", CONTRACTS[run.partition("_")[0]])
             assert yaml.safe_load((experiments / run / "config.yaml").read_text())["spec"]["stand_in"]
         for run in TRAININGS:
             assert latency.read(experiments / run / "latency.json") == (1.0, "cpu")
             assert len(pl.read_parquet(experiments / run / "history.parquet")) == 1
-        for folder in (*(experiments / e for e in EVALUATIONS), results / "baselines"):
+        for folder in (*(experiments / e for e in EVALUATIONS), results / "window_baselines"):
             assert list(read(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
             assert list(read(folder / "curves.json", CURVES_CONTRACT)["scenarios"]) == ["test_dos"]
 
@@ -84,7 +84,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
     def shape(path: Path) -> object:
         match path.suffix:
             case ".parquet":
-                schema = {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("rival_")}
+                schema = {k: v for k, v in pl.read_parquet_schema(path).items() if not k.startswith("baseline_")}
                 # What was not measured has no type in a history.
                 return list(schema) if path.stem == "history" else schema
             case ".csv":
@@ -101,9 +101,13 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
     pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
     pairs |= {f"experimentruns/{{}}/{run}/history.parquet" for run in TRAININGS}
     pairs |= {f"experimentruns/{{}}/{run}/{f}.json" for run in EVALUATIONS for f in ("metrics", "curves")}
-    pairs |= {"experimentruns/{}/rivals_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
+    pairs |= {"experimentruns/{}/fusion_baselines_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
     pairs |= {"results/{}/states/large/fuse.parquet", "results/{}/decisions/large/calibrate.parquet"}
-    pairs |= {"results/{}/summary/results.csv", "results/{}/frames/captures.csv", "results/{}/baselines/curves.json"}
+    pairs |= {
+        "results/{}/summary/results.csv",
+        "results/{}/frames/captures.csv",
+        "results/{}/window_baselines/curves.json",
+    }
     for pattern in sorted(pairs):
         real, stand_in = workflow_dir / pattern.format("smoke"), dry.folder / pattern.format("tiny")
         assert shape(stand_in) == shape(real), pattern

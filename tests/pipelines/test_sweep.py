@@ -125,13 +125,13 @@ def test_seeds_of_an_ablation_share_the_detectors_of_their_fold(workflow_dir: Pa
     assert {p.name for p in runs.glob("*fusion*")} == {
         f"vgae_small_nokd{FOLD}",
         f"gat_small_nokd{FOLD}",
-        f"rivals_small_nokd{FOLD}-seed-1",
+        f"fusion_baselines_small_nokd{FOLD}-seed-1",
     }
-    made = config(runs / f"rivals_small_nokd{FOLD}-seed-1")
+    made = config(runs / f"fusion_baselines_small_nokd{FOLD}-seed-1")
     assert made["files"]["fuse"] == [f"results/smoke/states/small_nokd{FOLD}/fuse.parquet"]
     assert made["spec"]["config"]["seed"] == 1
-    assert made["spec"]["config"]["rivals"] == ["fixed_weight", "hysteresis"]
+    assert made["spec"]["config"]["fusion_baselines"] == ["fixed_weight", "hysteresis"]
     found = jobs(planned(workflow_dir, "fusion_ablation", "--forceall", "--configfile", "tests/smoke.yaml"))
-    wanted = ("gat_large", "dqn_large", "rivals", "eval_large", "baselines", "folds")
+    wanted = ("gat_large", "dqn_large", "fusion_baselines", "eval_large", "window_baselines", "folds")
     assert [found[r] for r in wanted] == [2, 2 * 3, 2 * 3 * 3, 2 * 3, 2, 1]
     assert "summary" not in found

@@ -154,8 +154,8 @@ def main_job(cluster: Cluster, folder: Path) -> tuple[Story, Story, Story]:
         (work / "data" / dataset / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     smoke = yaml.safe_load((REPOSITORY / "tests/smoke.yaml").read_text())
     anything = {"accelerator": "auto"}
-    # Rivals are learnt where jobs are of no interest, in tests/pipelines.
-    policies = {**anything, "rivals": ["fixed_weight", "cusum"]}
+    # Fusion baselines are learnt where jobs are of no interest, in tests/pipelines.
+    policies = {**anything, "fusion_baselines": ["fixed_weight", "cusum"]}
     smoke = merged(smoke, {"data_root": "data", "train_gnn": anything, "train_drl": policies})
     main = "pipelines/kd_fusion/Snakefile"
     four = profile(folder / "profile", **AWAY, jobs=4)

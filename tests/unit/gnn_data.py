@@ -42,11 +42,11 @@ def write(
     labels: list[int],
     rng: np.random.Generator,
     sizes: list[int] | None = None,
-    companions: list[int] | None = None,
+    auxiliary_captures: list[int] | None = None,
 ) -> Path:
     """A store with one window a label; attacked windows have one node whose features lie far out.
 
-    Windows with 1 in `companions` belong to a second capture, a companion.
+    Windows with 1 in `auxiliary_captures` belong to a second capture, a auxiliary.
     """
     sizes = sizes or [int(n) for n in rng.integers(2, 7, len(labels))]
     nodes = sum(sizes)
@@ -69,7 +69,7 @@ def write(
         "y": np.array(labels),
         "n_attacked": np.maximum(labels, 0),
         "attack": np.maximum(labels, 0),
-        "capture": np.array(companions or [0] * windows),
+        "capture": np.array(auxiliary_captures or [0] * windows),
         "vehicle": np.zeros(windows),
         "window": np.arange(windows),
         "t_start": np.arange(windows, dtype=float),
@@ -81,8 +81,8 @@ def write(
         "edge_features": EDGE_FEATURES,
         "statistics": ["none"],
         "attacks": ["", "dos"],
-        "captures": ["c", "fleet.c"] if companions else ["c"],
-        "companions": ["fleet.c"] if companions else [],
+        "captures": ["c", "fleet.c"] if auxiliary_captures else ["c"],
+        "auxiliary_captures": ["fleet.c"] if auxiliary_captures else [],
         "vehicles": ["van"],
         "window": 10,
         "stride": 10,

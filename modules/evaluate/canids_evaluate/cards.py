@@ -1,7 +1,7 @@
 """A model card for every trained model (rule `cards`), Markdown after Mitchell et al. (2019), "Model Cards for Model Reporting".
 
 python -m canids_evaluate.cards --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}, "simulated": []}'
-    --vgae_large cards/vgae_large.md … --metrics eval_large/metrics.json … --baselines metrics.json --baseline_curves curves.json
+    --vgae_large cards/vgae_large.md … --metrics eval_large/metrics.json … --window_baselines metrics.json --window_baseline_curves curves.json
     --trainings …/benchmark.tsv … --fit … --fuse … --calibrate …
 
 The YAML at the head has keys of Hugging Face's model cards (`modelcard.md` of their Hub's documentation), so that a card can
@@ -221,7 +221,9 @@ def _training_data(subject: Subject) -> str:
 
 
 def _counts(split: Split) -> str:
-    joined = f", {split.companions:,} of them of simulated companions" if split.companions else ""
+    joined = (
+        f", {split.auxiliary_captures:,} of them of simulated auxiliary_captures" if split.auxiliary_captures else ""
+    )
     return f"{split.windows:,} windows ({split.free:,} attack-free, {split.attacked:,} attacked{joined})"
 
 
@@ -246,7 +248,7 @@ def _subjects(call: Call) -> list[Subject]:
     for path in inputs["metrics"]:
         content = read(path, METRICS_CONTRACT)
         metrics[content["variant"]] = content
-    (baselines,), (curves,) = inputs["baselines"], inputs["baseline_curves"]
+    (baselines,), (curves,) = inputs["window_baselines"], inputs["window_baseline_curves"]
     others, sources = read(baselines, METRICS_CONTRACT)["scenarios"], read(curves, CURVES_CONTRACT).get("sources", {})
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
     learnt = {"vgae": split_of(fit, attack_free=True), "gat": split_of(fit), "dqn": split_of(fuse)}
@@ -274,6 +276,6 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     entry_point.run(
         main,
-        inputs=["metrics", "baselines", "baseline_curves", "trainings", "fit", "fuse", "calibrate"],
+        inputs=["metrics", "window_baselines", "window_baseline_curves", "trainings", "fit", "fuse", "calibrate"],
         outputs=CARDS,
     )

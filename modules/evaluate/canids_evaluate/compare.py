@@ -1,6 +1,6 @@
 """Several evaluations side by side, folds and seeds included.
 
-    python -m canids_evaluate.compare experimentruns/hcrl_sa/eval_large@* results/hcrl_sa/baselines@*
+    python -m canids_evaluate.compare experimentruns/hcrl_sa/eval_large@* results/hcrl_sa/window_baselines@*
     python -m canids_evaluate.compare --markdown RUN RUN …
 
 RUN is a folder with `metrics.json` and `curves.json`, or the former's path. Instances that differ by seed alone are one

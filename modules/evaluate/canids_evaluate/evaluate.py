@@ -1,11 +1,11 @@
-"""Judge the detectors, the fusion and its rivals on every scenario (rules `eval_large`, `eval_small_kd`, `eval_small_nokd`).
+"""Judge the detectors, the fusion and its fusion_baselines on every scenario (rules `eval_large`, `eval_small_kd`, `eval_small_nokd`).
 
     python -m canids_evaluate.evaluate --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
         "variant": "large", "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
         --calibrate calibrate.parquet --scenarios test_known_attack.parquet
-        --baselines …/metrics.json --baseline_curves …/curves.json
+        --window_baselines …/metrics.json --window_baseline_curves …/curves.json
 
-`gat` and `vgae` get their threshold from `calibrate`; the fusion and its rivals bring their own alarms, and their score
+`gat` and `vgae` get their threshold from `calibrate`; the fusion and its fusion_baselines bring their own alarms, and their score
 serves the ranking metrics (AUROC, PR-AUC) and the F1-optimal threshold. The baselines come along for the paired
 bootstrap: fusion minus each method on the same resamples.
 """
@@ -23,25 +23,27 @@ from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 
-_RIVAL = "rival_"
-_DECIDED = ("policy", "rivals", "fusion", "recalibrate", "false_alarm_budget")
+_FUSION_BASELINE = "baseline_"
+_DECIDED = ("policy", "fusion_baselines", "fusion", "recalibrate", "false_alarm_budget")
 """What the metadata of decisions say of how they came about: the same for all files of a variant."""
 
 
 def scores_of(path: Path) -> Scores:
     """Scores and alarms of all methods in a decisions file.
 
-    Raises `CanidsError` naming file and column if a score leaves [0, 1] or a rival lacks its score or its alarm.
+    Raises `CanidsError` naming file and column if a score leaves [0, 1] or a baseline lacks its score or its alarm.
     """
     frame, head = read(path, DECISIONS)
     decides = head.get("fusion", "dqn") == "dqn"
     columns = {"gat": "gat_score", "vgae": "vgae_score", "fusion": "fusion_score"}
     alarms = {"fusion": "alarm"}
     ends = ("_score", "_alarm")
-    for name in sorted({c.removeprefix(_RIVAL)[: -len(ends[0])] for c in frame.columns if _is_rival(path, c, ends)}):
-        columns[name], alarms[name] = (f"{_RIVAL}{name}{end}" for end in ends)
+    for name in sorted(
+        {c.removeprefix(_FUSION_BASELINE)[: -len(ends[0])] for c in frame.columns if _is_fusion_baseline(path, c, ends)}
+    ):
+        columns[name], alarms[name] = (f"{_FUSION_BASELINE}{name}{end}" for end in ends)
         if missing := [c for c in (columns[name], alarms[name]) if c not in frame.columns]:
-            raise CanidsError(f"{path}: rival '{name}' has no column '{missing[0]}'; delete it and run again")
+            raise CanidsError(f"{path}: baseline '{name}' has no column '{missing[0]}'; delete it and run again")
     for column in columns.values():
         if len(frame) and not frame[column].is_between(0, 1).all():
             raise CanidsError(f"{path}: column '{column}' leaves [0, 1]; delete it and run again")
@@ -57,18 +59,18 @@ def scores_of(path: Path) -> Scores:
     )
 
 
-def _is_rival(path: Path, column: str, ends: tuple[str, ...]) -> bool:
-    if not column.startswith(_RIVAL):
+def _is_fusion_baseline(path: Path, column: str, ends: tuple[str, ...]) -> bool:
+    if not column.startswith(_FUSION_BASELINE):
         return False
     if not column.endswith(ends):
-        raise CanidsError(f"{path}: column '{column}' is neither a rival's score nor its alarm")
+        raise CanidsError(f"{path}: column '{column}' is neither a baseline's score nor its alarm")
     return True
 
 
 def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -> None:
     """Raise `CanidsError` naming the file that was decided otherwise than `calibrate`, or on another split than its own.
 
-    So is `calibrate` if its rivals keep to another false-alarm budget than `budget`, which the detectors are granted.
+    So is `calibrate` if its fusion_baselines keep to another false-alarm budget than `budget`, which the detectors are granted.
     """
     first = read_metadata(calibrate, DECISIONS)
     if (theirs := first.get("false_alarm_budget")) not in (None, budget):
@@ -93,7 +95,7 @@ def main(call: Call) -> None:
     record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():
         judged.add(scenario, scores_of(path))
-    (baselines,), (drawn,) = call.inputs["baselines"], call.inputs["baseline_curves"]
+    (baselines,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
     judged.add_baselines(drawn, read_json(baselines, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
     judged.write(call, variant)
 
@@ -101,7 +103,7 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     entry_point.run(
         main,
-        inputs=["calibrate", "scenarios", "baselines", "baseline_curves"],
+        inputs=["calibrate", "scenarios", "window_baselines", "window_baseline_curves"],
         outputs=["metrics", "curves"],
         alone="metrics",
     )

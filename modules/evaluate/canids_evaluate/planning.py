@@ -45,10 +45,10 @@ def trainings(stage: Stage) -> Callable[[Any], list[str]]:
 
 def benchmarks(stage: Stage) -> Callable[[Any], list[str]]:
     """Input function: `benchmark.tsv` of the evaluations, and of the baselines."""
-    baselines = stage.upstream("<baselines>{instance}")
+    baselines = stage.upstream("<window_baselines>{instance}")
 
     def of(wildcards: Any) -> list[str]:
-        own = f"<runs>/baselines{baselines(wildcards)[0].removeprefix('<baselines>')}/benchmark.tsv"
+        own = f"<runs>/window_baselines{baselines(wildcards)[0].removeprefix('<window_baselines>')}/benchmark.tsv"
         evaluations = [f"<runs>/eval_{v}{wildcards.instance}/benchmark.tsv" for v in VARIANTS]
         return [*evaluations, own]
 
@@ -62,7 +62,7 @@ def folds(stage: Stage, dataset: str) -> list[str]:
 
 def files_of_folds(stage: Stage, file: str) -> Callable[[Any], list[str]]:
     """Input function: `metrics.json` or `curves.json` of a dataset's folds, all variants, and each fold's baselines once."""
-    baselines = stage.upstream(f"<baselines>{{instance}}/{file}")
+    baselines = stage.upstream(f"<window_baselines>{{instance}}/{file}")
 
     def of(wildcards: Any) -> list[str]:
         own = folds(stage, wildcards.dataset)

@@ -27,7 +27,7 @@ def _runs(dataset: str) -> list[Path]:
 
     Raises `CanidsError` if one is missing, or naming all that are of other code or config than the plain run.
     """
-    folder, baselines = Path("experimentruns") / dataset, Path("results") / dataset / "baselines"
+    folder, baselines = Path("experimentruns") / dataset, Path("results") / dataset / "window_baselines"
     plain = [*(folder / f"eval_{v}" for v in VARIANTS), baselines]
     for run in plain:
         if not (run / "metrics.json").exists():
@@ -91,7 +91,7 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
     codes = {run: read(run / "metrics.json", METRICS_CONTRACT)["code"] for run in evaluations}
     if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
         raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
-    baselines = [p.parent for p in sorted(results.glob("baselines@without-*/metrics.json"))]
+    baselines = [p.parent for p in sorted(results.glob("window_baselines@without-*/metrics.json"))]
     lines = _kept(lines_of([*evaluations, *baselines]), methods)
     title = f"By window, on folds of the training captures of dataset `{dataset}`:"
     return "\n\n".join([title, *(overview(lines, m).markdown() for m in metrics)])

@@ -66,10 +66,10 @@ def baselines(call: Call) -> None:
 def evaluation(call: Call) -> None:
     """Metrics and curves of the methods that the decisions' columns name."""
     columns = pl.read_parquet_schema(call.inputs["calibrate"][0])
-    rivals = [c.removeprefix("rival_").removesuffix("_score") for c in columns if c.endswith("_score")]
-    rivals = [name for name in rivals if f"rival_{name}_alarm" in columns]
-    judged = _judged(call, ["gat", "vgae", "fusion", *rivals], ["fusion", *rivals])
-    (found,), (drawn,) = call.inputs["baselines"], call.inputs["baseline_curves"]
+    fusion_baselines = [c.removeprefix("baseline_").removesuffix("_score") for c in columns if c.endswith("_score")]
+    fusion_baselines = [name for name in fusion_baselines if f"baseline_{name}_alarm" in columns]
+    judged = _judged(call, ["gat", "vgae", "fusion", *fusion_baselines], ["fusion", *fusion_baselines])
+    (found,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
     judged.add_baselines(drawn, read_json(found, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
     judged.write(call, call.constants["variant"])
 
@@ -108,7 +108,7 @@ def sweep(call: Call) -> None:
 
 
 STAND_INS = {
-    "baselines": StandIn(baselines, ("metrics", "curves")),
+    "window_baselines": StandIn(baselines, ("metrics", "curves")),
     "evaluate": StandIn(evaluation, ("metrics", "curves")),
     "summary": StandIn(summary, ("markdown", "csv", *FIGURES)),
     "report": StandIn(outputs=("page", "learning", "cost", "resources")),

@@ -41,13 +41,13 @@ def _check_fold(call: entry_point.Call, heads: list[dict[str, Any]]) -> None:
 def members(call: entry_point.Call, heads: dict[Path, dict[str, Any]]) -> list[Path]:
     """The captures of the split: what the fold leaves out or keeps, each content once."""
     leave_out = call.config["leave_out"]
-    companions = call.constants.get("companions", [])
+    auxiliary_captures = call.constants.get("auxiliary_captures", [])
     if leave_out:
-        _check_fold(call, [head for head in heads.values() if head["capture"] not in companions])
+        _check_fold(call, [head for head in heads.values() if head["capture"] not in auxiliary_captures])
 
     def is_left(head: dict[str, Any]) -> bool:
-        if head["capture"] in companions:
-            # Companions have vehicles of their own, but the kinds of attack that all have. A name that tells no kind
+        if head["capture"] in auxiliary_captures:
+            # Auxiliary captures have vehicles of their own, but the kinds of attack that all have. A name that tells no kind
             # leaves out all of them: any could be its relative.
             kinds = {kind_of(attack) for attack in leave_out.get("attacks", [])}
             return bool(head["attack"] and kinds and (None in kinds or kind_of(head["attack"]) in kinds))
@@ -64,7 +64,7 @@ def members(call: entry_point.Call, heads: dict[Path, dict[str, Any]]) -> list[P
             log.info("%s has the same content as an earlier capture and counts once", head["capture"])
             continue
         members[head["sha256"]] = path
-    if not any(heads[path]["capture"] not in companions for path in members.values()):
+    if not any(heads[path]["capture"] not in auxiliary_captures for path in members.values()):
         raise CanidsError(f"leave_out leaves no capture for split '{call.wildcards['split']}'")
     return list(members.values())
 
@@ -161,8 +161,8 @@ def main(call: entry_point.Call) -> None:
         "attacks": attacks,
         "captures": [part.head["capture"] for part in parts],
         "vehicles": vehicles,
-        "companions": [
-            c for c in (part.head["capture"] for part in parts) if c in call.constants.get("companions", [])
+        "auxiliary_captures": [
+            c for c in (part.head["capture"] for part in parts) if c in call.constants.get("auxiliary_captures", [])
         ],
         "sources": {part.head["capture"]: {k: part.head[k] for k in SOURCE} for part in parts},
         "counts": {part.head["capture"]: part.counts for part in parts},

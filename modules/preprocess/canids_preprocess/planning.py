@@ -8,19 +8,22 @@ from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 
 
-def companions(stage: Stage, dataset: str, instance: str) -> list[str]:
+def auxiliary_captures(stage: Stage, dataset: str, instance: str) -> list[str]:
     """Names of the captures that join the training captures of a dataset; none where these are all simulated."""
-    name = stage.config[instance]["companions"]
+    name = stage.config[instance]["auxiliary_captures"]
     recorded = any(c.path and c.role == "train" for c in stage.captures[dataset].values())
-    return list(manifest.companions(name)) if recorded and name != "none" else []
+    return list(manifest.auxiliary_captures(name)) if recorded and name != "none" else []
 
 
-def invite_companions(stage: Stage) -> None:
-    """Add the companions that any instance asks for to the captures of every dataset."""
+def add_auxiliary_captures(stage: Stage) -> None:
+    """Add the auxiliary_captures that any instance asks for to the captures of every dataset."""
     for dataset in stage.datasets:
         for instance, config in stage.config.items():
-            if companions(stage, dataset, instance):
-                stage.captures[dataset] = {**stage.captures[dataset], **manifest.companions(config["companions"])}
+            if auxiliary_captures(stage, dataset, instance):
+                stage.captures[dataset] = {
+                    **stage.captures[dataset],
+                    **manifest.auxiliary_captures(config["auxiliary_captures"]),
+                }
 
 
 def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
@@ -53,8 +56,12 @@ def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
             raise CanidsError(f"{place} has no split or scenario '{wildcards.split}'; it has {', '.join(known)}")
         captures = stage.captures[wildcards.dataset]
         role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
-        joined = companions(stage, wildcards.dataset, wildcards.instance) if wildcards.split in manifest.SPLITS else []
-        names = [c.name for c in captures.values() if c.role == role and not c.companion]
+        joined = (
+            auxiliary_captures(stage, wildcards.dataset, wildcards.instance)
+            if wildcards.split in manifest.SPLITS
+            else []
+        )
+        names = [c.name for c in captures.values() if c.role == role and not c.auxiliary]
         return [f"<frames>/{name}.parquet" for name in [*names, *joined]]
 
     return of
@@ -81,10 +88,14 @@ def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
     return of
 
 
-def companions_of_split(stage: Stage) -> Callable[[Any], list[str]]:
-    """Params function: which captures of the split are companions."""
+def auxiliary_captures_of_split(stage: Stage) -> Callable[[Any], list[str]]:
+    """Params function: which captures of the split are auxiliary_captures."""
 
     def of(wildcards: Any) -> list[str]:
-        return companions(stage, wildcards.dataset, wildcards.instance) if wildcards.split in manifest.SPLITS else []
+        return (
+            auxiliary_captures(stage, wildcards.dataset, wildcards.instance)
+            if wildcards.split in manifest.SPLITS
+            else []
+        )
 
     return of

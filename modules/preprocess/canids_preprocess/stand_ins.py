@@ -76,7 +76,7 @@ def graphs(call: Call) -> None:
         "attacks": attacks,
         "captures": names,
         "vehicles": vehicles,
-        "companions": [name for name in names if name in call.constants.get("companions", [])],
+        "auxiliary_captures": [name for name in names if name in call.constants.get("auxiliary_captures", [])],
         "sources": {head["capture"]: {key: head[key] for key in SOURCE} for head in heads},
         "counts": {name: {"windows": WINDOWS, "frames": FRAMES, "dropped": 0} for name in names},
     }

@@ -1,7 +1,7 @@
 """Finished runs into MLflow, as the last step of a pipeline (rule track).
 
     python -m canids_track.ingest --spec JSON --output receipt.json
-        --evaluations metrics.json … --baselines metrics.json --summary results.md --report report.html
+        --evaluations metrics.json … --window_baselines metrics.json --summary results.md --report report.html
 
 Takes all finished runs of the dataset, whose folder is the receipt's, so what an earlier step had to leave is taken along.
 A sweep has neither baselines nor a summary. The receipt says what is pending; it is no proof of anything, MLflow is asked
@@ -16,7 +16,7 @@ from canids_track.planning import CONTRACT
 from canids_track.records import Places
 from canids_track.tracking import Options, track
 
-INPUTS = ["evaluations", "baselines", "summary", "report"]
+INPUTS = ["evaluations", "window_baselines", "summary", "report"]
 
 
 def _plain(files: list[Path], default: Path) -> Path:
@@ -30,7 +30,7 @@ def main(call: entry_point.Call) -> None:
     places = Places(
         call.wildcards["dataset"],
         usual.runs,
-        _plain(call.inputs["baselines"], usual.baselines),
+        _plain(call.inputs["window_baselines"], usual.window_baselines),
         _plain(call.inputs["summary"], usual.summary),
     )
     tracked, pending = track(places, Options(**call.config))

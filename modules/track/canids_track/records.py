@@ -44,26 +44,26 @@ class Places:
     Attributes:
         dataset: its name.
         runs: `experimentruns/{dataset}`.
-        baselines: `results/{dataset}/baselines`, which holds the metrics of the run `baselines`.
+        window_baselines: `results/{dataset}/window_baselines`, which holds the metrics of the run `window_baselines`.
         summary: `results/{dataset}/summary`, which holds tables, report and cards.
     """
 
     dataset: str
     runs: Path
-    baselines: Path
+    window_baselines: Path
     summary: Path
 
     @classmethod
     def of(cls, runs: Path) -> "Places":
         """Where everything of a dataset lies, by the folder of its runs, if nobody set other pathvars."""
         results = runs.parent.parent / "results" / runs.name
-        return cls(runs.name, runs, results / "baselines", results / "summary")
+        return cls(runs.name, runs, results / "window_baselines", results / "summary")
 
     def products(self, rule: str, instance: str) -> list[Path]:
         """Files that a rule leaves outside its run's folder."""
-        baselines, summary = (p.with_name(p.name + instance) for p in (self.baselines, self.summary))
+        baselines, summary = (p.with_name(p.name + instance) for p in (self.window_baselines, self.summary))
         return {
-            "baselines": [baselines / "metrics.json", baselines / "curves.json"],
+            "window_baselines": [baselines / "metrics.json", baselines / "curves.json"],
             "summary": [summary / "results.md", summary / "results.csv"],
             "report": [summary / "report.html"],
             "cards": sorted(summary.glob("cards/*.md")),

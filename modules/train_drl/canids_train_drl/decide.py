@@ -1,11 +1,11 @@
-"""Apply a policy and its rivals to the states of a split (rule decisions).
+"""Apply a policy and its fusion_baselines to the states of a split (rule decisions).
 
     python -m canids_train_drl.decide --spec JSON --output decisions.parquet --states states.parquet
-        --model model.safetensors --rivals rivals.safetensors
+        --model model.safetensors --fusion_baselines fusion_baselines.safetensors
 
 Every segment of a capture is played from its beginning with a quiet alarm, window by window: a decision depends on that
 window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained. What the config's
-`fusion` names becomes the fusion; the policy, where it is not that, is a rival like the others. With `recalibrate`, the scales
+`fusion` names becomes the fusion; the policy, where it is not that, is a baseline like the others. With `recalibrate`, the scales
 of the detectors' scores are set by each capture's own first seconds, which are then no longer decided on by the past alone. The
 splits of the training captures keep the scales that the policy learnt with: it was these captures that they were set by.
 """
@@ -16,19 +16,19 @@ import numpy as np
 import polars as pl
 import torch
 
-from canids_shared.contracts import tables
+from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.manifest import SPLITS
 from canids_shared.contracts.tables import DECISIONS
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.jobs import entry_point
 from canids_train_drl import states
+from canids_train_drl.fusion_baselines import stored
+from canids_train_drl.fusion_baselines.stored import FusionBaseline
 from canids_train_drl.observation import Observer
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.policy import Policy
 from canids_train_drl.prepared import as_recorded
-from canids_train_drl.rivals import stored
-from canids_train_drl.rivals.stored import Rival
 from canids_train_drl.states import States
 
 FEWEST = 50
@@ -56,29 +56,31 @@ def recalibrated(policy: Policy, split: States, seconds: float) -> Policy:
     return replace(policy, observer=again)
 
 
-def decide(policy: Policy, rivals: dict[str, Rival], split: States, fusion: str = "dqn") -> pl.DataFrame:
+def decide(
+    policy: Policy, fusion_baselines: dict[str, FusionBaseline], split: States, fusion: str = "dqn"
+) -> pl.DataFrame:
     """Decisions (contract `decisions/1`) on every window of `split`.
 
-    The columns of a rival are `rival_{name}_score` and `rival_{name}_alarm`; `q_chosen` and `q_other` are the policy's
+    The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
     values of the action it takes and of the best other one.
 
     Raises `CanidsError` if the detectors' outputs are not those that the policy was trained on.
     """
     traffic = as_recorded(split, policy.observer)
     played = play(policy.network, traffic, Lanes.whole(split.segments), policy.actions, FREE)
-    outcomes = {name: rival.decide(traffic) for name, rival in rivals.items()}
+    outcomes = {name: baseline.decide(traffic) for name, baseline in fusion_baselines.items()}
     outcomes["dqn"] = played.score[0].numpy(), played.alarm[0].numpy()
     score, alarm = outcomes.pop(fusion)
     action = played.action[0].numpy() if fusion == "dqn" else alarm
-    detectors = traffic.scores[0].numpy()
+    scores = traffic.scores[0].numpy()
     others = {
-        f"rival_{name}_{what}": pl.Series(column.astype(np.float32))
+        f"baseline_{name}_{what}": pl.Series(column.astype(np.float32))
         for name, outcome in outcomes.items()
         for what, column in zip(("score", "alarm"), outcome, strict=True)
     }
     return split.keys.with_columns(
-        vgae_score=pl.Series(detectors[:, 1]),
-        gat_score=pl.Series(detectors[:, 0]),
+        vgae_score=pl.Series(scores[:, 1]),
+        gat_score=pl.Series(scores[:, 0]),
         fusion_score=pl.Series(score),
         alarm=pl.Series(alarm),
         action=pl.Series(action.astype(np.int16)),
@@ -89,11 +91,11 @@ def decide(policy: Policy, rivals: dict[str, Rival], split: States, fusion: str 
 
 
 def main(call: entry_point.Call) -> None:
-    """Read states, policy and rivals, write decisions."""
+    """Read states, policy and fusion_baselines, write decisions."""
     torch.set_num_threads(call.config["torch_threads"])
-    (model,), (beside,) = call.inputs["model"], call.inputs["rivals"]
+    (model,), (beside,) = call.inputs["model"], call.inputs["fusion_baselines"]
     policy = Policy.load(model)
-    rivals, observer = stored.load(beside)
+    fusion_baselines, observer = stored.load(beside)
     if observer != policy.observer:
         raise CanidsError(f"{beside}: learnt from other detectors than the policy was; delete it and run again")
     split = states.read(call.inputs["states"][0])
@@ -101,9 +103,11 @@ def main(call: entry_point.Call) -> None:
     seconds = 0 if call.wildcards["split"] in SPLITS else asked
     if seconds and len(split):
         own = states.by_capture(split)
-        decisions = pl.concat([decide(recalibrated(policy, part, seconds), rivals, part, fusion) for part in own])
+        decisions = pl.concat(
+            [decide(recalibrated(policy, part, seconds), fusion_baselines, part, fusion) for part in own]
+        )
     else:
-        decisions = decide(policy, rivals, split, fusion)
+        decisions = decide(policy, fusion_baselines, split, fusion)
     # On scales of a capture's own the score of even odds is another for each.
     even_odds = {} if asked else {"gat": policy.observer.even_odds()}
     metadata = {
@@ -111,13 +115,14 @@ def main(call: entry_point.Call) -> None:
         "fusion": fusion,
         "recalibrate": asked,
         "policy": sha256_of(model),
-        "rivals": sha256_of(beside),
+        "fusion_baselines": sha256_of(beside),
         "false_alarm_budget": stored.budget_of(beside),
         "even_odds": even_odds,
         "digests": tables.digests(decisions),
+        detectors.KEY: detectors.as_json(detectors.DETECTORS),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["states", "model", "rivals"])
+    entry_point.run(main, inputs=["states", "model", "fusion_baselines"])

@@ -1,6 +1,6 @@
 """What a policy decides on every window that comes on standard input (contract `follow/1`).
 
-    … | python -m canids_train_gnn.follow … | python -m canids_train_drl.follow --model MODEL --rivals MODEL | …
+    … | python -m canids_train_gnn.follow … | python -m canids_train_drl.follow --model MODEL --fusion_baselines MODEL | …
 
 The decisions are those of the rule decisions: the memory of the observation and the state of the alarm go on from window to
 window. Where a window is missing (in time, one of fewer than two frames), both begin anew, as they do there.
@@ -23,11 +23,11 @@ from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 from canids_train_drl.decide import recalibrated
 from canids_train_drl.environment import AlarmState, Traffic
+from canids_train_drl.fusion_baselines import stored
+from canids_train_drl.fusion_baselines.stored import FusionBaseline
 from canids_train_drl.observation import Past
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.policy import Policy
-from canids_train_drl.rivals import stored
-from canids_train_drl.rivals.stored import Rival
 from canids_train_drl.states import SCORES, States
 
 COLUMNS: dict[str, Any] = {
@@ -40,9 +40,9 @@ COLUMNS: dict[str, Any] = {
 class Follower:
     """Decides window by window; what it keeps does not grow with their number."""
 
-    def __init__(self, policy: Policy, rival: Rival | None) -> None:
-        """`rival` decides in the policy's place, where the run says so."""
-        self.policy, self.rival = policy, rival
+    def __init__(self, policy: Policy, baseline: FusionBaseline | None) -> None:
+        """`baseline` decides in the policy's place, where the run says so."""
+        self.policy, self.baseline = policy, baseline
         self._next = -1
         self._observed: Past | None = None
         self._state: AlarmState | Any = None
@@ -70,8 +70,8 @@ class Follower:
             np.array([0, len(values)]),
             torch.ones(1),
         )
-        if self.rival:
-            score, alarm, self._state = self.rival.resumed(traffic, self._state)
+        if self.baseline:
+            score, alarm, self._state = self.baseline.resumed(traffic, self._state)
             action = alarm
         else:
             whole = Lanes.whole(traffic.segments)
@@ -104,11 +104,15 @@ def main(options: argparse.Namespace) -> None:
     """Entry point."""
     torch.set_num_threads(options.threads)
     policy = Policy.load(options.model)
-    rivals, observer = stored.load(options.rivals)
+    fusion_baselines, observer = stored.load(options.fusion_baselines)
     if observer != policy.observer:
-        raise CanidsError(f"{options.rivals}: learnt from other detectors than the policy was; delete it and run again")
-    if options.fusion != "dqn" and options.fusion not in rivals:
-        raise CanidsError(f"{options.rivals}: no rival '{options.fusion}'; it has {', '.join(rivals) or 'none'}")
+        raise CanidsError(
+            f"{options.fusion_baselines}: learnt from other detectors than the policy was; delete it and run again"
+        )
+    if options.fusion != "dqn" and options.fusion not in fusion_baselines:
+        raise CanidsError(
+            f"{options.fusion_baselines}: no baseline '{options.fusion}'; it has {', '.join(fusion_baselines) or 'none'}"
+        )
     _, schema, batches = streams.received(sys.stdin.buffer, *SCORES)
     columns = tuple(n for n in schema.names if n not in KEYS and n.startswith(("vgae_", "gat_")))
     policy.observer.check_columns(_states(pa.RecordBatch.from_pylist([], schema), columns))
@@ -117,11 +121,11 @@ def main(options: argparse.Namespace) -> None:
     if held:
         table = pa.Table.from_batches(held).combine_chunks().to_batches()[0]
         policy = recalibrated(policy, _states(table, columns), options.recalibrate)
-    rival = None if options.fusion == "dqn" else rivals[options.fusion]
-    follower = Follower(policy, rival)
+    baseline = None if options.fusion == "dqn" else fusion_baselines[options.fusion]
+    follower = Follower(policy, baseline)
     with streams.sending(sys.stdout.buffer, wide) as send:
         # To get torch going takes half a second, for which the first window of the traffic would wait.
-        Follower(policy, rival).decide(np.zeros(1, np.int64), np.zeros((1, len(columns)), np.float32))
+        Follower(policy, baseline).decide(np.zeros(1, np.int64), np.zeros((1, len(columns)), np.float32))
         for source in (held, batches):
             for batch in source:
                 states = _states(batch, columns)
@@ -133,8 +137,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="canids_train_drl.follow", description=__doc__)
     made.add_argument("--model", type=Path, required=True, help="the policy")
-    made.add_argument("--rivals", type=Path, required=True, metavar="MODEL")
-    made.add_argument("--fusion", default="dqn", help="who decides: dqn, or a rival's name")
+    made.add_argument("--fusion_baselines", type=Path, required=True, metavar="MODEL")
+    made.add_argument("--fusion", default="dqn", help="who decides: dqn, or a baseline's name")
     made.add_argument("--threads", type=int, default=1, help="torch's threads")
     made.add_argument(
         "--recalibrate", type=float, default=0, metavar="S", help="as in config.schema.yaml; these windows wait"

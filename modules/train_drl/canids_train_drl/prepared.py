@@ -1,4 +1,4 @@
-"""What every fusion learns from, the policy and its rivals alike: one scale, one view of the windows, the same worlds."""
+"""What every fusion learns from, the policy and its fusion_baselines alike: one scale, one view of the windows, the same worlds."""
 
 from dataclasses import dataclass
 from pathlib import Path

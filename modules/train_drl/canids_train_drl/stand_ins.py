@@ -1,4 +1,4 @@
-"""Stand-ins of this module's files (`stand_in: true`): policies and rivals without weights, and decisions that know the labels.
+"""Stand-ins of this module's files (`stand_in: true`): policies and fusion_baselines without weights, and decisions that know the labels.
 
 Nothing here imports torch, which alone takes seconds a job.
 """
@@ -6,7 +6,7 @@ Nothing here imports torch, which alone takes seconds a job.
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import model_file, tables
+from canids_shared.contracts import detectors, model_file, tables
 from canids_shared.contracts.tables import DECISIONS, KEYS, STATES
 from canids_shared.files import sha256_of
 from canids_shared.jobs import latency, run_folder, stand_in_runner
@@ -32,11 +32,11 @@ def policy(call: Call) -> None:
     latency.write(call.output["latency"], [1e-3], "cpu")
 
 
-def rivals(call: Call) -> None:
-    """The rivals' names, and nothing that they learnt."""
+def fusion_baselines(call: Call) -> None:
+    """The fusion_baselines' names, and nothing that they learnt."""
     fusion = call.config["fusion"]
-    names = dict.fromkeys([*call.config["rivals"], *([] if fusion == "dqn" else [fusion])])
-    header = {"contract": model_file.RIVALS, "rivals": {name: {} for name in names}, "observer": {}}
+    names = dict.fromkeys([*call.config["fusion_baselines"], *([] if fusion == "dqn" else [fusion])])
+    header = {"contract": model_file.FUSION_BASELINES, "fusion_baselines": {name: {} for name in names}, "observer": {}}
     header["false_alarm_budget"] = call.config["false_alarm_budget"]
     model_file.save_arrays(call.output["model"], {}, header)
     run_folder.write_config(call.output["config"], call)
@@ -44,14 +44,15 @@ def rivals(call: Call) -> None:
 
 def decisions(call: Call) -> None:
     """Scores are 1 and alarms on in attacked windows, else 0 and off."""
-    (model,), (beside,) = call.inputs["model"], call.inputs["rivals"]
-    _, head = model_file.load_arrays(beside, model_file.RIVALS)
+    (model,), (beside,) = call.inputs["model"], call.inputs["fusion_baselines"]
+    _, head = model_file.load_arrays(beside, model_file.FUSION_BASELINES)
     fusion = call.config["fusion"]
-    others = [name for name in (*head["rivals"], *(["dqn"] if fusion != "dqn" else [])) if name != fusion]
-    keys = tables.read(call.inputs["states"][0], STATES)[0].select(list(KEYS))
+    others = [name for name in (*head["fusion_baselines"], *(["dqn"] if fusion != "dqn" else [])) if name != fusion]
+    states, states_head = tables.read(call.inputs["states"][0], STATES)
+    keys = states.select(list(KEYS))
     attacked = keys["label"].fill_null(0).to_numpy()
     columns = ("vgae_score", "gat_score", "fusion_score", "q_chosen", "q_other")
-    scores = [*columns, *(f"rival_{name}_{what}" for name in others for what in ("score", "alarm"))]
+    scores = [*columns, *(f"baseline_{name}_{what}" for name in others for what in ("score", "alarm"))]
     frame = keys.with_columns(
         *(pl.Series(name, attacked.astype(np.float32)) for name in scores),
         alarm=pl.Series(attacked == 1),
@@ -62,16 +63,17 @@ def decisions(call: Call) -> None:
         "fusion": fusion,
         "recalibrate": call.config["recalibrate"],
         "policy": sha256_of(model),
-        "rivals": sha256_of(beside),
+        "fusion_baselines": sha256_of(beside),
         "false_alarm_budget": head["false_alarm_budget"],
         "digests": tables.digests(frame),
+        detectors.KEY: states_head[detectors.KEY],
     }
     tables.write(call.output["output"], DECISIONS, frame, metadata)
 
 
 STAND_INS = {
     "dqn": StandIn(policy, ("model", "config", "history", "latency")),
-    "rivals.learn": StandIn(rivals, ("model", "config")),
+    "fit_baselines": StandIn(fusion_baselines, ("model", "config")),
     "decide": StandIn(decisions),
 }
 

@@ -1,17 +1,17 @@
-"""On what terms a variant's policy and its rivals compete: config, widths, and the fixed weight that sets thresholds."""
+"""On what terms a variant's policy and its fusion_baselines compete: config, widths, and the fixed weight that sets thresholds."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from canids_shared.jobs.entry_point import Call
 from canids_train_drl.environment import Actions
+from canids_train_drl.fusion_baselines.thresholds import best_weight
 from canids_train_drl.prepared import Prepared
-from canids_train_drl.rivals.thresholds import best_weight
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What the policy and its rivals have in common.
+    """What the policy and its fusion_baselines have in common.
 
     Attributes:
         config: the module's config.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import model_file, tables
+from canids_shared.contracts import detectors, model_file, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.jobs import latency, run_folder, stand_in_runner
 from canids_shared.jobs.entry_point import Call
@@ -49,6 +49,7 @@ def states(call: Call) -> None:
     keys = GraphStore(call.inputs["graphs"][0]).keys()
     says = keys["label"].fill_null(0).to_numpy().astype(np.float32)
     metadata = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
+    metadata[detectors.KEY] = detectors.as_json(detectors.DETECTORS)
     frame = keys.with_columns(pl.Series(name, says) for name in COLUMNS)
     tables.write(call.output["output"], tables.STATES, frame, metadata)
 

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from canids_shared.contracts import tables
+from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
 from canids_shared.jobs import entry_point
@@ -68,6 +68,7 @@ def main(call: entry_point.Call) -> None:
         "dataset": call.wildcards["dataset"],
         "split": call.wildcards["split"],
         "variant": call.wildcards["variant"],
+        detectors.KEY: detectors.as_json(detectors.DETECTORS),
     }
     tables.write(call.output["output"], tables.STATES, frame, metadata)
     log.info("%d windows", len(frame))

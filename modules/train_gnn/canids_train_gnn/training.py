@@ -43,15 +43,17 @@ class Train(Protocol[Detector]):
 
 
 def _look_at_own(fit: TorchStore) -> None:
-    """Say so where companions alone hold a class, since what is learnt of it is learnt from simulation."""
-    labels, has_companions = fit.y.cpu()[fit.own], not bool(fit.own.all())
-    if has_companions and not bool((labels == 0).any()):
+    """Say so where auxiliary_captures alone hold a class, since what is learnt of it is learnt from simulation."""
+    labels, has_auxiliary_captures = fit.y.cpu()[fit.own], not bool(fit.own.all())
+    if has_auxiliary_captures and not bool((labels == 0).any()):
         raise CanidsError(
-            f"{fit.graphs.path}: no attack-free window but those of companions: what is usual on these vehicles cannot be "
+            f"{fit.graphs.path}: no attack-free window but those of auxiliary_captures: what is usual on these vehicles cannot be "
             "learnt; add an attack-free capture, or change leave_out"
         )
-    if has_companions and not bool((labels == 1).any()):
-        log.warning("the dataset has no attacked training window of its own: attacks are learnt from companions alone")
+    if has_auxiliary_captures and not bool((labels == 1).any()):
+        log.warning(
+            "the dataset has no attacked training window of its own: attacks are learnt from auxiliary_captures alone"
+        )
 
 
 def auroc(scores: Tensor, labels: Tensor) -> float | None:

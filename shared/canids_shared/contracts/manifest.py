@@ -51,7 +51,7 @@ class Capture:
         simulation: what the simulator needs to know, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
-        companion: whether it is no capture of the dataset but one that joins its training captures (`companions`).
+        auxiliary: whether it is no capture of the dataset but one that joins its training captures (`auxiliary_captures`).
     """
 
     name: str
@@ -64,7 +64,7 @@ class Capture:
     simulation: dict[str, Any] | None
     metadata: Path | None = None
     attacked: tuple[tuple[float, float], ...] = ()
-    companion: bool = False
+    auxiliary: bool = False
 
 
 class _Loader(yaml.SafeLoader):
@@ -166,18 +166,18 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
 
 
 @cache
-def companions(name: str) -> dict[str, Capture]:
+def auxiliary_captures(name: str) -> dict[str, Capture]:
     """The captures of a built-in manifest, as `{manifest}.{capture}`: simulated ones that join recorded training captures.
 
     Raises `CanidsError` if there is none of this name.
     """
     path = _HERE / "manifests" / f"{name}.yaml"
     if not path.exists():
-        raise CanidsError(f"companions: no built-in manifest '{name}'")
+        raise CanidsError(f"auxiliary_captures: no built-in manifest '{name}'")
     captures = _read(path, path.parent)
     _check_roles(path, captures)
     joining = [c for c in captures.values() if c.role == "train"]
-    return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", companion=True) for c in joining)}
+    return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", auxiliary=True) for c in joining)}
 
 
 def _read(path: Path, folder: Path) -> dict[str, Capture]:

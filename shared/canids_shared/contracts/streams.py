@@ -89,9 +89,12 @@ def extended(batch: pa.RecordBatch, schema: pa.Schema, columns: dict[str, np.nda
     return pa.RecordBatch.from_arrays([*batch.columns, *new], schema=schema)
 
 
-def widened(schema: pa.Schema, columns: dict[str, Any]) -> pa.Schema:
-    """A schema with further columns, of Arrow types."""
-    return pa.schema([*schema, *(pa.field(name, kind) for name, kind in columns.items())], schema.metadata)
+def widened(schema: pa.Schema, columns: dict[str, Any], **header: Any) -> pa.Schema:
+    """A schema with further columns, of Arrow types, and further keys in the JSON of its metadata."""
+    metadata = schema.metadata
+    if header:
+        metadata = {**metadata, _KEY.encode(): canonical_json({**json.loads(metadata[_KEY.encode()]), **header})}
+    return pa.schema([*schema, *(pa.field(name, kind) for name, kind in columns.items())], metadata)
 
 
 class NeighbourError(CanidsError):

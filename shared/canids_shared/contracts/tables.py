@@ -6,9 +6,9 @@ or a NaN where none may be, or a truncated file is a `CanidsError` that names th
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canids_shared.contracts import stand_in_mark
+from canids_shared.contracts.detectors import declared
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
@@ -58,12 +59,28 @@ class Table:
 
     Attributes:
         prefixes: further columns allowed, by prefix; they are float32 and finite.
+        of_detector: columns required of every detector that the header declares: names of `Detector`'s attributes.
+        outputs_of_detectors: whether further columns of these detectors are allowed.
     """
 
     contract: str
     columns: dict[str, Any]
     nullable: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
+    of_detector: tuple[str, ...] = ()
+    outputs_of_detectors: bool = False
+
+    def with_detectors(self, header: Mapping[str, Any], path: str | Path) -> "Table":
+        """The table with the columns of the detectors that a file's header declares; itself where it has none.
+
+        Raises `CanidsError` naming the file if the header does not declare them.
+        """
+        if not self.of_detector:
+            return self
+        found = declared(header, path)
+        required = {getattr(detector, column): pl.Float32 for detector in found for column in self.of_detector}
+        prefixes = tuple(detector.prefix for detector in found) if self.outputs_of_detectors else ()
+        return replace(self, columns={**self.columns, **required}, prefixes=(*self.prefixes, *prefixes))
 
 
 FRAMES = Table(
@@ -84,19 +101,18 @@ FRAMES = Table(
 )
 REJECTS = Table("rejects/1", {"line": pl.UInt64, "reason": pl.String, "text": pl.String})
 """Rows of a raw capture that are no frames: line (or record), why, and what stands there."""
-STATES = Table("states/1", KEYS, nullable=frozenset({"label"}), prefixes=("vgae_", "gat_"))
+STATES = Table("states/2", KEYS, nullable=frozenset({"label"}), of_detector=("score",), outputs_of_detectors=True)
 DECISIONS = Table(
-    "decisions/1",
+    "decisions/2",
     {
         **KEYS,
-        "vgae_score": pl.Float32,
-        "gat_score": pl.Float32,
         "fusion_score": pl.Float32,
         "alarm": pl.Boolean,
         "action": pl.Int16,
     },
     nullable=frozenset({"label"}),
-    prefixes=("rival_", "q_"),
+    prefixes=("baseline_", "q_"),
+    of_detector=("decided",),
 )
 
 
@@ -138,7 +154,7 @@ def check_columns(path: Path, table: Table, schema: pa.Schema, columns: list[str
 
 def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[str, Any]) -> None:
     """Check `frame` against the contract and write it whole; `metadata` must be JSON."""
-    _check(frame, table, Path(path))
+    _check(frame, table.with_detectors(metadata, path), Path(path))
     head = canonical_json({**metadata, "contract": table.contract})
     with written_whole(path) as temporary:
         frame.write_parquet(temporary, metadata={_KEY: head}, row_group_size=1 << 18)
@@ -221,7 +237,7 @@ def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tu
         frame = pl.read_parquet(path, columns=columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
-    _check(frame, table, Path(path), columns)
+    _check(frame, table.with_detectors(head, path), Path(path), columns)
     if columns is None and "digests" in head:
         found, made = digests(frame), head["digests"]
         if changed := sorted(c for c in found.keys() | made.keys() if found.get(c) != made.get(c)):

@@ -101,9 +101,9 @@ class TorchStore:
 
     @property
     def own(self) -> Tensor:
-        """Which windows are of the dataset's own captures, no companions: [W] bool, on the host."""
-        captures, companions = self.header["captures"], self.header.get("companions", [])
-        return torch.from_numpy(~np.isin(self.graphs["capture"], [captures.index(name) for name in companions]))
+        """Which windows are of the dataset's own captures, no auxiliary_captures: [W] bool, on the host."""
+        captures, auxiliary_captures = self.header["captures"], self.header.get("auxiliary_captures", [])
+        return torch.from_numpy(~np.isin(self.graphs["capture"], [captures.index(name) for name in auxiliary_captures]))
 
     def names(self, windows: Tensor) -> list[str]:
         """Capture and number of windows, for messages."""

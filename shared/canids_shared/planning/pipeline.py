@@ -23,9 +23,9 @@ PORTS = {
     "graphs": ("preprocess",),
     "states": ("preprocess", "train_gnn"),
     "decisions": ("preprocess", "train_gnn", "train_drl"),
-    "baselines": ("preprocess", "evaluate"),
+    "window_baselines": ("preprocess", "evaluate"),
 }
-"""What a stage may read of another (or, `baselines`, of itself): port → the stages whose overrides make its files differ."""
+"""What a stage may read of another (or, `window_baselines`, of itself): port → the stages whose overrides make its files differ."""
 SECTIONS = (*STAGES, "tracking")
 """What a pipeline's config has a section for."""
 _CALLED = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
@@ -125,7 +125,7 @@ def _left_out(overrides: Config | None) -> Config:
 
 def known_to_folds(captures: dict[str, manifest.Capture]) -> dict[str, list[str]]:
     """What a fold can leave out of a dataset's training captures: key of `leave_out` → names."""
-    training = [c for c in captures.values() if c.role == "train" and not c.companion]
+    training = [c for c in captures.values() if c.role == "train" and not c.auxiliary]
     return {kind: sorted({getattr(c, key) for c in training} - {None}) for kind, key in _CALLED.items()}
 
 

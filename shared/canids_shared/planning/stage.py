@@ -18,6 +18,9 @@ from canids_shared.planning.deployment import source
 from canids_shared.planning.pipeline import PORTS, SINGLE, Config, has_instance, known_to_folds, merged, with_preset
 from canids_shared.planning.resource_labels import signed
 
+LOGGED = " 2> {log} || {{ cat {log} >&2; exit 1; }}"
+"""How every shell of a rule ends: messages go to the job's log, and to the terminal too where the job fails."""
+
 
 def _refuse_to_replace(outputs: Any) -> None:
     """Raise `CanidsError` if a job that makes stand-ins would replace a result; Snakemake deletes outputs beforehand."""

@@ -43,10 +43,10 @@ class Trained:
     Attributes:
         variant: the run's.
         by: names the run among the results: dataset, variant and instance.
-        models: the model files of `vgae`, `gat`, `dqn` and `rivals`.
+        models: the model files of `vgae`, `gat`, `dqn` and `fusion_baselines`.
         fit: the training split of its detectors, or none where it is no longer there, or no longer the same.
         preprocess: config of the module preprocess, as the run's graphs were made.
-        fusion: who decides, `dqn` or a rival's name.
+        fusion: who decides, `dqn` or a baseline's name.
     """
 
     variant: str
@@ -66,7 +66,7 @@ class Scoring:
         data_root: folder of the dataset's manifest.
         variant: the run's.
         by: names the run among the results: dataset, variant and instance.
-        models: the model files of `vgae`, `gat`, `dqn` and `rivals`.
+        models: the model files of `vgae`, `gat`, `dqn` and `fusion_baselines`.
         fit: as in `Trained`.
         preprocess: config of the module preprocess, as the run's graphs were made.
         train_drl: likewise, and how the capture's own beginning is used.
@@ -106,7 +106,7 @@ def scoring(config: dict[str, Any]) -> Scoring:
     for key in ("capture", "run"):
         if not config.get(key):
             missing = f"config: {key} is missing: {_KEYS[key]} (make score CAPTURE=… RUN=…)"
-            models = dict.fromkeys(("vgae", "gat", "dqn", "rivals"), "model.safetensors")
+            models = dict.fromkeys(("vgae", "gat", "dqn", "fusion_baselines"), "model.safetensors")
             return Scoring("simulated", ".", VARIANTS[0], "nobody", models, [], {}, {}, {}, missing)
     paths = config["capture"]
     captures = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
@@ -138,14 +138,14 @@ def trained(run: Path) -> Trained:
     variant, instance = found[1], found[2]
     policy = _record(run)
     detectors = _detectors(run, variant, instance, policy)
-    models = {kind: str(run.with_name(f"{kind}_{variant}{instance}") / _MODEL) for kind in ("dqn", "rivals")}
+    models = {kind: str(run.with_name(f"{kind}_{variant}{instance}") / _MODEL) for kind in ("dqn", "fusion_baselines")}
     models |= {kind: str(run.with_name(f"{kind}_{variant}{detectors}") / _MODEL) for kind in ("vgae", "gat")}
     for path in models.values():
         if not Path(path).exists():
             raise CanidsError(f"run {run}: no {path}; has the run finished?")
     fit = _fit(Path(models["gat"]).parent)
     preprocess = _preprocess(Path(models["gat"]), fit)
-    decided = _record(Path(models["rivals"]).parent).get("spec", {}).get("config", {})
+    decided = _record(Path(models["fusion_baselines"]).parent).get("spec", {}).get("config", {})
     return Trained(variant, f"{run.parent.name}{instance}", models, fit, preprocess, decided.get("fusion", "dqn"))
 
 

@@ -37,7 +37,7 @@ def commands(source: str, run: Trained, folder: Path, options: argparse.Namespac
     reading += ["--format", options.format, "--name", name_of(source), "--rejects", folder / "rejects.csv"]
     reading += _given(options, "on_bad_rows", "timestamp_tolerance", "idle")
     reading += ["--exit-at-end"] if options.exit_at_end else []
-    deciding = ["--model", models["dqn"], "--rivals", models["rivals"], "--fusion", run.fusion]
+    deciding = ["--model", models["dqn"], "--fusion_baselines", models["fusion_baselines"], "--fusion", run.fusion]
     deciding += _given(options, "recalibrate")
     telling = ["--csv", folder / "alarms.csv", *(["--windows", folder / "windows.csv"] if options.windows else [])]
     telling += [*_given(options, "episode_gap", "explained_ids"), *(["--fit", *run.fit] if run.fit else [])]

@@ -49,7 +49,7 @@ def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subj
     training = Training(f"{kind}_large", kind, "large", 1234, history, config, 1.5, "cpu", Cost(None, None), header)
     config_of_metrics = {"false_alarm_rate": 0.005, "bootstrap": 20, "bootstrap_block": 5.0}
     methods = {m: {"budget": 0.5, "f1": 0.4} for m in ("gat", "vgae")} | {"fusion": {"budget": None, "f1": 0.3}}
-    methods |= changes.pop("rivals", {})
+    methods |= changes.pop("fusion_baselines", {})
     metrics = {"dataset": "d", "instance": "", "config": config_of_metrics, "thresholds": methods}
     metrics["scenarios"] = {"test_a": dict.fromkeys(methods, scenario)}
     learnt = Split(60, 40, {"van": 100}, {"DoS": 40}, 0, ["c"])
@@ -57,7 +57,7 @@ def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subj
         c: {"vehicle": v, "attack": "dos", "sha256": "ab" * 32, "rows_read": 9}
         for c, v in (("c", "van"), ("bus", "bus"))
     }
-    given: dict[str, Any] = {"learnt": learnt, "baselines": {}, "sources": sources, "simulated": [], **changes}
+    given: dict[str, Any] = {"learnt": learnt, "window_baselines": {}, "sources": sources, "simulated": [], **changes}
     return Subject(training, "dqn_large", "cafe", calibrate=learnt, metrics=metrics, **given)
 
 
@@ -102,13 +102,13 @@ def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
         ),
         (
             judged({"dos": 1.0}, ["c"]),
-            {"baselines": {"test_a": {"extra_trees": values(f1=0.995)}}},
+            {"window_baselines": {"test_a": {"extra_trees": values(f1=0.995)}}},
             "Extra Trees (0.9950)",
         ),
         (
             judged({"dos": 1.0}, ["c"]),
             {"learnt": Split(60, 40, {"van": 100}, {"dos": 40}, 75, ["c"])},
-            "75% of the windows behind it (75 of 100) are of simulated companions",
+            "75% of the windows behind it (75 of 100) are of simulated auxiliary_captures",
         ),
     ],
 )
@@ -123,5 +123,5 @@ def test_nothing_is_said_that_the_data_do_not_say() -> None:
 
 def test_a_policy_is_judged_as_the_fusion_unless_something_else_is() -> None:
     assert subject(judged({}, []), "dqn").method == "fusion"
-    assert subject(judged({}, []), "dqn", rivals={"dqn": {"budget": None, "f1": 0.2}}).method == "dqn"
+    assert subject(judged({}, []), "dqn", fusion_baselines={"dqn": {"budget": None, "f1": 0.2}}).method == "dqn"
     assert "its own alarms, no threshold" in cards.card(subject(judged({"dos": 1.0}, ["c"]), "dqn"))

@@ -57,8 +57,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         write_metrics("eval_large@without-dos", "large", "@without-dos", fusion=0.8, gat=0.7),
         write_metrics("eval_large@without-dos-seed-1", "large", "@without-dos-seed-1", fusion=0.9, gat=None),
         write_metrics("eval_large@without-kia", "large", "@without-kia", fusion=0.6, gat=0.5),
-        write_metrics("baselines@without-dos", None, "@without-dos", id_rate=1.0),
-        write_metrics("baselines@without-kia", None, "@without-kia", id_rate=0.5),
+        write_metrics("window_baselines@without-dos", None, "@without-dos", id_rate=1.0),
+        write_metrics("window_baselines@without-kia", None, "@without-kia", id_rate=0.5),
     ]
 
 
@@ -153,9 +153,9 @@ def test_a_run_named_twice_is_refused(runs: list[Path], monkeypatch: pytest.Monk
 def test_the_readme_takes_all_seeds_and_no_fold(runs: list[Path]) -> None:
     for variant in ("large", "small_kd", "small_nokd"):
         write_metrics(f"experimentruns/d/eval_{variant}", variant, fusion=0.5)
-    with pytest.raises(CanidsError, match=r"results/d/baselines/metrics\.json: no such file; run the pipeline"):
+    with pytest.raises(CanidsError, match=r"results/d/window_baselines/metrics\.json: no such file; run the pipeline"):
         readme.table("d")
-    write_metrics("results/d/baselines", None, id_rate=1.0)
+    write_metrics("results/d/window_baselines", None, id_rate=1.0)
     write_metrics("experimentruns/d/eval_large@seed-1", "large", "@seed-1", fusion=0.7)
     write_metrics("experimentruns/d/eval_large@without-dos-seed-1", "large", "@without-dos-seed-1", fusion=0.1)
     table = readme.table("d")
@@ -167,7 +167,7 @@ def test_the_readme_takes_all_seeds_and_no_fold(runs: list[Path]) -> None:
 def test_the_readme_refuses_what_is_of_other_code_or_config(runs: list[Path]) -> None:
     for variant in ("large", "small_kd", "small_nokd"):
         write_metrics(f"experimentruns/d/eval_{variant}", variant, fusion=0.5)
-    write_metrics("results/d/baselines", None, id_rate=1.0)
+    write_metrics("results/d/window_baselines", None, id_rate=1.0)
     seed = write_metrics("experimentruns/d/eval_large@seed-1", "large", "@seed-1", fusion=0.7)
     for instance in ("", "@seed-1"):
         write_training(Path(f"experimentruns/d/gat_large{instance}"), seed=len(instance))
@@ -198,7 +198,7 @@ def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pyt
     write_metrics("experimentruns/d/eval_large", "large", fusion=0.3)
     for fold, f1 in (("without-dos", 0.5), ("without-dos-seed-1", 0.7), ("without-kia", 0.9)):
         write_metrics(f"experimentruns/d/eval_large@{fold}", "large", f"@{fold}", fusion=f1)
-    write_metrics("results/d/baselines@without-dos", None, "@without-dos", id_rate=1.0)
+    write_metrics("results/d/window_baselines@without-dos", None, "@without-dos", id_rate=1.0)
     Path("d.md").write_text("a\n<!-- folds -->\n<!-- /folds -->\nb\n")
     monkeypatch.setattr(sys, "argv", ["readme", "--folds", "--document", "d.md", "--datasets", "d"])
     readme.main()

@@ -17,7 +17,7 @@ from evaluate_data import (
     write_training,
 )
 
-from canids_evaluate import baselines, evaluate, summary
+from canids_evaluate import evaluate, summary, window_baselines
 from canids_evaluate.judging import id_rate
 from canids_evaluate.pages import run_figures
 from canids_evaluate.planning import FIGURES
@@ -70,13 +70,13 @@ def stores(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
 
 def judged_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
     """The inputs that an evaluation takes from the baselines."""
-    folder = Path("baselines", "-".join(scenarios))
+    folder = Path("window_baselines", "-".join(scenarios))
     if not folder.exists():
         before = LOG.read_bytes() if LOG.exists() else b""
-        baselines.main(call(str(folder), stores(scenarios), scenarios=scenarios))
+        window_baselines.main(call(str(folder), stores(scenarios), scenarios=scenarios))
         LOG.parent.mkdir(exist_ok=True)
         LOG.write_bytes(before)
-    return {"baselines": [folder / "metrics.json"], "baseline_curves": [folder / "curves.json"]}
+    return {"window_baselines": [folder / "metrics.json"], "window_baseline_curves": [folder / "curves.json"]}
 
 
 def decisions(variant: str, noise: float, scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
@@ -145,8 +145,8 @@ def test_test_scenarios_are_logged_and_folds_are_not() -> None:
     assert (line["rule"], line["scenarios"], line["dataset"]) == ("eval_large", SCENARIOS, "d")
     assert line.keys() == {"time", "commit", "dirty", "code", "dataset", "rule", "instance", "scenarios"}
     evaluate.main(call("a", decisions("large", 0.3, [LEFT_OUT]), variant="large", scenarios=[LEFT_OUT]))
-    baselines.main(call("b", stores()))
-    assert [r["rule"] for r in logged()] == ["eval_large", "baselines"]
+    window_baselines.main(call("b", stores()))
+    assert [r["rule"] for r in logged()] == ["eval_large", "window_baselines"]
 
 
 def test_readings_are_logged_by_one_job_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +169,12 @@ def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pyte
     evaluate.main(call("b", inputs, variant="large", code="other"))
     found = [
         json.loads(Path(p).read_text())
-        for p in ("a/metrics.json", "b/metrics.json", judged_baselines()["baselines"][0])
+        for p in ("a/metrics.json", "b/metrics.json", judged_baselines()["window_baselines"][0])
     ]
     (one, two, unlogged) = provenance.evaluations(found).rows
     assert (one[:3], one[-1]) == (["eval_large", "0123456789abcdef", "0"], "commit old, with uncommitted changes")
     assert (two[1], two[-1]) == ("other", "commit new")
-    assert (unlogged[0], unlogged[-1]) == ("baselines", "–")
+    assert (unlogged[0], unlogged[-1]) == ("window_baselines", "–")
     with LOG.open("a") as stream:
         stream.write('{"code": \n')
     with pytest.raises(CanidsError, match=r"test_readings\.jsonl: line 3 is damaged"):
@@ -183,9 +183,9 @@ def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pyte
 
 def test_baselines_judged_by_another_config_are_refused() -> None:
     inputs = decisions("large", 0.3)
-    other = json.loads(inputs["baselines"][0].read_text())
+    other = json.loads(inputs["window_baselines"][0].read_text())
     other["config"]["bootstrap"] += 1
-    inputs["baselines"][0].write_text(json.dumps(other))
+    inputs["window_baselines"][0].write_text(json.dumps(other))
     with pytest.raises(CanidsError, match=r"curves\.json: judged with another bootstrap; delete it and run again"):
         evaluate.main(call("a", inputs, variant="large"))
 
@@ -203,8 +203,8 @@ def test_id_rate_by_hand() -> None:
 
 def test_baselines_write_the_contract() -> None:
     inputs = stores()
-    baselines.main(call("a", inputs))
-    baselines.main(call("b", inputs))
+    window_baselines.main(call("a", inputs))
+    window_baselines.main(call("b", inputs))
     assert Path("a/metrics.json").read_bytes() == Path("b/metrics.json").read_bytes()
     found = json.loads(Path("a/metrics.json").read_text())
     assert found["variant"] is None
@@ -218,14 +218,14 @@ def test_leakage_is_refused() -> None:
     inputs = stores()
     write_store(inputs["scenarios"][1], [{1: 1}], [0], capture="copy", sha="fit-dos")
     with pytest.raises(CanidsError, match="'copy' has the same content as the training capture 'fit-dos'"):
-        baselines.main(call("a", inputs))
+        window_baselines.main(call("a", inputs))
 
 
 def test_one_class_is_refused() -> None:
     inputs = stores()
     write_store(inputs["fit"][0], [{1: 1}, {1: 2}], [0, 0])
     with pytest.raises(CanidsError, match=r"fit\.safetensors: no attacked window"):
-        baselines.main(call("a", inputs))
+        window_baselines.main(call("a", inputs))
 
 
 def summarised(output: str, **inputs: list[Path]) -> None:
@@ -238,7 +238,7 @@ def evaluated(*variants: str) -> dict[str, list[Path]]:
     """Metrics and curves of these variants, each noisier than the one before, and of the baselines."""
     for i, variant in enumerate(variants):
         evaluate.main(call(f"eval_{variant}", decisions(variant, 0.6 + 0.1 * i), variant=variant))
-    runs = [*(Path(f"eval_{v}") for v in variants), judged_baselines()["baselines"][0].parent]
+    runs = [*(Path(f"eval_{v}") for v in variants), judged_baselines()["window_baselines"][0].parent]
     return {k: [run / f"{k}.json" for run in runs] for k in ("metrics", "curves")}
 
 

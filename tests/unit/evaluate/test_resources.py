@@ -107,7 +107,7 @@ def write_runs(folder: Path) -> None:
                 gpu=900.0,
                 dataset=dataset,
             )
-        write_benchmark(folder / "experimentruns" / dataset / "rivals_small_kd")
+        write_benchmark(folder / "experimentruns" / dataset / "fusion_baselines_small_kd")
         log = folder / "results" / dataset / "graphs/fit.log"
         say(log, "canids_preprocess.graphs", 2 * size, 300 + size, dataset=dataset, split="fit", instance="")
         log = folder / "results" / dataset / "decisions/large/fuse.log"
@@ -141,12 +141,12 @@ def test_jobs_become_a_table_a_figure_and_a_profile(workplace: Path) -> None:
         ("decisions", 2),
         ("gat_large", 4),
         ("graphs", 2),
-        ("rivals", 2),
+        ("fusion_baselines", 2),
     ]
     (row,) = table.filter(rule="gat_large", dataset="two", instance="@seed-1").rows(named=True)
     # The job's own peak of 600 MB, which the benchmark's 345.6 MiB missed.
     assert (row["memory_mb"], row["gpu_mb"], row["input_mb"], row["seconds"]) == (600.0, 900.0, 40.0, 12.5)
-    (row,) = table.filter(rule="rivals", dataset="one").rows(named=True)
+    (row,) = table.filter(rule="fusion_baselines", dataset="one").rows(named=True)
     assert (row["memory_mb"], row["input_mb"]) == (pytest.approx(345.6 * 2**20 / 1e6), None)
     found = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
     # 400 MB + 5 MB/MiB with a fifth more; GPU memory of one size; no memory where no job told it.
@@ -156,7 +156,7 @@ def test_jobs_become_a_table_a_figure_and_a_profile(workplace: Path) -> None:
         "gpu_mem_mb": "1080 * attempt",
     }
     assert found["graphs"]["mem_mb"] == "min(round((360 + 0.6 * input.size_mb) * attempt), 64000)"
-    assert found["rivals"]["mem_mb"] == "min(440 * attempt, 64000)"
+    assert found["fusion_baselines"]["mem_mb"] == "min(440 * attempt, 64000)"
     assert found["decisions"].keys() == {"runtime"}
     said = Path("out/resources.md").read_text()
     assert "| gat_large | 4 | 2 | 10.0 to 40.0 | 450 to 600 | 1.20 |" in said
@@ -174,7 +174,7 @@ def test_what_other_packages_ran_is_no_rule_of_the_stages(workplace: Path) -> No
 def test_a_job_on_a_cluster_asks_for_its_snakemake_too(workplace: Path) -> None:
     resources.main(call(job_overhead_mb=200))
     found = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
-    assert found["rivals"]["mem_mb"] == "min(640 * attempt, 64000)"
+    assert found["fusion_baselines"]["mem_mb"] == "min(640 * attempt, 64000)"
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_a_damaged_benchmark_is_named(workplace: Path, text: str) -> None:
 
 @pytest.mark.parametrize("values", ["0.0\t0:00:00\t0.0", "0.01\t0:00:00\t-", "0.02\t0:00:00\tNA"])
 def test_what_a_job_was_too_short_for_is_unknown(workplace: Path, values: str) -> None:
-    Path("experimentruns/one/rivals_small_kd/benchmark.tsv").write_text(f"s\th:m:s\tmax_rss\n{values}\n")
+    Path("experimentruns/one/fusion_baselines_small_kd/benchmark.tsv").write_text(f"s\th:m:s\tmax_rss\n{values}\n")
     jobs = measured(Path("experimentruns"), Path("results"))
-    assert jobs.filter(rule="rivals", dataset="one")["memory_mb"].to_list() == [None]
-    asked = resources.suggestions(jobs, CONFIG)["rivals"].memory
+    assert jobs.filter(rule="fusion_baselines", dataset="one")["memory_mb"].to_list() == [None]
+    asked = resources.suggestions(jobs, CONFIG)["fusion_baselines"].memory
     assert asked is not None
     assert asked.base == 440, "what dataset two tells"
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from evaluate_data import episodes, keys, write_decisions, write_split
 
-from canids_evaluate import baselines, evaluate
+from canids_evaluate import evaluate, window_baselines
 from canids_evaluate.judging import metrics, paired
 from canids_evaluate.judging.evaluation import Scores, judgement
 from canids_evaluate.judging.thresholds import is_alarm, own_threshold
@@ -53,14 +53,17 @@ def call(output: str, inputs: dict[str, str], **constants: Any) -> Call:
 
 def judge_baselines() -> dict[str, Any]:
     names = {"fit": "fit.safetensors", "calibrate": "calibrate.safetensors", "scenarios": "test.safetensors"}
-    baselines.main(call("baselines", names))
-    content: dict[str, Any] = json.loads(Path("baselines/metrics.json").read_text())
+    window_baselines.main(call("window_baselines", names))
+    content: dict[str, Any] = json.loads(Path("window_baselines/metrics.json").read_text())
     return content
 
 
 def judge() -> dict[str, Any]:
     names = {"calibrate": "calibrate.parquet", "scenarios": "test.parquet"}
-    names |= {"baselines": "baselines/metrics.json", "baseline_curves": "baselines/curves.json"}
+    names |= {
+        "window_baselines": "window_baselines/metrics.json",
+        "window_baseline_curves": "window_baselines/curves.json",
+    }
     evaluate.main(call("large", names, variant="large"))
     content: dict[str, Any] = json.loads(Path("large/metrics.json").read_text())
     return content
@@ -144,7 +147,13 @@ def test_swapped_scenarios_are_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("policy", "q"), ("rivals", "r"), ("fusion", "cusum"), ("recalibrate", 60), ("false_alarm_budget", 0.05)],
+    [
+        ("policy", "q"),
+        ("fusion_baselines", "r"),
+        ("fusion", "cusum"),
+        ("recalibrate", 60),
+        ("false_alarm_budget", 0.05),
+    ],
 )
 def test_decisions_made_otherwise_than_on_calibrate_are_noticed(key: str, value: object) -> None:
     judge_baselines()
@@ -153,7 +162,7 @@ def test_decisions_made_otherwise_than_on_calibrate_are_noticed(key: str, value:
         judge()
 
 
-def test_detectors_and_rivals_keep_to_one_budget() -> None:
+def test_detectors_and_fusion_baselines_keep_to_one_budget() -> None:
     judge_baselines()
     for split in ("calibrate", "test"):
         change(split, lambda f: f, false_alarm_budget=CONFIG["false_alarm_rate"])
@@ -168,7 +177,7 @@ def test_detectors_and_rivals_keep_to_one_budget() -> None:
 
 @pytest.mark.parametrize(
     ("method", "score", "alarm"),
-    [("fusion", "fusion_score", "alarm"), ("hysteresis", "rival_hysteresis_score", "rival_hysteresis_alarm")],
+    [("fusion", "fusion_score", "alarm"), ("hysteresis", "baseline_hysteresis_score", "baseline_hysteresis_alarm")],
 )
 def test_a_threshold_changed_after_calibration_is_noticed(method: str, score: str, alarm: str) -> None:
     judge_baselines()

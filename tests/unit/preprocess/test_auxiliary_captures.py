@@ -1,4 +1,4 @@
-"""Simulated companions of recorded training captures: whom they join, and where they must not count."""
+"""Simulated auxiliary_captures of recorded training captures: whom they join, and where they must not count."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import yaml
 from captures import GRAPHS, call, frames, write_frames
 from evaluate_data import write_split, write_store
 
-from canids_evaluate import baselines
+from canids_evaluate import window_baselines
 from canids_evaluate.judging import id_rate
 from canids_evaluate.judging.evaluation import judgement
 from canids_preprocess import graphs, planning
@@ -37,10 +37,10 @@ def stage(**config: Any) -> Stage:
         folder.mkdir(parents=True)
         (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
     left = {"captures": ["a", "s"]}
-    instances = {"alone": {"companions": "none"}, "left": {"leave_out": left}}
+    instances = {"alone": {"auxiliary_captures": "none"}, "left": {"leave_out": left}}
     given = {"datasets": ["real", "made"], "data_root": "data", "instances": instances, "folds": {"left": left}}
     made = Stage("preprocess", {**given, **config}, SCHEMA)
-    planning.invite_companions(made)
+    planning.add_auxiliary_captures(made)
     return made
 
 
@@ -49,8 +49,8 @@ def files(made: Stage, dataset: str, split: str, instance: str = "") -> set[str]
     return {Path(path).stem for path in planning.frames_of_split(made)(wildcards)}
 
 
-def test_companions_join_the_training_captures_of_what_was_recorded(workplace: Path) -> None:
-    made, fleet = stage(), set(manifest.companions(FLEET))
+def test_auxiliary_captures_join_the_training_captures_of_what_was_recorded(workplace: Path) -> None:
+    made, fleet = stage(), set(manifest.auxiliary_captures(FLEET))
     assert len(fleet) >= 20
     for split in SPLITS:
         assert files(made, "real", split) == {"a"} | fleet
@@ -59,8 +59,8 @@ def test_companions_join_the_training_captures_of_what_was_recorded(workplace: P
     assert files(made, "real", "test") == {"t"}
     assert files(made, "real", LEFT_OUT, "@left") == {"a"}
     wildcards = SimpleNamespace(dataset="real", split="fit", instance="")
-    assert set(planning.companions_of_split(made)(wildcards)) == fleet
-    assert planning.companions_of_split(made)(SimpleNamespace(dataset="real", split="test", instance="")) == []
+    assert set(planning.auxiliary_captures_of_split(made)(wildcards)) == fleet
+    assert planning.auxiliary_captures_of_split(made)(SimpleNamespace(dataset="real", split="test", instance="")) == []
     assert set(made.captures["made"]) == {"s", "t"}
 
 
@@ -75,15 +75,15 @@ def test_a_split_that_an_instance_does_not_have_is_refused(workplace: Path, spli
 
 
 def test_the_fleet_is_varied_and_can_be_simulated() -> None:
-    fleet = manifest.companions(FLEET).values()
+    fleet = manifest.auxiliary_captures(FLEET).values()
     vehicles = {c.vehicle for c in fleet}
     assert len(vehicles) >= 10
     ids = [frozenset(m.can_id for m in design(name).messages) for name in vehicles]
     assert len(set(ids)) == len(ids), "no two alike"
     assert {c.attack for c in fleet} == {None, "dos", "jamming", "fuzzing", "spoofing", "replay"}
-    assert all(c.companion and c.role == "train" and c.path is None for c in fleet)
+    assert all(c.auxiliary and c.role == "train" and c.path is None for c in fleet)
     with pytest.raises(CanidsError, match="no built-in manifest 'herd'"):
-        manifest.companions("herd")
+        manifest.auxiliary_captures("herd")
 
 
 def capture(folder: Path, name: str, attack: str | None, **metadata: Any) -> Path:
@@ -97,7 +97,7 @@ def capture(folder: Path, name: str, attack: str | None, **metadata: Any) -> Pat
     return write_frames(folder / f"{name}.parquet", table, attack=attack, content=content, **metadata)
 
 
-def test_a_fold_without_an_attack_has_no_companions_with_it_and_none_in_its_scenario(tmp_path: Path) -> None:
+def test_a_fold_without_an_attack_has_no_auxiliary_captures_with_it_and_none_in_its_scenario(tmp_path: Path) -> None:
     paths = [
         capture(tmp_path, "kia-DoS", "DoS"),
         capture(tmp_path, "kia-fuzzing", "fuzzing"),
@@ -111,24 +111,24 @@ def test_a_fold_without_an_attack_has_no_companions_with_it_and_none_in_its_scen
         joined = ["fleet.dos", "fleet.replay"] if split == "fit" else []
         own = paths if split == "fit" else paths[:2]
         output = tmp_path / f"{split}.safetensors"
-        graphs.main(call(wildcards, config, output, {"frames": own}, companions=joined))
+        graphs.main(call(wildcards, config, output, {"frames": own}, auxiliary_captures=joined))
         found[split] = GraphStore(output).header
     assert found["fit"]["captures"] == ["fleet.replay", "kia-fuzzing"]
-    assert found["fit"]["companions"] == ["fleet.replay"]
+    assert found["fit"]["auxiliary_captures"] == ["fleet.replay"]
     assert found[LEFT_OUT]["captures"] == ["kia-DoS"]
-    assert found[LEFT_OUT]["companions"] == []
+    assert found[LEFT_OUT]["auxiliary_captures"] == []
     wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
     joined = ["fleet.dos", "fleet.replay"]
     nothing = {**GRAPHS, "leave_out": {"attacks": ["DoS", "fuzzing"]}}
     with pytest.raises(CanidsError, match="leave_out leaves no capture for split 'fit'"):
-        graphs.main(call(wildcards, nothing, tmp_path / "x", {"frames": paths}, companions=joined))
+        graphs.main(call(wildcards, nothing, tmp_path / "x", {"frames": paths}, auxiliary_captures=joined))
     wrong = {**GRAPHS, "leave_out": {"attacks": ["replay"]}}
     again = call(
         {"dataset": "d", "split": "fit", "instance": "@left"},
         wrong,
         tmp_path / "x",
         {"frames": paths},
-        companions=["fleet.dos", "fleet.replay"],
+        auxiliary_captures=["fleet.dos", "fleet.replay"],
     )
     with pytest.raises(CanidsError, match="have no attack 'replay'; they have DoS, fuzzing"):
         graphs.main(again)
@@ -151,7 +151,7 @@ def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, n
     config = {**GRAPHS, "leave_out": {"attacks": [name]}}
     joined = [path.stem for path in fleet]
     wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
-    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*own, *fleet]}, companions=joined))
+    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*own, *fleet]}, auxiliary_captures=joined))
     assert set(GraphStore(tmp_path / "g").header["captures"]) == {
         "kia-free",
         "fleet.free",
@@ -159,11 +159,11 @@ def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, n
     }
 
 
-def test_the_rule_of_ids_and_rates_knows_nothing_of_companions(workplace: Path) -> None:
+def test_the_rule_of_ids_and_rates_knows_nothing_of_auxiliary_captures(workplace: Path) -> None:
     captures = {"own": ("dos", [0] * 60 + [1] * 20), "fleet.a": ("dos", [0] * 60 + [1] * 20)}
-    for name, companions in (("with", ["fleet.a"]), ("without", [])):
-        members = captures if companions else {"own": captures["own"]}
-        write_split(Path(f"{name}.safetensors"), members, np.random.default_rng(0), companions)
+    for name, auxiliary_captures in (("with", ["fleet.a"]), ("without", [])):
+        members = captures if auxiliary_captures else {"own": captures["own"]}
+        write_split(Path(f"{name}.safetensors"), members, np.random.default_rng(0), auxiliary_captures)
     both, alone = GraphStore("with.safetensors"), GraphStore("without.safetensors")
     assert id_rate.own(both).tolist() == [True] * 80 + [False] * 80
     rules = [id_rate.learn(store) for store in (both, alone)]
@@ -172,10 +172,10 @@ def test_the_rule_of_ids_and_rates_knows_nothing_of_companions(workplace: Path) 
     config = {"false_alarm_rate": 0.05, "bootstrap": 5, "seed": 0}
     judged = []
     for store in (both, alone):
-        scorers = baselines.learn(store, trees=5, seed=0)
+        scorers = window_baselines.learn(store, trees=5, seed=0)
         assert np.isnan(scorers["id_rate"](both)[80:]).all()
-        judged.append(judgement(config, baselines.scores_of(store, scorers)).thresholds)
+        judged.append(judgement(config, window_baselines.scores_of(store, scorers)).thresholds)
     assert judged[0]["id_rate"] == judged[1]["id_rate"]
     assert judged[0]["isolation_forest"] != judged[1]["isolation_forest"]
     write_store(Path("test.safetensors"), [{1: 5}], [0])
-    assert np.isfinite(baselines.learn(both, 5, 0)["id_rate"](GraphStore("test.safetensors"))).all()
+    assert np.isfinite(window_baselines.learn(both, 5, 0)["id_rate"](GraphStore("test.safetensors"))).all()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from canids_shared.planning import code_hash
+from canids_shared.planning import code_hash as code_hash_module
 
 ROOT = Path(__file__).parents[3]
 NESTED = """
@@ -70,8 +70,8 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callab
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [n for n in sys.modules if n.startswith("canids_probe")]:
         monkeypatch.delitem(sys.modules, name)
-    code_hash._origin.cache_clear()
-    return folder, lambda: code_hash.code_hash.__wrapped__("canids_probe.entry")
+    code_hash_module._origin.cache_clear()
+    return folder, lambda: code_hash_module.code_hash.__wrapped__("canids_probe.entry")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -93,11 +93,11 @@ def test_a_package_of_another_name_is_followed_where_the_entry_point_lies(
         (tmp_path / "probe_of_another" / name).write_text(text.replace("canids_probe", "probe_of_another"))
     (tmp_path / "probe_of_another/names.py").write_text("from canids_shared import errors\nvalue = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    files, others = code_hash.closure("probe_of_another.entry")
+    files, others = code_hash_module.closure("probe_of_another.entry")
     assert {"probe_of_another.other.leaf", "canids_shared.errors"} <= files.keys()
     assert others == {"numpy"}
     with pytest.raises(ModuleNotFoundError, match="install its package"):
-        code_hash.code_hash("probe_of_another.absent")
+        code_hash_module.code_hash("probe_of_another.absent")
 
 
 def test_versions_of_imported_libraries_count(
@@ -105,9 +105,9 @@ def test_versions_of_imported_libraries_count(
 ) -> None:
     _, code_hash = probe
     before = code_hash()
-    monkeypatch.setattr(code_hash, "_versions", lambda packages, python: dict.fromkeys(packages, "0.0"))
+    monkeypatch.setattr(code_hash_module, "_versions", lambda packages, python: dict.fromkeys(packages, "0.0"))
     assert code_hash() != before
-    assert code_hash.closure("canids_probe.entry")[1] == {"numpy"}
+    assert code_hash_module.closure("canids_probe.entry")[1] == {"numpy"}
 
 
 def test_absent_library_does_not_stop_the_planning(probe: tuple[Path, Callable[[], str]]) -> None:
@@ -127,7 +127,7 @@ def test_no_library_is_imported_to_find_them() -> None:
 
 def test_unknown_entry_point_is_an_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"no module canids_shared\.nothing"):
-        code_hash.code_hash("canids_shared.nothing")
+        code_hash_module.code_hash("canids_shared.nothing")
 
 
 def test_location_of_the_checkout_does_not_matter(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_location_of_the_checkout_does_not_matter(tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / place), "PYTHONHASHSEED": str(number)}
         command = [sys.executable, "-c", script, str(tmp_path / place)]
         hashes.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-    assert hashes[0] == hashes[1] == code_hash.code_hash("canids_preprocess.graphs") + "\n"
+    assert hashes[0] == hashes[1] == code_hash_module.code_hash("canids_preprocess.graphs") + "\n"
 
 
 def test_planning_imports_nothing_that_jobs_need() -> None:

@@ -57,7 +57,7 @@ def test_every_attacked_vehicle_of_the_training_captures_is_a_fold(
 
 def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
     write("a", ("kia", "DoS"), ("kia", "gear-spoofing"), ("kia", None))
-    overrides = {"train_drl": {"seed": 4, "rivals": ["cusum"]}}
+    overrides = {"train_drl": {"seed": 4, "fusion_baselines": ["cusum"]}}
     found = folds.joined(
         config("a", leave_out="attacks", prefix="f-", seeds=2, seeded=["train_drl"], overrides=overrides)
     )
@@ -69,7 +69,7 @@ def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
     ]
     assert found["instances"]["f-without-gear-spoofing-seed-5"] == {
         "preprocess": {"leave_out": {"attacks": ["gear-spoofing"]}},
-        "train_drl": {"seed": 5, "rivals": ["cusum"]},
+        "train_drl": {"seed": 5, "fusion_baselines": ["cusum"]},
     }
     detectors = section(found, "train_gnn")["instances"]
     assert list(detectors) == ["f-without-DoS", "f-without-gear-spoofing"], "seeds of the policy share the detectors"

@@ -20,7 +20,7 @@ from canids_shared.scoring.following import Chain, commands, name_of, parser
 RUN = Trained(
     "large",
     "van",
-    {kind: f"{kind}.safetensors" for kind in ("vgae", "gat", "dqn", "rivals")},
+    {kind: f"{kind}.safetensors" for kind in ("vgae", "gat", "dqn", "fusion_baselines")},
     ["fit.safetensors"],
     {"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"},
     "cusum",
@@ -51,8 +51,8 @@ def test_every_part_gets_what_the_run_says(tmp_path: Path, monkeypatch: pytest.M
     assert made["train_drl"][3:] == [
         "--model",
         "dqn.safetensors",
-        "--rivals",
-        "rivals.safetensors",
+        "--fusion_baselines",
+        "fusion_baselines.safetensors",
         "--fusion",
         "cusum",
     ]

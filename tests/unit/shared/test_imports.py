@@ -18,7 +18,7 @@ STAGES = {
 SHARED = ROOT / "shared/canids_shared"
 MODULES = sorted([*SHARED.rglob("*.py"), *(f for s in STAGES.values() for f in s.rglob("*.py"))])
 TORCH = {"torch", "lightning", "lightning_fabric", "torch_geometric", "dgl"}
-READERS = {SHARED / "torchstore.py", SHARED / "torchstate.py"}
+READERS = {SHARED / "contracts/torch_store.py", SHARED / "jobs/torch_state.py"}
 
 
 def imported(source: str) -> set[str]:

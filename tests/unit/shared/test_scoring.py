@@ -26,7 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A finished run of seed 1, and a capture."""
     monkeypatch.chdir(tmp_path)
     Path("drive 1.log").write_text("(1.0) can0 123#00\n")
-    for kind in ("vgae", "gat", "dqn", "rivals"):
+    for kind in ("vgae", "gat", "dqn", "fusion_baselines"):
         head = {"contract": "detector/2", "node_features": ["share"], "window": 50, "window_unit": "frames"}
         folder = Path(f"experimentruns/van/{kind}_small_kd@seed-1")
         folder.mkdir(parents=True)
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     with writing("fit.safetensors", HEADER, windows=0, nodes=0, edges=0):
         pass
     decided = {"spec": {"config": {"fusion": "cusum"}}}
-    Path("experimentruns/van/rivals_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(decided))
+    Path("experimentruns/van/fusion_baselines_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(decided))
     record = {
         "files": {"graphs": ["fit.safetensors", "select.safetensors"]},
         "inputs": {"graphs": [sha256_of("fit.safetensors"), "…"]},
@@ -107,7 +107,7 @@ def test_training_graphs_that_are_gone_are_no_hindrance(run: str, caplog: pytest
 
 def test_a_policy_of_its_own_decides_on_detectors_that_it_shares(run: str) -> None:
     other = Path("experimentruns/van/dqn_small_kd@dear")
-    for kind in ("dqn", "rivals"):
+    for kind in ("dqn", "fusion_baselines"):
         folder = other.with_name(f"{kind}_small_kd@dear")
         folder.mkdir()
         save_arrays(folder / "model.safetensors", {}, {"contract": "x"})

@@ -142,7 +142,7 @@ def test_what_was_not_made_is_named_and_nothing_stays(tmp_path: Path, monkeypatc
         called(monkeypatch, entry, "canids_x.a", *options)
     assert not list(tmp_path.iterdir())
     with pytest.raises(
-        SystemExit, match=r"canids_x\.b: has no stand-in; add one to the table in canids_x/stand_in\.py"
+        SystemExit, match=r"canids_x\.b: has no stand-in; add one to the table in canids_x/stand_ins\.py"
     ):
         called(monkeypatch, entry, "canids_x.b")
 
@@ -158,7 +158,7 @@ def test_every_entry_point_of_the_snakefile_has_a_stand_in(stage: str) -> None:
         re.findall(rf'f?"canids_{stage}\.([\w.]+)"', text)
     )
     # What has no weights is not exported, and no pipeline asks for it.
-    assert entries - {"planning", "sweep_planning", "mistakes", "export"} <= set(table)
+    assert entries - {"planning", "sweep_planning", "pages.mistakes", "export"} <= set(table)
 
 
 def stage_of(workplace: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Stage:

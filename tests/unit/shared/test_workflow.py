@@ -102,7 +102,7 @@ def test_tracking_knows_every_instance_and_is_overridden_by_none() -> None:
     made = section({**CONFIG, "tracking": {"patience": 5}}, "tracking")
     assert made["patience"] == 5
     assert made["instances"] == {name: {} for name in INSTANCES}
-    assert made["ports"]["baselines"]["seed-1"] == ""
+    assert made["ports"]["window_baselines"]["seed-1"] == ""
     with pytest.raises(CanidsError, match="no stage 'tracking'"):
         section({**CONFIG, "instances": {"x": {"tracking": {}}}}, "evaluate")
 
@@ -121,7 +121,7 @@ def test_overrides_lie_on_the_base_config(stages: dict[str, Stage]) -> None:
         ("train_drl", "states", {"@policy-2": "", "@seed-2": "@seed-2", "@without-van": "@without-van"}),
         ("evaluate", "decisions", {"@late": "", "@policy-2": "@policy-2", "@seed-1": "@seed-1"}),
         ("evaluate", "graphs", {"@late": "", "@seed-1": "", "@without-van-seed-1": "@without-van"}),
-        ("evaluate", "baselines", {"@seed-1": "", "@late": "@late", "@without-van-seed-1": "@without-van"}),
+        ("evaluate", "window_baselines", {"@seed-1": "", "@late": "@late", "@without-van-seed-1": "@without-van"}),
     ],
 )  # fmt: skip
 def test_instances_share_what_is_equal_up_to_there(

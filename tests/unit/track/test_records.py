@@ -43,12 +43,17 @@ def test_flattening_loses_nothing(tree: dict[str, Any]) -> None:
 
 def test_a_training_with_its_options_and_epochs(tmp_path: Path) -> None:
     where = write_runs(tmp_path, "@seed-1")
-    record = read(where.runs / "rivals_large@seed-1", where)
-    assert (record.key, record.parent) == ("demo/rivals_large@seed-1", "demo/pipeline@seed-1")
+    record = read(where.runs / "fusion_baselines_large@seed-1", where)
+    assert (record.key, record.parent) == ("demo/fusion_baselines_large@seed-1", "demo/pipeline@seed-1")
     assert record.params["gat.large.heads"] == "4"
     assert record.params["networks"] == "[64, 64]"
     assert record.params["inputs.graphs"] == '["a", "b"]'
-    tags = {"dataset": "demo", "run": "rivals_large@seed-1", "rule": "rivals_large", "instance": "seed-1"}
+    tags = {
+        "dataset": "demo",
+        "run": "fusion_baselines_large@seed-1",
+        "rule": "fusion_baselines_large",
+        "instance": "seed-1",
+    }
     assert record.tags.items() >= {**tags, "variant": "large", "seed": "1", "code": "0123456789abcdef"}.items()
     assert [m for m in record.metrics if m[0] == "fit_loss"] == [("fit_loss", UNEVEN, 1), ("fit_loss", UNEVEN / 2, 2)]
     assert ("latency/median_ms", 1.25, 0) in record.metrics
@@ -73,14 +78,14 @@ def test_metrics_are_exact_and_what_is_undefined_is_named(tmp_path: Path) -> Non
 
 def test_what_rules_leave_elsewhere_belongs_to_their_run(tmp_path: Path) -> None:
     where = places(tmp_path)
-    for run in ("baselines", "baselines@x", "report"):
+    for run in ("window_baselines", "window_baselines@x", "report"):
         (where.runs / run).mkdir(parents=True)
         finish(where.runs / run)
-    (tmp_path / "results/demo/baselines@x").mkdir(parents=True)
+    (tmp_path / "results/demo/window_baselines@x").mkdir(parents=True)
     (tmp_path / "results/demo/summary").mkdir()
-    (tmp_path / "results/demo/baselines@x/metrics.json").write_text(json.dumps(METRICS))
+    (tmp_path / "results/demo/window_baselines@x/metrics.json").write_text(json.dumps(METRICS))
     (tmp_path / "results/demo/summary/report.html").write_text("<html>")
-    plain, other, report = (read(where.runs / r, where) for r in ("baselines", "baselines@x", "report"))
+    plain, other, report = (read(where.runs / r, where) for r in ("window_baselines", "window_baselines@x", "report"))
     assert "test_dos/vgae/f1" not in {m[0] for m in plain.metrics}
     assert ("test_dos/vgae/f1", 1 / 3, 0) in other.metrics
     assert [p.name for p in report.files] == ["benchmark.tsv", "report.html"]
@@ -89,18 +94,22 @@ def test_what_rules_leave_elsewhere_belongs_to_their_run(tmp_path: Path) -> None
 def test_only_what_is_finished_counts_and_content_makes_the_digest(tmp_path: Path) -> None:
     where = write_runs(tmp_path, "", "@b")
     (where.runs / "eval_small_kd/benchmark.tsv").unlink()
-    (where.runs / "rivals_large@b/.checkpoint").mkdir()
-    assert [p.name for p in finished(where.runs)] == ["eval_small_kd@b", "rivals_large"]
-    before = read(where.runs / "rivals_large", where)
-    finish(where.runs / "rivals_large", made=5_000)
-    assert read(where.runs / "rivals_large", where).digest == before.digest
-    (where.runs / "rivals_large/log.txt").write_text("done again\n")
-    assert read(where.runs / "rivals_large", where).digest != before.digest
+    (where.runs / "fusion_baselines_large@b/.checkpoint").mkdir()
+    assert [p.name for p in finished(where.runs)] == ["eval_small_kd@b", "fusion_baselines_large"]
+    before = read(where.runs / "fusion_baselines_large", where)
+    finish(where.runs / "fusion_baselines_large", made=5_000)
+    assert read(where.runs / "fusion_baselines_large", where).digest == before.digest
+    (where.runs / "fusion_baselines_large/log.txt").write_text("done again\n")
+    assert read(where.runs / "fusion_baselines_large", where).digest != before.digest
 
 
 @pytest.mark.parametrize(
     ("run", "file"),
-    [("eval_small_kd", "metrics.json"), ("rivals_large", "model.safetensors"), ("rivals_large", "config.yaml")],
+    [
+        ("eval_small_kd", "metrics.json"),
+        ("fusion_baselines_large", "model.safetensors"),
+        ("fusion_baselines_large", "config.yaml"),
+    ],
 )
 def test_a_run_with_a_marked_file_is_none(run: str, file: str, tmp_path: Path) -> None:
     where = write_runs(tmp_path, "")
@@ -110,7 +119,7 @@ def test_a_run_with_a_marked_file_is_none(run: str, file: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("run", "file"), [("cards", "summary/cards/gat_large.md"), ("baselines", "baselines/metrics.json")]
+    ("run", "file"), [("cards", "summary/cards/gat_large.md"), ("window_baselines", "window_baselines/metrics.json")]
 )
 def test_so_is_one_whose_marked_file_lies_elsewhere(run: str, file: str, tmp_path: Path) -> None:
     where = places(tmp_path)

@@ -11,14 +11,14 @@ from canids_shared.contracts.tables import DECISIONS, KEYS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_train_drl import decide, dqn, follow
+from canids_train_drl.fusion_baselines import learn, stored
 from canids_train_drl.policy import Policy
-from canids_train_drl.rivals import learn, stored
 from canids_train_drl.states import States, by_capture, read
 from train_drl.test_dqn import call_of
 from train_drl.test_states import loaded, synthetic, written
 
 SIMPLE = ["fixed_weight", "hysteresis", "cusum"]
-RIVALS = {f"rival_{name}_{what}" for name in SIMPLE for what in ("score", "alarm")}
+FUSION_BASELINES = {f"baseline_{name}_{what}" for name in SIMPLE for what in ("score", "alarm")}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def beside(model: Path) -> Path:
     folder = model.parent.parent
     files = {s: folder / f"{s}.parquet" for s in ("fuse", "select", "calibrate")}
-    call = call_of(folder / "rivals", "small_nokd", files, rivals=SIMPLE)
+    call = call_of(folder / "fusion_baselines", "small_nokd", files, fusion_baselines=SIMPLE)
     learn.main(call)
     return call.output["model"]
 
@@ -49,7 +49,7 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     frame = synthetic(5, 2, 100, ("unknown",)).with_columns(label=pl.lit(None, dtype=pl.UInt8))
     wildcards = {"dataset": "simulated", "variant": "small_nokd", "instance": "", "split": "test"}
     output = tmp_path / "decisions.parquet"
-    inputs = {"states": [written(tmp_path / "test.parquet", frame)], "model": [model], "rivals": [beside]}
+    inputs = {"states": [written(tmp_path / "test.parquet", frame)], "model": [model], "fusion_baselines": [beside]}
     decide.main(
         entry_point.Call(
             wildcards, {"torch_threads": 1, "fusion": "dqn", "recalibrate": 0}, {}, {"output": output}, inputs, "{}"
@@ -64,13 +64,13 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     assert 0 < above.sum() < len(above)
     np.testing.assert_array_equal(above, logit > 0)
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
-    assert set(decisions.columns) - DECISIONS.columns.keys() == RIVALS | {"q_chosen", "q_other"}
+    assert set(decisions.columns) - DECISIONS.columns.keys() == FUSION_BASELINES | {"q_chosen", "q_other"}
     assert (decisions["q_chosen"] >= decisions["q_other"]).all()
-    scores = decisions.select("vgae_score", "gat_score", "fusion_score", *RIVALS).to_numpy()
+    scores = decisions.select("vgae_score", "gat_score", "fusion_score", *FUSION_BASELINES).to_numpy()
     assert scores.min() >= 0
     assert scores.max() <= 1
-    above = decisions["rival_hysteresis_score"].to_numpy() > 0.5
-    np.testing.assert_array_equal(above, decisions["rival_hysteresis_alarm"].to_numpy() == 1)
+    above = decisions["baseline_hysteresis_score"].to_numpy() > 0.5
+    np.testing.assert_array_equal(above, decisions["baseline_hysteresis_alarm"].to_numpy() == 1)
 
 
 def test_decisions_do_not_look_ahead_nor_across_captures(model: Path, beside: Path, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_decisions_do_not_look_ahead_nor_across_captures(model: Path, beside: Pa
     cut = decided(model, beside, loaded(tmp_path, frame[:40]))
     alone = decided(model, beside, loaded(tmp_path, frame[80:]))
     for part, rows in ((cut, slice(0, 40)), (alone, slice(80, 160))):
-        for name in ("fusion_score", "rival_hysteresis_score"):
+        for name in ("fusion_score", "baseline_hysteresis_score"):
             np.testing.assert_allclose(part[name].to_numpy(), whole[name].to_numpy()[rows], atol=1e-6)
         assert part["alarm"].to_list() == whole["alarm"].to_list()[rows]
 
@@ -104,25 +104,25 @@ def test_cut_off_policy_is_named(model: Path, tmp_path: Path) -> None:
         Policy.load(cut)
 
 
-def test_another_fusion_decides_and_the_policy_is_its_rival(model: Path, beside: Path, tmp_path: Path) -> None:
+def test_another_fusion_decides_and_the_policy_is_a_baseline(model: Path, beside: Path, tmp_path: Path) -> None:
     split = loaded(tmp_path, synthetic(6, 2, 80))
     usual, other = decided(model, beside, split), decided(model, beside, split, "cusum")
-    assert other["alarm"].cast(pl.Float32).equals(usual["rival_cusum_alarm"], check_names=False)
-    assert other["fusion_score"].equals(usual["rival_cusum_score"], check_names=False)
-    assert other["rival_dqn_alarm"].equals(usual["alarm"].cast(pl.Float32), check_names=False)
-    assert "rival_cusum_alarm" not in other.columns
+    assert other["alarm"].cast(pl.Float32).equals(usual["baseline_cusum_alarm"], check_names=False)
+    assert other["fusion_score"].equals(usual["baseline_cusum_score"], check_names=False)
+    assert other["baseline_dqn_alarm"].equals(usual["alarm"].cast(pl.Float32), check_names=False)
+    assert "baseline_cusum_alarm" not in other.columns
     assert (other["action"] == other["alarm"].cast(pl.Int16)).all()
 
 
-def test_rivals_of_other_detectors_are_refused(model: Path, beside: Path, tmp_path: Path) -> None:
+def test_fusion_baselines_of_other_detectors_are_refused(model: Path, beside: Path, tmp_path: Path) -> None:
     folder = model.parent.parent
     files = {
         s: written(tmp_path / f"{s}.parquet", synthetic(n + 20, 2, 150))
         for n, s in enumerate(("fuse", "select", "calibrate"))
     }
-    call = call_of(tmp_path / "other", "small_nokd", files, rivals=["fixed_weight"])
+    call = call_of(tmp_path / "other", "small_nokd", files, fusion_baselines=["fixed_weight"])
     learn.main(call)
-    inputs = {"states": [folder / "select.parquet"], "model": [model], "rivals": [call.output["model"]]}
+    inputs = {"states": [folder / "select.parquet"], "model": [model], "fusion_baselines": [call.output["model"]]}
     wrong = entry_point.Call(
         {}, {"torch_threads": 1, "fusion": "dqn", "recalibrate": 0}, {}, {"output": tmp_path / "d"}, inputs, "{}"
     )
@@ -131,7 +131,7 @@ def test_rivals_of_other_detectors_are_refused(model: Path, beside: Path, tmp_pa
 
 
 def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, tmp_path: Path) -> None:
-    policy, rivals = Policy.load(model), stored.load(beside)[0]
+    policy, fusion_baselines = Policy.load(model), stored.load(beside)[0]
     frame = synthetic(6, 2, 300, drift=0.0).with_columns(label=pl.lit(None, dtype=pl.UInt8))
     shifted = frame.with_columns(pl.col("gat_logit") + 30, pl.col("vgae_error") + 30)
     usual, other = loaded(tmp_path, frame, "a"), loaded(tmp_path, shifted, "b")
@@ -139,10 +139,11 @@ def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, t
     again = [[(decide.recalibrated(policy, part, seconds), part) for part in by_capture(s)] for s in (usual, other)]
     # Beyond the shift, both vehicles look the same.
     scores = [
-        np.concatenate([decide.decide(p, rivals, s)["gat_score"].to_numpy() for p, s in parts]) for parts in again
+        np.concatenate([decide.decide(p, fusion_baselines, s)["gat_score"].to_numpy() for p, s in parts])
+        for parts in again
     ]
     np.testing.assert_allclose(*scores, atol=2e-3)
-    assert (decide.decide(policy, rivals, other)["gat_score"].to_numpy() > 0.5).mean() > 0.9
+    assert (decide.decide(policy, fusion_baselines, other)["gat_score"].to_numpy() > 0.5).mean() > 0.9
     with pytest.raises(CanidsError, match=r"b\.parquet: capture-0 has 1 windows in its first .* too few"):
         decide.recalibrated(policy, by_capture(other)[0], float(frame["t_end"][0] - frame["t_start"][0]) + 1e-6)
     attacked = loaded(tmp_path, synthetic(6, 2, 300), "c")
@@ -155,7 +156,7 @@ def test_splits_of_the_training_captures_keep_the_scales(model: Path, beside: Pa
     config = {"torch_threads": 1, "fusion": "dqn", "recalibrate": 1e9}
 
     def decide_on(split: str) -> pl.DataFrame:
-        inputs = {"states": [path], "model": [model], "rivals": [beside]}
+        inputs = {"states": [path], "model": [model], "fusion_baselines": [beside]}
         output = tmp_path / f"{split}.parquet"
         decide.main(entry_point.Call({"split": split}, config, {}, {"output": output}, inputs, "{}"))
         decisions, metadata = tables.read(output, DECISIONS)
@@ -176,8 +177,8 @@ def test_windows_that_come_in_pieces_are_decided_on_alike(
     frame = pl.concat([frame[:70], frame[71:]])  # a window that is missing: history and alarm begin anew
     split = loaded(tmp_path, frame)
     whole = decided(model, beside, split, fusion)
-    rivals, _ = stored.load(beside)
-    follower = follow.Follower(Policy.load(model), None if fusion == "dqn" else rivals[fusion])
+    fusion_baselines, _ = stored.load(beside)
+    follower = follow.Follower(Policy.load(model), None if fusion == "dqn" else fusion_baselines[fusion])
     number, borders = split.keys["window"].to_numpy(), [0, 1, 2, 30, 31, 65, 100, len(split)]
     parts = [follower.decide(number[a:b], split.values[a:b]) for a, b in pairwise(borders)]
     for name in ("vgae_score", "gat_score", "fusion_score", "alarm", "action"):

@@ -1,4 +1,4 @@
-"""The rivals of the policy: what they compute, that they learn, and what their file keeps."""
+"""The fusion_baselines of the policy: what they compute, that they learn, and what their file keeps."""
 
 import sys
 from pathlib import Path
@@ -13,19 +13,32 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from canids_shared.errors import CanidsError
+from canids_train_drl import fusion_baselines as fusion_baselines_package
 from canids_train_drl import prepared as preparation
-from canids_train_drl import rivals as rivals_package
 from canids_train_drl.environment import Actions
+from canids_train_drl.fusion_baselines import learn, stored
+from canids_train_drl.fusion_baselines.networks import Classifier, Player, network
+from canids_train_drl.fusion_baselines.thresholds import (
+    Cusum,
+    FixedWeight,
+    Ground,
+    Hysteresis,
+    cusum,
+    hysteresis,
+    squashed,
+)
 from canids_train_drl.playing import f1
 from canids_train_drl.prepared import Prepared, as_recorded
-from canids_train_drl.rivals import learn, stored
-from canids_train_drl.rivals.networks import Classifier, Player, network
-from canids_train_drl.rivals.thresholds import Cusum, FixedWeight, Ground, Hysteresis, cusum, hysteresis, squashed
 from train_drl.test_dqn import call_of
 from train_drl.test_states import loaded, synthetic, written
 
 CPU = torch.device("cpu")
-FAST: dict[str, Any] = {"rivals": list(learn.NAMES), "steps": 800, "environments": 64, "networks": {"small": [16]}}
+FAST: dict[str, Any] = {
+    "fusion_baselines": list(learn.NAMES),
+    "steps": 800,
+    "environments": 64,
+    "networks": {"small": [16]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +56,7 @@ def learnt(folder: Path, files: dict[str, Path], **config: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def everyone(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return learnt(tmp_path_factory.mktemp("rivals"), files)
+    return learnt(tmp_path_factory.mktemp("fusion_baselines"), files)
 
 
 def test_hysteresis_holds_between_its_thresholds() -> None:
@@ -73,37 +86,39 @@ def test_cusum_without_memory_is_a_threshold_and_hysteresis_of_equal_thresholds_
 
 
 @pytest.mark.parametrize(
-    "rival",
+    "baseline",
     [FixedWeight(0.5, 0.4), Hysteresis(0.5, 0.2, 0.5), Cusum(0.3, 0.25, 0.3, 0.5)],
     ids=lambda r: type(r).__name__,
 )
-def test_score_says_what_the_alarm_says_and_nothing_looks_ahead(rival: Any, files: dict[str, Path]) -> None:
+def test_score_says_what_the_alarm_says_and_nothing_looks_ahead(baseline: Any, files: dict[str, Path]) -> None:
     split = preparation.states.read(files["select"])
     observer = preparation.Observer.fit(split, call_of(files["select"].parent, "large", {}).config)
     traffic = as_recorded(split, observer)
-    score, alarm = rival.decide(traffic)
+    score, alarm = baseline.decide(traffic)
     assert score.dtype == np.float32
     assert 0 <= score.min() <= score.max() <= 1
-    level = rival.threshold if isinstance(rival, FixedWeight) else 0.5
+    level = baseline.threshold if isinstance(baseline, FixedWeight) else 0.5
     assert ((score > np.float32(level)) == alarm).all()
     cut = preparation.States(
         split.path, split.keys[:50], split.columns, split.values[:50], split.labels[:50], np.array([0, 50])
     )
-    np.testing.assert_array_equal(rival.decide(as_recorded(cut, observer))[1], alarm[:50])
+    np.testing.assert_array_equal(baseline.decide(as_recorded(cut, observer))[1], alarm[:50])
 
 
 def test_everyone_learns_to_fuse_and_is_read_back(everyone: Path, tmp_path: Path) -> None:
-    rivals, observer = stored.load(everyone)
-    assert set(rivals) == set(learn.NAMES)
+    fusion_baselines, observer = stored.load(everyone)
+    assert set(fusion_baselines) == set(learn.NAMES)
     test = loaded(tmp_path, synthetic(9, 6, 200, ("a", "b")))
     traffic = as_recorded(test, observer)
-    found = {n: float(f1(rival.decide(traffic)[1][None], test.labels == 1)) for n, rival in rivals.items()}
+    found = {
+        n: float(f1(baseline.decide(traffic)[1][None], test.labels == 1)) for n, baseline in fusion_baselines.items()
+    }
     # The bandit is left out: what an action is worth is far from linear in what it sees.
     assert min(f for n, f in found.items() if n != "bandit") > 0.7, str(found)
     again = tmp_path / "again.safetensors"
     budget = stored.budget_of(everyone)
     assert budget == 0.005
-    stored.save(again, rivals, observer, budget)
+    stored.save(again, fusion_baselines, observer, budget)
     assert again.read_bytes() == everyone.read_bytes()
 
 
@@ -114,33 +129,35 @@ def test_same_seed_same_bytes(files: dict[str, Path], everyone: Path, tmp_path: 
 def test_settings_keep_to_the_budget(files: dict[str, Path], everyone: Path) -> None:
     config = call_of(everyone.parent, "small_nokd", {}, **FAST).config
     prepared = preparation.prepare({n: [p] for n, p in files.items()}, config, CPU)
-    rivals, _ = stored.load(everyone)
+    fusion_baselines, _ = stored.load(everyone)
     quiet = prepared.quiet
     for name in ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp"):
-        alarm = rivals[name].decide(prepared.calibrate)[1]
+        alarm = fusion_baselines[name].decide(prepared.calibrate)[1]
         assert alarm[quiet].mean() <= config["false_alarm_budget"], name
 
 
-def test_a_wanted_fusion_is_learnt_though_no_rival(files: dict[str, Path], tmp_path: Path) -> None:
-    model = learnt(tmp_path, files, rivals=["fixed_weight"], fusion="cusum")
+def test_a_wanted_fusion_is_learnt_though_no_baseline(files: dict[str, Path], tmp_path: Path) -> None:
+    model = learnt(tmp_path, files, fusion_baselines=["fixed_weight"], fusion="cusum")
     assert set(stored.load(model)[0]) == {"fixed_weight", "cusum"}
 
 
 def test_weights_as_actions(files: dict[str, Path], tmp_path: Path) -> None:
-    rivals, observer = stored.load(learnt(tmp_path, files, rivals=["bandit"], action_set="alpha", steps=50))
+    fusion_baselines, observer = stored.load(
+        learnt(tmp_path, files, fusion_baselines=["bandit"], action_set="alpha", steps=50)
+    )
     traffic = as_recorded(preparation.states.read(files["select"]), observer)
-    score, alarm = rivals["bandit"].decide(traffic)
-    assert ((score > np.float32(rivals["bandit"].actions.threshold)) == alarm).all()
+    score, alarm = fusion_baselines["bandit"].decide(traffic)
+    assert ((score > np.float32(fusion_baselines["bandit"].actions.threshold)) == alarm).all()
 
 
 def test_package_that_is_missing_is_named(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    monkeypatch.delitem(sys.modules, "canids_train_drl.rivals.stable_baselines", raising=False)
-    monkeypatch.delattr(rivals_package, "stable_baselines", raising=False)
+    monkeypatch.delitem(sys.modules, "canids_train_drl.fusion_baselines.stable_baselines", raising=False)
+    monkeypatch.delattr(fusion_baselines_package, "stable_baselines", raising=False)
     with pytest.raises(CanidsError, match=r"'sb3_dqn'.*'stable_baselines3' is not installed.*train-drl"):
-        learnt(tmp_path, files, rivals=["sb3_dqn"])
+        learnt(tmp_path, files, fusion_baselines=["sb3_dqn"])
 
 
 def test_cut_off_file_is_named(everyone: Path, tmp_path: Path) -> None:
@@ -168,14 +185,16 @@ def test_a_detector_that_says_one_thing_leaves_the_other(value: float, files: di
         )
         for s, p in files.items()
     }
-    rivals, observer = stored.load(learnt(tmp_path / "run", constant, rivals=["fixed_weight", "cusum", "logistic"]))
+    fusion_baselines, observer = stored.load(
+        learnt(tmp_path / "run", constant, fusion_baselines=["fixed_weight", "cusum", "logistic"])
+    )
     test = preparation.states.read(constant["select"])
     traffic = as_recorded(test, observer)
     assert np.isfinite(traffic.features.numpy()).all()
     attacked = test.labels == 1
     alone = float(f1((traffic.scores[0, :, 1].numpy() > 0.5)[None], attacked))
-    for name, rival in rivals.items():
-        assert float(f1(rival.decide(traffic)[1][None], attacked)) > alone - 0.1, name
+    for name, baseline in fusion_baselines.items():
+        assert float(f1(baseline.decide(traffic)[1][None], attacked)) > alone - 0.1, name
 
 
 def test_squashed_keeps_the_order_and_the_sign() -> None:

@@ -84,14 +84,15 @@ def test_a_loss_on_select_that_is_no_number_names_its_windows(
     assert (tmp_path / "run" / "failed_batch.safetensors").exists()
 
 
-def test_where_companions_alone_hold_a_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_auxiliary_captures_alone_hold_a_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     select = write(tmp_path / "select.safetensors", MIXED, rng)
-    halves = {"free": [0, 0, 0, 1], "attacked": [1, 1, 0, 1]}  # own, own, companion, companion
+    halves = {"free": [0, 0, 0, 1], "attacked": [1, 1, 0, 1]}  # own, own, auxiliary, auxiliary
     paths = {
-        k: write(tmp_path / f"{k}.safetensors", v * 16, rng, companions=[0, 0, 1, 1] * 16) for k, v in halves.items()
+        k: write(tmp_path / f"{k}.safetensors", v * 16, rng, auxiliary_captures=[0, 0, 1, 1] * 16)
+        for k, v in halves.items()
     }
     gat.main(call((paths["free"], select), tmp_path / "run", "gat"))
-    assert "attacks are learnt from companions alone" in caplog.text
-    with pytest.raises(CanidsError, match="no attack-free window but those of companions"):
+    assert "attacks are learnt from auxiliary_captures alone" in caplog.text
+    with pytest.raises(CanidsError, match="no attack-free window but those of auxiliary_captures"):
         gat.main(call((paths["attacked"], select), tmp_path / "run", "gat"))

@@ -193,7 +193,7 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
         scored = ~np.isnan(score)
         if not (free & scored).any():
             raise CanidsError(
-                f"{calibrate.path}: no attack-free window that '{method}' has a score for (of companions it has none); "
+                f"{calibrate.path}: no attack-free window that '{method}' has a score for (of auxiliary_captures it has none); "
                 "give the dataset an attack-free training capture of its own, or `calibrate` a larger share"
             )
         budget = None

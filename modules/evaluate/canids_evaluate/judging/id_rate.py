@@ -43,13 +43,13 @@ def _nodes(store: GraphStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def own(store: GraphStore) -> np.ndarray:
-    """Which windows bool [W] are of the dataset's own captures; companions have other vehicles, whose IDs mean nothing here."""
-    captures, companions = store.header["captures"], store.header.get("companions", [])
-    return ~np.isin(store["capture"], [captures.index(name) for name in companions])
+    """Which windows bool [W] are of the dataset's own captures; auxiliary_captures have other vehicles, whose IDs mean nothing here."""
+    captures, auxiliary_captures = store.header["captures"], store.header.get("auxiliary_captures", [])
+    return ~np.isin(store["capture"], [captures.index(name) for name in auxiliary_captures])
 
 
 def learn(store: GraphStore) -> IdRate:
-    """Learn the table from the attack-free windows of `fit`, companions left out.
+    """Learn the table from the attack-free windows of `fit`, auxiliary_captures left out.
 
     Raises `CanidsError` if there is none.
     """

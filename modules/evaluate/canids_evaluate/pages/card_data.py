@@ -19,7 +19,7 @@ class Split:
     Attributes:
         free, attacked: labelled windows without and with an attack.
         vehicles, attacks: name → windows (of `attacks`, attacked ones).
-        companions: how many windows are of simulated companions.
+        auxiliary_captures: how many windows are of simulated auxiliary_captures.
         captures: names.
     """
 
@@ -27,7 +27,7 @@ class Split:
     attacked: int
     vehicles: dict[str, int]
     attacks: dict[str, int]
-    companions: int
+    auxiliary_captures: int
     captures: list[str]
 
     @property
@@ -40,7 +40,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     """Count the labelled windows of a split, or with `attack_free` those without an attack."""
     head, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
-    joined = np.array([name in head.get("companions", []) for name in head["captures"]], dtype=bool)
+    joined = np.array([name in head.get("auxiliary_captures", []) for name in head["captures"]], dtype=bool)
 
     def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
         amount = np.bincount(index, minlength=len(names))
@@ -51,7 +51,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
         attacked=int((y[chosen] == 1).sum()),
         vehicles=counts(head["vehicles"], store["vehicle"][chosen]),
         attacks=counts(head["attacks"], store["attack"][chosen & (y == 1)]),
-        companions=int(joined[store["capture"][chosen]].sum()),
+        auxiliary_captures=int(joined[store["capture"][chosen]].sum()),
         captures=list(head["captures"]),
     )
 
@@ -68,7 +68,7 @@ class Subject:
         metrics: content of the variant's `metrics.json`.
         baselines: scenario → baseline → its values.
         sources: capture → vehicle, attack, SHA-256 and rows of its raw file.
-        simulated: captures of the dataset that the simulator made, companions aside.
+        simulated: captures of the dataset that the simulator made, auxiliary_captures aside.
     """
 
     training: Training
@@ -88,7 +88,7 @@ class Subject:
 
     @property
     def method(self) -> str:
-        """Its name in `metrics.json`; a policy that is not the fusion is judged as `dqn`, like a rival."""
+        """Its name in `metrics.json`; a policy that is not the fusion is judged as `dqn`, like a baseline."""
         found = METHODS.get(self.training.kind)
         return found or ("dqn" if "dqn" in self.metrics["thresholds"] else "fusion")
 

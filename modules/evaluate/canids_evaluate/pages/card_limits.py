@@ -12,7 +12,13 @@ RECALL = 0.9
 
 def limits(subject: Subject) -> list[str]:
     """Everything that the data say against relying on a model, one sentence or two each."""
-    return [*_attacks(subject), *_vehicles(subject), *_training(subject), *_operating_point(subject), *_rivals(subject)]
+    return [
+        *_attacks(subject),
+        *_vehicles(subject),
+        *_training(subject),
+        *_operating_point(subject),
+        *_baselines(subject),
+    ]
 
 
 def _attacks(subject: Subject) -> Iterator[str]:
@@ -57,10 +63,10 @@ def _training(subject: Subject) -> Iterator[str]:
     if made := [capture for capture in judged if capture in subject.simulated]:
         share = "Every capture" if len(made) == len(judged) else f"{len(made)} of {len(judged)} captures"
         yield f"{share} that it was judged on comes from a simulator: that is no measurement on a vehicle."
-    if learnt.companions:
+    if learnt.auxiliary_captures:
         yield (
-            f"{learnt.companions / learnt.windows:.0%} of the windows behind it ({learnt.companions:,} of {learnt.windows:,}) are of simulated "
-            "companions, not recorded."
+            f"{learnt.auxiliary_captures / learnt.windows:.0%} of the windows behind it ({learnt.auxiliary_captures:,} of {learnt.windows:,}) are of simulated "
+            "auxiliary_captures, not recorded."
         )
     if subject.teacher:
         yield f"Distilled from `{subject.teacher}`: it can take over that model's mistakes."
@@ -87,7 +93,7 @@ def _operating_point(subject: Subject) -> Iterator[str]:
         yield f"No attacked windows in {', '.join(f'`{s}`' for s in absent)}: recall and F1 are undefined there."
 
 
-def _rivals(subject: Subject) -> Iterator[str]:
+def _baselines(subject: Subject) -> Iterator[str]:
     for scenario, values in subject.scenarios.items():
         others = subject.baselines.get(scenario, {})
         better = {

@@ -40,7 +40,7 @@ def label(method: str) -> str:
 
 
 def rank(method: str) -> int:
-    """Place of a method in tables and figures; those without a label come after the last rival."""
+    """Place of a method in tables and figures; those without a label come after the last baseline."""
     return list(LABELS).index(method) if method in LABELS else list(LABELS).index("id_rate")
 
 
@@ -59,7 +59,7 @@ def rows_of(contents: list[dict[str, Any]]) -> list[Row]:
     for scenario in sorted(scenarios):
         for content in contents:
             if scenario not in content["scenarios"]:
-                name = content["variant"] or "baselines"
+                name = content["variant"] or "window_baselines"
                 raise CanidsError(
                     f"scenario '{scenario}' is missing from the metrics of {name}; delete them and run again"
                 )

@@ -28,8 +28,10 @@ def verdict(rows: list[Row]) -> str:
     if fusion is None:
         return "F1 is undefined here: the scenario has no attacked windows."
     reached = f"the fusion ({fusion.variant}, F1 {number('f1', fusion.values['f1'])})"
-    rivals = [r for r in rows if r.variant is None and r.values["f1"] is not None]
-    better = sorted((r for r in rivals if r.values["f1"] > fusion.values["f1"]), key=lambda r: -float(r.values["f1"]))
+    fusion_baselines = [r for r in rows if r.variant is None and r.values["f1"] is not None]
+    better = sorted(
+        (r for r in fusion_baselines if r.values["f1"] > fusion.values["f1"]), key=lambda r: -float(r.values["f1"])
+    )
     if not better:
         return f"No baseline beats {reached}."
     return " ".join(
@@ -49,7 +51,7 @@ def _certainty(found: dict[str, Any]) -> str:
 
 
 def findings(rows: list[Row]) -> list[str]:
-    """Sentences on one scenario: how good the fusion is, against its detectors and rivals, and what it costs."""
+    """Sentences on one scenario: how good the fusion is, against its detectors and fusion_baselines, and what it costs."""
     fusion = spokesman(rows)
     if fusion is None:
         return [verdict(rows)]

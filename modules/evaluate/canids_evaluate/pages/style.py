@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[str, Any]] = {
     "extra_trees": ("#CC79A7", (0, (5, 1))),
     "isolation_forest": ("#E69F00", (0, (3, 1, 1, 1, 1, 1))),
 }
-"""What the curves show; the fixed-weight rivals would lie on top of the fusion."""
+"""What the curves show; the fixed-weight fusion_baselines would lie on top of the fusion."""
 ATTACK = "#F0E442"
 FONT_SIZE = 8.5
 _STYLE: Any = {

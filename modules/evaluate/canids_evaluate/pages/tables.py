@@ -21,7 +21,7 @@ COLUMNS = {
 _DIGITS = {"f1": 4, "auroc": 4, "pr_auc": 4, "fpr": 4, "false_alarms_per_hour": 1}
 METHOD = (
     "GAT, VGAE and the baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows (the GAT not below even odds); "
-    "the fusion and its rivals bring their own alarms. The F1-optimal threshold is chosen on calibrate too. Intervals are "
+    "the fusion and its fusion_baselines bring their own alarms. The F1-optimal threshold is chosen on calibrate too. Intervals are "
     "95 % bootstrap intervals over attack episodes and attack-free stretches; differences are paired over the same "
     "resamples, bold where the interval leaves out zero. By event: runs of false alarms an hour of attack-free time, mean "
     "delay over the episodes that were found, share of episodes found."

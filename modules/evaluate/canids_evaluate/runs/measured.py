@@ -35,10 +35,10 @@ MEASURED = Table(
     nullable=frozenset({"seconds", "memory_mb", "gpu_mb", "input_mb", "threads", "code"}),
 )
 """A row a job. Memory in 10⁶ bytes, as Snakemake's `mem_mb`; input in 2²⁰ bytes, as its `input.size_mb`; unknown is null."""
-_RULES = {"decide": "decisions", "learn": "rivals"}
+_RULES = {"decide": "decisions", "learn": "fusion_baselines"}
 """Entry point → rule, where their names differ."""
 _PACKAGES = [f"canids_{stage}" for stage in STAGES]
-_BY_VARIANT = ("rivals",)
+_BY_VARIANT = ("fusion_baselines",)
 """Rules whose wildcard `variant` stands in the name of the run's folder."""
 _MIB = 2**20 / 1e6
 

@@ -44,7 +44,7 @@ def evaluations(metrics: list[dict[str, Any]]) -> Table:
     """
     rows = []
     for content in metrics:
-        name = (f"eval_{content['variant']}" if content["variant"] else "baselines") + content["instance"]
+        name = (f"eval_{content['variant']}" if content["variant"] else "window_baselines") + content["instance"]
         line = reading_behind(content)
         read = (line["time"], _revision(line["commit"], line["dirty"])) if line else (UNDEFINED, UNDEFINED)
         rows.append([name, content["code"], str(content["seed"]), *read])

@@ -65,7 +65,7 @@ def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises `CanidsError` naming file and line if the log is damaged.
     """
-    rule = "baselines" if metrics["variant"] is None else f"eval_{metrics['variant']}"
+    rule = "window_baselines" if metrics["variant"] is None else f"eval_{metrics['variant']}"
     wanted = {"rule": rule, **{k: metrics[k] for k in ("code", "dataset", "instance")}}
     found = None
     lines = READINGS.read_text(encoding="utf-8").splitlines() if READINGS.exists() else []

@@ -71,9 +71,9 @@ class Usual:
         """Raises `CanidsError` if the split has other node features than these `names` of `where`, or only attacks."""
         if names != fit.header["node_features"]:
             raise CanidsError(f"{where}: other node features than {fit.path}")
-        captures, companions = fit.header["captures"], fit.header.get("companions", [])
+        captures, auxiliary_captures = fit.header["captures"], fit.header.get("auxiliary_captures", [])
         usual = fit["y"] == 0
-        own = usual & ~np.isin(fit["capture"], [captures.index(name) for name in companions])
+        own = usual & ~np.isin(fit["capture"], [captures.index(name) for name in auxiliary_captures])
         chosen = own if own.any() else usual
         if not chosen.any():
             raise CanidsError(f"{fit.path}: no attack-free window")

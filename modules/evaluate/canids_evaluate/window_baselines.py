@@ -1,6 +1,6 @@
-"""Judge what needs no network, from the graph stores alone (rule `baselines`).
+"""Judge what needs no network, from the graph stores alone (rule `window_baselines`).
 
-    python -m canids_evaluate.baselines --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
+    python -m canids_evaluate.window_baselines --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
         "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
         --fit fit.safetensors --calibrate calibrate.safetensors --scenarios test_known_attack.safetensors
 
@@ -29,7 +29,7 @@ Scorer = Callable[[GraphStore], np.ndarray]
 def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     """Fit the baselines; each returned function gives the score of every window of a store, f64 [W] in [0, 1].
 
-    `id_rate` says nothing (NaN) of companions: their IDs are those of other vehicles.
+    `id_rate` says nothing (NaN) of auxiliary_captures: their IDs are those of other vehicles.
 
     Raises `CanidsError` if `fit` lacks attacked or attack-free windows.
     """
@@ -83,7 +83,7 @@ def main(call: Call) -> None:
     """Entry point."""
     scenarios: list[str] = call.constants["scenarios"]
     fit = GraphStore(call.inputs["fit"][0])
-    record("baselines", call.wildcards, call.constants["code"], scenarios)
+    record("window_baselines", call.wildcards, call.constants["code"], scenarios)
     stores = {s: _open(path, fit) for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)}
     scorers = learn(fit, call.config["trees"], call.config["seed"])
     calibrate = GraphStore(call.inputs["calibrate"][0])

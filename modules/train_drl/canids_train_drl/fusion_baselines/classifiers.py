@@ -1,4 +1,4 @@
-"""Rivals that scikit-learn fits: logistic regression and a perceptron."""
+"""Fusion baselines that scikit-learn fits: logistic regression and a perceptron."""
 
 import warnings
 from typing import Any
@@ -8,9 +8,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
+from canids_train_drl.fusion_baselines.networks import Classifier, layers_of
+from canids_train_drl.fusion_baselines.thresholds import Ground, thresholded
 from canids_train_drl.prepared import Prepared
-from canids_train_drl.rivals.networks import Classifier, layers_of
-from canids_train_drl.rivals.thresholds import Ground, thresholded
 from canids_train_drl.terms import Terms
 
 

@@ -9,9 +9,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from canids_train_drl.environment import Traffic, costs_of
+from canids_train_drl.fusion_baselines.networks import Player, layers_of
 from canids_train_drl.gymnasium_env import FusionVectorEnv
 from canids_train_drl.prepared import Prepared
-from canids_train_drl.rivals.networks import Player, layers_of
 from canids_train_drl.terms import Terms
 
 Array = np.ndarray[Any, Any]

@@ -187,7 +187,7 @@ class FixedWeight:
         return score, score > self.threshold
 
     def resumed(self, traffic: Traffic, past: None) -> tuple[np.ndarray, np.ndarray, None]:
-        """The same on the next windows of a segment; there is nothing to remember (`stored.Rival`)."""
+        """The same on the next windows of a segment; there is nothing to remember (`stored.FusionBaseline`)."""
         return *self.decide(traffic), None
 
 
@@ -204,7 +204,7 @@ class Hysteresis:
         return self.resumed(traffic, False)[:2]
 
     def resumed(self, traffic: Traffic, past: bool | None) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The same on the next windows of a segment, where `past` tells whether the alarm is on (`stored.Rival`)."""
+        """The same on the next windows of a segment, where `past` tells whether the alarm is on (`stored.FusionBaseline`)."""
         score, on = mix(self.weight, _scores(traffic)[0]), np.array([[bool(past)]], dtype=np.float32)
         alarm = hysteresis(score[None], traffic.segments, np.array([self.low]), np.array([self.high]), on)[0, 0]
         before = np.concatenate([[False], alarm[:-1]])[: len(alarm)]
@@ -228,7 +228,7 @@ class Cusum:
         return self.resumed(traffic, None)[:2]
 
     def resumed(self, traffic: Traffic, past: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same on the next windows of a segment, from the sum `past` [1, 1] on (`stored.Rival`)."""
+        """The same on the next windows of a segment, from the sum `past` [1, 1] on (`stored.FusionBaseline`)."""
         drift, threshold, ceiling = (np.array([x]) for x in (self.drift, self.threshold, self.ceiling))
         score = mix(self.weight, _scores(traffic)[0])[None]
         sums = _sums(score, traffic.segments, drift, threshold, ceiling, past)

@@ -1,4 +1,4 @@
-"""Rivals that are layers of weights: how they decide, and the contextual bandit.
+"""Fusion baselines that are layers of weights: how they decide, and the contextual bandit.
 
 Logistic regression, a perceptron, a contextual bandit and Stable-Baselines3's DQN are layers in the end (a linear map, or
 several with ReLU between), so one file format and one way of applying them serve them all. What fits them with other
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from canids_train_drl.environment import Actions, AlarmState, FusionEnvironment, Traffic
+from canids_train_drl.fusion_baselines.thresholds import squashed
 from canids_train_drl.playing import FREE, Lanes, play
 from canids_train_drl.prepared import Prepared
-from canids_train_drl.rivals.thresholds import squashed
 from canids_train_drl.terms import Terms
 
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -57,7 +57,7 @@ class Classifier:
         return squashed(above), above > 0
 
     def resumed(self, traffic: Traffic, past: None) -> tuple[np.ndarray, np.ndarray, None]:
-        """The same on the next windows of a segment; there is nothing to remember (`stored.Rival`)."""
+        """The same on the next windows of a segment; there is nothing to remember (`stored.FusionBaseline`)."""
         return *self.decide(traffic), None
 
 
@@ -73,7 +73,7 @@ class Player:
         return self._played(traffic, None)[:2]
 
     def resumed(self, traffic: Traffic, past: AlarmState | None) -> tuple[np.ndarray, np.ndarray, AlarmState]:
-        """The same on the next windows of a segment, from the alarm `past` (`stored.Rival`)."""
+        """The same on the next windows of a segment, from the alarm `past` (`stored.FusionBaseline`)."""
         return self._played(traffic, past)
 
     def _played(self, traffic: Traffic, past: AlarmState | None) -> tuple[np.ndarray, np.ndarray, AlarmState]:

@@ -1,0 +1,102 @@
+"""The list of detectors: name, label, score column, supervised or not.
+
+Everything behind `train_gnn` iterates over the detectors that a states file declares in its header (`declared`). A further
+detector is an entry in `DETECTORS`, or a declaration in the states files of another module.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from canids_shared.errors import CanidsError
+
+KEY = "detectors"
+"""Key of a header, of a states or decisions file or of a followed stream, that holds the declaration."""
+_RESERVED = ("fusion", "baseline", "q")
+"""Prefixes of columns that the fusion writes."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector as its readers know it.
+
+    Attributes:
+        name: key in `metrics.json`; its states columns begin with `{name}_`, its column in decisions is `{name}_score`.
+        label: its name in tables and figures.
+        score: the states column that is its raw anomaly score, larger where more anomalous.
+        supervised: whether it learns from labels.
+        even_odds: raw score of a window that is attacked or attack-free with equal probability, where there is such a
+            score (a logit: 0). No threshold lies below it.
+    """
+
+    name: str
+    label: str
+    score: str
+    supervised: bool
+    even_odds: float | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its states columns begin with."""
+        return f"{self.name}_"
+
+    @property
+    def decided(self) -> str:
+        """The decisions column with its score in [0, 1]."""
+        return f"{self.name}_score"
+
+
+GAT = Detector("gat", "GAT", "gat_logit", supervised=True, even_odds=0.0)
+VGAE = Detector("vgae", "VGAE", "vgae_error", supervised=False)
+DETECTORS = (GAT, VGAE)
+"""The detectors of `train_gnn`, in the order in which the fusion reads them."""
+
+
+def as_json(detectors: Sequence[Detector]) -> list[dict[str, Any]]:
+    """The declaration for a header, under `KEY`."""
+    return [asdict(detector) for detector in detectors]
+
+
+def declared(header: Mapping[str, Any], path: str | Path) -> tuple[Detector, ...]:
+    """The detectors that a header declares, in its order.
+
+    Raises `CanidsError` naming the file if there is no such list, or an entry is not a detector.
+    """
+    entries = header.get(KEY)
+    if not isinstance(entries, list) or not entries:
+        raise CanidsError(f"{path}: declares no detectors; delete it and run again")
+    found: list[Detector] = []
+    for entry in entries:
+        try:
+            detector = Detector(**entry)
+        except TypeError:
+            known = ", ".join(field.name for field in fields(Detector))
+            raise CanidsError(f"{path}: detectors: {entry!r} is not a detector ({known})") from None
+        if problem := _problem(detector, found):
+            raise CanidsError(f"{path}: detector '{detector.name}': {problem}")
+        found.append(detector)
+    return tuple(found)
+
+
+def _problem(detector: Detector, others: Sequence[Detector]) -> str | None:
+    """What is wrong with a declaration beside `others`, or None."""
+    name, label, score = detector.name, detector.label, detector.score
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return "a name has lower-case letters, digits and underscores"
+    clash = next(
+        (o for o in others if detector.prefix.startswith(o.prefix) or o.prefix.startswith(detector.prefix)), None
+    )
+    rules = {
+        f"a name does not begin with {', '.join(_RESERVED)}: the fusion's columns do": name.split("_")[0]
+        not in _RESERVED,
+        "label must be text": isinstance(label, str) and bool(label),
+        f"its score column must begin with {detector.prefix}": isinstance(score, str)
+        and score.startswith(detector.prefix),
+        "supervised must be true or false": isinstance(detector.supervised, bool),
+        "even_odds must be a number or null": detector.even_odds is None
+        or isinstance(detector.even_odds, (int, float)),
+        f"its columns cannot be told from those of '{clash and clash.name}'": clash is None,
+    }
+    return next((rule for rule, holds in rules.items() if not holds), None)

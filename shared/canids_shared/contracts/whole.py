@@ -1,0 +1,59 @@
+"""One way to read a file that may be absent or damaged: every contract's reader goes through here."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from canids_shared.contracts import stand_in_mark
+from canids_shared.errors import CanidsError
+
+AGAIN = "delete it and run again"
+"""The usual remedy."""
+
+
+@contextmanager
+def reading(path: str | Path, what: str, *errors: type[Exception], again: str = AGAIN) -> Iterator[None]:
+    """Turn what reading a file raises into a `CanidsError` that names the file and the remedy.
+
+    Args:
+        path: the file.
+        what: what it should be, such as "graph store".
+        errors: exceptions of the library that reads it, beside those of damaged text and numbers.
+        again: how the user gets a new one.
+    """
+    damage: tuple[type[Exception], ...] = (
+        *errors,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    )
+    try:
+        yield
+    except CanidsError:
+        raise
+    except FileNotFoundError:
+        raise CanidsError(f"{path}: no such file; {again.removeprefix('delete it and ')}") from None
+    except damage:
+        raise CanidsError(f"{path}: not a whole {what}; {again}") from None
+
+
+def check_contract(path: str | Path, header: Any, contract: str, again: str = AGAIN) -> dict[str, Any]:
+    """The header, if it is a mapping of this contract and no stand-in; else `CanidsError` naming the file."""
+    if not isinstance(header, dict):
+        raise CanidsError(f"{path}: no header of contract {contract}; {again}")
+    if header.get("contract") != contract:
+        raise CanidsError(f"{path}: contract {header.get('contract')}, not {contract}; {again}")
+    stand_in_mark.refuse(path, header)
+    return header
+
+
+def read_json(path: str | Path, contract: str, what: str, again: str = AGAIN) -> dict[str, Any]:
+    """A JSON file of a contract; raises `CanidsError` naming the file if it is absent, damaged, of another contract or a stand-in."""
+    with reading(path, what, again=again):
+        return check_contract(path, json.loads(Path(path).read_text(encoding="utf-8")), contract, again)
