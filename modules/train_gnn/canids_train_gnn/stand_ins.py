@@ -48,7 +48,7 @@ def states(call: Call) -> None:
     """All outputs of both detectors are 1 in attacked windows, else 0."""
     keys = GraphStore(call.inputs["graphs"][0]).keys()
     says = keys["label"].fill_null(0).to_numpy().astype(np.float32)
-    metadata = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
+    metadata: dict[str, Any] = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
     metadata[detectors.KEY] = detectors.as_json(detectors.DETECTORS)
     frame = keys.with_columns(pl.Series(name, says) for name in COLUMNS)
     tables.write(call.output["output"], tables.STATES, frame, metadata)

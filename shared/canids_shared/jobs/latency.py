@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
@@ -36,6 +37,11 @@ def measure(infer: Callable[[int], object], count: int) -> list[float]:
         infer(i)
         seconds.append(time.perf_counter() - begin)
     return seconds
+
+
+def summary(seconds: list[float], device: str) -> dict[str, Any]:
+    """The `latency` of a `run.json`: median of measurements, each in seconds a window, and the kind of device."""
+    return {"median_ms": 1e3 * median(seconds), "device": device}
 
 
 def write(path: str | Path, seconds: list[float], device: str) -> None:
