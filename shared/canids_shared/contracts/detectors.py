@@ -67,17 +67,17 @@ def declared(header: Mapping[str, Any], path: str | Path) -> tuple[Detector, ...
     entries = header.get(KEY)
     if not isinstance(entries, list) or not entries:
         raise CanidsError(f"{path}: declares no detectors; delete it and run again")
-    found: list[Detector] = []
+    detectors: list[Detector] = []
     for entry in entries:
         try:
             detector = Detector(**entry)
         except TypeError:
             known = ", ".join(field.name for field in fields(Detector))
             raise CanidsError(f"{path}: detectors: {entry!r} is not a detector ({known})") from None
-        if problem := _problem(detector, found):
+        if problem := _problem(detector, detectors):
             raise CanidsError(f"{path}: detector '{detector.name}': {problem}")
-        found.append(detector)
-    return tuple(found)
+        detectors.append(detector)
+    return tuple(detectors)
 
 
 def _problem(detector: Detector, others: Sequence[Detector]) -> str | None:
@@ -97,6 +97,6 @@ def _problem(detector: Detector, others: Sequence[Detector]) -> str | None:
         "supervised must be true or false": isinstance(detector.supervised, bool),
         "even_odds must be a number or null": detector.even_odds is None
         or isinstance(detector.even_odds, (int, float)),
-        f"its columns cannot be told from those of '{clash and clash.name}'": clash is None,
+        f"its columns have the same prefix as those of '{clash and clash.name}'": clash is None,
     }
     return next((rule for rule, holds in rules.items() if not holds), None)

@@ -1,4 +1,4 @@
-"""The dataset manifest: which captures a dataset has, and what each is for (contract user → every module).
+"""The dataset manifest: the captures of a dataset and the role of each (contract user → every module).
 
 A manifest is YAML. It is looked for, in this order, as
 
@@ -38,20 +38,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Capture:
-    """One entry of a manifest.
+    """A capture as its manifest describes it.
 
     Attributes:
         name: unique in the dataset.
         path: the raw file (None: made by the simulator).
-        format: one of the formats of `manifest.schema.yaml`; `auto` where it is to be recognised.
+        format: one of the formats of `manifest.schema.yaml`; `auto` to recognise it from the file.
         vehicle: the vehicle it was recorded on.
         role: `train`, or the name of a test scenario.
         attack: the kind of attack it holds, or None.
         content: `labelled`, `attack-free` or `unlabelled`.
-        simulation: what the simulator needs to know, for `format: simulated`.
+        simulation: options of the simulator, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
-        auxiliary: whether it is no capture of the dataset but one that joins its training captures (`auxiliary_captures`).
+        auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
     name: str
@@ -68,7 +68,7 @@ class Capture:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice: YAML forbids it, PyYAML keeps the last one."""
+    """Loader that refuses a repeated key of a mapping: YAML forbids it, PyYAML keeps the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in first:
-                    raise CanidsError(f"line {line}: key {key.value!r} is there already, in line {first[key.value]}")
+                    raise CanidsError(f"line {line}: key {key.value!r} repeats line {first[key.value]}")
                 first[key.value] = line
         return node
 
@@ -116,12 +116,12 @@ def draft(dataset: str, data_root: str | Path) -> str:
             "set data_root to the folder that holds the dataset, or write a manifest.yaml there"
         )
     captures = {f"{f.parent.name}.{f.stem}": entry_of(f, dataset) for f in files}
-    head = (
+    comment = (
         f"# Drafted from the folders of dataset {dataset}: vehicle and attack come from the file names.\n"
-        "# Edit it, or delete it to have it drafted anew.\n"
+        "# Edit it, or delete it to have a new one drafted.\n"
     )
     body: str = yaml.safe_dump({"contract": CONTRACT, "captures": captures}, sort_keys=False)
-    return head + body
+    return comment + body
 
 
 def locate(dataset: str, data_root: str | Path) -> Path:
@@ -144,9 +144,9 @@ def locate(dataset: str, data_root: str | Path) -> Path:
 def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     """All captures of a dataset by name, in the manifest's order.
 
-    Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or there twice, a scenario is
-    named like a split, an attack-free capture has an attack, or there is no scenario (or, unless all captures are there to be
-    scored, role `score`, no training capture); also if the data folder holds captures that a drafted manifest does not list.
+    Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or repeated, a scenario has the
+    name of a split, an attack-free capture has an attack, there is no scenario, or there is no training capture (unless all
+    captures have the role `score`); also if the data folder holds captures that a drafted manifest does not list.
     """
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
@@ -160,7 +160,7 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
         unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]
         if unlisted:
             raise CanidsError(
-                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to draft it anew"
+                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to have a new one drafted"
             )
     return captures
 
@@ -185,7 +185,7 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except CanidsError as error:
         raise CanidsError(f"{path}, {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # says where the file is not YAML, so not `whole.reading`
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     content = check(content, load_schema(_SCHEMA), where=str(path))
     return {
@@ -209,7 +209,7 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
     for capture in captures.values():
         place = f"{path}: captures.{capture.name}"
         if capture.role in (*SPLITS, LEFT_OUT):
-            raise CanidsError(f"{place}.role: a scenario cannot be named '{capture.role}', that is a split's name")
+            raise CanidsError(f"{place}.role: a scenario cannot be named '{capture.role}': a split has that name")
         if (capture.format == "simulated") != (capture.path is None):
             raise CanidsError(f"{place}: needs 'path', or 'format: simulated' and no path")
         if (capture.format == "simulated") != (capture.simulation is not None):

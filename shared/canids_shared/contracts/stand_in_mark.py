@@ -1,14 +1,14 @@
-"""The mark of stand-ins: files that honour their contract and say nothing (`stand_in: true`, `canids_shared.jobs.stand_in_runner`).
+"""The mark of stand-ins: files that honour their contract and hold no results (`stand_in: true`, `canids_shared.jobs.stand_in_runner`).
 
 | file | the mark |
 |---|---|
 | Parquet, safetensors | `"stand_in": true` in the JSON of the metadata key `canids` |
 | JSON | `"stand_in": true` at the top |
-| SVG, HTML, Markdown | the first line `<!-- stand_in: true -->` |
-| any other text (CSV, YAML) | the first line `# stand_in: true` |
+| SVG, HTML, Markdown | first line `<!-- stand_in: true -->` |
+| any other text (CSV, YAML) | first line `# stand_in: true` |
 
-Every reader of a contract refuses a marked file, and so does every rule for whatever it reads (`canids_shared.jobs.entry_point`), unless
-it makes stand-ins itself.
+The reader of every contract refuses a marked file, and every rule refuses one among its inputs
+(`canids_shared.jobs.entry_point`), unless it makes stand-ins itself.
 """
 
 import json
@@ -29,17 +29,17 @@ _KEY = "canids"
 _WORDS = f"{MARK}: true"
 _COMMENT = dict.fromkeys((".svg", ".html", ".md"), f"<!-- {_WORDS} -->")
 _HASH = f"# {_WORDS}"
-_accepted = ContextVar("accepted", default=False)
+_allowed = ContextVar("allowed", default=False)
 
 
 @contextmanager
-def accepted() -> Iterator[None]:
-    """Within, marked files may be read: for what makes stand-ins itself."""
-    token = _accepted.set(True)
+def allow_stand_ins() -> Iterator[None]:
+    """Allow marked files to be read within: for code that makes stand-ins itself."""
+    token = _allowed.set(True)
     try:
         yield
     finally:
-        _accepted.reset(token)
+        _allowed.reset(token)
 
 
 def refuse(path: str | Path, header: Mapping[str, Any] | None = None) -> None:
@@ -48,25 +48,25 @@ def refuse(path: str | Path, header: Mapping[str, Any] | None = None) -> None:
     Args:
         header: the file's JSON, where the caller has read it already.
     """
-    if not _accepted.get() and (is_marked(path) if header is None else header.get(MARK) is True):
+    if not _allowed.get() and (is_marked(path) if header is None else header.get(MARK) is True):
         raise CanidsError(
-            f"{path}: a stand-in, which says nothing (made with stand_in: true); delete it and run the stage that makes it "
-            "without stand_in, or set stand_in for this stage too"
+            f"{path}: a stand-in, which holds no results (made with stand_in: true); delete it and run the stage that makes "
+            "it without stand_in, or set stand_in for this stage too"
         )
 
 
 def is_marked(path: str | Path) -> bool:
-    """Whether a file is a stand-in; one that is absent or damaged is left to its reader."""
+    """Whether a file is a stand-in; False for one that is absent or damaged, which its reader refuses."""
     path = Path(path)
     try:
         match path.suffix:
             case ".parquet":
-                return _says_so(_parquet_head(path))
+                return _has_mark(_parquet_header(path))
             case ".safetensors":
                 with safe_open(path, "numpy") as opened:
-                    return _says_so((opened.metadata() or {}).get(_KEY))
+                    return _has_mark((opened.metadata() or {}).get(_KEY))
             case ".json":
-                return _says_so(path.read_bytes())
+                return _has_mark(path.read_bytes())
         with open(path, "rb") as stream:
             return stream.readline(256).strip() == _line(path).encode()
     except (OSError, SafetensorError):
@@ -79,22 +79,22 @@ def mark(path: Path) -> None:
         case ".parquet":
             import polars as pl  # noqa: PLC0415 (as below)
 
-            head, frame = _json(_parquet_head(path)), pl.read_parquet(path)
+            header, frame = _json(_parquet_header(path)), pl.read_parquet(path)
             with written_whole(path) as temporary:
-                frame.write_parquet(temporary, metadata={_KEY: canonical_json({**head, MARK: True})})
+                frame.write_parquet(temporary, metadata={_KEY: canonical_json({**header, MARK: True})})
         case ".safetensors":
             with safe_open(path, "numpy") as opened:
-                head = _json((opened.metadata() or {}).get(_KEY))
+                header = _json((opened.metadata() or {}).get(_KEY))
             arrays = load(path.read_bytes())
             with written_whole(path) as temporary:
-                temporary.write_bytes(save(arrays, {_KEY: canonical_json({**head, MARK: True})}))
+                temporary.write_bytes(save(arrays, {_KEY: canonical_json({**header, MARK: True})}))
         case ".json":
             write_json(path, {**_json(path.read_bytes()), MARK: True})
         case _:
             write_text(path, f"{_line(path)}\n{path.read_text(encoding='utf-8')}")
 
 
-def _parquet_head(path: Path) -> str | None:
+def _parquet_header(path: Path) -> str | None:
     """Raises `OSError` if there is none, or the file is damaged."""
     import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
 
@@ -116,5 +116,5 @@ def _json(text: str | bytes | None) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _says_so(text: str | bytes | None) -> bool:
+def _has_mark(text: str | bytes | None) -> bool:
     return _json(text).get(MARK) is True

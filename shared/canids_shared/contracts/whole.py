@@ -1,6 +1,7 @@
-"""One way to read a file that may be absent or damaged: every contract's reader goes through here."""
+"""The one way to read a file that may be absent or damaged; the reader of every contract uses it."""
 
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from canids_shared.errors import CanidsError
 
 AGAIN = "delete it and run again"
 """The usual remedy."""
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error)
+"""What bytes that are not those of a contract raise in a reader of text, numbers and mappings."""
 
 
 @contextmanager
@@ -21,25 +24,15 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
         path: the file.
         what: what it should be, such as "graph store".
         errors: exceptions of the library that reads it, beside those of damaged text and numbers.
-        again: how the user gets a new one.
+        again: the remedy, in the imperative.
     """
-    damage: tuple[type[Exception], ...] = (
-        *errors,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        EOFError,
-    )
     try:
         yield
     except CanidsError:
         raise
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file; {again.removeprefix('delete it and ')}") from None
-    except damage:
+    except (*errors, *_DAMAGE):
         raise CanidsError(f"{path}: not a whole {what}; {again}") from None
 
 
