@@ -13,7 +13,7 @@ from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 from workflows import CACHED, EVALUATIONS, MODULES, REPOSITORY, TRAININGS
 
-from canids_shared.planning.resource_labels import LABELS, labels
+from canids_shared.planning.resource_labels import LABELS, resources_by_label
 
 SNAKEFILES = sorted(REPOSITORY.glob("modules/*/Snakefile")) + sorted(REPOSITORY.glob("pipelines/*/Snakefile"))
 PROFILES = sorted(REPOSITORY.glob("shared/profiles/*/config*.yaml"))
@@ -103,14 +103,14 @@ def test_clusters_get_a_number_for_every_need(profile: Path, composed: dict[str,
         label: Resources.parse([f"{k}={v}" for k, v in numbers.items()], allow_expressions=True)
         for label, numbers in config["set-resources"].items()
     }
-    needs = labels(SimpleNamespace(resource_settings=SimpleNamespace(overwrite_resources=given)))
+    resources_for = resources_by_label(SimpleNamespace(resource_settings=SimpleNamespace(overwrite_resources=given)))
     for label in LABELS:
-        memory = [needs(label)["mem_mb"](**{**UNUSED, **ATTEMPT, "attempt": n}) for n in range(1, 7)]
+        memory = [resources_for(label)["mem_mb"](**{**UNUSED, **ATTEMPT, "attempt": n}) for n in range(1, 7)]
         assert memory[1] == 2 * memory[0]
         assert memory == sorted(memory)
         assert memory[-1] == memory[-2], "no cap"
-        assert needs(label)["runtime"] > 0
-        assert ("gpu" in needs(label)) == label.startswith("gpu_")
+        assert resources_for(label)["runtime"] > 0
+        assert ("gpu" in resources_for(label)) == label.startswith("gpu_")
 
 
 def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
@@ -118,8 +118,8 @@ def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
         overwrite_resources={"gpu_train": {"slurm_partition": Resource("slurm_partition", "gpu")}}
     )
     workflow = SimpleNamespace(resource_settings=settings)
-    assert labels(workflow, gpu=False)("gpu_train") == LABELS["cpu"]
-    assert labels(workflow)("gpu_train") == {**LABELS["gpu_train"], "slurm_partition": "gpu"}
+    assert resources_by_label(workflow, gpu=False)("gpu_train") == LABELS["cpu"]
+    assert resources_by_label(workflow)("gpu_train") == {**LABELS["gpu_train"], "slurm_partition": "gpu"}
 
 
 def test_cached_rules_are_eligible_and_unmeasured(composed: dict[str, Rule]) -> None:
