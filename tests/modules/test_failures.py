@@ -1,4 +1,4 @@
-"""What goes wrong is said in one line that names file, line or key, also through Snakemake."""
+"""Errors are one line that names file, line or key, also through Snakemake."""
 
 import shutil
 from collections.abc import Callable

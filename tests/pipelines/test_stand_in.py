@@ -1,4 +1,4 @@
-"""A dry run of the main job's whole rule graph with stand-ins (`stand_in: true`): the same jobs, and nobody takes its files."""
+"""A dry run of the main job's whole rule graph with stand-ins (`stand_in: true`): the same jobs, and no reader accepts its files."""
 
 import json
 import re
@@ -12,11 +12,10 @@ import yaml
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_shared.contracts import stand_in_mark, tables
+from canids_shared.contracts import stand_in_mark, tables, training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.model_file import load_arrays
 from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES
-from canids_shared.jobs import latency
 
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
@@ -72,7 +71,8 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
             load_arrays(experiments / run / "model.safetensors", CONTRACTS[run.partition("_")[0]])
             assert yaml.safe_load((experiments / run / "config.yaml").read_text())["spec"]["stand_in"]
         for run in TRAININGS:
-            assert latency.read(experiments / run / "latency.json") == (1.0, "cpu")
+            record = training_run.read(experiments / run / "run.json")
+            assert (record.name, record.latency["device"]) == (run, "cpu")
             assert len(pl.read_parquet(experiments / run / "history.parquet")) == 1
         for folder in (*(experiments / e for e in EVALUATIONS), results / "window_baselines"):
             assert list(read(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
@@ -80,7 +80,7 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
 
 
 @pytest.mark.workflow("kd_fusion")
-def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir: Path, dry: Checkout) -> None:
+def test_stand_ins_have_the_columns_and_keys_of_real_files(workflow_dir: Path, dry: Checkout) -> None:
     def shape(path: Path) -> object:
         match path.suffix:
             case ".parquet":
@@ -99,7 +99,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
         return CONTRACTS[path.parent.name.partition("_")[0]]
 
     pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
-    pairs |= {f"experimentruns/{{}}/{run}/history.parquet" for run in TRAININGS}
+    pairs |= {f"experimentruns/{{}}/{run}/{f}" for run in TRAININGS for f in ("history.parquet", "run.json")}
     pairs |= {f"experimentruns/{{}}/{run}/{f}.json" for run in EVALUATIONS for f in ("metrics", "curves")}
     pairs |= {"experimentruns/{}/fusion_baselines_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
     pairs |= {"results/{}/states/large/fuse.parquet", "results/{}/decisions/large/calibrate.parquet"}
@@ -114,7 +114,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
 
 
 def test_a_real_run_refuses_them_and_names_the_file(dry: Checkout) -> None:
-    """Even where Snakemake is told not to make them anew."""
+    """Even where Snakemake is to reuse them."""
     target = "experimentruns/tiny/eval_large/metrics.json"
     done = dry.snakemake(target, "--force", "--rerun-triggers", "mtime", *CONFIG)
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Who may import whom: stages meet in files only, and torch stays where it is needed."""
+"""Imports between stages: they meet in files only, and torch is imported by trainings alone."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ STAGES = {
 }
 SHARED = ROOT / "shared/canids_shared"
 MODULES = sorted([*SHARED.rglob("*.py"), *(f for s in STAGES.values() for f in s.rglob("*.py"))])
-TORCH = {"torch", "lightning", "lightning_fabric", "torch_geometric", "dgl"}
+TORCH = {"torch", "torch_geometric", "dgl"}
 READERS = {SHARED / "contracts/torch_store.py", SHARED / "jobs/torch_state.py"}
 
 
