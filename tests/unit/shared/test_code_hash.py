@@ -62,7 +62,7 @@ FILES = {
 
 @pytest.fixture
 def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callable[[], str]]:
-    """A package whose `entry` reaches all files but one, and a function that hashes it anew."""
+    """A package whose `entry` reaches all files but one, and a function that hashes it again."""
     folder = tmp_path / "canids_probe"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

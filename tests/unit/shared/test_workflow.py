@@ -57,14 +57,14 @@ def test_stage_has_files_of_its_own_only_for_instances_that_reach_it(stages: dic
 
 
 def test_conda_environments_get_the_canids_that_runs_here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told() -> str:
+    def source_variable() -> str:
         monkeypatch.setenv("CANIDS_SOURCE", "to be put back")
         monkeypatch.delenv("CANIDS_SOURCE")
         Stage("preprocess", {}, PREPROCESS, conda=True)
         return os.environ["CANIDS_SOURCE"]
 
     monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
-    assert told() == str(ROOT)
+    assert source_variable() == str(ROOT)
     monkeypatch.setattr(deployment, "__file__", str(workplace / "site-packages/canids_shared/planning/deployment.py"))
     installed: dict[str, Any] = {"url": "https://example/canids", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
     monkeypatch.setattr(
@@ -72,10 +72,10 @@ def test_conda_environments_get_the_canids_that_runs_here(workplace: Path, monke
         "distribution",
         lambda _: SimpleNamespace(read_text=lambda _: json.dumps(installed)),
     )
-    assert told() == "git+https://example/canids@c0ffee#egg=canids"
+    assert source_variable() == "git+https://example/canids@c0ffee#egg=canids"
     del installed["vcs_info"]
     with pytest.raises(CanidsError, match="set CANIDS_SOURCE"):
-        told()
+        source_variable()
     monkeypatch.setenv("CANIDS_SOURCE", "mine")
     Stage("preprocess", {}, PREPROCESS, conda=True)
     assert os.environ["CANIDS_SOURCE"] == "mine"
