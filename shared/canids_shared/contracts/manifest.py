@@ -151,7 +151,6 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
     captures = _read(path, folder)
-    _check_roles(path, captures)
     roles = {c.role for c in captures.values()}
     if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
         raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
@@ -175,12 +174,12 @@ def auxiliary_captures(name: str) -> dict[str, Capture]:
     if not path.exists():
         raise CanidsError(f"auxiliary_captures: no built-in manifest '{name}'")
     captures = _read(path, path.parent)
-    _check_roles(path, captures)
     joining = [c for c in captures.values() if c.role == "train"]
     return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", auxiliary=True) for c in joining)}
 
 
 def _read(path: Path, folder: Path) -> dict[str, Capture]:
+    """Read and check a manifest whose paths are relative to `folder`."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except CanidsError as error:
@@ -188,45 +187,39 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:  # says where the file is not YAML, so not `whole.reading`
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     content = check(content, load_schema(_SCHEMA), where=str(path))
-    return {
+    captures = {
         name: Capture(
             name=name,
-            path=folder / e["path"] if "path" in e else None,
-            format="road" if e["format"] == "auto" and "metadata" in e else e["format"],
-            vehicle=e["vehicle"],
-            role=e["role"],
-            attack=e.get("attack"),
-            content=e["content"],
-            simulation=e.get("simulation"),
-            metadata=folder / e["metadata"] if "metadata" in e else None,
-            attacked=tuple((float(start), float(end)) for start, end in e.get("attacked", [])),
+            path=folder / entry["path"] if "path" in entry else None,
+            format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
+            metadata=folder / entry["metadata"] if "metadata" in entry else None,
+            attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
+            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation")},
         )
-        for name, e in content["captures"].items()
+        for name, entry in content["captures"].items()
     }
+    _check_roles(path, captures)
+    return captures
 
 
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
-    for capture in captures.values():
-        place = f"{path}: captures.{capture.name}"
-        if capture.role in (*SPLITS, LEFT_OUT):
-            raise CanidsError(f"{place}.role: a scenario cannot be named '{capture.role}': a split has that name")
-        if (capture.format == "simulated") != (capture.path is None):
-            raise CanidsError(f"{place}: needs 'path', or 'format: simulated' and no path")
-        if (capture.format == "simulated") != (capture.simulation is not None):
-            raise CanidsError(f"{place}: 'simulation' belongs to 'format: simulated', and only there")
-        if capture.metadata and capture.format != "road":
-            raise CanidsError(f"{place}.metadata: belongs to 'format: road', and only there")
-        for start, end in capture.attacked:
-            if start >= end:
-                raise CanidsError(f"{place}.attacked: [{start:g}, {end:g}] does not end after it begins")
-        if capture.attacked and capture.content != "labelled":
-            raise CanidsError(
-                f"{place}: has 'attacked' intervals, so its content is 'labelled', not '{capture.content}'"
-            )
-        if capture.attack and capture.content == "attack-free":
-            raise CanidsError(f"{place}: has the attack '{capture.attack}', so its content is not 'attack-free'")
-        if capture.role == "train" and capture.content == "unlabelled":
-            raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
+    for c in captures.values():
+        simulated = c.format == "simulated"
+        wrong = {
+            f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
+            ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),
+            ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
+            ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
+            **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b in c.attacked},
+            f": has 'attacked' intervals, so its content is 'labelled', not '{c.content}'": c.attacked
+            and c.content != "labelled",
+            f": has the attack '{c.attack}', so its content is not 'attack-free'": c.attack
+            and c.content == "attack-free",
+            ": an unlabelled capture cannot be trained on; is it 'attack-free'?": c.role == "train"
+            and c.content == "unlabelled",
+        }
+        if message := next((text for text, holds in wrong.items() if holds), None):
+            raise CanidsError(f"{path}: captures.{c.name}{message}")
 
 
 def scenarios(captures: dict[str, Capture]) -> list[str]:

@@ -46,6 +46,7 @@ def digests(frame: pl.DataFrame) -> dict[str, str]:
     for (capture,), rows in frame.group_by("capture", maintain_order=True):
         sha256 = hashlib.sha256()
         for name in sorted(frame.columns):
+            # Of a column: its name and type, which rows are null, and the values of the others, in the rows' order.
             column = rows[name]
             known = column.is_not_null()
             values = column.filter(known)
@@ -106,12 +107,7 @@ REJECTS = Table("rejects/1", {"line": pl.UInt64, "reason": pl.String, "text": pl
 STATES = Table("states/2", KEYS, nullable=frozenset({"label"}), of_detector=("score",), outputs_of_detectors=True)
 DECISIONS = Table(
     "decisions/2",
-    {
-        **KEYS,
-        "fusion_score": pl.Float32,
-        "alarm": pl.Boolean,
-        "action": pl.Int16,
-    },
+    {**KEYS, "fusion_score": pl.Float32, "alarm": pl.Boolean, "action": pl.Int16},
     nullable=frozenset({"label"}),
     prefixes=("baseline_", "q_"),
     of_detector=("decided",),

@@ -12,7 +12,15 @@ from canids_shared.errors import CanidsError
 
 AGAIN = "delete it and run again"
 """The usual remedy."""
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error)
+_DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    struct.error,
+)
 """What bytes that are not those of a contract raise in a reader of text, numbers and mappings."""
 
 
@@ -26,13 +34,14 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
         errors: exceptions of the library that reads it, beside those of damaged text and numbers.
         again: the remedy, in the imperative.
     """
+    damage = (*errors, *_DAMAGE)
     try:
         yield
     except CanidsError:
         raise
     except FileNotFoundError:
         raise CanidsError(f"{path}: no such file; {again.removeprefix('delete it and ')}") from None
-    except (*errors, *_DAMAGE):
+    except damage:
         raise CanidsError(f"{path}: not a whole {what}; {again}") from None
 
 
