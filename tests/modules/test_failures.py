@@ -47,9 +47,16 @@ def test_name_of_a_capture_is_no_command(checkout: Checkout) -> None:
         ("modules/preprocess/Snakefile", "strde: 50", ("'preprocess.strde'", "did you mean 'stride'?")),
         ("pipelines/kd_fusion/Snakefile", "train_gnn: {gat: {epoch: 1}}", ("'train_gnn.gat.epoch'", "'epochs'?")),
         ("pipelines/kd_fusion/Snakefile", "train_gn: {}", ("unknown key 'train_gn'", "train_gnn")),
+        (
+            "pipelines/kd_fusion/Snakefile",
+            "evaluate: {false_alarm_budget: 0.01}",
+            ("config: evaluate.false_alarm_budget: several stages must agree on it; set false_alarm_budget, outside",),
+        ),
     ],
 )
-def test_misspelt_key_is_named(checkout: Checkout, snakefile: str, text: str, parts: tuple[str, ...]) -> None:
+def test_misspelt_or_misplaced_key_is_named(
+    checkout: Checkout, snakefile: str, text: str, parts: tuple[str, ...]
+) -> None:
     (checkout.folder / "misspelt.yaml").write_text(text + "\n")
     done = checkout.snakemake("-s", snakefile, "--configfile", "misspelt.yaml")
     assert done.returncode != 0

@@ -1,5 +1,6 @@
 """What the Snakefiles and schemas promise to profiles, clusters and users."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.iocontainers import Wildcards
 from snakemake.resources import Resource, Resources
 from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
@@ -72,6 +74,20 @@ def test_pipeline_asks_for_the_notebook_where_the_config_does(notebook: bool, tm
         (target,) = (rule for rule in parsed._workflow.rules if rule.name == "all_kd_fusion")
     asked = {str(path) for path in target.input if str(path).endswith("errors.csv")}
     assert asked == ({f"results/simulated/summary{i}/errors.csv" for i in ("", "@b")} if notebook else set())
+
+
+def test_a_common_key_reaches_the_fusion_and_the_evaluation(tmp_path: Path) -> None:
+    budgets = {"": 0.02, "@strict": 0.001}
+    instances = {"strict": {"false_alarm_budget": budgets["@strict"]}}
+    config = ConfigSettings(config={"false_alarm_budget": budgets[""], "instances": instances})
+    with SnakemakeApi(OutputSettings(quiet=None)) as api:
+        snakefile = REPOSITORY / "pipelines/kd_fusion/Snakefile"
+        parsed = api.workflow(ResourceSettings(cores=1), config, snakefile=snakefile, workdir=tmp_path)
+        specs = {rule.name: dict(rule.params.items()).get("spec") for rule in parsed._workflow.rules}
+    for name in ("dqn_large", "eval_large", "window_baselines"):
+        for instance, budget in budgets.items():
+            spec = specs[name](Wildcards(fromdict={"dataset": "simulated", "instance": instance}))
+            assert json.loads(spec)["config"]["false_alarm_budget"] == budget, name
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=named)
