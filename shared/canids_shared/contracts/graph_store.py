@@ -171,7 +171,7 @@ class GraphStore:
         Raises `CanidsError` naming the file if it is absent, cut off, of another contract, a stand-in, or holds NaN.
         """
         self.path = Path(path)
-        with reading(path, "graph store"), open(path, "rb") as stream:
+        with reading(path, "graph store", struct.error), open(path, "rb") as stream:
             size = os.path.getsize(path)
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > size:

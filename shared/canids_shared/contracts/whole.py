@@ -1,7 +1,6 @@
 """The one way to read a file that may be absent or damaged; the reader of every contract uses it."""
 
 import json
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +11,8 @@ from canids_shared.errors import CanidsError
 
 AGAIN = "delete it and run again"
 """The usual remedy."""
-_DAMAGE: tuple[type[Exception], ...] = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    struct.error,
-)
-"""What bytes that are not those of a contract raise in a reader of text, numbers and mappings."""
+_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError)
+"""Exceptions of a reader of text, numbers and mappings on bytes that are not those of its contract."""
 
 
 @contextmanager

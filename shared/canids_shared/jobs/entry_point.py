@@ -39,6 +39,12 @@ class Call:
     inputs: dict[str, list[Path]]
     spec: str
 
+    @classmethod
+    def of(cls, spec: str, output: dict[str, Path], inputs: dict[str, list[Path]]) -> "Call":
+        """The call with a rule's params (`canids_shared.planning.stage.Stage.spec`) and its paths."""
+        constants = json.loads(spec)
+        return cls(constants.pop("wildcards", {}), constants.pop("config", {}), constants, output, inputs, spec)
+
     @property
     def instance(self) -> str:
         """The run instance, `@name` or empty."""
@@ -69,16 +75,8 @@ def run(
     for name in inputs:
         parser.add_argument(f"--{name}", nargs="*", default=[], type=Path)
     parsed = vars(parser.parse_args())
-    spec = json.loads(parsed["spec"])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    call = Call(
-        wildcards=spec["wildcards"],
-        config=spec["config"],
-        constants={k: v for k, v in spec.items() if k not in ("wildcards", "config")},
-        output={name: parsed[name] for name in names},
-        inputs={name: parsed[name] for name in inputs},
-        spec=parsed["spec"],
-    )
+    call = Call.of(parsed["spec"], {name: parsed[name] for name in names}, {name: parsed[name] for name in inputs})
     gc.freeze()  # imported modules are never garbage; without this each collection traverses all of them
     end_with_snakemake()
     files = [path for paths in call.inputs.values() for path in paths]

@@ -10,8 +10,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -36,29 +36,31 @@ class Interruption:
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Interruption]:
-    """Note the signals within instead of ending the process at once."""
-    interruption = Interruption()
-    before = {number: signal.signal(number, interruption._note) for number in SIGNALS}
+def _handled(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` handle these signals within."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield interruption
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextmanager
-def sigterm_as_exit() -> Iterator[None]:
+def deferred_signals() -> Iterator[Interruption]:
+    """Note the signals within instead of ending the process at once."""
+    interruption = Interruption()
+    with _handled(SIGNALS, interruption._note):
+        yield interruption
+
+
+def sigterm_as_exit() -> AbstractContextManager[None]:
     """Turn SIGTERM within into `SystemExit` with 128 + its number, so that temporary files and locks are removed."""
 
     def raise_exit(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, raise_exit)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return _handled([signal.SIGTERM], raise_exit)
 
 
 def is_running(process: int) -> bool:

@@ -6,7 +6,6 @@ the table in `canids_<stage>/stand_ins.py`. Files honour their contracts and are
 nothing imports torch.
 """
 
-import json
 import logging
 import os
 import sys
@@ -65,16 +64,9 @@ def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
         options.setdefault(name, []).append(argument)
         if name in outputs:
             name = ""
-    text = options.pop("spec", ["{}"])[0]
-    spec = json.loads(text)
-    return Call(
-        wildcards=spec.pop("wildcards", {}),
-        config=spec.pop("config", {}),
-        constants=spec,
-        output={name: Path(options.pop(name)[0]) for name in outputs},
-        inputs={name: [Path(p) for p in paths] for name, paths in options.items()},
-        spec=text,
-    )
+    spec = options.pop("spec", ["{}"])[0]
+    output = {name: Path(options.pop(name)[0]) for name in outputs}
+    return Call.of(spec, output, {name: [Path(p) for p in paths] for name, paths in options.items()})
 
 
 def _make(stand_in: StandIn, call: Call) -> None:
