@@ -44,6 +44,7 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
         if isinstance(value.get(key), dict):
             value[key] = dict(value[key])  # YAML's `*name` gives one object twice
             fill_defaults(value[key], sub)
+    # Keys that the schema does not name, such as captures of a manifest, share one schema.
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
         for key in value.keys() - schema.get("properties", {}).keys():
@@ -65,6 +66,7 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
         schema: Any = error.schema
         known = list(schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(known), key=str)
+        # A misspelt key is the usual reason, so the closest known one is offered.
         hints = []
         for key in unknown:
             close = difflib.get_close_matches(str(key), known, n=1)

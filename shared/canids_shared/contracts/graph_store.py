@@ -109,6 +109,7 @@ class GraphWriter:
         Raises `ValueError` if they disagree with each other or with the numbers that `writing` got.
         """
         rows = {"window": len(chunk["y"]), "node": len(chunk["x"]), "edge": len(chunk["edge_attr"])}
+        # The rows of the chunk go behind those of the chunks before, each array at its own place in the file.
         for unit, types in _UNITS.items():
             self._appended[unit] += rows[unit]
             if self._appended[unit] > self._rows[unit]:
@@ -118,6 +119,7 @@ class GraphWriter:
                 if chunk[name].shape != shape:
                     raise ValueError(f"'{name}' has the shape {chunk[name].shape}, not {shape}")
                 self._write(name, chunk[name], kind)
+        # Pointers count through the whole store: sizes within the chunk, summed up from where the last chunk ended.
         for unit in self._ends:
             counts = chunk[f"{unit}_counts"]
             if counts.shape != (rows["window"],) or counts.sum() != rows[unit]:
@@ -126,6 +128,7 @@ class GraphWriter:
             self._ends[unit] += rows[unit]
 
     def _write(self, name: str, values: np.ndarray, kind: str) -> None:
+        # Without a seek, since arrays alternate; a write may take fewer bytes than it is given.
         data = memoryview(np.ascontiguousarray(values, dtype=kind).reshape(-1).view(np.uint8).data)
         while data:
             written = os.pwrite(self._stream.fileno(), data, self._next[name])

@@ -154,6 +154,7 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     roles = {c.role for c in captures.values()}
     if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
         raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
+    # A draft is of one moment: captures that were added to the folder since would be left out in silence.
     if path.parent.parent == Path("results"):
         listed = {c.path for c in captures.values()}
         unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]

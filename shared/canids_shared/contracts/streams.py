@@ -62,6 +62,7 @@ def schema_of_graphs(header: dict[str, Any]) -> pa.Schema:
 
 def lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:
     """The rows of `values` [Σn, …] as one list a window, of `counts` [W] rows each."""
+    # A list holds its window's rows one after another: a graph of n nodes with F features is n · F numbers.
     width = int(np.prod(values.shape[1:], dtype=np.int64))
     ends = np.concatenate([[0], np.cumsum(counts)]) * width
     return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(np.ascontiguousarray(values).reshape(-1)))
@@ -172,7 +173,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         main(parser.parse_args())
         sys.stdout.flush()
     except (NeighbourError, BrokenPipeError) as error:
-        # Python would complain once more when it closes standard output.
+        # Python would report the broken pipe again when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         reason = "the next stage has ended" if isinstance(error, BrokenPipeError) else error
         log.warning("%s: %s", parser.prog, reason)

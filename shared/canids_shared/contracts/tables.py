@@ -120,7 +120,7 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
         raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
     for name, kind in frame.schema.items():
         expected = table.columns.get(name)
-        if expected is None:
+        if expected is None:  # a column of an open family, such as a further output of a detector
             if not name.startswith(table.prefixes or ("\0",)):
                 raise CanidsError(f"{path}: unknown column '{name}' (contract {table.contract})")
             expected = pl.Float32

@@ -82,6 +82,7 @@ def _lock_folder() -> Path:
 
 def _take(slots: list[str], folder: Path) -> tuple[str, Path, IO[str]] | None:
     """Device, lock and open lock file of the first free slot; None if all are taken."""
+    # Several slots of one device are numbered: `GPU-a.0.lock`, `GPU-a.1.lock`.
     for slot, device in enumerate(slots):
         path = folder / f"{device}.{slots[:slot].count(device)}.lock"
         if (stream := try_lock(path)) is not None:

@@ -83,7 +83,7 @@ def _wait_for_end_of(process: int) -> None:
         while is_running(process):
             time.sleep(1.0)
         return
-    select.select([handle], [], [])
+    select.select([handle], [], [])  # readable once the process has ended
 
 
 def end_with_snakemake() -> None:

@@ -37,6 +37,7 @@ def try_lock(path: Path) -> IO[str] | None:
     is a link: its target would be overwritten, whatever it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Again if the file was removed between opening and locking: a lock on it would keep nobody out.
     while True:
         stream = open(path, "a+", encoding="utf-8", opener=_open)  # noqa: SIM115 (the lock lives as long as it is open)
         try:

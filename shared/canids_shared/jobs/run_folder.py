@@ -48,6 +48,7 @@ class Checkpoint:
 
     def __init__(self, call: Call, run_folder: Path, **how: Any) -> None:
         """A checkpoint of this call; `how` is what decides the bytes and is known at run time only, such as the device."""
+        # Another config, other data, code or device: another folder, so a checkpoint that does not match is never read.
         key = hashlib.sha256(canonical_json({**identity(call), "how": how}).encode()).hexdigest()[:16]
         self._all = run_folder / ".checkpoint"
         self.failed_batch = run_folder / "failed_batch.safetensors"

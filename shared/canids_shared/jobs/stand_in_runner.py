@@ -62,7 +62,7 @@ def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
             options[name] = []
             continue
         options.setdefault(name, []).append(argument)
-        if name in outputs:
+        if name in outputs:  # an output takes one path; paths without a name follow
             name = ""
     spec = options.pop("spec", ["{}"])[0]
     output = {name: Path(options.pop(name)[0]) for name in outputs}

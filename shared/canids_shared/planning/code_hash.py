@@ -42,6 +42,7 @@ def _origin(module: str) -> Path | None:
     above = _origin(parent)
     if above is None or above.name != "__init__.py":
         return None
+    # A folder is a package before a file of the same name is a module.
     here = (above.parent / name / "__init__.py", above.parent / f"{name}.py")
     return next((path for path in here if path.is_file()), None)
 
@@ -79,6 +80,7 @@ def closure(module: str) -> tuple[dict[str, Path], set[str]]:
     files: dict[str, Path] = {}
     others: set[str] = set()
     waiting = [module]
+    # Over the graph of imports, from file to file; at the border of this project a package counts by its version.
     while waiting:
         name = waiting.pop()
         package = name.partition(".")[0]
@@ -90,7 +92,7 @@ def closure(module: str) -> tuple[dict[str, Path], set[str]]:
             continue
         files[name] = origin
         waiting += _names(origin.read_bytes(), name, origin.name == "__init__.py")
-        if "." in name:
+        if "." in name:  # Python runs the package of a module before the module
             waiting.append(name.rpartition(".")[0])
     return files, others - set(sys.stdlib_module_names)
 
@@ -101,6 +103,7 @@ def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
     if python == sys.executable:
         present = (_distributions()[p] for p in packages if p in _distributions())
         return {d.name: importlib.metadata.version(d.name) for d in present}
+    # Another environment: its own Python is asked, by the standard library alone.
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
         "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"

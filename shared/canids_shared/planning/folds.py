@@ -66,6 +66,7 @@ def _instances_of(kind: str, section: Config, config: Config) -> dict[str, Confi
     name = f"{section['prefix']}without-{kind}"
     overrides = merged(section["overrides"], {"preprocess": {"leave_out": {section["leave_out"]: [kind]}}})
     instances = {name: overrides}
+    # Further seeds count from that of the first seeded stage, and are the same in all of them.
     stage = section["seeded"][0]
     first = int(merged(config.get(stage) or {}, overrides.get(stage)).get("seed", 0))
     for seed in range(first + 1, first + section["seeds"]):

@@ -101,6 +101,8 @@ def section(config: Config, stage: str) -> Config:
         overrides = {n: _hashable([o.get(s) or {} for s in stages]) for n, o in instances.items()}
         return {name: firsts.setdefault(over, name) for name, over in overrides.items()}
 
+    # A stage makes files for an instance that no earlier instance equals up to and including this stage; of every port it
+    # reads the files of the first instance that is equal up to there.
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
     made = {n: instances[n].get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
     firsts = {port: first_equal(stages) for port, stages in PORTS.items()}

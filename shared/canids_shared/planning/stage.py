@@ -77,6 +77,7 @@ class Stage:
             complete: Config = check(with_preset({**section, **common}, self._package), schema, where)
             return complete
 
+        # The pipeline's own keys were checked with the rest; no rule uses them, so they do not reach params.
         plain = checked(config, self.name)
         from_pipeline = {key: plain.pop(key) for key in _FROM_PIPELINE}
         self._ports: dict[str, dict[str, str]] = from_pipeline["ports"]
@@ -164,6 +165,7 @@ class Stage:
             if (port := re.match("<(.+?)>", path)) is None or port[1] not in PORTS:
                 raise CanidsError(f"{self.name}: '{path}' does not begin with a port; ports: {', '.join(PORTS)}")
 
+        # Called for each job: whatever can be checked without wildcards was checked above.
         @with_signature
         def files(wildcards: Any) -> list[str]:
             reader = getattr(wildcards, "instance", "")[1:]
