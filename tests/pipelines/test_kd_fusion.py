@@ -23,7 +23,7 @@ from canids_evaluate.runs.measured import measured
 from canids_shared.contracts import manifest, training_run
 from canids_shared.contracts.detectors import DETECTORS, declared
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.model_file import load_arrays
+from canids_shared.contracts.model_file import DETECTOR, POLICY, load_arrays
 from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, STATES, read, read_metadata
 from canids_shared.files import sha256_of
 
@@ -63,7 +63,7 @@ def test_every_contract_can_be_read(workflow_dir: Path) -> None:
         for path in sorted((results / kind).glob("*/*.parquet")):
             assert len(read(path, table)[0])
     for run in TRAININGS:
-        contract = "policy/2" if run.startswith("dqn") else "detector/2"
+        contract = POLICY if run.startswith("dqn") else DETECTOR
         arrays, _ = load_arrays(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors", contract)
         assert all(np.isfinite(a).all() for a in arrays.values())
 
@@ -146,12 +146,10 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
     command = [sys.executable, "-m", "canids_train_gnn.vgae", "--spec", json.dumps(spec), *options, "--graphs", *paths]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     (overwritten_weights, overwritten_header), (weights, header) = (
-        load_arrays(path, "detector/2") for path in (tmp_path / "model", run / "model.safetensors")
+        load_arrays(path, DETECTOR) for path in (tmp_path / "model", run / "model.safetensors")
     )
     assert all(np.array_equal(weights[name], overwritten_weights[name]) for name in weights)
     assert weights.keys() == overwritten_weights.keys()
-    # The AUROC is measured on attacked windows too, so it alone may differ.
-    assert all(0 <= h["select"].pop("auroc") <= 1 for h in (header, overwritten_header))
     assert header == overwritten_header
 
 
@@ -241,7 +239,7 @@ def test_cards_have_the_numbers_of_the_metrics(workflow_dir: Path) -> None:
         check_card(text, f"smoke/{run}", values)
         weights = sha256_of(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors")
         assert weights in text
-        assert "Every capture that it was judged on comes from a simulator" in text
+        assert "Every capture that it was evaluated on comes from a simulator" in text
         if kind == "gat":
             assert "never learnt from: spoofing in `test_unknown_attack`" in text
 
