@@ -108,10 +108,10 @@ def one_line(text: str, *parts: str) -> str:
 
 
 def check_card(text: str, name: str, scenarios: dict[str, dict[str, Any]]) -> None:
-    """Check a model card: its head has the values of these scenarios, its tables the same, rounded."""
+    """Check a model card: its front matter has the values of these scenarios, its tables the same, rounded."""
     assert text.startswith("---\n")
-    head = yaml.safe_load(text.split("---\n")[1])
-    (index,) = head["model-index"]
+    front_matter = yaml.safe_load(text.split("---\n")[1])
+    (index,) = front_matter["model-index"]
     assert index["name"] == name
     ids = {"f1": "f1", "precision": "precision", "recall": "recall", "roc_auc": "auroc", "matthews_correlation": "mcc"}
     assert [result["dataset"]["split"] for result in index["results"]] == sorted(scenarios)

@@ -103,7 +103,7 @@ def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
     if python == sys.executable:
         present = (_distributions()[p] for p in packages if p in _distributions())
         return {d.name: importlib.metadata.version(d.name) for d in present}
-    # Another environment: its own Python is asked, by the standard library alone.
+    # In another environment its own Python answers, with the standard library alone.
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
         "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"

@@ -104,7 +104,7 @@ def section(config: Config, stage: str) -> Config:
     # A stage makes files for an instance that no earlier instance equals up to and including this stage; of every port it
     # reads the files of the first instance that is equal up to there.
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
-    made = {n: instances[n].get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
+    with_files = {n: instances[n].get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
     firsts = {port: first_equal(stages) for port, stages in PORTS.items()}
     inherited, data, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _DATA, COMMON))
     return {
@@ -112,9 +112,9 @@ def section(config: Config, stage: str) -> Config:
         **(config.get(stage) or {}),
         **data,
         "common": common,
-        "instances": made,
-        "ports": {port: {name: first[name] for name in made} for port, first in firsts.items()},
-        "folds": {name: left for name in made if (left := _left_out(instances[name]))},
+        "instances": with_files,
+        "ports": {port: {name: first[name] for name in with_files} for port, first in firsts.items()},
+        "folds": {name: left for name in with_files if (left := _left_out(instances[name]))},
     }
 
 
