@@ -1,4 +1,4 @@
-"""What the measurements share: how a process is measured on its own, and how results are written."""
+"""Helpers of all measurements: a process on one core, a script in a process of its own, the file of results."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def result(
 
 
 def publish(rows: list[dict[str, Any]], output: Path) -> None:
-    """Print the results, and put them into the file beside those of other measurements."""
+    """Print the results, and merge them into the file of all measurements."""
     known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
     new = {row["name"] for row in rows}
     write_text(output, json.dumps([*(row for row in known if row["name"] not in new), *rows], indent=1) + "\n")

@@ -1,10 +1,10 @@
-"""Seconds before work begins: planning thousands of jobs, and finding that a finished run has nothing left to do.
+"""Seconds before work begins: planning thousands of jobs, and rerunning a finished run, which has nothing left to do.
 
     python bench/plan.py [--folder bench/data/plan] [--output bench/results.json]
 
 Planning is a dry run of the main job with as many seeds as make 5,000 jobs, in an empty folder. The finished run is the
-main job in the tests' smoke preset, made once in the folder and used again while the code stays as it is; what is
-measured is the command that `make demo` gives. Each figure is the median of three runs, with Snakemake's start, on one core.
+main job in the tests' smoke preset, made once in the folder and reused while the code is unchanged; the measured command is
+that of `make demo`. Each figure is the median of three runs, with Snakemake's start, on one core.
 """
 
 import argparse
@@ -27,7 +27,7 @@ JOBS, ROUNDS = 5000, 3
 
 
 def ran(folder: Path, *arguments: str) -> tuple[float, str]:
-    """Seconds that Snakemake took in this folder, and what it said."""
+    """Seconds that Snakemake took in this folder, and its output."""
     environment = {**os.environ, "SNAKEMAKE_OUTPUT_CACHE": str(folder / "cache")}
     (folder / "cache").mkdir(exist_ok=True)
     begin = time.perf_counter()
@@ -40,7 +40,7 @@ def ran(folder: Path, *arguments: str) -> tuple[float, str]:
 
 
 def plan(folder: Path, seeds: int, *options: str) -> tuple[float, str]:
-    """Seconds of a dry run with so many seeds, and what it said."""
+    """Seconds of a dry run with so many seeds, and its output."""
     config = folder / "seeds.yaml"
     instances = {f"seed-{n}": {"train_gnn": {"seed": n}, "train_drl": {"seed": n}} for n in range(1, seeds + 1)}
     config.write_text(yaml.safe_dump({"instances": instances}), encoding="utf-8")
@@ -48,16 +48,16 @@ def plan(folder: Path, seeds: int, *options: str) -> tuple[float, str]:
 
 
 def jobs(folder: Path, seeds: int) -> int:
-    """How many jobs so many seeds make."""
-    said = plan(folder, seeds, "rules")[1]
-    total = re.search(r"^total\s+(\d+)$", said, re.MULTILINE)
+    """Number of jobs with so many seeds."""
+    printed = plan(folder, seeds, "rules")[1]
+    total = re.search(r"^total\s+(\d+)$", printed, re.MULTILINE)
     if total is None:
-        sys.exit(f"no number of jobs in:\n{said}")
+        sys.exit(f"no number of jobs in:\n{printed}")
     return int(total[1])
 
 
 def planning() -> tuple[float, int]:
-    """Median seconds of planning at least `JOBS` jobs, and how many there were."""
+    """Median seconds of planning at least `JOBS` jobs, and their number."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         first, each = jobs(folder, 1), jobs(folder, 2) - jobs(folder, 1)
@@ -74,7 +74,7 @@ def nothing_to_do(folder: Path) -> float:
     again = [*LOCAL, "--configfile", str(ROOT / "tests/smoke.yaml")]
     ran(folder, *again)
     rounds = [ran(folder, *again) for _ in range(ROUNDS)]
-    if not all("Nothing to be done" in said for _, said in rounds):
+    if not all("Nothing to be done" in printed for _, printed in rounds):
         sys.exit(f"there was something left to do:\n{rounds[-1][1]}")
     return median(seconds for seconds, _ in rounds)
 

@@ -1,4 +1,4 @@
-"""What the tests of modules and pipelines share: fresh checkouts, Snakemake in them, and a dataset of a few seconds."""
+"""Helpers of the tests of modules and pipelines: fresh checkouts, Snakemake in them, and a dataset of a few seconds."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ class Checkout:
     folder: Path
 
     def snakemake(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake in it, on one core unless told otherwise, with further environment variables."""
+        """Run Snakemake in it, by default on one core, with further environment variables."""
         command = [sys.executable, "-m", "snakemake", "-c1", *arguments]
         return subprocess.run(
             command, cwd=self.folder, env={**os.environ, **variables}, capture_output=True, text=True, check=False
@@ -73,7 +73,7 @@ class Checkout:
 
 
 class _Recording(SimpleHTTPRequestHandler):
-    """Serves files as `python -m http.server` does, and keeps a list of what was asked for."""
+    """Serves files as `python -m http.server` does, and keeps a list of the paths that are requested."""
 
     def __init__(self, *request: Any, asked: list[str], folder: Path) -> None:
         self._asked = asked
@@ -85,7 +85,7 @@ class _Recording(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve a folder to this machine, on a free port; yields its URL, and the paths that are asked for while it lasts."""
+    """Serve a folder to this machine, on a free port; yields its URL, and the list of requested paths."""
     asked: list[str] = []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Recording, asked=asked, folder=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -108,10 +108,10 @@ def one_line(text: str, *parts: str) -> str:
 
 
 def check_card(text: str, name: str, scenarios: dict[str, dict[str, Any]]) -> None:
-    """Check a model card: its head has the values of these scenarios, its tables the same, rounded."""
+    """Check a model card: its front matter has the values of these scenarios, its tables the same, rounded."""
     assert text.startswith("---\n")
-    head = yaml.safe_load(text.split("---\n")[1])
-    (index,) = head["model-index"]
+    front_matter = yaml.safe_load(text.split("---\n")[1])
+    (index,) = front_matter["model-index"]
     assert index["name"] == name
     ids = {"f1": "f1", "precision": "precision", "recall": "recall", "roc_auc": "auroc", "matthews_correlation": "mcc"}
     assert [result["dataset"]["split"] for result in index["results"]] == sorted(scenarios)
@@ -119,11 +119,11 @@ def check_card(text: str, name: str, scenarios: dict[str, dict[str, Any]]) -> No
         values = scenarios[result["dataset"]["split"]]
         shown = {ids[metric["type"]]: metric["value"] for metric in result["metrics"]}
         assert shown == {m: values[m] for m in ids.values() if values[m] is not None}
-        for attack, found in values["per_attack"].items():
+        for attack, group in values["per_attack"].items():
             line = next(t for t in text.splitlines() if t.startswith(f"| {result['dataset']['split']} | {attack} | "))
-            recall = "–" if found["recall"] is None else f"{found['recall']:.3f}"
+            recall = "–" if group["recall"] is None else f"{group['recall']:.3f}"
             assert line.split(" | ")[4] == recall
-            if found["recall"] is not None and found["recall"] < 0.9:
+            if group["recall"] is not None and group["recall"] < 0.9:
                 assert (
                     f"{attack} in `{result['dataset']['split']}` (recall {recall})"
                     in text.split("## Caveats and limits")[1]

@@ -19,7 +19,7 @@ rule resources:
         "environment.yaml"
     threads: 1
     resources:
-        **needs("small"),
+        **resources_for("small"),
     params:
         spec=stage.spec("canids_evaluate.resources", "resources"),
     message:

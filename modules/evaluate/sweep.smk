@@ -20,7 +20,7 @@ rule sweep_point:
         "environment.yaml"
     threads: 1
     resources:
-        **needs("small"),
+        **resources_for("small"),
     params:
         spec=stage.spec(
             "canids_evaluate.sweep_point",
@@ -55,7 +55,7 @@ rule sweep:
         "environment.yaml"
     threads: 1
     resources:
-        **needs("small"),
+        **resources_for("small"),
     params:
         spec=stage.spec(
             "canids_evaluate.sweep",

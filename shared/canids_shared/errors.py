@@ -1,5 +1,5 @@
-"""Errors meant for the person at the terminal."""
+"""The error that is meant for the user at the terminal."""
 
 
 class CanidsError(Exception):
-    """Something the user can mend; the message is one line that names file, line or key, and what to do."""
+    """A fault that the user can remove; the message is one line that names file, line or key, and the remedy."""

@@ -1,9 +1,9 @@
-"""Snakemake's progress where nobody watches, such as in CI: one line a finished job, and whatever went wrong in full.
+"""Progress of Snakemake without a terminal, such as in CI: one line for each finished job, and all warnings and errors.
 
     PYTHONPATH=shared snakemake --logger lines …
 
-Snakemake finds plugins by their folder, hence the path where canids is installed in editable mode. On a terminal
-`--logger rich` shows the same as it goes on.
+Snakemake finds plugins by their folder, hence the path where canids is installed in editable mode. On a terminal `--logger rich`
+shows a live view.
 """
 
 import logging
@@ -20,7 +20,7 @@ class LogHandler(LogHandlerBase):
     """Writes a line for each job that ends, to the stream of Snakemake's own log."""
 
     def __post_init__(self) -> None:
-        """Nothing has begun."""
+        """Start with no jobs."""
         self._stream = sys.stdout if self.common_settings.stdout else sys.stderr
         self._jobs: dict[int, str] = {}
         self._begun: dict[int, float] = {}
@@ -37,7 +37,7 @@ class LogHandler(LogHandlerBase):
         print(text, file=self._stream, flush=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note jobs as they begin; write when they end, and warnings and errors as they come."""
+        """Note the start of a job; write its end, warnings and errors."""
         try:
             self._take(record)
         except Exception:  # a log must not end a workflow
@@ -56,8 +56,8 @@ class LogHandler(LogHandlerBase):
             seconds = time.monotonic() - self._begun.get(job, time.monotonic())
             self._finished.append(f"{self._jobs.get(job, job)} ({seconds:.0f} s)")
         elif event == LogEvent.PROGRESS:
-            for what in self._finished:
-                self._write(f"[{facts['done']}/{facts['total']}] {what}")
+            for job in self._finished:
+                self._write(f"[{facts['done']}/{facts['total']}] {job}")
             self._finished.clear()
         elif event == LogEvent.JOB_ERROR:
             self._failed = True

@@ -1,6 +1,6 @@
-"""Each module in an environment of its own, built anew from what it declares (`make environment-tests`; some minutes, 5 GB).
+"""Each module in an environment of its own, built from its declaration (`make environment-tests`; some minutes, 5 GB).
 
-The pipeline runs with each stage in its own; Snakemake in that of evaluate, which knows none of what the others need.
+The pipeline runs with each stage in its own; Snakemake in that of evaluate, which has none of the others' packages.
 """
 
 import csv
@@ -24,18 +24,18 @@ from canids_shared.contracts.manifest import SPLITS
 ABSENT = {
     "preprocess": ("torch", "sklearn", "matplotlib", "gymnasium"),
     "train_gnn": ("numba", "can", "asammdf", "gymnasium", "sklearn"),
-    "train_drl": ("numba", "can", "asammdf", "lightning_fabric", "torch_geometric"),
+    "train_drl": ("numba", "can", "asammdf", "torch_geometric"),
     "evaluate": ("torch", "numba", "can", "asammdf", "gymnasium"),
     "track": ("torch", "numba", "can", "asammdf", "gymnasium"),
 }
-"""What the other modules need and this one has to do without."""
+"""Packages of other modules that this one must not need."""
 TARGETS = {
     "preprocess": "results/smoke/graphs/select.safetensors",
     "train_gnn": "results/smoke/states/small_nokd/select.parquet",
     "train_drl": "results/smoke/decisions/small_nokd/calibrate.parquet",
     "evaluate": "experimentruns/smoke/eval_small_nokd/metrics.json",
 }
-"""A file that the module makes once more when it runs alone."""
+"""A file that the module makes again when it runs alone."""
 BARE = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "CANIDS_"))}
 
 

@@ -1,6 +1,6 @@
 """Cut a pipeline's config into one config per module: `python tests/modules/section_configs.py tests/smoke.yaml`.
 
-Each is what somebody who runs that module alone would write: its section, the datasets, where they lie, and the preset.
+Each is the config of that module alone: its section, the datasets, their folder, and the preset.
 """
 
 import sys

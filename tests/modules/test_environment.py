@@ -1,4 +1,4 @@
-"""Each module's environment: declared the same for pip and conda, and with all that the module imports (`tests/environments` runs it)."""
+"""Each module's environment: declared the same for pip and conda, and with everything that the module imports (`tests/environments` runs it)."""
 
 import importlib.metadata
 import re
@@ -50,7 +50,7 @@ def test_environment_lists_what_the_extra_says(file: str, extras: list[str], by_
 
 @pytest.mark.parametrize("stage", MODULES)
 def test_extra_declares_what_the_stage_and_what_it_shares_import(stage: str) -> None:
-    """Also what another package happens to bring along: it may stop doing so."""
+    """Also packages that another one depends on: it may stop doing so."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extra = project["optional-dependencies"][stage.replace("_", "-")]
     declared = {plain(requirement(text)[0]) for text in (*project["dependencies"], *extra)}

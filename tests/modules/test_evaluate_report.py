@@ -52,7 +52,7 @@ def write_splits(folder: Path, scenarios: tuple[str, ...], fold: str = "", seeds
 
 
 def write_upstream(folder: Path) -> None:
-    """All that evaluate reads: graphs, decisions, and what trainings leave behind."""
+    """The inputs of evaluate: graphs, decisions, and runs of trainings."""
     (folder / "data/demo").mkdir(parents=True)
     (folder / "data/demo/manifest.yaml").write_text(_MANIFEST)
     (folder / CONFIG).write_text("datasets: [demo]\nbootstrap: 20\ntrees: 5\n")
@@ -130,8 +130,8 @@ def test_every_model_has_a_card_with_its_own_numbers(evaluated: Checkout) -> Non
         kind, _, variant = run.partition("_")
         text = (evaluated.folder / SUMMARY / f"cards/{run}.md").read_text()
         metrics = json.loads((evaluated.folder / f"experimentruns/demo/eval_{variant}/metrics.json").read_text())
-        own = {s: found["fusion" if kind == "dqn" else kind] for s, found in metrics["scenarios"].items()}
-        check_card(text, f"demo/{run}", own)
+        values = {s: methods["fusion" if kind == "dqn" else kind] for s, methods in metrics["scenarios"].items()}
+        check_card(text, f"demo/{run}", values)
         assert f"<pre>{text}</pre>" in page
         assert ("Distilled from `" in text) == (variant == "small_kd")
         # A VGAE learns from attack-free windows.
@@ -174,8 +174,8 @@ def test_the_notebook_runs(evaluated: Checkout) -> None:
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in source["cells"])
     executed = json.loads((evaluated.folder / "experimentruns/demo/reports/analysis.ipynb").read_text())
     assert all(cell["execution_count"] for cell in executed["cells"] if cell["cell_type"] == "code")
-    found = json.loads((evaluated.folder / "experimentruns/demo/eval_large/metrics.json").read_text())
-    assert f"{found['scenarios']['test_known']['fusion']['f1']:.4f}" in json.dumps(executed)
+    metrics = json.loads((evaluated.folder / "experimentruns/demo/eval_large/metrics.json").read_text())
+    assert f"{metrics['scenarios']['test_known']['fusion']['f1']:.4f}" in json.dumps(executed)
     readings = (evaluated.folder / "experimentruns/test_readings.jsonl").read_text().splitlines()
     (line,) = (r for r in map(json.loads, readings) if r["rule"] == "notebook")
     assert (line["dataset"], line["scenarios"]) == ("demo", list(SCENARIOS))
@@ -188,14 +188,14 @@ def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkou
     write_upstream(checkout.folder)
     write_splits(checkout.folder, (LEFT_OUT,), "@without-x", ("", "-seed-1"))
     names = ["without-x", "without-x-seed-1"]
-    own = {name: name for name in names}
+    same = {name: name for name in names}
     config = {
         **yaml.safe_load((checkout.folder / CONFIG).read_text()),
         "instances": {name: {} for name in names},
         "folds": {name: {"vehicles": ["van"]} for name in names},
         "ports": {
-            "states": own,
-            "decisions": own,
+            "states": same,
+            "decisions": same,
             **dict.fromkeys(("graphs", "window_baselines"), dict.fromkeys(names, names[0])),
         },
     }

@@ -1,4 +1,4 @@
-"""What goes wrong is said in one line that names file, line or key, also through Snakemake."""
+"""Errors are one line that names file, line or key, also through Snakemake."""
 
 import shutil
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def test_broken_row_names_file_and_line(checkout: Checkout) -> None:
     (checkout.folder / "data/tiny/test.csv").write_text("\n".join(rows) + "\n")
     done = checkout.module("preprocess", "results/tiny/frames/test.parquet", "--configfile", TINY)
     assert done.returncode != 0
-    one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "data_field '00FG'", "mend or remove the line")
+    one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "payload '00FG'", "correct or remove the line")
     assert "Traceback" not in done.stderr
     assert not (checkout.folder / "results/tiny/frames/test.parquet").exists()
 
@@ -47,9 +47,16 @@ def test_name_of_a_capture_is_no_command(checkout: Checkout) -> None:
         ("modules/preprocess/Snakefile", "strde: 50", ("'preprocess.strde'", "did you mean 'stride'?")),
         ("pipelines/kd_fusion/Snakefile", "train_gnn: {gat: {epoch: 1}}", ("'train_gnn.gat.epoch'", "'epochs'?")),
         ("pipelines/kd_fusion/Snakefile", "train_gn: {}", ("unknown key 'train_gn'", "train_gnn")),
+        (
+            "pipelines/kd_fusion/Snakefile",
+            "evaluate: {false_alarm_budget: 0.01}",
+            ("config: evaluate.false_alarm_budget: several stages must agree on it; set false_alarm_budget, outside",),
+        ),
     ],
 )
-def test_misspelt_key_is_named(checkout: Checkout, snakefile: str, text: str, parts: tuple[str, ...]) -> None:
+def test_misspelt_or_misplaced_key_is_named(
+    checkout: Checkout, snakefile: str, text: str, parts: tuple[str, ...]
+) -> None:
     (checkout.folder / "misspelt.yaml").write_text(text + "\n")
     done = checkout.snakemake("-s", snakefile, "--configfile", "misspelt.yaml")
     assert done.returncode != 0

@@ -1,5 +1,6 @@
 """What the Snakefiles and schemas promise to profiles, clusters and users."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.iocontainers import Wildcards
 from snakemake.resources import Resource, Resources
 from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 from workflows import CACHED, EVALUATIONS, MODULES, REPOSITORY, TRAININGS
 
-from canids_shared.planning.resource_labels import LABELS, labels
+from canids_shared.planning.resource_labels import LABELS, resources_by_label
 
 SNAKEFILES = sorted(REPOSITORY.glob("modules/*/Snakefile")) + sorted(REPOSITORY.glob("pipelines/*/Snakefile"))
 PROFILES = sorted(REPOSITORY.glob("shared/profiles/*/config*.yaml"))
@@ -74,6 +76,20 @@ def test_pipeline_asks_for_the_notebook_where_the_config_does(notebook: bool, tm
     assert asked == ({f"results/simulated/summary{i}/errors.csv" for i in ("", "@b")} if notebook else set())
 
 
+def test_a_common_key_reaches_the_fusion_and_the_evaluation(tmp_path: Path) -> None:
+    budgets = {"": 0.02, "@strict": 0.001}
+    instances = {"strict": {"false_alarm_budget": budgets["@strict"]}}
+    config = ConfigSettings(config={"false_alarm_budget": budgets[""], "instances": instances})
+    with SnakemakeApi(OutputSettings(quiet=None)) as api:
+        snakefile = REPOSITORY / "pipelines/kd_fusion/Snakefile"
+        parsed = api.workflow(ResourceSettings(cores=1), config, snakefile=snakefile, workdir=tmp_path)
+        specs = {rule.name: dict(rule.params.items()).get("spec") for rule in parsed._workflow.rules}
+    for name in ("dqn_large", "eval_large", "window_baselines"):
+        for instance, budget in budgets.items():
+            spec = specs[name](Wildcards(fromdict={"dataset": "simulated", "instance": instance}))
+            assert json.loads(spec)["config"]["false_alarm_budget"] == budget, name
+
+
 @pytest.mark.parametrize("profile", PROFILES, ids=named)
 def test_profiles_name_only_rules_that_exist(profile: Path, rules: dict[str, dict[str, Rule]]) -> None:
     """Snakemake ignores unknown names in silence."""
@@ -103,14 +119,14 @@ def test_clusters_get_a_number_for_every_need(profile: Path, composed: dict[str,
         label: Resources.parse([f"{k}={v}" for k, v in numbers.items()], allow_expressions=True)
         for label, numbers in config["set-resources"].items()
     }
-    needs = labels(SimpleNamespace(resource_settings=SimpleNamespace(overwrite_resources=given)))
+    resources_for = resources_by_label(SimpleNamespace(resource_settings=SimpleNamespace(overwrite_resources=given)))
     for label in LABELS:
-        memory = [needs(label)["mem_mb"](**{**UNUSED, **ATTEMPT, "attempt": n}) for n in range(1, 7)]
+        memory = [resources_for(label)["mem_mb"](**{**UNUSED, **ATTEMPT, "attempt": n}) for n in range(1, 7)]
         assert memory[1] == 2 * memory[0]
         assert memory == sorted(memory)
         assert memory[-1] == memory[-2], "no cap"
-        assert needs(label)["runtime"] > 0
-        assert ("gpu" in needs(label)) == label.startswith("gpu_")
+        assert resources_for(label)["runtime"] > 0
+        assert ("gpu" in resources_for(label)) == label.startswith("gpu_")
 
 
 def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
@@ -118,8 +134,8 @@ def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
         overwrite_resources={"gpu_train": {"slurm_partition": Resource("slurm_partition", "gpu")}}
     )
     workflow = SimpleNamespace(resource_settings=settings)
-    assert labels(workflow, gpu=False)("gpu_train") == LABELS["cpu"]
-    assert labels(workflow)("gpu_train") == {**LABELS["gpu_train"], "slurm_partition": "gpu"}
+    assert resources_by_label(workflow, gpu=False)("gpu_train") == LABELS["cpu"]
+    assert resources_by_label(workflow)("gpu_train") == {**LABELS["gpu_train"], "slurm_partition": "gpu"}
 
 
 def test_cached_rules_are_eligible_and_unmeasured(composed: dict[str, Rule]) -> None:
@@ -174,10 +190,12 @@ def options(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str,
 @pytest.mark.parametrize("path", SCHEMAS, ids=named)
 def test_every_option_is_described_and_has_a_default(path: Path) -> None:
     schema = yaml.safe_load(path.read_text())
-    # The lists of what to leave out are absent unless a fold names them; pathvars are Snakemake's.
+    # Lists of what to leave out are absent unless a fold names them, runs of detectors unless a pipeline has its own; pathvars
+    # are Snakemake's.
+    absent = ("pathvars", "detector_runs", "leave_out.")
     for name, option in options(schema, ""):
         assert option.get("description"), name
-        assert "default" in option or name == "pathvars" or name.startswith("leave_out."), name
+        assert "default" in option or name.startswith(absent), name
         if "properties" in option:
             assert option["additionalProperties"] is False, name
             assert option["default"] == {}, name

@@ -1,4 +1,4 @@
-"""What the files of the main job hold, in the smoke preset (`test_kd_fusion.yml` runs it)."""
+"""Contents of the files of the main job, in the smoke preset (`test_kd_fusion.yml` runs it)."""
 
 import csv
 import json
@@ -20,10 +20,11 @@ from sklearn.metrics import average_precision_score, matthews_corrcoef, precisio
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, check_card
 
 from canids_evaluate.runs.measured import measured
-from canids_shared.contracts import manifest
+from canids_shared.contracts import manifest, training_run
+from canids_shared.contracts.detectors import DETECTORS, declared
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.model_file import load_arrays
-from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, STATES, read
+from canids_shared.contracts.model_file import DETECTOR, POLICY, load_arrays
+from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, STATES, read, read_metadata
 from canids_shared.files import sha256_of
 
 pytestmark = pytest.mark.workflow("kd_fusion")
@@ -62,12 +63,37 @@ def test_every_contract_can_be_read(workflow_dir: Path) -> None:
         for path in sorted((results / kind).glob("*/*.parquet")):
             assert len(read(path, table)[0])
     for run in TRAININGS:
-        contract = "policy/2" if run.startswith("dqn") else "detector/2"
+        contract = POLICY if run.startswith("dqn") else DETECTOR
         arrays, _ = load_arrays(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors", contract)
         assert all(np.isfinite(a).all() for a in arrays.values())
 
 
-def test_all_stages_speak_of_the_same_windows(workflow_dir: Path) -> None:
+def test_states_and_decisions_declare_the_detectors(workflow_dir: Path) -> None:
+    for table, pattern in ((STATES, "states/*/*.parquet"), (DECISIONS, "decisions/*/*.parquet")):
+        for path in sorted((workflow_dir / "results/smoke").glob(pattern)):
+            assert declared(read_metadata(path, table), path) == DETECTORS
+
+
+def test_the_record_of_a_training_agrees_with_its_files(workflow_dir: Path) -> None:
+    for name in TRAININGS:
+        folder = workflow_dir / "experimentruns/smoke" / name
+        run = training_run.read(folder / "run.json")
+        kind, _, variant = name.partition("_")
+        assert (run.name, run.kind, run.variant, run.dataset) == (name, kind, variant, "smoke")
+        assert run.detectors == [detector.name for detector in DETECTORS if detector.name == kind]
+        assert run.config == yaml.safe_load((folder / "config.yaml").read_text())["spec"]["config"]
+        history = pl.read_parquet(folder / "history.parquet")
+        assert run.history
+        for column, values in run.history.items():
+            kept = [v if v is not None and np.isfinite(v) else None for v in history[column].to_list()]
+            assert values == pytest.approx(kept), (name, column)
+        assert 0 <= run.best < len(history)
+        for file, size in run.sizes.items():
+            assert size == next(folder.glob(f"{file}.*")).stat().st_size, (name, file)
+        assert run.latency["median_ms"] > 0
+
+
+def test_all_stages_have_the_same_windows(workflow_dir: Path) -> None:
     for split in (*manifest.SPLITS, *SCENARIOS):
         keys = graphs(workflow_dir, split).keys()
         for variant in VARIANTS:
@@ -86,20 +112,20 @@ def test_blocks_of_a_capture_lie_apart_by_the_gap(workflow_dir: Path) -> None:
         [graphs(workflow_dir, s).keys().select("capture", "t_start", "t_end", split=pl.lit(s)) for s in manifest.SPLITS]
     )
     for (capture,), rows in keys.group_by("capture"):
-        found = 0
+        boundaries = 0
         for a, b in pairwise(rows.sort("t_start").iter_rows(named=True)):
             distance = b["t_start"] - a["t_end"]
             # Restarts repeat windows within their split.
             assert a["split"] == b["split"] or distance >= gap - 1e-6, f"{capture}: {a} {b}"
-            found += a["split"] != b["split"]
-        assert found == len(manifest.SPLITS) - 1
+            boundaries += a["split"] != b["split"]
+        assert boundaries == len(manifest.SPLITS) - 1
     captures = {s: set(graphs(workflow_dir, s).header["captures"]) for s in (*manifest.SPLITS, *SCENARIOS)}
     trained_on = set.union(*(captures[s] for s in manifest.SPLITS))
     assert not trained_on & set.union(*(captures[s] for s in SCENARIOS))
 
 
 def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path: Path) -> None:
-    """Trained again on graphs whose attacked windows are spoilt, it is the same to the byte."""
+    """A training on graphs whose attacked windows are overwritten gives the same bytes."""
     run = workflow_dir / "experimentruns/smoke/vgae_large"
     paths = []
     for split in ("fit", "select"):
@@ -110,23 +136,21 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
         assert attacked.any()
         x = store["x"]
         assert isinstance(x, np.memmap)
-        spoilt = np.memmap(path, x.dtype, "r+", offset=x.offset, shape=x.shape)
-        spoilt[attacked] = 1e3
-        spoilt.flush()
+        overwritten = np.memmap(path, x.dtype, "r+", offset=x.offset, shape=x.shape)
+        overwritten[attacked] = 1e3
+        overwritten.flush()
         paths.append(str(path))
     spec = yaml.safe_load((run / "config.yaml").read_text())["spec"]
-    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history", "latency")}
+    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history", "run")}
     options = [text for name, path in outputs.items() for text in (f"--{name}", path)]
     command = [sys.executable, "-m", "canids_train_gnn.vgae", "--spec", json.dumps(spec), *options, "--graphs", *paths]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    (spoilt_weights, spoilt_header), (weights, header) = (
-        load_arrays(path, "detector/2") for path in (tmp_path / "model", run / "model.safetensors")
+    (overwritten_weights, overwritten_header), (weights, header) = (
+        load_arrays(path, DETECTOR) for path in (tmp_path / "model", run / "model.safetensors")
     )
-    assert all(np.array_equal(weights[name], spoilt_weights[name]) for name in weights)
-    assert weights.keys() == spoilt_weights.keys()
-    # That is what it says of attacked windows, and the only thing that may differ.
-    assert all(0 <= h["select"].pop("auroc") <= 1 for h in (header, spoilt_header))
-    assert header == spoilt_header
+    assert all(np.array_equal(weights[name], overwritten_weights[name]) for name in weights)
+    assert weights.keys() == overwritten_weights.keys()
+    assert header == overwritten_header
 
 
 def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> None:
@@ -137,9 +161,9 @@ def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> No
         assert (report["dataset"], report["variant"], report["instance"]) == ("smoke", variant, "")
         assert set(report["scenarios"]) == set(SCENARIOS)
         assert set(report["thresholds"]) == methods
-        for found in report["scenarios"].values():
-            assert set(found) == methods
-            for values in found.values():
+        for by_method in report["scenarios"].values():
+            assert set(by_method) == methods
+            for values in by_method.values():
                 check_ranges(values)
                 assert set(values["intervals"]) == set(METRICS)
                 for group in (*values["per_attack"].values(), *values["per_capture"].values()):
@@ -210,17 +234,17 @@ def test_cards_have_the_numbers_of_the_metrics(workflow_dir: Path) -> None:
     for run in TRAININGS:
         kind, _, variant = run.partition("_")
         text = (workflow_dir / f"results/smoke/summary/cards/{run}.md").read_text()
-        found = metrics(workflow_dir, variant)["scenarios"]
-        own = {s: methods["fusion" if kind == "dqn" else kind] for s, methods in found.items()}
-        check_card(text, f"smoke/{run}", own)
+        by_scenario = metrics(workflow_dir, variant)["scenarios"]
+        values = {s: methods["fusion" if kind == "dqn" else kind] for s, methods in by_scenario.items()}
+        check_card(text, f"smoke/{run}", values)
         weights = sha256_of(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors")
         assert weights in text
-        assert "Every capture that it was judged on comes from a simulator" in text
+        assert "Every capture that it was evaluated on comes from a simulator" in text
         if kind == "gat":
             assert "never learnt from: spoofing in `test_unknown_attack`" in text
 
 
-def test_every_job_says_what_it_took(workflow_dir: Path) -> None:
+def test_every_job_records_its_time_and_memory(workflow_dir: Path) -> None:
     """Also the rules that can be cached, and hence have no benchmark; sizes are those that Snakemake sees."""
     jobs = measured(workflow_dir / "experimentruns", workflow_dir / "results").filter(dataset="smoke")
     known = jobs.filter(pl.col("seconds") > 0, pl.col("memory_mb") > 20, pl.col("input_mb").is_not_null())
@@ -228,7 +252,7 @@ def test_every_job_says_what_it_took(workflow_dir: Path) -> None:
         *TRAININGS,
         *EVALUATIONS,
         *CACHED,
-        "account",
+        "capture_inventory",
         "fusion_baselines",
         "states",
         "decisions",
@@ -259,7 +283,7 @@ def test_every_reading_of_a_test_scenario_is_recorded(workflow_dir: Path) -> Non
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, list[Any]]:
-    """What MLflow holds of a workflow, asked once."""
+    """MLflow's runs of a workflow, queried once."""
     return {}
 
 
@@ -270,15 +294,15 @@ def runs_of(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> dict[str, Any
         experiment = client.get_experiment_by_name("canids/smoke")
         assert experiment is not None
         tracked[workflow_dir] = list(client.search_runs([experiment.experiment_id]))
-    found = tracked[workflow_dir]
-    assert len({run.info.run_name for run in found}) == len(found)
-    return {run.info.run_name: run for run in found}
+    runs = tracked[workflow_dir]
+    assert len({run.info.run_name for run in runs}) == len(runs)
+    return {run.info.run_name: run for run in runs}
 
 
 def test_mlflow_has_one_run_for_every_rule_instance(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> None:
-    found = runs_of(workflow_dir, tracked)
+    runs = runs_of(workflow_dir, tracked)
     made = {path.parent.name for path in (workflow_dir / "experimentruns/smoke").glob("*/benchmark.tsv")}
-    assert found.keys() == {"pipeline", *made}
+    assert runs.keys() == {"pipeline", *made}
     assert made >= {
         *TRAININGS,
         *EVALUATIONS,
@@ -287,26 +311,26 @@ def test_mlflow_has_one_run_for_every_rule_instance(workflow_dir: Path, tracked:
         "report",
         *(f"fusion_baselines_{v}" for v in VARIANTS),
     }
-    parent = found.pop("pipeline").info.run_id
-    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent}
+    parent = runs.pop("pipeline").info.run_id
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
     for name in TRAININGS:
         config = yaml.safe_load((workflow_dir / f"experimentruns/smoke/{name}/config.yaml").read_text())["spec"]
         tags = {"dataset": "smoke", "run": name, "instance": "plain", "variant": name.partition("_")[2]}
         tags |= {"seed": str(config["config"]["seed"]), "code": config["code"]}
-        assert tags.items() <= found[name].data.tags.items()
-        assert len(found[name].outputs.model_outputs) == 1
+        assert tags.items() <= runs[name].data.tags.items()
+        assert len(runs[name].outputs.model_outputs) == 1
     receipt = json.loads((workflow_dir / "experimentruns/smoke/track/receipt.json").read_text())
     assert (len(receipt["tracked"]), receipt["pending"]) == (len(made), {})
 
 
 def test_mlflow_has_the_metrics_to_the_last_digit(workflow_dir: Path, tracked: dict[Path, list[Any]]) -> None:
-    found = runs_of(workflow_dir, tracked)
+    runs = runs_of(workflow_dir, tracked)
     reports = {f"eval_{v}": metrics(workflow_dir, v) for v in VARIANTS} | {"window_baselines": baselines(workflow_dir)}
     for name, report in reports.items():
-        shown = found[name].data.metrics
+        shown = runs[name].data.metrics
         for scenario, methods in report["scenarios"].items():
             for method, values in methods.items():
                 for metric in (*METRICS, *COUNTS):
                     assert shown.get(f"{scenario}/{method}/{metric}") == values[metric], (name, scenario, method)
     history = pl.read_parquet(workflow_dir / "experimentruns/smoke/gat_large/history.parquet")
-    assert found["gat_large"].data.metrics["fit_loss"] == history["fit_loss"][-1]
+    assert runs["gat_large"].data.metrics["fit_loss"] == history["fit_loss"][-1]

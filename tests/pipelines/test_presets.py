@@ -1,4 +1,4 @@
-"""The preset `overfit` on the graphs and states of the main job: a model that can learn anything learns a few windows by heart."""
+"""The preset `overfit` on the graphs and states of the main job: a model that can learn memorises a few windows."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.workflow("kd_fusion")]
 
 
 def call_of(stage: str, folder: Path, inputs: dict[str, list[Path]], **constants: str) -> Call:
-    """What a rule of the stage hands to its training with the preset."""
+    """The call of a training rule of the stage with the preset."""
     config = {"datasets": ["smoke"], "data_root": "tests/data", "preset": "overfit", "accelerator": "cpu"}
     schema = REPOSITORY / f"modules/{stage}/config.schema.yaml"
     checked = Stage(stage, config, schema).config[""]
     spec: dict[str, Any] = {"wildcards": {"dataset": "smoke", "instance": ""}, "config": checked, **constants}
-    output = {name: folder / name for name in ("model", "config", "history", "latency")}
+    output = {name: folder / name for name in ("model", "config", "history", "run")}
     return Call(spec["wildcards"], checked, {"code": "", **constants}, output, inputs, json.dumps(spec))
 
 
@@ -41,7 +41,7 @@ def test_a_gat_learns_a_few_windows_until_its_loss_is_near_zero(workflow_dir: Pa
 
 
 def test_a_vgae_learns_a_few_windows_until_its_loss_is_far_down(workflow_dir: Path, tmp_path: Path) -> None:
-    """It is a likelihood of real values, so that it falls below zero and has no end: by 0.7 nats, that is, to half the error."""
+    """The loss is a likelihood of real values, hence has no lower bound: here by 0.7 nats, that is, to half the error."""
     history = history_of("vgae", workflow_dir, tmp_path)
     assert history["select_loss"][-1] < history["select_loss"][0] - 0.7
 
@@ -50,13 +50,14 @@ def history_of(kind: str, workflow_dir: Path, folder: Path) -> pl.DataFrame:
     from canids_train_gnn import gat, vgae  # noqa: PLC0415 (torch, only where a test is asked for)
 
     graphs = [workflow_dir / f"results/smoke/graphs/{split}.safetensors" for split in ("fit", "select")]
-    inputs: dict[str, list[Path]] = {"graphs": graphs, "teacher": [], "judge": []}
-    {"gat": gat, "vgae": vgae}[kind].main(call_of("train_gnn", folder, inputs, scale="small"))
+    inputs: dict[str, list[Path]] = {"graphs": graphs, "teacher": [], "curriculum_vgae": []}
+    {"gat": gat, "vgae": vgae}[kind].main(call_of("train_gnn", folder, inputs, variant="small_nokd"))
     return pl.read_parquet(folder / "history")
 
 
 def test_a_policy_plays_one_episode_without_a_mistake(workflow_dir: Path, tmp_path: Path) -> None:
-    from canids_train_drl import dqn, states  # noqa: PLC0415 (torch, as above)
+    from canids_train_drl import dqn  # noqa: PLC0415 (torch, as above)
+    from canids_train_drl.environment import states  # noqa: PLC0415
 
     folder = workflow_dir / "results/smoke/states/large"
     inputs = {name: [folder / f"{name}.parquet"] for name in ("fuse", "select", "calibrate")}

@@ -1,4 +1,4 @@
-"""A dry run of the main job's whole rule graph with stand-ins (`stand_in: true`): the same jobs, and nobody takes its files."""
+"""A dry run of the main job's whole rule graph with stand-ins (`stand_in: true`): the same jobs, and no reader accepts its files."""
 
 import json
 import re
@@ -12,16 +12,15 @@ import yaml
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_shared.contracts import stand_in_mark, tables
+from canids_shared.contracts import stand_in_mark, tables, training_run
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.model_file import load_arrays
+from canids_shared.contracts.model_file import DETECTOR, FUSION_BASELINES, POLICY, load_arrays
 from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES
-from canids_shared.jobs import latency
 
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
 CONFIG = ("-s", "pipelines/kd_fusion/Snakefile", "--configfile", "tiny.yaml")
-CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2", "fusion_baselines": "fusion_baselines/1"}
+CONTRACTS = {"vgae": DETECTOR, "gat": DETECTOR, "dqn": POLICY, "fusion_baselines": FUSION_BASELINES}
 
 
 def planned(text: str) -> set[str]:
@@ -55,7 +54,7 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
     unmarked = {p.name for p in files if not stand_in_mark.is_marked(p)}
     assert {n for n in unmarked if not n.endswith((".log", ".snakemake_timestamp"))} == {"log.txt", "benchmark.tsv"}
     assert not (experiments.parent / "test_readings.jsonl").exists(), "no score of a test scenario was read"
-    with stand_in_mark.accepted():
+    with stand_in_mark.allow_stand_ins():
         for capture in ("free", "dos", "test"):
             assert len(tables.read(results / f"frames/{capture}.parquet", FRAMES)[0])
             tables.read(results / f"frames/rejects/{capture}.parquet", REJECTS)
@@ -72,7 +71,7 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
             load_arrays(experiments / run / "model.safetensors", CONTRACTS[run.partition("_")[0]])
             assert yaml.safe_load((experiments / run / "config.yaml").read_text())["spec"]["stand_in"]
         for run in TRAININGS:
-            assert latency.read(experiments / run / "latency.json") == (1.0, "cpu")
+            assert training_run.read(experiments / run / "run.json").latency == {"median_ms": 1.0, "device": "cpu"}
             assert len(pl.read_parquet(experiments / run / "history.parquet")) == 1
         for folder in (*(experiments / e for e in EVALUATIONS), results / "window_baselines"):
             assert list(read(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
@@ -80,7 +79,7 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
 
 
 @pytest.mark.workflow("kd_fusion")
-def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir: Path, dry: Checkout) -> None:
+def test_stand_ins_have_the_columns_and_keys_of_real_files(workflow_dir: Path, dry: Checkout) -> None:
     def shape(path: Path) -> object:
         match path.suffix:
             case ".parquet":
@@ -91,7 +90,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
                 return next(line for line in path.read_text().splitlines() if not line.startswith("#"))
             case ".json":
                 return sorted(json.loads(path.read_text()).keys() - {"stand_in"})
-        with stand_in_mark.accepted():
+        with stand_in_mark.allow_stand_ins():
             header = GraphStore(path).header if "graphs" in path.parts else load_arrays(path, contract(path))[1]
         return sorted(header.keys() - {"stand_in"})
 
@@ -99,7 +98,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
         return CONTRACTS[path.parent.name.partition("_")[0]]
 
     pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
-    pairs |= {f"experimentruns/{{}}/{run}/history.parquet" for run in TRAININGS}
+    pairs |= {f"experimentruns/{{}}/{run}/{f}" for run in TRAININGS for f in ("history.parquet", "run.json")}
     pairs |= {f"experimentruns/{{}}/{run}/{f}.json" for run in EVALUATIONS for f in ("metrics", "curves")}
     pairs |= {"experimentruns/{}/fusion_baselines_large/model.safetensors", "results/{}/graphs/fit.safetensors"}
     pairs |= {"results/{}/states/large/fuse.parquet", "results/{}/decisions/large/calibrate.parquet"}
@@ -114,7 +113,7 @@ def test_stand_ins_have_the_columns_and_keys_of_what_they_stand_for(workflow_dir
 
 
 def test_a_real_run_refuses_them_and_names_the_file(dry: Checkout) -> None:
-    """Even where Snakemake is told not to make them anew."""
+    """Even where Snakemake is to reuse them."""
     target = "experimentruns/tiny/eval_large/metrics.json"
     done = dry.snakemake(target, "--force", "--rerun-triggers", "mtime", *CONFIG)
     assert done.returncode != 0

@@ -1,6 +1,6 @@
 """A Slurm of three virtual nodes on this machine, for tests: two fake V100 on n1, a partition that preempts, real daemons.
 
-    PYTHONPATH=tests python -m slurm.cluster stop    # what a killed test run left behind
+    PYTHONPATH=tests python -m slurm.cluster stop    # stops what a killed test run left
 
 Everything lies in one folder but two links in /etc/slurm (Snakemake's jobs drop SLURM_CONF); the links tell a later
 `stop` where that folder is.
@@ -22,17 +22,17 @@ from slurm.daemons import ETC, LINKS, NODES, start, until
 
 MARK = "canids-slurm-"
 MARKED = "CANIDS_TEST_SLURM"
-"""Variable in the environment of everything that is started while a Slurm runs: its folder."""
+"""Environment variable of every process that is started while a Slurm runs: its folder."""
 STOP_ORDER = (*(f"slurmd-{node}" for node in NODES), "slurmctld", "slurmdbd", "mariadbd", "munged")
 """Daemons by their pid files."""
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "DEADLINE"}
 GONE = (ProcessLookupError, subprocess.SubprocessError, TimeoutError)
-"""What ending something that has just ended by itself may raise."""
+"""Exceptions of ending a process that has just ended by itself."""
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "scontrol", "munged")
 
 
 def missing() -> str | None:
-    """Why no Slurm can run here, if none can."""
+    """The reason why no Slurm can run here; None where one can."""
     if os.geteuid() != 0:
         return "a Slurm for tests needs root: it starts munge, slurmctld and three slurmd"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -50,7 +50,7 @@ def _alive(pid: int) -> bool:
 
 @dataclass(frozen=True)
 class Job:
-    """What `scontrol show job` says of a submission (it keeps those that ended)."""
+    """A submission as `scontrol show job` shows it, also after its end."""
 
     id: int
     state: str
@@ -63,25 +63,25 @@ class Job:
 
     @property
     def memory_mb(self) -> int:
-        """Memory that was asked for."""
-        found = re.search(r"mem=(\d+)([MG])", self.fields["TRES"])
-        assert found
-        return int(found[1]) * {"M": 1, "G": 1024}[found[2]]
+        """Requested memory."""
+        memory = re.search(r"mem=(\d+)([MG])", self.fields["TRES"])
+        assert memory
+        return int(memory[1]) * {"M": 1, "G": 1024}[memory[2]]
 
     @property
     def gpus(self) -> int:
-        """GPUs that it asked for and, as it ran, was given."""
-        found = re.search(r"gres:gpu(?::\w*[a-z]\w*)?:(\d+)", str(self.fields))
-        return int(found[1]) if found else 0
+        """GPUs that it requested, or, once it ran, got."""
+        count = re.search(r"gres:gpu(?::\w*[a-z]\w*)?:(\d+)", str(self.fields))
+        return int(count[1]) if count else 0
 
     @property
     def node(self) -> str:
-        """Where it ran."""
+        """The node on which it ran."""
         return self.fields["NodeList"]
 
     @property
     def restarts(self) -> int:
-        """How often Slurm queued it again by itself."""
+        """Number of times that Slurm queued it again by itself."""
         return int(self.fields["Restarts"])
 
 
@@ -97,19 +97,19 @@ class Cluster:
 
     def jobs(self, name: str = "") -> list[Job]:
         """Submissions so far whose name contains `name`, oldest first."""
-        found = []
+        jobs = []
         for line in self.call("scontrol", "-o", "show", "jobs").splitlines():
             fields = dict(re.findall(r"([A-Z][\w:/]*)=(\S*)", line))
             if "JobId" in fields and name in fields.get("Comment", ""):
-                found.append(Job(int(fields["JobId"]), fields["JobState"], fields))
-        return sorted(found, key=lambda job: job.id)
+                jobs.append(Job(int(fields["JobId"]), fields["JobState"], fields))
+        return sorted(jobs, key=lambda job: job.id)
 
     def active(self) -> list[Job]:
         """Those that have not ended."""
         return [job for job in self.jobs() if job.state not in ENDED]
 
     def fail_node(self, node: str) -> None:
-        """Cut the node's power: its daemon and all that it started die at once; Slurm is told that it is down."""
+        """Cut the node's power: its daemon and all its processes die at once; Slurm sees a node that is down."""
         pid = int((self.root / "run" / f"slurmd-{node}.pid").read_text())
         steps = [p for p, line in processes() if "slurmstepd" in line and f"spool/{node}" in _places(p)]
         victims = [pid, *steps, *_descendants(steps)]
@@ -200,15 +200,15 @@ def _descendants(pids: Sequence[int]) -> list[int]:
         except OSError:
             continue
         children.setdefault(parent, []).append(pid)
-    found, waiting = [], list(pids)
+    below, waiting = [], list(pids)
     while waiting:
         waiting += (new := children.get(waiting.pop(), []))
-        found += new
-    return found
+        below += new
+    return below
 
 
 def leftovers() -> Cluster | None:
-    """A Slurm that a killed test run left behind."""
+    """The Slurm of a test run that was killed, if there is one."""
     link = ETC / LINKS[0]
     if link.is_symlink() and link.readlink().parent.name.startswith(MARK):
         return Cluster(link.readlink().parent)

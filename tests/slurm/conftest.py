@@ -1,4 +1,4 @@
-"""One Slurm for all tests of this folder (another where a test wants accounting), and runs that go on side by side."""
+"""One Slurm for all tests of this folder (another where a test needs accounting), and runs side by side."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip where no Slurm can run; the soak only where it is asked for."""
+    """Skip where no Slurm can run; run the soak only on request."""
     reason = missing()
     for item in items:
         if Path(__file__).parent not in item.path.parents:
@@ -37,12 +37,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def told(
+def outcomes(
     cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, "Future[Any]"]]:
-    """Plot → what came of it, for every plot that a test of this session asks for by `@pytest.mark.plot`.
+    """Plot → its outcome, for every plot that a test of this session names by `@pytest.mark.plot`.
 
-    They mostly wait, so all of them are played at once.
+    They mostly wait, so all of them run at once.
     """
     names = {mark.args[0] for item in request.session.items for mark in item.iter_markers("plot")}
     with ThreadPoolExecutor(max_workers=len(plots.PLOTS)) as pool:

@@ -1,4 +1,4 @@
-"""What is done to runs on Slurm: each plot starts a run, disturbs it, waits for its end, and tells what the scheduler recorded.
+"""Disturbances of runs on Slurm: each plot starts a run, disturbs it, waits for its end, and returns the scheduler's records.
 
 Plots run side by side, so each keeps to its nodes: n3 is switched off and preempted by `node_and_preemption` alone,
 all others stay away from it.
@@ -23,7 +23,7 @@ from slurm.daemons import until
 from slurm.submitting import Run, profile, start, start_training, training_begun
 
 SHORT, LONG = 60, 240
-"""Epochs of a training: enough to be disturbed; enough for a time limit, which Slurm looks at every 30 s."""
+"""Epochs of a training: enough for a disturbance; enough for a time limit, which Slurm checks every 30 s."""
 AWAY = {"slurm-exclude-failed-nodes": "n3"}
 
 
@@ -35,28 +35,28 @@ class Story:
     jobs: list[Job]
 
 
-def told(run: Run, cluster: Cluster) -> Story:
-    """Wait for the end of a run."""
+def finished_story(run: Run, cluster: Cluster) -> Story:
+    """Wait for the end of a run; its story."""
     run.finish()
     return Story(run, run.jobs(cluster))
 
 
 def uninterrupted(cluster: Cluster, folder: Path, epochs: int = SHORT) -> Story:
-    """The same training on this machine, left alone."""
+    """The same training on this machine, undisturbed."""
     run = start_training(folder / "work", epochs)
     run.finish()
     return Story(run, [])
 
 
 def uninterrupted_long(cluster: Cluster, folder: Path) -> Story:
-    """The long one, left alone."""
+    """The long one, undisturbed."""
     return uninterrupted(cluster, folder, LONG)
 
 
 def memory(cluster: Cluster, folder: Path, first_mb: int = 300) -> Story:
-    """A training that needs more than the profile gives it at first."""
+    """A training that needs more memory than the profile gives it at first."""
     given = {"cpu": {"mem_mb": f"{first_mb} * 2 ** (attempt - 1)"}}
-    return told(
+    return finished_story(
         start_training(folder / "work", SHORT, profile(folder / "profile", **AWAY, **{"set-resources": given})), cluster
     )
 
@@ -67,7 +67,7 @@ def cancelled(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
     training_begun(run)
     time.sleep(delay)
     cluster.call("scancel", *(str(job.id) for job in run.jobs(cluster)))
-    return told(run, cluster)
+    return finished_story(run, cluster)
 
 
 def node_fails(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
@@ -78,11 +78,11 @@ def node_fails(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
     cluster.fail_node("n3")
     until(lambda: run.jobs(cluster)[-1].state != "RUNNING", "Slurm noticing the failure", 60)
     cluster.repair_node("n3")
-    return told(run, cluster)
+    return finished_story(run, cluster)
 
 
 def preempted(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
-    """A job of a partition that goes first wants the whole node of a training."""
+    """A job of a partition with priority wants the whole node of a training."""
     run = start_training(folder / "work", SHORT, profile(folder / "profile", **_on_n3()))
     training_begun(run)
     time.sleep(delay)
@@ -92,7 +92,7 @@ def preempted(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
         capture_output=True,
         timeout=60,
     )
-    return told(run, cluster)
+    return finished_story(run, cluster)
 
 
 def node_then_preemption(cluster: Cluster, folder: Path) -> tuple[Story, Story]:
@@ -101,7 +101,7 @@ def node_then_preemption(cluster: Cluster, folder: Path) -> tuple[Story, Story]:
 
 
 def time_limit(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
-    """The time limit of a training's job is brought near: it has less left than the profile's warning takes."""
+    """The time limit of a training's job is shortened: less is left than the profile's warning takes."""
     run = start_training(folder / "work", LONG, profile(folder / "profile", **AWAY))
     training_begun(run)
     time.sleep(delay)
@@ -110,7 +110,7 @@ def time_limit(cluster: Cluster, folder: Path, delay: float = 0.0) -> Story:
     # One to two minutes are left; Slurm looks at limits every 30 s.
     limit = (hours * 3600 + minutes * 60 + seconds) // 60 + 2
     cluster.call("scontrol", "update", f"jobid={job.id}", f"timelimit={limit}")
-    return told(run, cluster)
+    return finished_story(run, cluster)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def main_job(cluster: Cluster, folder: Path) -> tuple[Story, Story, Story]:
 
     def finished(datasets: list[str], *arguments: str) -> Story:
         (work / "config.yaml").write_text(yaml.safe_dump({**smoke, "datasets": datasets}))
-        return told(start(work, main, "--configfile", "config.yaml", *arguments, profile=four), cluster)
+        return finished_story(start(work, main, "--configfile", "config.yaml", *arguments, profile=four), cluster)
 
     first = finished(["first"])
     for kind in ("results", "experimentruns"):
@@ -178,7 +178,7 @@ def main_job(cluster: Cluster, folder: Path) -> tuple[Story, Story, Story]:
     target = ("results/first/frames/dos-compact.parquet", "--configfile", "config.yaml")
     cache = str(work / "cache")
     other = start(elsewhere, "modules/preprocess/Snakefile", *target, profile=hits, SNAKEMAKE_OUTPUT_CACHE=cache)
-    return first, both, told(other, cluster)
+    return first, both, finished_story(other, cluster)
 
 
 def _on_n3() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from slurm.cluster import Cluster, Job
 from slurm.daemons import until
 
 QUICK = {"latency-wait": 10, "slurm-init-seconds-before-status-checks": 2}
-"""What tests change in every profile: a file system that shows files at once, a queue that may be asked often."""
+"""Changes of every profile in tests: the file system shows files at once, the queue may be queried often."""
 RUN = "experimentruns/simulated/gat_large"
 """The training that is disturbed."""
 _started: list[subprocess.Popen[bytes]] = []
@@ -38,23 +38,23 @@ class Run:
 
     folder: Path
     process: subprocess.Popen[bytes]
-    said: Path
+    printed: Path
 
     def output(self) -> str:
-        """What it said so far."""
-        return self.said.read_text(errors="replace")
+        """Its output so far."""
+        return self.printed.read_text(errors="replace")
 
     def jobs(self, cluster: Cluster, name: str = "") -> list[Job]:
         """Its submissions so far, oldest first."""
         return [job for job in cluster.jobs(name) if Path(job.fields["WorkDir"]) == self.folder]
 
     def finish(self, seconds: float = 1800) -> None:
-        """Wait for its end; `AssertionError` with what it said unless it succeeded."""
+        """Wait for its end; `AssertionError` with its output unless it succeeded."""
         code = self.process.wait(seconds)
         assert code == 0, self.output()[-6000:]
 
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
+        """Interrupt it as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
 
     def logs(self) -> str:
@@ -72,13 +72,13 @@ def start(folder: Path, snakefile: str, *arguments: str, profile: Path | None = 
     command = [sys.executable, "-m", "snakemake", *place, "-s", str(REPOSITORY / snakefile), *arguments]
     (folder / "cache").mkdir(exist_ok=True)
     environment = {**os.environ, "SNAKEMAKE_OUTPUT_CACHE": str(folder / "cache"), **variables}
-    said = folder / f"output-{len(_started)}.txt"
-    with said.open("w") as out:
+    printed = folder / f"output-{len(_started)}.txt"
+    with printed.open("w") as out:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
         )
     _started.append(process)
-    return Run(folder, process, said)
+    return Run(folder, process, printed)
 
 
 def kill() -> None:

@@ -1,4 +1,4 @@
-"""With accounting (slurmdbd): the profile of a named cluster, as its records tell."""
+"""With accounting (slurmdbd): the profile of a named cluster, in its records."""
 
 from pathlib import Path
 

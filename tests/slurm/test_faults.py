@@ -1,4 +1,4 @@
-"""Trainings that run out of memory or time, are cancelled, preempted or lose their node end with the bytes of those left alone."""
+"""Trainings that run out of memory or time, are cancelled, preempted or lose their node end with the bytes of undisturbed ones."""
 
 import re
 from typing import Any
@@ -21,9 +21,9 @@ def epochs(story: Story) -> list[int]:
 
 def resumed_after(story: Story) -> int:
     """The epoch after which the last attempt went on."""
-    found = re.findall(r"resumed after epoch (\d+)", (story.run.folder / RUN / "log.txt").read_text())
-    assert found, "the last attempt began anew"
-    return int(found[-1])
+    resumed = re.findall(r"resumed after epoch (\d+)", (story.run.folder / RUN / "log.txt").read_text())
+    assert resumed, "the last attempt began at the first epoch"
+    return int(resumed[-1])
 
 
 def assert_same(story: Story, reference: Story, length: int) -> None:
@@ -34,56 +34,56 @@ def assert_same(story: Story, reference: Story, length: int) -> None:
 
 @pytest.mark.plot("uninterrupted")
 @pytest.mark.plot("memory")
-def test_a_training_over_its_memory_comes_back_with_twice_as_much(told: dict[str, Any]) -> None:
-    story = told["memory"].result()
+def test_a_training_over_its_memory_comes_back_with_twice_as_much(outcomes: dict[str, Any]) -> None:
+    story = outcomes["memory"].result()
     first, second = story.jobs
     assert (first.state, second.state) == ("FAILED", "COMPLETED")
     assert second.id > first.id
     assert (first.memory_mb, second.memory_mb) == (300, 600)
     assert "exceeded memory limit" in story.run.logs()
-    assert result(story) == result(told["uninterrupted"].result())
+    assert result(story) == result(outcomes["uninterrupted"].result())
 
 
 @pytest.mark.plot("uninterrupted")
 @pytest.mark.plot("cancelled")
-def test_a_cancelled_training_is_submitted_again_and_goes_on(told: dict[str, Any]) -> None:
-    story = told["cancelled"].result()
+def test_a_cancelled_training_is_submitted_again_and_goes_on(outcomes: dict[str, Any]) -> None:
+    story = outcomes["cancelled"].result()
     first, second = story.jobs
     assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
     assert 0 < resumed_after(story) < SHORT
-    assert_same(story, told["uninterrupted"].result(), SHORT)
+    assert_same(story, outcomes["uninterrupted"].result(), SHORT)
 
 
 @pytest.mark.plot("uninterrupted")
 @pytest.mark.plot("node_then_preemption")
-def test_a_training_whose_node_fails_is_queued_again_and_goes_on(told: dict[str, Any]) -> None:
-    story, _ = told["node_then_preemption"].result()
+def test_a_training_whose_node_fails_is_queued_again_and_goes_on(outcomes: dict[str, Any]) -> None:
+    story, _ = outcomes["node_then_preemption"].result()
     (job,) = story.jobs
     assert (job.state, job.restarts) == ("COMPLETED", 1)
     assert 0 < resumed_after(story) < SHORT
-    assert_same(story, told["uninterrupted"].result(), SHORT)
+    assert_same(story, outcomes["uninterrupted"].result(), SHORT)
 
 
 @pytest.mark.plot("uninterrupted")
 @pytest.mark.plot("node_then_preemption")
-def test_a_preempted_training_goes_on_afterwards(told: dict[str, Any]) -> None:
-    _, story = told["node_then_preemption"].result()
+def test_a_preempted_training_goes_on_afterwards(outcomes: dict[str, Any]) -> None:
+    _, story = outcomes["node_then_preemption"].result()
     first, second = story.jobs
     # It left before Slurm had to stop it, so Snakemake submits it again.
     assert (first.state, second.state) in [("FAILED", "COMPLETED"), ("PREEMPTED", "COMPLETED")]
     assert first.fields["PreemptTime"] != "None"
     assert 0 < resumed_after(story) < SHORT
-    assert_same(story, told["uninterrupted"].result(), SHORT)
+    assert_same(story, outcomes["uninterrupted"].result(), SHORT)
 
 
 @pytest.mark.plot("uninterrupted_long")
 @pytest.mark.plot("time_limit")
-def test_a_training_that_reaches_its_time_limit_saves_itself_and_finishes(told: dict[str, Any]) -> None:
-    story = told["time_limit"].result()
+def test_a_training_that_reaches_its_time_limit_saves_itself_and_finishes(outcomes: dict[str, Any]) -> None:
+    story = outcomes["time_limit"].result()
     first, second = story.jobs
     assert (first.state, second.state) == ("FAILED", "COMPLETED")
     # It was warned and left by itself; Slurm had not to end it (TIMEOUT).
     assert "00:00:00" < first.fields["RunTime"] < first.fields["TimeLimit"]
     assert first.fields["TimeLimit"] < second.fields["TimeLimit"] == "01:00:00"
     assert 0 < resumed_after(story) < LONG
-    assert_same(story, told["uninterrupted_long"].result(), LONG)
+    assert_same(story, outcomes["uninterrupted_long"].result(), LONG)

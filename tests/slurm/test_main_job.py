@@ -1,4 +1,4 @@
-"""The main job on Slurm, in smoke size, and what the scheduler recorded of it."""
+"""The main job on Slurm, in smoke size, and the scheduler's records of it."""
 
 import re
 from typing import Any
@@ -16,8 +16,8 @@ def rules(jobs: list[Job]) -> list[str]:
 
 
 @pytest.mark.plot("main_job")
-def test_main_job_runs_in_few_submissions(told: dict[str, Any]) -> None:
-    first, _, _ = told["main_job"].result()
+def test_main_job_runs_in_few_submissions(outcomes: dict[str, Any]) -> None:
+    first, _, _ = outcomes["main_job"].result()
     assert {job.state for job in first.jobs} == {"COMPLETED"}
     assert set(TRAININGS) <= set(rules(first.jobs))
     (steps,) = re.findall(r"(\d+) of \1 steps \(100%\) done", first.run.output())
@@ -30,8 +30,8 @@ def test_main_job_runs_in_few_submissions(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.plot("main_job")
-def test_rules_that_want_a_gpu_get_the_node_that_has_them(told: dict[str, Any]) -> None:
-    first, _, _ = told["main_job"].result()
+def test_rules_that_want_a_gpu_get_the_node_that_has_them(outcomes: dict[str, Any]) -> None:
+    first, _, _ = outcomes["main_job"].result()
     on_gpu = [job for job in first.jobs if job.gpus]
     assert {job.node for job in on_gpu} == {"n1"}
     wanting = [name for name in rules(first.jobs) if name.startswith(GPU_RULES)]
@@ -41,9 +41,9 @@ def test_rules_that_want_a_gpu_get_the_node_that_has_them(told: dict[str, Any]) 
 
 
 @pytest.mark.plot("main_job")
-def test_evaluations_of_a_dataset_are_one_submission(told: dict[str, Any]) -> None:
+def test_evaluations_of_a_dataset_are_one_submission(outcomes: dict[str, Any]) -> None:
     """Two datasets in the run: two submissions, each with the three evaluations, the tables and the report."""
-    first, both, _ = told["main_job"].result()
+    first, both, _ = outcomes["main_job"].result()
     assert len([job for job in first.jobs if "evaluation" in job.name]) == 1
     evaluations = [job for job in both.jobs if job.id > first.jobs[-1].id]
     assert [("evaluation" in job.name, job.state) for job in evaluations] == [(True, "COMPLETED")] * 2
@@ -52,8 +52,8 @@ def test_evaluations_of_a_dataset_are_one_submission(told: dict[str, Any]) -> No
 
 
 @pytest.mark.plot("main_job")
-def test_another_pipeline_finds_the_files_in_the_cache(told: dict[str, Any]) -> None:
-    first, _, other = told["main_job"].result()
+def test_another_pipeline_finds_the_files_in_the_cache(outcomes: dict[str, Any]) -> None:
+    first, _, other = outcomes["main_job"].result()
     assert {job.state for job in other.jobs} == {"COMPLETED"}
     for path in ("captures/dos-compact.csv", "frames/dos-compact.parquet"):
         here, there = (story.run.folder / "results/first" / path for story in (other, first))

@@ -1,4 +1,4 @@
-"""What the queue sees of two hundred short jobs, and of Ctrl-C."""
+"""The queue with two hundred short jobs, and after Ctrl-C."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import pytest
 
 
 @pytest.mark.plot("sweep")
-def test_two_hundred_short_jobs_are_a_few_submissions(told: dict[str, Any]) -> None:
-    sweep = told["sweep"].result()
+def test_two_hundred_short_jobs_are_a_few_submissions(outcomes: dict[str, Any]) -> None:
+    sweep = outcomes["sweep"].result()
     assert len(sweep.submitted) == 17  # twelve to a submission
     assert sum(sweep.targets) == 200
     assert max(sweep.targets) == 12
 
 
 @pytest.mark.plot("sweep")
-def test_ctrl_c_leaves_no_job_behind(told: dict[str, Any]) -> None:
-    sweep = told["sweep"].result()
+def test_ctrl_c_leaves_no_job_behind(outcomes: dict[str, Any]) -> None:
+    sweep = outcomes["sweep"].result()
     assert sorted({job.state for job in sweep.submitted}) == ["PENDING", "RUNNING"]
     assert {job.state for job in sweep.afterwards} == {"CANCELLED"}
     assert {job.id for job in sweep.afterwards} == {job.id for job in sweep.submitted}

@@ -17,12 +17,12 @@ REPETITIONS = range(int(os.environ.get("SOAK", "0")))
 
 @pytest.fixture(scope="module")
 def references(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
-    """Epochs → the model of the training that was left alone."""
-    found = {}
+    """Epochs → the model of the undisturbed training."""
+    models = {}
     for epochs in (plots.SHORT, plots.LONG):
         story = plots.uninterrupted(cluster, tmp_path_factory.mktemp("reference"), epochs)
-        found[epochs] = (story.run.folder / RUN / "model.safetensors").read_bytes()
-    return found
+        models[epochs] = (story.run.folder / RUN / "model.safetensors").read_bytes()
+    return models
 
 
 @pytest.mark.soak

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from canids_shared.contracts.model_file import Arrays
 from canids_shared.errors import CanidsError
-from canids_shared.jobs.interruption import Interruption, noticed
+from canids_shared.jobs.interruption import Interruption, deferred_signals
 from canids_shared.jobs.run_folder import Checkpoint
 from canids_shared.jobs.torch_state import from_arrays, moments, restore_moments, to_arrays
 from canids_train_drl.environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic, costs_of
@@ -227,7 +227,7 @@ class Learning:
         """
         progress, config = self.progress, self.config
         steps = int(config["steps"])
-        with noticed() as interruption:
+        with deferred_signals() as interruption:
             while progress.step < steps and progress.stale < config["patience"]:
                 self._step()
                 if progress.step % config["evaluate_every"] == 0 or progress.step == steps:
@@ -301,7 +301,7 @@ class Learning:
         if interruption.signal is not None:
             kept = "checkpoint saved, the same command goes on from there" if self.checkpoint else "nothing saved"
             log.info("signal %s at step %d: %s", interruption.signal, self.progress.step, kept)
-            interruption.leave()
+            interruption.exit()
 
     def _save(self) -> None:
         self.saved_at = time.perf_counter()

@@ -16,7 +16,7 @@ from canids_shared.contracts.model_file import Arrays, save_arrays
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import job_usage
-from canids_shared.jobs.interruption import Interruption, noticed
+from canids_shared.jobs.interruption import Interruption, deferred_signals
 from canids_shared.jobs.run_folder import Checkpoint
 from canids_shared.jobs.torch_state import from_arrays, moments, restore_moments, to_arrays
 from canids_train_gnn.processes import (
@@ -145,7 +145,7 @@ class Training:
             SystemExit: after SIGTERM or SIGUSR1, with a checkpoint saved.
         """
         progress, config = self.progress, self.config
-        with noticed() as interruption:
+        with deferred_signals() as interruption:
             while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
                 self._epoch(interruption)
                 if self._asked_to_stop(interruption):
@@ -306,7 +306,7 @@ class Training:
         self.fabric.barrier()  # what was saved is whole
         if not self.fabric.is_global_zero:
             raise SystemExit(0)  # the first process says how it ended; it would be killed for another status
-        interruption.leave()
+        interruption.exit()
 
     def _report(self, steps: int) -> None:
         progress = self.progress

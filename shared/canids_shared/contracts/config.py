@@ -1,4 +1,4 @@
-"""Config checked against a JSON Schema: defaults filled in, errors in one line that name the key."""
+"""Check of a config against a JSON Schema: defaults filled in, errors in one line that name the key."""
 
 import copy
 import difflib
@@ -13,7 +13,7 @@ import yaml
 from canids_shared.errors import CanidsError
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times as fast where PyYAML was built with libyaml: schemas are read whenever a Snakefile is."""
+"""libyaml is ten times as fast, where PyYAML was built with it: schemas are read whenever a Snakefile is."""
 
 
 @cache
@@ -40,10 +40,11 @@ def fill_defaults(value: Any, schema: dict[str, Any]) -> None:
         if key not in value and "default" in sub:
             value[key] = copy.deepcopy(sub["default"])
         if sub.get("type") == "boolean" and value.get(key) in ("true", "false"):
-            value[key] = value[key] == "true"  # what `--config stand_in=true` arrives as
+            value[key] = value[key] == "true"  # `--config stand_in=true` arrives as text
         if isinstance(value.get(key), dict):
-            value[key] = dict(value[key])  # what YAML's `*name` repeats is one object
+            value[key] = dict(value[key])  # YAML's `*name` gives one object twice
             fill_defaults(value[key], sub)
+    # Keys that the schema does not name, such as captures of a manifest, share one schema.
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
         for key in value.keys() - schema.get("properties", {}).keys():
@@ -65,6 +66,7 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
         schema: Any = error.schema
         known = list(schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(known), key=str)
+        # A misspelt key is the usual reason, so the closest known one is offered.
         hints = []
         for key in unknown:
             close = difflib.get_close_matches(str(key), known, n=1)

@@ -16,6 +16,13 @@ KEY = "detectors"
 """Key of a header, of a states or decisions file or of a followed stream, that holds the declaration."""
 _RESERVED = ("fusion", "baseline", "q")
 """Prefixes of columns that the fusion writes."""
+_TYPES: tuple[tuple[str, Any, str], ...] = (
+    ("name", str, "text"),
+    ("label", str, "text"),
+    ("score", str, "text"),
+    ("supervised", bool, "true or false"),
+    ("even_odds", (int, float, type(None)), "a number or null"),
+)
 
 
 @dataclass(frozen=True)
@@ -67,36 +74,29 @@ def declared(header: Mapping[str, Any], path: str | Path) -> tuple[Detector, ...
     entries = header.get(KEY)
     if not isinstance(entries, list) or not entries:
         raise CanidsError(f"{path}: declares no detectors; delete it and run again")
-    found: list[Detector] = []
+    detectors: list[Detector] = []
     for entry in entries:
         try:
             detector = Detector(**entry)
         except TypeError:
             known = ", ".join(field.name for field in fields(Detector))
             raise CanidsError(f"{path}: detectors: {entry!r} is not a detector ({known})") from None
-        if problem := _problem(detector, found):
+        if problem := _problem(detector, detectors):
             raise CanidsError(f"{path}: detector '{detector.name}': {problem}")
-        found.append(detector)
-    return tuple(found)
+        detectors.append(detector)
+    return tuple(detectors)
 
 
 def _problem(detector: Detector, others: Sequence[Detector]) -> str | None:
-    """What is wrong with a declaration beside `others`, or None."""
-    name, label, score = detector.name, detector.label, detector.score
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    """The rule that a declaration breaks beside `others`, or None."""
+    for key, kinds, wanted in _TYPES:
+        if not isinstance(getattr(detector, key), kinds):
+            return f"{key} must be {wanted}"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", detector.name):
         return "a name has lower-case letters, digits and underscores"
-    clash = next(
-        (o for o in others if detector.prefix.startswith(o.prefix) or o.prefix.startswith(detector.prefix)), None
-    )
-    rules = {
-        f"a name does not begin with {', '.join(_RESERVED)}: the fusion's columns do": name.split("_")[0]
-        not in _RESERVED,
-        "label must be text": isinstance(label, str) and bool(label),
-        f"its score column must begin with {detector.prefix}": isinstance(score, str)
-        and score.startswith(detector.prefix),
-        "supervised must be true or false": isinstance(detector.supervised, bool),
-        "even_odds must be a number or null": detector.even_odds is None
-        or isinstance(detector.even_odds, (int, float)),
-        f"its columns cannot be told from those of '{clash and clash.name}'": clash is None,
-    }
-    return next((rule for rule, holds in rules.items() if not holds), None)
+    if detector.name.split("_")[0] in _RESERVED:
+        return f"a name does not begin with {', '.join(_RESERVED)}: the fusion's columns do"
+    if not detector.score.startswith(detector.prefix):
+        return f"its score column must begin with {detector.prefix}"
+    clash = [o.name for o in others if detector.prefix.startswith(o.prefix) or o.prefix.startswith(detector.prefix)]
+    return f"its columns have the same prefix as those of '{clash[0]}'" if clash else None

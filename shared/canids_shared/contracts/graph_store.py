@@ -8,7 +8,7 @@ Python object stands for a graph.
 |---|---|---|
 | `node_ptr`, `edge_ptr` | i64 [W+1] | where each graph begins |
 | `x` | f32 [ΣN, F] | node features, raw: who learns also learns the scaling |
-| `node_id` | u32 [ΣN] | arbitration ID (bit 31: extended). For rules and explanations; the detectors never read it |
+| `node_id` | u32 [ΣN] | arbitration ID (bit 31: extended). For the window baselines and for attribution; the detectors never read it |
 | `node_count` | i32 [ΣN] | frames of that ID in the window |
 | `edge_index` | i16 [2, ΣE] | source and target node |
 | `edge_attr` | f32 [ΣE, D] | edge features, raw |
@@ -17,7 +17,7 @@ Python object stands for a graph.
 | `attack`, `capture`, `vehicle` | i16 [W] | index into the header's `attacks` (0: none), `captures`, `vehicles` |
 | `window` | i32 [W] | number within its capture and block |
 | `t_start`, `t_end` | f64 [W] | times of first and last frame, seconds |
-| `statistics` | f32 [W, S] | window statistics for the baselines |
+| `statistics` | f32 [W, S] | window statistics for the window baselines |
 """
 
 import json
@@ -32,8 +32,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import stand_in_mark
 from canids_shared.contracts.tables import KEYS
+from canids_shared.contracts.whole import AGAIN, check_contract, reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
@@ -55,6 +55,7 @@ PER_NODE = {"x": "<f4", "node_id": "<u4", "node_count": "<i4"}
 PER_EDGE = {"edge_source": "<i2", "edge_target": "<i2", "edge_attr": "<f4"}
 _UNITS = {"window": PER_WINDOW, "node": PER_NODE, "edge": PER_EDGE}
 _WIDTHS = {"x": "node_features", "edge_attr": "edge_features", "statistics": "statistics"}
+_PIECE = 1 << 24
 
 
 class GraphWriter:
@@ -66,48 +67,59 @@ class GraphWriter:
         self._appended = dict.fromkeys(rows, 0)
         self._ends = {"node": 0, "edge": 0}
         self._widths = {name: len(header[names]) for name, names in _WIDTHS.items()}
-        tensors: dict[str, tuple[str, list[int]]] = {
-            "node_ptr": ("<i8", [rows["window"] + 1]),
-            "edge_ptr": ("<i8", [rows["window"] + 1]),
-            "edge_index": ("<i2", [2, rows["edge"]]),
-        }
-        for unit, types in _UNITS.items():
-            for name, kind in types.items():
-                wide = [self._widths[name]] if name in self._widths else []
-                tensors[name] = (kind, [rows[unit], *wide])
-        del tensors["edge_source"], tensors["edge_target"]  # the rows of edge_index
-        head: dict[str, Any] = {"__metadata__": {"canids": canonical_json({**header, "contract": CONTRACT})}}
+        tensors = self._tensors()
+        # All sizes are known, so each tensor gets its place now, and chunks are written in any order of tensors.
+        # Wide types come first: safetensors wants no holes, and so every tensor stays aligned.
+        layout: dict[str, Any] = {"__metadata__": {"canids": canonical_json({**header, "contract": CONTRACT})}}
         size = 0
-        # Wide types first: safetensors wants no holes, and so every tensor stays aligned.
         for name in sorted(tensors, key=lambda n: (-np.dtype(tensors[n][0]).itemsize, n)):
             kind, shape = tensors[name]
             begin, size = size, size + math.prod(shape) * np.dtype(kind).itemsize
-            head[name] = {"dtype": _CODES[kind], "shape": shape, "data_offsets": [begin, size]}
-        text = json.dumps(head, sort_keys=True, separators=(",", ":")).encode()
+            layout[name] = {"dtype": _CODES[kind], "shape": shape, "data_offsets": [begin, size]}
+        text = json.dumps(layout, sort_keys=True, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         stream.write(struct.pack("<Q", len(text)) + text)
         stream.flush()
-        self._next = {name: 8 + len(text) + head[name]["data_offsets"][0] for name in tensors}
+        # Byte at which the next rows of each array go. Sources and targets are the two rows of `edge_index`.
+        self._next = {name: 8 + len(text) + layout[name]["data_offsets"][0] for name in tensors}
         self._next["edge_source"] = self._next["edge_index"]
         self._next["edge_target"] = self._next["edge_index"] + rows["edge"] * np.dtype(PER_EDGE["edge_target"]).itemsize
         for unit in self._ends:
             self._write(f"{unit}_ptr", np.zeros(1), "<i8")
 
+    def _tensors(self) -> dict[str, tuple[str, list[int]]]:
+        """Type and shape of every tensor of the file."""
+        tensors: dict[str, tuple[str, list[int]]] = {
+            name: (kind, [self._rows[unit], *([self._widths[name]] if name in self._widths else [])])
+            for unit, types in _UNITS.items()
+            for name, kind in types.items()
+            if name not in ("edge_source", "edge_target")
+        }
+        pointers = ("<i8", [self._rows["window"] + 1])
+        return {
+            **tensors,
+            "node_ptr": pointers,
+            "edge_ptr": pointers,
+            "edge_index": ("<i2", [2, self._rows["edge"]]),
+        }
+
     def append(self, chunk: Mapping[str, np.ndarray]) -> None:
         """Add the arrays of some windows: all of `PER_WINDOW`, `PER_NODE`, `PER_EDGE`, `node_counts`, `edge_counts`.
 
-        Raises `ValueError` if they disagree with each other or with what `writing` was told.
+        Raises `ValueError` if they disagree with each other or with the numbers that `writing` got.
         """
         rows = {"window": len(chunk["y"]), "node": len(chunk["x"]), "edge": len(chunk["edge_attr"])}
+        # The rows of the chunk go behind those of the chunks before, each array at its own place in the file.
         for unit, types in _UNITS.items():
             self._appended[unit] += rows[unit]
             if self._appended[unit] > self._rows[unit]:
-                raise ValueError(f"more than the {self._rows[unit]} {unit}s that were to come")
+                raise ValueError(f"more than the {self._rows[unit]} {unit}s that were announced")
             for name, kind in types.items():
                 shape = (rows[unit], *([self._widths[name]] if name in self._widths else []))
                 if chunk[name].shape != shape:
                     raise ValueError(f"'{name}' has the shape {chunk[name].shape}, not {shape}")
                 self._write(name, chunk[name], kind)
+        # Pointers count through the whole store: sizes within the chunk, summed up from where the last chunk ended.
         for unit in self._ends:
             counts = chunk[f"{unit}_counts"]
             if counts.shape != (rows["window"],) or counts.sum() != rows[unit]:
@@ -116,6 +128,7 @@ class GraphWriter:
             self._ends[unit] += rows[unit]
 
     def _write(self, name: str, values: np.ndarray, kind: str) -> None:
+        # Without a seek, since arrays alternate; a write may take fewer bytes than it is given.
         data = memoryview(np.ascontiguousarray(values, dtype=kind).reshape(-1).view(np.uint8).data)
         while data:
             written = os.pwrite(self._stream.fileno(), data, self._next[name])
@@ -123,10 +136,10 @@ class GraphWriter:
             data = data[written:]
 
     def check_complete(self) -> None:
-        """Raise `ValueError` unless everything came that was to come."""
+        """Raise `ValueError` unless as much was appended as `writing` announced."""
         for unit, count in self._appended.items():
             if count != self._rows[unit]:
-                raise ValueError(f"{count} {unit}s instead of the {self._rows[unit]} that were to come")
+                raise ValueError(f"{count} {unit}s instead of the {self._rows[unit]} that were announced")
 
 
 @contextmanager
@@ -161,42 +174,33 @@ class GraphStore:
         Raises `CanidsError` naming the file if it is absent, cut off, of another contract, a stand-in, or holds NaN.
         """
         self.path = Path(path)
-        try:
+        with reading(path, "graph store", struct.error), open(path, "rb") as stream:
             size = os.path.getsize(path)
-            with open(path, "rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                if length > size:
-                    raise ValueError("header")
-                head = json.loads(stream.read(length))
-            self.header: dict[str, Any] = json.loads(head.pop("__metadata__")["canids"])
-        except FileNotFoundError:
-            raise CanidsError(f"{path}: no such file") from None
-        except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-            raise CanidsError(f"{path}: not a whole graph store; delete it and run again") from None
-        if self.header.get("contract") != CONTRACT:
-            raise CanidsError(
-                f"{path}: contract {self.header.get('contract')}, not {CONTRACT}; delete it and run again"
-            )
-        stand_in_mark.refuse(path, self.header)
-        end = 8 + length + max(t["data_offsets"][1] for t in head.values())
-        if end != size:
-            raise CanidsError(f"{path}: cut off: {size} bytes instead of {end}; delete it and run again")
-        wanted = {"node_ptr", "edge_ptr", "edge_index", "edge_attr", *PER_WINDOW, *PER_NODE}
-        if absent := sorted(wanted - head.keys()):
-            raise CanidsError(f"{path}: tensor '{absent[0]}' is missing (contract {CONTRACT})")
-        self.arrays: dict[str, np.ndarray] = {}
-        for name, t in head.items():
-            shape = tuple(t["shape"])
-            if 0 in shape:  # an empty file range cannot be mapped
-                self.arrays[name] = np.zeros(shape, _TYPES[t["dtype"]])
-                continue
-            start = 8 + length + t["data_offsets"][0]
-            self.arrays[name] = np.memmap(path, _TYPES[t["dtype"]], "r", offset=start, shape=shape)
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > size:
+                raise ValueError("header")
+            layout = json.loads(stream.read(length))
+            self.header = check_contract(path, json.loads(layout.pop("__metadata__")["canids"]), CONTRACT)
+            end = 8 + length + max(tensor["data_offsets"][1] for tensor in layout.values())
+            if end != size:
+                raise CanidsError(f"{path}: cut off: {size} bytes instead of {end}; {AGAIN}")
+            wanted = {"node_ptr", "edge_ptr", "edge_index", "edge_attr", *PER_WINDOW, *PER_NODE}
+            if absent := sorted(wanted - layout.keys()):
+                raise CanidsError(f"{path}: tensor '{absent[0]}' is missing (contract {CONTRACT})")
+            self.arrays = {name: self._mapped(tensor, 8 + length) for name, tensor in layout.items()}
         for name in ("x", "edge_attr", "statistics"):
             flat = self.arrays[name].reshape(-1)
-            for first in range(0, len(flat), 1 << 24):
-                if not np.isfinite(flat[first : first + (1 << 24)]).all():
+            # In pieces of 64 MiB: the check must not hold a store in memory that is mapped because it is large.
+            for first in range(0, len(flat), _PIECE):
+                if not np.isfinite(flat[first : first + _PIECE]).all():
                     raise CanidsError(f"{path}: tensor '{name}' holds NaN or infinity")
+
+    def _mapped(self, tensor: dict[str, Any], begin: int) -> np.ndarray:
+        """A tensor mapped from the file, whose data begins at the byte `begin`."""
+        kind, shape = _TYPES[tensor["dtype"]], tuple(tensor["shape"])
+        if 0 in shape:  # an empty range of a file cannot be mapped
+            return np.zeros(shape, kind)
+        return np.memmap(self.path, kind, "r", offset=begin + tensor["data_offsets"][0], shape=shape)
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -207,20 +211,11 @@ class GraphStore:
 
     def keys(self) -> pl.DataFrame:
         """The key columns of every window (`canids_shared.contracts.tables.KEYS`)."""
-        header = self.header
+        # Indices into the header's lists become names.
         names = {
-            "capture": np.asarray(header["captures"], dtype=object),
-            "vehicle": np.asarray(header["vehicles"], dtype=object),
-            "attack": np.asarray(header["attacks"], dtype=object),
+            name: np.asarray(self.header[listed], dtype=object)[self[name]]
+            for name, listed in (("capture", "captures"), ("vehicle", "vehicles"), ("attack", "attacks"))
         }
-        label = self["y"].astype(np.int16)
-        columns = {
-            "capture": names["capture"][self["capture"]],
-            "vehicle": names["vehicle"][self["vehicle"]],
-            "window": np.array(self["window"]),
-            "t_start": np.array(self["t_start"]),
-            "t_end": np.array(self["t_end"]),
-            "label": [None if v < 0 else int(v) for v in label],
-            "attack": names["attack"][self["attack"]],
-        }
-        return pl.DataFrame({k: pl.Series(k, list(v), dtype=KEYS[k]) for k, v in columns.items()})
+        numbers = {name: np.array(self[name]) for name in ("window", "t_start", "t_end")}
+        columns = {**names, **numbers, "label": [None if y < 0 else int(y) for y in self["y"]]}
+        return pl.DataFrame({name: pl.Series(name, list(columns[name]), dtype=kind) for name, kind in KEYS.items()})

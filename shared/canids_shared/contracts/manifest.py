@@ -1,4 +1,4 @@
-"""The dataset manifest: which captures a dataset has, and what each is for (contract user → every module).
+"""The dataset manifest: the captures of a dataset and the role of each (contract user → every module).
 
 A manifest is YAML. It is looked for, in this order, as
 
@@ -38,20 +38,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Capture:
-    """One entry of a manifest.
+    """A capture as its manifest describes it.
 
     Attributes:
         name: unique in the dataset.
         path: the raw file (None: made by the simulator).
-        format: one of the formats of `manifest.schema.yaml`; `auto` where it is to be recognised.
+        format: one of the formats of `manifest.schema.yaml`; `auto` to recognise it from the file.
         vehicle: the vehicle it was recorded on.
         role: `train`, or the name of a test scenario.
         attack: the kind of attack it holds, or None.
         content: `labelled`, `attack-free` or `unlabelled`.
-        simulation: what the simulator needs to know, for `format: simulated`.
+        simulation: options of the simulator, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
-        auxiliary: whether it is no capture of the dataset but one that joins its training captures (`auxiliary_captures`).
+        auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
     name: str
@@ -68,7 +68,7 @@ class Capture:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice: YAML forbids it, PyYAML keeps the last one."""
+    """Loader that refuses a repeated key of a mapping: YAML forbids it, PyYAML keeps the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in first:
-                    raise CanidsError(f"line {line}: key {key.value!r} is there already, in line {first[key.value]}")
+                    raise CanidsError(f"line {line}: key {key.value!r} repeats line {first[key.value]}")
                 first[key.value] = line
         return node
 
@@ -116,12 +116,12 @@ def draft(dataset: str, data_root: str | Path) -> str:
             "set data_root to the folder that holds the dataset, or write a manifest.yaml there"
         )
     captures = {f"{f.parent.name}.{f.stem}": entry_of(f, dataset) for f in files}
-    head = (
+    comment = (
         f"# Drafted from the folders of dataset {dataset}: vehicle and attack come from the file names.\n"
-        "# Edit it, or delete it to have it drafted anew.\n"
+        "# Edit it, or delete it to have a new one drafted.\n"
     )
     body: str = yaml.safe_dump({"contract": CONTRACT, "captures": captures}, sort_keys=False)
-    return head + body
+    return comment + body
 
 
 def locate(dataset: str, data_root: str | Path) -> Path:
@@ -144,23 +144,23 @@ def locate(dataset: str, data_root: str | Path) -> Path:
 def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     """All captures of a dataset by name, in the manifest's order.
 
-    Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or there twice, a scenario is
-    named like a split, an attack-free capture has an attack, or there is no scenario (or, unless all captures are there to be
-    scored, role `score`, no training capture); also if the data folder holds captures that a drafted manifest does not list.
+    Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or repeated, a scenario has the
+    name of a split, an attack-free capture has an attack, there is no scenario, or there is no training capture (unless all
+    captures have the role `score`); also if the data folder holds captures that a drafted manifest does not list.
     """
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
     captures = _read(path, folder)
-    _check_roles(path, captures)
     roles = {c.role for c in captures.values()}
     if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
         raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
+    # A draft is of one moment: captures that were added to the folder since would be left out in silence.
     if path.parent.parent == Path("results"):
         listed = {c.path for c in captures.values()}
         unlisted = [str(f) for f in _folder_captures(folder) if f not in listed]
         if unlisted:
             raise CanidsError(
-                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to draft it anew"
+                f"{path} does not list {', '.join(unlisted)}; add them, or delete the manifest to have a new one drafted"
             )
     return captures
 
@@ -175,58 +175,52 @@ def auxiliary_captures(name: str) -> dict[str, Capture]:
     if not path.exists():
         raise CanidsError(f"auxiliary_captures: no built-in manifest '{name}'")
     captures = _read(path, path.parent)
-    _check_roles(path, captures)
     joining = [c for c in captures.values() if c.role == "train"]
     return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", auxiliary=True) for c in joining)}
 
 
 def _read(path: Path, folder: Path) -> dict[str, Capture]:
+    """Read and check a manifest whose paths are relative to `folder`."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except CanidsError as error:
         raise CanidsError(f"{path}, {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # says where the file is not YAML, so not `whole.reading`
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     content = check(content, load_schema(_SCHEMA), where=str(path))
-    return {
+    captures = {
         name: Capture(
             name=name,
-            path=folder / e["path"] if "path" in e else None,
-            format="road" if e["format"] == "auto" and "metadata" in e else e["format"],
-            vehicle=e["vehicle"],
-            role=e["role"],
-            attack=e.get("attack"),
-            content=e["content"],
-            simulation=e.get("simulation"),
-            metadata=folder / e["metadata"] if "metadata" in e else None,
-            attacked=tuple((float(start), float(end)) for start, end in e.get("attacked", [])),
+            path=folder / entry["path"] if "path" in entry else None,
+            format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
+            metadata=folder / entry["metadata"] if "metadata" in entry else None,
+            attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
+            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation")},
         )
-        for name, e in content["captures"].items()
+        for name, entry in content["captures"].items()
     }
+    _check_roles(path, captures)
+    return captures
 
 
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
-    for capture in captures.values():
-        place = f"{path}: captures.{capture.name}"
-        if capture.role in (*SPLITS, LEFT_OUT):
-            raise CanidsError(f"{place}.role: a scenario cannot be named '{capture.role}', that is a split's name")
-        if (capture.format == "simulated") != (capture.path is None):
-            raise CanidsError(f"{place}: needs 'path', or 'format: simulated' and no path")
-        if (capture.format == "simulated") != (capture.simulation is not None):
-            raise CanidsError(f"{place}: 'simulation' belongs to 'format: simulated', and only there")
-        if capture.metadata and capture.format != "road":
-            raise CanidsError(f"{place}.metadata: belongs to 'format: road', and only there")
-        for start, end in capture.attacked:
-            if start >= end:
-                raise CanidsError(f"{place}.attacked: [{start:g}, {end:g}] does not end after it begins")
-        if capture.attacked and capture.content != "labelled":
-            raise CanidsError(
-                f"{place}: has 'attacked' intervals, so its content is 'labelled', not '{capture.content}'"
-            )
-        if capture.attack and capture.content == "attack-free":
-            raise CanidsError(f"{place}: has the attack '{capture.attack}', so its content is not 'attack-free'")
-        if capture.role == "train" and capture.content == "unlabelled":
-            raise CanidsError(f"{place}: an unlabelled capture cannot be trained on; is it 'attack-free'?")
+    for c in captures.values():
+        simulated = c.format == "simulated"
+        wrong = {
+            f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
+            ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),
+            ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
+            ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
+            **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b in c.attacked},
+            f": has 'attacked' intervals, so its content is 'labelled', not '{c.content}'": c.attacked
+            and c.content != "labelled",
+            f": has the attack '{c.attack}', so its content is not 'attack-free'": c.attack
+            and c.content == "attack-free",
+            ": an unlabelled capture cannot be trained on; is it 'attack-free'?": c.role == "train"
+            and c.content == "unlabelled",
+        }
+        if message := next((text for text, holds in wrong.items() if holds), None):
+            raise CanidsError(f"{path}: captures.{c.name}{message}")
 
 
 def scenarios(captures: dict[str, Capture]) -> list[str]:

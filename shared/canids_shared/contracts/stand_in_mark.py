@@ -1,14 +1,14 @@
-"""The mark of stand-ins: files that honour their contract and say nothing (`stand_in: true`, `canids_shared.jobs.stand_in_runner`).
+"""The mark of stand-ins: files that honour their contract and hold no results (`stand_in: true`, `canids_shared.jobs.stand_in_runner`).
 
 | file | the mark |
 |---|---|
 | Parquet, safetensors | `"stand_in": true` in the JSON of the metadata key `canids` |
 | JSON | `"stand_in": true` at the top |
-| SVG, HTML, Markdown | the first line `<!-- stand_in: true -->` |
-| any other text (CSV, YAML) | the first line `# stand_in: true` |
+| SVG, HTML, Markdown | first line `<!-- stand_in: true -->` |
+| any other text (CSV, YAML) | first line `# stand_in: true` |
 
-Every reader of a contract refuses a marked file, and so does every rule for whatever it reads (`canids_shared.jobs.entry_point`), unless
-it makes stand-ins itself.
+The reader of every contract refuses a marked file, and every rule refuses one among its inputs
+(`canids_shared.jobs.entry_point`), unless it makes stand-ins itself.
 """
 
 import json
@@ -27,19 +27,19 @@ from canids_shared.files import canonical_json, write_json, write_text, written_
 MARK = "stand_in"
 _KEY = "canids"
 _WORDS = f"{MARK}: true"
+_WITH_HEADER = (".parquet", ".safetensors", ".json")
 _COMMENT = dict.fromkeys((".svg", ".html", ".md"), f"<!-- {_WORDS} -->")
-_HASH = f"# {_WORDS}"
-_accepted = ContextVar("accepted", default=False)
+_allowed = ContextVar("allowed", default=False)
 
 
 @contextmanager
-def accepted() -> Iterator[None]:
-    """Within, marked files may be read: for what makes stand-ins itself."""
-    token = _accepted.set(True)
+def allow_stand_ins() -> Iterator[None]:
+    """Allow marked files to be read within: for code that makes stand-ins itself."""
+    token = _allowed.set(True)
     try:
         yield
     finally:
-        _accepted.reset(token)
+        _allowed.reset(token)
 
 
 def refuse(path: str | Path, header: Mapping[str, Any] | None = None) -> None:
@@ -48,25 +48,19 @@ def refuse(path: str | Path, header: Mapping[str, Any] | None = None) -> None:
     Args:
         header: the file's JSON, where the caller has read it already.
     """
-    if not _accepted.get() and (is_marked(path) if header is None else header.get(MARK) is True):
+    if not _allowed.get() and (is_marked(path) if header is None else _has_mark(header)):
         raise CanidsError(
-            f"{path}: a stand-in, which says nothing (made with stand_in: true); delete it and run the stage that makes it "
-            "without stand_in, or set stand_in for this stage too"
+            f"{path}: a stand-in, which holds no results (made with stand_in: true); delete it and run the stage that makes "
+            "it without stand_in, or set stand_in for this stage too"
         )
 
 
 def is_marked(path: str | Path) -> bool:
-    """Whether a file is a stand-in; one that is absent or damaged is left to its reader."""
+    """Whether a file is a stand-in; False for one that is absent or damaged, which its reader refuses."""
     path = Path(path)
     try:
-        match path.suffix:
-            case ".parquet":
-                return _says_so(_parquet_head(path))
-            case ".safetensors":
-                with safe_open(path, "numpy") as opened:
-                    return _says_so((opened.metadata() or {}).get(_KEY))
-            case ".json":
-                return _says_so(path.read_bytes())
+        if path.suffix in _WITH_HEADER:
+            return _has_mark(_header(path))
         with open(path, "rb") as stream:
             return stream.readline(256).strip() == _line(path).encode()
     except (OSError, SafetensorError):
@@ -75,40 +69,44 @@ def is_marked(path: str | Path) -> bool:
 
 def mark(path: Path) -> None:
     """Put the mark into a finished file, which is small enough to be held in memory."""
+    if path.suffix not in _WITH_HEADER:
+        write_text(path, f"{_line(path)}\n{path.read_text(encoding='utf-8')}")
+        return
+    header = {**_header(path), MARK: True}
     match path.suffix:
         case ".parquet":
             import polars as pl  # noqa: PLC0415 (as below)
 
-            head, frame = _json(_parquet_head(path)), pl.read_parquet(path)
+            frame = pl.read_parquet(path)
             with written_whole(path) as temporary:
-                frame.write_parquet(temporary, metadata={_KEY: canonical_json({**head, MARK: True})})
+                frame.write_parquet(temporary, metadata={_KEY: canonical_json(header)})
         case ".safetensors":
-            with safe_open(path, "numpy") as opened:
-                head = _json((opened.metadata() or {}).get(_KEY))
             arrays = load(path.read_bytes())
             with written_whole(path) as temporary:
-                temporary.write_bytes(save(arrays, {_KEY: canonical_json({**head, MARK: True})}))
-        case ".json":
-            write_json(path, {**_json(path.read_bytes()), MARK: True})
+                temporary.write_bytes(save(arrays, {_KEY: canonical_json(header)}))
         case _:
-            write_text(path, f"{_line(path)}\n{path.read_text(encoding='utf-8')}")
+            write_json(path, header)
 
 
-def _parquet_head(path: Path) -> str | None:
-    """Raises `OSError` if there is none, or the file is damaged."""
-    import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON object in which a file may hold the mark; empty where there is none.
 
-    try:
-        return pl.read_parquet_metadata(path).get(_KEY)
-    except pl.exceptions.PolarsError as error:
-        raise OSError(f"{path}: damaged") from error
+    Raises `OSError` or `SafetensorError` if the file is absent or damaged.
+    """
+    text: str | bytes | None
+    match path.suffix:
+        case ".parquet":
+            import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
 
-
-def _line(path: Path) -> str:
-    return _COMMENT.get(path.suffix, _HASH)
-
-
-def _json(text: str | bytes | None) -> dict[str, Any]:
+            try:
+                text = pl.read_parquet_metadata(path).get(_KEY)
+            except pl.exceptions.PolarsError as error:
+                raise OSError(f"{path}: damaged") from error
+        case ".safetensors":
+            with safe_open(path, "numpy") as opened:
+                text = (opened.metadata() or {}).get(_KEY)
+        case _:
+            text = path.read_bytes()
     try:
         content = json.loads(text or "{}")
     except ValueError:
@@ -116,5 +114,9 @@ def _json(text: str | bytes | None) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _says_so(text: str | bytes | None) -> bool:
-    return _json(text).get(MARK) is True
+def _has_mark(header: Mapping[str, Any]) -> bool:
+    return header.get(MARK) is True
+
+
+def _line(path: Path) -> str:
+    return _COMMENT.get(path.suffix, f"# {_WORDS}")

@@ -1,6 +1,6 @@
-"""What the stages of a chain that follows a bus tell each other: an Arrow IPC stream on their pipes (contract `follow/1`).
+"""The Arrow IPC stream on the pipes between the stages that follow a bus (contract `follow/1`).
 
-A row is a window. Every stage hands on what it read and adds columns of its own:
+A row is a window. Every stage passes on the columns that it read and adds its own:
 
 | columns | type | added by |
 |---|---|---|
@@ -8,11 +8,12 @@ A row is a window. Every stage hands on what it read and adds columns of its own
 | `x`, `edge_attr` | list of f32: node and edge features, raw, row by row | preprocess |
 | `node_id`, `node_count` | list of u32, i32: arbitration ID (bit 31: extended) and frames of each node | preprocess |
 | `edge_source`, `edge_target` | list of i16: nodes of each edge | preprocess |
-| `vgae_*`, `gat_*` | f32, as in `states/1` | train_gnn |
-| `vgae_score`, `gat_score`, `fusion_score`, `alarm`, `action` | as in `decisions/1` | train_drl |
+| `{detector}_*` | f32, as in `states/2` | train_gnn |
+| `{detector}_score`, `fusion_score`, `alarm`, `action` | as in `decisions/2` | train_drl |
 
-The stream's metadata says what the header of a graph store says: names of features, window, stride. It goes ahead of the first
-window, so that a stage can load its models, or refuse, before there is traffic.
+The stream's metadata is the header of a graph store (names of features, window, stride); train_gnn adds the detectors
+(`canids_shared.contracts.detectors.KEY`). It precedes the first window, so that a stage can load its models, or refuse, before
+there is traffic.
 """
 
 import argparse
@@ -30,13 +31,16 @@ import polars as pl
 import pyarrow as pa
 
 from canids_shared.contracts.tables import KEYS
+from canids_shared.contracts.whole import check_contract, reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json
 
 CONTRACT = "follow/1"
 GONE = 3
-"""Exit status of a part whose neighbour is gone, or says something else than windows: the fault is not its own."""
+"""Exit status of a stage whose neighbour has ended or sends no windows: the fault is not its own."""
 _KEY = "canids"
+_INPUT = "standard input"
+_RESTART = "start all stages of one version of canids"
 log = logging.getLogger(__name__)
 GRAPHS: dict[str, Any] = {
     "x": pa.list_(pa.float32()),
@@ -50,7 +54,7 @@ GRAPHS: dict[str, Any] = {
 
 
 def schema_of_graphs(header: dict[str, Any]) -> pa.Schema:
-    """The schema of what preprocess sends; `header` is JSON with `node_features`, `edge_features`, `window`, `stride`, …"""
+    """The schema of the stream that preprocess sends; `header` is JSON with `node_features`, `edge_features`, `window`, `stride`, …"""
     keys = pl.DataFrame(schema=KEYS).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     fields = [*keys, *(pa.field(name, kind) for name, kind in GRAPHS.items())]
     return pa.schema(fields, {_KEY: canonical_json({**header, "contract": CONTRACT})})
@@ -58,6 +62,7 @@ def schema_of_graphs(header: dict[str, Any]) -> pa.Schema:
 
 def lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:
     """The rows of `values` [Σn, …] as one list a window, of `counts` [W] rows each."""
+    # A list holds its window's rows one after another: a graph of n nodes with F features is n · F numbers.
     width = int(np.prod(values.shape[1:], dtype=np.int64))
     ends = np.concatenate([[0], np.cumsum(counts)]) * width
     return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(np.ascontiguousarray(values).reshape(-1)))
@@ -71,9 +76,9 @@ def flat(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def counts(batch: pa.RecordBatch, name: str) -> np.ndarray:
-    """How many values each window's list holds, int64 [W]."""
-    found: np.ndarray = batch.column(name).value_lengths().to_numpy().astype(np.int64)
-    return found
+    """Number of values in each window's list, int64 [W]."""
+    lengths: np.ndarray = batch.column(name).value_lengths().to_numpy().astype(np.int64)
+    return lengths
 
 
 def keys(batch: pa.RecordBatch) -> pl.DataFrame:
@@ -98,11 +103,11 @@ def widened(schema: pa.Schema, columns: dict[str, Any], **header: Any) -> pa.Sch
 
 
 class NeighbourError(CanidsError):
-    """The part of the chain before this one, or behind it, is gone or says something that this one does not know."""
+    """The stage before or behind this one has ended, or sends a stream that this one cannot read."""
 
 
 class Received(NamedTuple):
-    """What comes on a stream: its header, its schema, and the windows, some at a time."""
+    """A stream that is read: its header, its schema, and its windows in batches."""
 
     header: dict[str, Any]
     schema: pa.Schema
@@ -113,38 +118,38 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     """Read a stream of windows.
 
     Args:
-        stream: read with blocking calls, so a batch is there as soon as it was sent.
-        prefixes: beginnings of names of columns that must be there beside those of the graphs.
+        stream: read with blocking calls, so that a batch is available as soon as it was sent.
+        prefixes: prefixes of columns that are required beside those of the graphs.
 
-    Raises `CanidsError` if it is of another contract or lacks columns, `NeighbourError` if it is no such stream at all; also
-    later, where it breaks off.
+    Raises `CanidsError` if it is of another contract or lacks columns, `NeighbourError` if it is no such stream, or breaks off
+    later.
     """
     try:
-        reader = pa.ipc.open_stream(stream)
-        header: dict[str, Any] = json.loads(reader.schema.metadata[_KEY.encode()])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        raise NeighbourError(f"standard input: not a stream of windows (contract {CONTRACT})") from None
-    if header.get("contract") != CONTRACT:
-        raise CanidsError(f"standard input: contract {header.get('contract')}, not {CONTRACT}")
+        with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
+            reader = pa.ipc.open_stream(stream)
+            content = json.loads(reader.schema.metadata[_KEY.encode()])
+    except CanidsError:
+        raise NeighbourError(f"{_INPUT}: not a stream of windows (contract {CONTRACT})") from None
+    header = check_contract(_INPUT, content, CONTRACT, again=_RESTART)
     for wanted in (*KEYS, *GRAPHS, *prefixes):
         if not any(name.startswith(wanted) for name in reader.schema.names):
-            raise CanidsError(f"standard input: no column '{wanted}' (contract {CONTRACT})")
+            raise CanidsError(f"{_INPUT}: no column '{wanted}' (contract {CONTRACT})")
     pa.array([0]).to_numpy()  # imports pandas where it is installed, for which the first window would wait
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             yield from filter(len, reader)
         except (pa.ArrowException, OSError) as error:
-            raise NeighbourError(f"standard input: breaks off: {' '.join(str(error).split())}") from None
+            raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None
 
     return Received(header, reader.schema, batches())
 
 
 @contextmanager
 def sending(stream: BinaryIO, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Write a stream of windows; what is yielded sends some of them at once."""
+    """Write a stream of windows; yields a function that sends a batch at once."""
     with pa.ipc.new_stream(stream, schema) as writer:
-        # The writer holds the schema back until there is a batch; who reads it would load its models only then.
+        # The writer holds the schema back until there is a batch; the next stage would load its models only then.
         writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
         stream.flush()
 
@@ -157,21 +162,21 @@ def sending(stream: BinaryIO, schema: pa.Schema) -> Iterator[Callable[[pa.Record
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Run an entry of the chain: a `CanidsError` becomes one line and exit status 1 (or `GONE`), messages go to standard error.
+    """Run a stage of the chain: a `CanidsError` becomes one line and exit status 1 (or `GONE`), messages go to standard error.
 
-    Only the first part answers Ctrl-C itself; the others end with what they read, so no window is lost.
+    Only the first stage responds to Ctrl-C; the others end with their input, so no window is lost.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("numexpr").setLevel(logging.WARNING)  # which pandas imports; it says how many threads there are
+    logging.getLogger("numexpr").setLevel(logging.WARNING)  # pandas imports it, and it logs the number of threads
     try:
         main(parser.parse_args())
         sys.stdout.flush()
     except (NeighbourError, BrokenPipeError) as error:
-        # Python would complain once more when it closes standard output.
+        # Python would report the broken pipe again when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        what = "the next part of the chain is gone" if isinstance(error, BrokenPipeError) else error
-        log.warning("%s: %s", parser.prog, what)
+        reason = "the next stage has ended" if isinstance(error, BrokenPipeError) else error
+        log.warning("%s: %s", parser.prog, reason)
         sys.exit(GONE)
     except CanidsError as error:
         sys.exit(f"error: {error}")

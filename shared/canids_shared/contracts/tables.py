@@ -16,12 +16,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from canids_shared.contracts import stand_in_mark
 from canids_shared.contracts.detectors import declared
+from canids_shared.contracts.whole import AGAIN, check_contract, reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
 _KEY = "canids"
+_LARGE = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
+"""Arrow has two representations of text and of bytes; either may stand in a file."""
 
 KEYS: dict[str, Any] = {
     "capture": pl.String,
@@ -36,21 +38,22 @@ KEYS: dict[str, Any] = {
 
 
 def digests(frame: pl.DataFrame) -> dict[str, str]:
-    """SHA-256 of all that a table of windows says of each capture, by the capture's name.
+    """SHA-256 of the rows of each capture in a table of windows, by the capture's name.
 
     `decisions` carry them in their metadata (`digests`), and `read` refuses rows changed or exchanged between captures.
     """
-    found = {}
+    by_capture = {}
     for (capture,), rows in frame.group_by("capture", maintain_order=True):
         sha256 = hashlib.sha256()
         for name in sorted(frame.columns):
+            # Of a column: its name and type, which rows are null, and the values of the others, in the rows' order.
             column = rows[name]
             known = column.is_not_null()
             values = column.filter(known)
             sha256.update(f"{name} {column.dtype}\n".encode() + known.to_numpy().tobytes())
             sha256.update("\n".join(values).encode() if column.dtype == pl.String else values.to_numpy().tobytes())
-        found[str(capture)] = sha256.hexdigest()
-    return found
+        by_capture[str(capture)] = sha256.hexdigest()
+    return by_capture
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,9 @@ class Table:
         """
         if not self.of_detector:
             return self
-        found = declared(header, path)
-        required = {getattr(detector, column): pl.Float32 for detector in found for column in self.of_detector}
-        prefixes = tuple(detector.prefix for detector in found) if self.outputs_of_detectors else ()
+        detectors = declared(header, path)
+        required = {getattr(detector, column): pl.Float32 for detector in detectors for column in self.of_detector}
+        prefixes = tuple(detector.prefix for detector in detectors) if self.outputs_of_detectors else ()
         return replace(self, columns={**self.columns, **required}, prefixes=(*self.prefixes, *prefixes))
 
 
@@ -100,16 +103,11 @@ FRAMES = Table(
     nullable=frozenset({"label", "channel"}),
 )
 REJECTS = Table("rejects/1", {"line": pl.UInt64, "reason": pl.String, "text": pl.String})
-"""Rows of a raw capture that are no frames: line (or record), why, and what stands there."""
+"""Rows of a raw capture that are no frames: line (or record), reason and text."""
 STATES = Table("states/2", KEYS, nullable=frozenset({"label"}), of_detector=("score",), outputs_of_detectors=True)
 DECISIONS = Table(
     "decisions/2",
-    {
-        **KEYS,
-        "fusion_score": pl.Float32,
-        "alarm": pl.Boolean,
-        "action": pl.Int16,
-    },
+    {**KEYS, "fusion_score": pl.Float32, "alarm": pl.Boolean, "action": pl.Int16},
     nullable=frozenset({"label"}),
     prefixes=("baseline_", "q_"),
     of_detector=("decided",),
@@ -122,7 +120,7 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
         raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
     for name, kind in frame.schema.items():
         expected = table.columns.get(name)
-        if expected is None:
+        if expected is None:  # a column of an open family, such as a further output of a detector
             if not name.startswith(table.prefixes or ("\0",)):
                 raise CanidsError(f"{path}: unknown column '{name}' (contract {table.contract})")
             expected = pl.Float32
@@ -140,28 +138,22 @@ def check_columns(path: Path, table: Table, schema: pa.Schema, columns: list[str
     for name in columns:
         if name not in schema.names:
             raise CanidsError(f"{path}: column '{name}' is missing (contract {table.contract})")
-        found = schema.field(name).type
-        found = found.value_type if pa.types.is_dictionary(found) else found
-        kinds = [
-            {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(k, k)
-            for k in (found, wanted.field(name).type)
-        ]
-        if kinds[0] != kinds[1]:
-            raise CanidsError(
-                f"{path}: column '{name}' is {found}, not {wanted.field(name).type} (contract {table.contract})"
-            )
+        kind, expected = schema.field(name).type, wanted.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if _LARGE.get(kind, kind) != _LARGE.get(expected, expected):
+            raise CanidsError(f"{path}: column '{name}' is {kind}, not {expected} (contract {table.contract})")
 
 
 def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[str, Any]) -> None:
     """Check `frame` against the contract and write it whole; `metadata` must be JSON."""
     _check(frame, table.with_detectors(metadata, path), Path(path))
-    head = canonical_json({**metadata, "contract": table.contract})
+    header = canonical_json({**metadata, "contract": table.contract})
     with written_whole(path) as temporary:
-        frame.write_parquet(temporary, metadata={_KEY: head}, row_group_size=1 << 18)
+        frame.write_parquet(temporary, metadata={_KEY: header}, row_group_size=1 << 18)
 
 
 def _as_arrow(frame: pl.DataFrame) -> pa.Table:
-    """Without a copy, polars's own representation of text and bytes included."""
+    """The Arrow table of a frame, without a copy: text and bytes in polars's own representation."""
     return frame.to_arrow(compat_level=pl.CompatLevel.newest())
 
 
@@ -181,7 +173,7 @@ class TableWriter:
             use_dictionary=[name for name, kind in table.columns.items() if kind == pl.String],
             write_statistics=False,
             write_batch_size=1 << 16,
-            store_schema=False,  # text and bytes are views here, and plain to whoever reads them
+            store_schema=False,  # text and bytes are views here, and plain for a reader
         )
 
     def append(self, frame: pl.DataFrame) -> None:
@@ -197,7 +189,7 @@ class TableWriter:
         self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of a file that will not be completed."""
+        """Release the file, whether it was completed or not."""
         self._writer.close()
 
 
@@ -217,31 +209,18 @@ def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
 
     Raises `CanidsError` if the file is truncated, not Parquet, of another contract, or a stand-in.
     """
-    try:
-        head: dict[str, Any] = json.loads(pl.read_parquet_metadata(path)[_KEY])
-        contract = head["contract"]
-    except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file") from None
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError, TypeError):
-        raise CanidsError(f"{path}: not a whole canids table; delete it and run again") from None
-    if contract != table.contract:
-        raise CanidsError(f"{path}: contract {contract}, not {table.contract}; delete it and run again")
-    stand_in_mark.refuse(path, head)
-    return head
+    with reading(path, "canids table", pl.exceptions.PolarsError):
+        return check_contract(path, json.loads(pl.read_parquet_metadata(path)[_KEY]), table.contract)
 
 
 def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Read and check a table; returns it with its metadata.  `columns` reads (and checks) only some of them."""
-    head = read_metadata(path, table)
-    try:
+    """Read and check a table; returns it with its metadata. With `columns`, only these are read and checked."""
+    header = read_metadata(path, table)
+    with reading(path, "canids table", pl.exceptions.PolarsError):
         frame = pl.read_parquet(path, columns=columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
-    _check(frame, table.with_detectors(head, path), Path(path), columns)
-    if columns is None and "digests" in head:
-        found, made = digests(frame), head["digests"]
-        if changed := sorted(c for c in found.keys() | made.keys() if found.get(c) != made.get(c)):
-            raise CanidsError(
-                f"{path}: the rows of '{changed[0]}' are not those that were made; delete it and run again"
-            )
-    return frame, head
+    _check(frame, table.with_detectors(header, path), Path(path), columns)
+    if columns is None and "digests" in header:
+        present, written = digests(frame), header["digests"]
+        if changed := sorted(c for c in present.keys() | written.keys() if present.get(c) != written.get(c)):
+            raise CanidsError(f"{path}: the rows of '{changed[0]}' are not those that were made; {AGAIN}")
+    return frame, header

@@ -1,4 +1,4 @@
-"""One way to read a file that may be absent or damaged: every contract's reader goes through here."""
+"""The one way to read a file that may be absent or damaged; the reader of every contract uses it."""
 
 import json
 from collections.abc import Iterator
@@ -11,6 +11,8 @@ from canids_shared.errors import CanidsError
 
 AGAIN = "delete it and run again"
 """The usual remedy."""
+_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError)
+"""Exceptions of a reader of text, numbers and mappings on bytes that are not those of its contract."""
 
 
 @contextmanager
@@ -21,18 +23,9 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
         path: the file.
         what: what it should be, such as "graph store".
         errors: exceptions of the library that reads it, beside those of damaged text and numbers.
-        again: how the user gets a new one.
+        again: the remedy, in the imperative.
     """
-    damage: tuple[type[Exception], ...] = (
-        *errors,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        EOFError,
-    )
+    damage = (*errors, *_DAMAGE)
     try:
         yield
     except CanidsError:

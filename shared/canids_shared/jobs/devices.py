@@ -1,8 +1,8 @@
-"""GPUs of one machine, shared out among the jobs of local runs: each job sees its own device and no other.
+"""GPUs of one machine, shared out among the jobs of local runs: each job sees one device, its own.
 
-The Snakemake that starts the jobs names the slots, one a GPU, or as many as `--resources gpu=N` says, in turn over the GPUs. A job
-takes the first that is free by a lock of this user and machine, so two workflows at once do not meet on a device
-either. On a cluster its scheduler does all this, and nothing happens here; without a GPU neither.
+The Snakemake that starts the jobs names the slots: one for each GPU, or as many as `--resources gpu=N` says, in turn over the GPUs.
+A job locks the first free slot for this user and machine, so that two workflows at once do not share a device either. On a
+cluster the scheduler assigns devices, and nothing happens here; neither without a GPU.
 """
 
 import logging
@@ -12,10 +12,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.locks import release, try_lock
@@ -43,31 +43,31 @@ def devices() -> list[str]:
     chosen = os.environ.get(VISIBLE)
     if chosen is None:
         return installed
-    found: list[str] = []
+    visible: list[str] = []
     for name in filter(None, map(str.strip, chosen.split(","))):
         if name.isdigit() and int(name) < len(installed):
-            found.append(installed[int(name)])
+            visible.append(installed[int(name)])
         elif name.startswith(("GPU-", "MIG-")):
-            found.append(name)
+            visible.append(name)
         else:
-            break  # as CUDA does: what follows a device that does not exist is not seen
-    return found
+            break  # CUDA ignores a device that does not exist, and all after it
+    return visible
 
 
 def share_out(workflow: Any) -> None:
-    """Limit the resource `gpu` of a workflow that runs here to the GPUs there are, unless the user did, and name the slots."""
+    """Limit the resource `gpu` of a local workflow to the number of GPUs, unless the user did, and name the slots."""
     if workflow.remote_exec:
         os.environ.pop(SLOTS, None)
-    if not (workflow.is_main_process and workflow.local_exec and (found := devices())):
+    if not (workflow.is_main_process and workflow.local_exec and (visible := devices())):
         return
     if (limit := workflow.global_resources.get("gpu").value) is None:
-        limit = len(found)
+        limit = len(visible)
         workflow.register_resource("gpu", limit)
-    os.environ[SLOTS] = ",".join(found[slot % len(found)] for slot in range(int(limit)))
+    os.environ[SLOTS] = ",".join(visible[slot % len(visible)] for slot in range(int(limit)))
 
 
-def _own_folder() -> Path:
-    """This user's folder for locks; its name is known to all, so another user may have made it."""
+def _lock_folder() -> Path:
+    """This user's folder for locks; its name can be guessed, so another user may have made it."""
     folder = Path(tempfile.gettempdir()) / f"canids-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -80,57 +80,45 @@ def _own_folder() -> Path:
     return folder
 
 
-def _take(slots: list[str], count: int, folder: Path, held: ExitStack) -> list[str]:
-    """Devices of the first `count` free slots on different devices, locked within `held`; fewer if not all can be had."""
-    taken: list[str] = []
+def _take(slots: list[str], folder: Path) -> tuple[str, Path, IO[str]] | None:
+    """Device, lock and open lock file of the first free slot; None if all are taken."""
+    # Several slots of one device are numbered: `GPU-a.0.lock`, `GPU-a.1.lock`.
     for slot, device in enumerate(slots):
-        if len(taken) == count:
-            break
-        if device in taken:
-            continue
         path = folder / f"{device}.{slots[:slot].count(device)}.lock"
         if (stream := try_lock(path)) is not None:
-            held.callback(release, path, stream)
-            taken.append(device)
-    return taken
+            return device, path, stream
+    return None
 
 
 @contextmanager
-def own(count: int, folder: Path | None = None) -> Iterator[None]:
-    """Let CUDA see `count` devices that no other job of this user has here; waits until they are free.
+def claim(folder: Path | None = None) -> Iterator[None]:
+    """Let CUDA see one device, which no other job of this user has on this machine; waits until one is free.
 
-    Enter before CUDA starts. Does nothing where no slots are named, or for none.
+    Enter before CUDA starts. Does nothing where no slots are named.
 
     Args:
-        folder: where the locks lie, by default in this user's folder for temporary files.
+        folder: the folder for the locks, by default this user's in that for temporary files.
 
-    Raises:
-        CanidsError: there are not that many devices, or the folder is another user's.
+    Raises `CanidsError` if the folder is another user's.
     """
     slots = list(filter(None, os.environ.get(SLOTS, "").split(",")))
-    if not slots or not count:
+    if not slots:
         yield
         return
-    if count > len(set(slots)):
-        raise CanidsError(f"devices: {count} GPUs are wanted, and this machine has {len(set(slots))}; lower 'devices'")
-    folder = folder or _own_folder()
+    folder = folder or _lock_folder()
+    if (taken := _take(slots, folder)) is None:
+        log.info("waiting for one of the devices %s", ", ".join(dict.fromkeys(slots)))
+        while (taken := _take(slots, folder)) is None:
+            time.sleep(POLL_S)
+    device, path, stream = taken
     before = {name: os.environ.get(name) for name in (SLOTS, VISIBLE)}
-    waited = False
-    while True:
-        with ExitStack() as held:
-            taken = _take(slots, count, folder, held)
-            if len(taken) == count:
-                # Processes that this one starts share its devices: they take none of their own.
-                del os.environ[SLOTS]
-                os.environ[VISIBLE] = ",".join(taken)
-                log.info("on %s", os.environ[VISIBLE])
-                try:
-                    yield
-                finally:
-                    for name, value in before.items():
-                        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-                return
-        if not waited:
-            log.info("waiting for %d of the devices %s", count, ", ".join(dict.fromkeys(slots)))
-            waited = True
-        time.sleep(POLL_S)
+    try:
+        # Processes that this one starts share its device: they take none of their own.
+        del os.environ[SLOTS]
+        os.environ[VISIBLE] = device
+        log.info("on %s", device)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        release(path, stream)

@@ -15,21 +15,21 @@ from typing import Any
 from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import devices, job_usage
-from canids_shared.jobs.interruption import end_with_parent, helps, orderly
+from canids_shared.jobs.interruption import end_with_snakemake, sigterm_as_exit
 from canids_shared.jobs.locks import run_folder
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a rule hands to an entry point.
+    """The arguments of an entry point.
 
     Attributes:
         wildcards: the job's wildcards, such as `{"dataset": "simulated", "split": "fit", "instance": ""}`.
         config: the part of the stage's config that the rule uses.
-        constants: what else the rule says (`variant`, `capture`, …), and `code`, the hash of the sources behind the entry.
+        constants: further values from the rule (`variant`, `capture`, …), and `code`, the hash of the entry's sources.
         output: the paths to write, by name.
         inputs: the paths to read, by name, in the rule's order.
-        spec: the JSON string itself, for the record of the run.
+        spec: the JSON text itself, for the record of the run.
     """
 
     wildcards: dict[str, str]
@@ -38,6 +38,12 @@ class Call:
     output: dict[str, Path]
     inputs: dict[str, list[Path]]
     spec: str
+
+    @classmethod
+    def of(cls, spec: str, output: dict[str, Path], inputs: dict[str, list[Path]]) -> "Call":
+        """The call with a rule's params (`canids_shared.planning.stage.Stage.spec`) and its paths."""
+        constants = json.loads(spec)
+        return cls(constants.pop("wildcards", {}), constants.pop("config", {}), constants, output, inputs, spec)
 
     @property
     def instance(self) -> str:
@@ -50,15 +56,15 @@ def run(
 ) -> None:
     """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1.
 
-    An input that is a stand-in is such an error, unless the run is one (`canids_shared.contracts.stand_in_mark`). The process ends with the
-    Snakemake that started it, and sees the GPUs of its own slot alone. The last line of standard error, hence of the rule's
-    log, says what the job took (`canids_shared.jobs.job_usage`).
+    A stand-in among the inputs is such an error, unless the job makes stand-ins (`canids_shared.contracts.stand_in_mark`). The
+    process ends with the Snakemake that started it, and sees one GPU at most. The last line of standard error, hence of the
+    rule's log, is a record of the time and memory that the job took (`canids_shared.jobs.job_usage`).
 
     Args:
-        main: the work.
+        main: the function that does the work.
         inputs: names of the options for paths to read.
         outputs: names of the options for paths to write.
-        alone: the output in whose folder nobody else may work meanwhile: that of a run.
+        alone: the output whose folder is locked meanwhile: that of a run.
     """
     begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
@@ -69,34 +75,26 @@ def run(
     for name in inputs:
         parser.add_argument(f"--{name}", nargs="*", default=[], type=Path)
     parsed = vars(parser.parse_args())
-    spec = json.loads(parsed["spec"])
-    logging.basicConfig(level=logging.WARNING if helps() else logging.INFO, format="%(message)s", stream=sys.stderr)
-    call = Call(
-        wildcards=spec["wildcards"],
-        config=spec["config"],
-        constants={k: v for k, v in spec.items() if k not in ("wildcards", "config")},
-        output={name: parsed[name] for name in names},
-        inputs={name: parsed[name] for name in inputs},
-        spec=parsed["spec"],
-    )
-    gc.freeze()  # modules imported so far are never garbage; without this each collection looks through all of them
-    end_with_parent()
-    gpus = 0 if call.config.get("accelerator", "cpu") == "cpu" else call.config.get("devices", 1)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    call = Call.of(parsed["spec"], {name: parsed[name] for name in names}, {name: parsed[name] for name in inputs})
+    gc.freeze()  # imported modules are never garbage; without this each collection traverses all of them
+    end_with_snakemake()
+    files = [path for paths in call.inputs.values() for path in paths]
     try:
-        for path in [path for paths in call.inputs.values() for path in paths]:
+        for path in files:
             stand_in_mark.refuse(path)
-        lock = run_folder(call.output[alone].parent) if alone and not helps() else nullcontext()
-        with orderly(), lock, devices.own(gpus):
+        lock = run_folder(call.output[alone].parent) if alone else nullcontext()
+        gpu = nullcontext() if call.config.get("accelerator", "cpu") == "cpu" else devices.claim()
+        with sigterm_as_exit(), lock, gpu:
             main(call)
     except CanidsError as error:
         sys.exit(f"error: {error}")
-    said = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
+    job = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
     threads = call.config.get("torch_threads", 1)
-    files = [path for paths in call.inputs.values() for path in paths]
-    print(job_usage.line(files, time.perf_counter() - begin, **said, threads=threads), file=sys.stderr)
+    print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)
 
 
 def _entry(main: Callable[[Call], None]) -> str:
-    """Name of the module that was called, also where `python -m` names it `__main__`."""
+    """Name of the module of `main`, also where `python -m` names it `__main__`."""
     spec = sys.modules[main.__module__].__spec__
     return spec.name if spec else main.__module__

@@ -1,7 +1,7 @@
-"""What ends a job early: a request to stop between two steps, and the end of the Snakemake that started it.
+"""Early ends of a job: a request to stop between two steps, and the end of the Snakemake that started it.
 
-SIGTERM and SIGUSR1 (what Slurm sends before a time limit or a preemption) are the request. A Snakemake that is killed
-passes nothing on, and the shell between the two keeps the kernel from doing so: therefore each job watches it.
+The request is SIGTERM or SIGUSR1, which Slurm sends before a time limit or a preemption. A Snakemake that is killed passes no
+signal on, and because of the shell between the two the kernel does not either: therefore each job watches its Snakemake.
 """
 
 import logging
@@ -10,8 +10,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Interruption:
-    """Whether a signal came: `signal` is its number, or None."""
+    """A request to stop: `signal` is the number of the signal that came, or None."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -30,39 +30,41 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
 
-    def leave(self) -> NoReturn:
+    def exit(self) -> NoReturn:
         """End the process with 128 + the signal's number, as a shell reports it."""
         raise SystemExit(128 + (self.signal or 0))
 
 
 @contextmanager
-def noticed() -> Iterator[Interruption]:
-    """Within, the signals are noted instead of ending the process at once."""
-    interruption = Interruption()
-    before = {number: signal.signal(number, interruption._note) for number in SIGNALS}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def orderly() -> Iterator[None]:
-    """Within, SIGTERM ends the process as an exception does, with 128 + its number: temporary files and locks are removed."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
+def _handled(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` handle these signals within."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Interruption]:
+    """Note the signals within instead of ending the process at once."""
+    interruption = Interruption()
+    with _handled(SIGNALS, interruption._note):
+        yield interruption
+
+
+def sigterm_as_exit() -> AbstractContextManager[None]:
+    """Turn SIGTERM within into `SystemExit` with 128 + its number, so that temporary files and locks are removed."""
+
+    def raise_exit(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    return _handled([signal.SIGTERM], raise_exit)
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process with this number runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -81,30 +83,20 @@ def _wait_for_end_of(process: int) -> None:
         while is_running(process):
             time.sleep(1.0)
         return
-    select.select([handle], [], [])
+    select.select([handle], [], [])  # readable once the process has ended
 
 
-def _end_after(process: int, what: str, number: signal.Signals) -> None:
-    def watch() -> None:
-        _wait_for_end_of(process)
-        log.warning("%s (process %d) has ended, so this job does", what, process)
-        os.kill(os.getpid(), number)
-
-    threading.Thread(target=watch, name=f"watch-{process}", daemon=True).start()
-
-
-def helps() -> bool:
-    """Whether this process was started by the first of several that do one job (as Lightning Fabric counts them)."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
-
-
-def end_with_parent() -> None:
+def end_with_snakemake() -> None:
     """Send this process SIGTERM as soon as the Snakemake that started it has ended; does nothing without one.
 
-    On a cluster that is the innermost Snakemake, within the job: on the same machine as this process. A process that helps
-    the first one of a job ends with that, at once: it could wait for it for ever.
+    On a cluster that is the innermost Snakemake, within the job, hence on the same machine as this process.
     """
-    if helps():
-        _end_after(os.getppid(), "the first process of this job", signal.SIGKILL)
-    elif process := int(os.environ.get(SNAKEMAKE, "0")):
-        _end_after(process, "Snakemake", signal.SIGTERM)
+    if not (snakemake := int(os.environ.get(SNAKEMAKE, "0"))):
+        return
+
+    def watch() -> None:
+        _wait_for_end_of(snakemake)
+        log.warning("Snakemake (process %d) has ended, so this job ends", snakemake)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-snakemake", daemon=True).start()

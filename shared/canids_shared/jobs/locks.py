@@ -1,8 +1,8 @@
 """Locks that end with the process that holds them, whatever ends it: `flock` on a file.
 
 On one machine they always hold. Over NFS the kernel turns them into locks of the server (NFS 4, or 3 with lockd), over Lustre
-they reach other nodes where it is mounted with `flock`; with `localflock` they hold on each node alone. Where a file
-system has no locks at all, that is said and the work goes on without.
+they reach other nodes where it is mounted with `flock`; with `localflock` they hold on each node alone. On a file system
+without locks a warning says so, and the work goes on.
 """
 
 import errno
@@ -19,7 +19,7 @@ from typing import IO
 from canids_shared.errors import CanidsError
 
 WAIT_S = 60.0
-"""How long a run waits for the process that works on its folder: one that was left behind ends within seconds."""
+"""Longest wait of a run for the process that works on its folder; one of a killed workflow ends within seconds."""
 POLL_S = 0.2
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 log = logging.getLogger(__name__)
@@ -33,10 +33,11 @@ def _holder() -> str:
 def try_lock(path: Path) -> IO[str] | None:
     """The open file that holds the lock until it is closed or the process ends; None if another process has it.
 
-    The file says who holds it. Raises `OSError` where the file system has no locks, the folder cannot be written, or the file
-    is a link, which may lead to anything: what is there is overwritten.
+    The file names its holder. Raises `OSError` where the file system has no locks, the folder cannot be written, or the file
+    is a link: its target would be overwritten, whatever it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Again if the file was removed between opening and locking: a lock on it would keep nobody out.
     while True:
         stream = open(path, "a+", encoding="utf-8", opener=_open)  # noqa: SIM115 (the lock lives as long as it is open)
         try:
@@ -60,7 +61,7 @@ def _open(path: str, flags: int) -> int:
 
 
 def _is_at(stream: IO[str], path: Path) -> bool:
-    """Whether the open file is still the one at `path`: who held the lock may have removed it before we had it."""
+    """Whether the open file is still the one at `path`: the last holder may have removed it before it was locked."""
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:
@@ -68,13 +69,13 @@ def _is_at(stream: IO[str], path: Path) -> bool:
 
 
 def release(path: Path, stream: IO[str]) -> None:
-    """Give a lock back and remove its file; who waits for it looks again."""
+    """Release a lock and remove its file; processes that wait for it try again."""
     path.unlink(missing_ok=True)
     stream.close()
 
 
 def holder_of(path: Path) -> str:
-    """Who holds the lock, in words."""
+    """The holder of the lock, in words."""
     try:
         return path.read_text(encoding="utf-8") or "another process"
     except FileNotFoundError:
@@ -83,15 +84,14 @@ def holder_of(path: Path) -> str:
 
 @contextmanager
 def run_folder(folder: Path) -> Iterator[None]:
-    """Work alone on a run's folder: nobody else writes there meanwhile.
+    """Lock a run's folder, so that no other process writes there meanwhile.
 
-    Another process may be left from a workflow that was killed; it ends by itself, so it is waited for, `WAIT_S` seconds.
+    A process of a workflow that was killed may still hold it; it ends by itself, so this waits, at most `WAIT_S` seconds.
 
-    Raises:
-        CanidsError: it is still there; the message names the process and its host.
+    Raises `CanidsError` naming the process and its host if it still works after that.
     """
     path = folder / ".lock"
-    until, told = time.monotonic() + WAIT_S, False
+    until, logged = time.monotonic() + WAIT_S, False
     try:
         while (stream := try_lock(path)) is None:
             if time.monotonic() > until:
@@ -99,14 +99,16 @@ def run_folder(folder: Path) -> Iterator[None]:
                     f"{folder}: {holder_of(path)} still works on this run; let it finish or end it (kill, or scancel for "
                     "a Slurm job), and run again"
                 )
-            if not told:
+            if not logged:
                 log.info("waiting for %s, which works on %s", holder_of(path), folder)
-                told = True
+                logged = True
             time.sleep(POLL_S)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        log.warning("%s: no locks on this file system (%s): let no second workflow work on it", folder, error.strerror)
+        log.warning(
+            "%s: no locks on this file system (%s): run no second workflow in this folder", folder, error.strerror
+        )
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""The folder of a training run: model, config, history, and the checkpoints from which it resumes."""
+"""The folder of a training run: config, history, and the checkpoints from which it resumes."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ _CHECKPOINT = "checkpoint/1"
 
 
 def identity(call: Call) -> dict[str, Any]:
-    """All that decides the outcome of a training: spec (config, code, wildcards), inputs by content, Python."""
+    """Everything that decides the outcome of a training: spec (config, code, wildcards), digests of the inputs, Python."""
     inputs = {name: [sha256_of(p) for p in paths] for name, paths in call.inputs.items()}
     return {"spec": json.loads(call.spec), "inputs": inputs, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
 def write_config(path: str | Path, call: Call) -> None:
-    """Write `config.yaml`: all that is needed to repeat the run."""
+    """Write `config.yaml`: everything that is needed to repeat the run."""
     files = {name: [str(p) for p in paths] for name, paths in call.inputs.items()}
     text = yaml.safe_dump({**identity(call), "files": files}, sort_keys=True, allow_unicode=True)
     write_text(path, text)
 
 
 def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    """Write `history.parquet`: one row an epoch (or evaluation)."""
+    """Write `history.parquet`, a row for each epoch (or evaluation)."""
     with written_whole(path) as temporary:
         pl.DataFrame(rows).write_parquet(temporary)
 
@@ -39,15 +39,16 @@ def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
 class Checkpoint:
     """The state of a training in `{run}/.checkpoint/{hash of config, data, code}/`.
 
-    A matching one is resumed, others are ignored, all are removed on success. It is replaced whole, so a run killed at
-    any moment goes on from the last state that was saved.
+    A matching one is resumed, others are ignored, all are removed on success. It is replaced whole, so a run that was killed
+    resumes from the last saved state.
 
     Attributes:
-        failed_batch: where a batch that stopped the training is kept; removed on success too.
+        failed_batch: the file for a batch that stopped the training; removed on success too.
     """
 
     def __init__(self, call: Call, run_folder: Path, **how: Any) -> None:
-        """A checkpoint of this call; `how` is what else decides the bytes and is found out at run time, such as the device."""
+        """A checkpoint of this call; `how` is what decides the bytes and is known at run time only, such as the device."""
+        # Another config, other data, code or device: another folder, so a checkpoint that does not match is never read.
         key = hashlib.sha256(canonical_json({**identity(call), "how": how}).encode()).hexdigest()[:16]
         self._all = run_folder / ".checkpoint"
         self.failed_batch = run_folder / "failed_batch.safetensors"

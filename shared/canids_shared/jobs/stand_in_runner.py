@@ -1,12 +1,11 @@
-"""Dry runs of a module's whole rule graph: every job runs and writes tiny files, none of them trains (`stand_in: true`).
+"""Dry runs of a module's whole rule graph: every job runs and writes tiny files, and none trains (`stand_in: true`).
 
 With `stand_in: true` a stage's interpreter becomes `python -m canids_<stage>.stand_ins` (`canids_shared.planning.stage.Stage`), so
-that a shell that says `$CANIDS_<STAGE>_PYTHON -m canids_<stage>.<entry> --spec … --output …` stays as it is and calls, instead of
-the entry point, what the table in `canids_<stage>/stand_ins.py` has for it. Files honour their contracts and are marked
-(`canids_shared.contracts.stand_in_mark`); nothing imports torch.
+that the same shell, `$CANIDS_<STAGE>_PYTHON -m canids_<stage>.<entry> --spec … --output …`, calls the stand-in of that entry point in
+the table in `canids_<stage>/stand_ins.py`. Files honour their contracts and are marked (`canids_shared.contracts.stand_in_mark`);
+nothing imports torch.
 """
 
-import json
 import logging
 import os
 import sys
@@ -28,10 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StandIn:
-    """What is made in place of an entry point's files.
+    """The stand-in of an entry point.
 
     Attributes:
-        make: writes the outputs of a call; pages and figures that it leaves out are made up.
+        make: writes the outputs of a call; pages and figures that it does not write are blank ones.
         outputs: names of the entry point's output options.
     """
 
@@ -40,21 +39,21 @@ class StandIn:
 
 
 def run(stand_ins: dict[str, StandIn]) -> None:
-    """Do what `-m canids_<stage>.<entry> …` on the command line would, with stand-ins; `stand_ins` has them by entry."""
+    """Run the stand-in of the entry point on the command line, `-m canids_<stage>.<entry> …`; `stand_ins` is the table of its stage."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     _, module, *arguments = sys.argv[1:]
     package, _, entry = module.partition(".")
     try:
         if entry not in stand_ins:
             raise CanidsError(f"{module}: has no stand-in; add one to the table in {package}/stand_ins.py")
-        with stand_in_mark.accepted():
+        with stand_in_mark.allow_stand_ins():
             _make(stand_ins[entry], _call(arguments, stand_ins[entry].outputs))
     except CanidsError as error:
         sys.exit(f"error: {error}")
 
 
 def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
-    """The call that a command line describes: `--spec JSON`, one path for each output; all other paths are inputs."""
+    """The call of a command line: `--spec JSON`, one path for each output; all other paths are inputs."""
     options: dict[str, list[str]] = {}
     name = ""
     for argument in arguments:
@@ -63,22 +62,15 @@ def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
             options[name] = []
             continue
         options.setdefault(name, []).append(argument)
-        if name in outputs:
+        if name in outputs:  # an output takes one path; paths without a name follow
             name = ""
-    text = options.pop("spec", ["{}"])[0]
-    spec = json.loads(text)
-    return Call(
-        wildcards=spec.pop("wildcards", {}),
-        config=spec.pop("config", {}),
-        constants=spec,
-        output={name: Path(options.pop(name)[0]) for name in outputs},
-        inputs={name: [Path(p) for p in paths] for name, paths in options.items()},
-        spec=text,
-    )
+    spec = options.pop("spec", ["{}"])[0]
+    output = {name: Path(options.pop(name)[0]) for name in outputs}
+    return Call.of(spec, output, {name: [Path(p) for p in paths] for name, paths in options.items()})
 
 
 def _make(stand_in: StandIn, call: Call) -> None:
-    """Make all outputs beside their places, mark them, then put them there: no file is ever there without its mark."""
+    """Make all outputs beside their places, mark them, then move them: no output ever lies there without its mark."""
     beside = {name: path.with_name(f".{os.getpid()}.{path.name}") for name, path in call.output.items()}
     try:
         for path in beside.values():

@@ -1,4 +1,4 @@
-"""Which code and which libraries shape the output of an entry point, as one hash for a rule's params."""
+"""Hash of the code and the libraries that shape the output of an entry point, for a rule's params."""
 
 import ast
 import hashlib
@@ -20,16 +20,16 @@ _TOP_LEVEL = re.compile(r"^([A-Za-z_]\w*)(?:/[^,\n]*)?\.(?:py|[^/,\n]*so),", re.
 def _distributions() -> dict[str, importlib.metadata.Distribution]:
     """Top-level package → the first distribution that has it.
 
-    As `importlib.metadata.packages_distributions`, which parses every RECORD and METADATA and takes a third of a second
-    for it, whenever a Snakefile is read: also in each job of a cluster.
+    The result of `importlib.metadata.packages_distributions`, which parses every RECORD and METADATA; that takes a third of a
+    second whenever a Snakefile is read, also in each job of a cluster.
     """
-    found: dict[str, importlib.metadata.Distribution] = {}
+    by_package: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         names = (distribution.read_text("top_level.txt") or "").split()
         names = names or _TOP_LEVEL.findall(distribution.read_text("RECORD") or "")
         for name in names:
-            found.setdefault(name, distribution)
-    return found
+            by_package.setdefault(name, distribution)
+    return by_package
 
 
 @cache
@@ -42,12 +42,13 @@ def _origin(module: str) -> Path | None:
     above = _origin(parent)
     if above is None or above.name != "__init__.py":
         return None
+    # A folder is a package before a file of the same name is a module.
     here = (above.parent / name / "__init__.py", above.parent / f"{name}.py")
     return next((path for path in here if path.is_file()), None)
 
 
 def _statements(module: ast.Module) -> Iterator[ast.AST]:
-    """All statements, in functions, branches and handlers too; what lies within an expression imports nothing."""
+    """All statements, in functions, branches and handlers too; an expression imports nothing."""
     waiting: list[ast.AST] = [module]
     while waiting:
         node = waiting.pop()
@@ -71,34 +72,38 @@ def _names(source: bytes, module: str, is_package: bool) -> frozenset[str]:
 
 
 def closure(module: str) -> tuple[dict[str, Path], set[str]]:
-    """Files that `module` imports of this project and of its own package (itself included, found without running them), and the top-level names of all other packages."""
-    own = module.partition(".")[0]
+    """Files that `module` reaches by imports, and the top-level names of other packages.
+
+    The files are those of this project and of the module's own package, the module's included, by name; nothing is run.
+    """
+    own_package = module.partition(".")[0]
     files: dict[str, Path] = {}
     others: set[str] = set()
     waiting = [module]
+    # Over the graph of imports, from file to file; at the border of this project a package counts by its version.
     while waiting:
         name = waiting.pop()
         package = name.partition(".")[0]
-        if not (package == own or package.startswith("canids_")):
+        if not (package == own_package or package.startswith("canids_")):
             others.add(package)
             continue
         origin = _origin(name)
-        if name in files or origin is None:
-            continue  # `None`: a name imported from a module, not a module
+        if name in files or origin is None:  # None: a name imported from a module is not a module
+            continue
         files[name] = origin
-        source = files[name].read_bytes()
-        waiting += _names(source, name, files[name].name == "__init__.py")
-        if "." in name:
+        waiting += _names(origin.read_bytes(), name, origin.name == "__init__.py")
+        if "." in name:  # Python runs the package of a module before the module
             waiting.append(name.rpartition(".")[0])
     return files, others - set(sys.stdlib_module_names)
 
 
 @cache
 def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
-    """Version of each imported package that `python` has; one that is absent stops the job, not the planning."""
+    """Version of each package that `python` has; an absent one is left out, and stops the job, not the planning."""
     if python == sys.executable:
-        found = (_distributions()[p] for p in packages if p in _distributions())
-        return {d.name: importlib.metadata.version(d.name) for d in found}
+        present = (_distributions()[p] for p in packages if p in _distributions())
+        return {d.name: importlib.metadata.version(d.name) for d in present}
+    # In another environment its own Python answers, with the standard library alone.
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"
         "print(json.dumps({d[p][0]: m.version(d[p][0]) for p in sys.argv[1:] if p in d}))"
@@ -109,9 +114,9 @@ def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
 
 @cache
 def code_hash(module: str, python: str = sys.executable) -> str:
-    """Hash over the sources of this project, and of the module's own package, that `module` imports and the versions of the libraries that they import.
+    """Hash of the sources that `module` reaches (`closure`), and of the versions of the libraries that they import.
 
-    Editing a file that the entry point does not reach leaves it as it is; so does another checkout.
+    An edit of a file that the entry point does not reach, or another checkout, leaves it unchanged.
     """
     files, others = closure(module)
     if module not in files:

@@ -1,4 +1,4 @@
-"""Where rules run and keep their files, as Snakemake was told: conda environments, and the folder of the cache between workflows."""
+"""Snakemake's deployment as its command line sets it: conda environments, and the folder of the cache between workflows."""
 
 import importlib.metadata
 import json
@@ -10,28 +10,30 @@ from canids_shared.errors import CanidsError
 
 
 def uses_conda(workflow: Any) -> bool:
-    """Whether Snakemake was told to run rules in their conda environments (`--software-deployment-method conda`)."""
+    """Whether Snakemake runs rules in their conda environments (`--software-deployment-method conda`)."""
     return any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
 
 
 def source() -> str:
-    """What `pip install -e` takes for the canids that runs here, in conda environments: its checkout, or its commit.
+    """The argument of `pip install -e` for this canids in conda environments: its checkout, or its repository and commit.
 
     Raises `CanidsError` if it was installed from elsewhere.
     """
     checkout = Path(__file__).parents[3]
     if (checkout / "pyproject.toml").exists():
         return str(checkout)
-    told = json.loads(importlib.metadata.distribution("canids").read_text("direct_url.json") or "{}")
-    if vcs := told.get("vcs_info"):
-        return f"{vcs['vcs']}+{told['url']}@{vcs['commit_id']}#egg=canids"
-    raise CanidsError("conda environments need to know where canids comes from; set CANIDS_SOURCE to a checkout of it")
+    origin = json.loads(importlib.metadata.distribution("canids").read_text("direct_url.json") or "{}")
+    if vcs := origin.get("vcs_info"):
+        return f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}#egg=canids"
+    raise CanidsError(
+        "canids was installed from no checkout, and conda environments need one; set CANIDS_SOURCE to a checkout"
+    )
 
 
 def use_cache(workflow: Any) -> None:
-    """Where caching between workflows is asked for, see to its folder: `$SNAKEMAKE_OUTPUT_CACHE`, or one of the user's own.
+    """Make the folder of the cache between workflows, where one is wanted: `$SNAKEMAKE_OUTPUT_CACHE`, or the user's own.
 
-    Raises `CanidsError` if the folder cannot be made or written; Snakemake would find out when the first job is done.
+    Raises `CanidsError` if the folder cannot be made or written; Snakemake would fail after the first job.
     """
     if workflow.workflow_settings.cache is None:
         return

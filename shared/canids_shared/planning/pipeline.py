@@ -1,7 +1,7 @@
 """Pipelines: a module's section of the config, run instances, targets.
 
-A pipeline hands each module its part of the config by `section`.  An instance (`@seed-1`, `@without-kia`) is declared once, in
-the pipeline: name → stage → what it overrides.  A stage makes files for an instance only if an override reaches it or a stage
+A pipeline hands each module its part of the config by `section`. Keys on which stages must agree (`COMMON`) stand at the top level.
+An instance (`@seed-1`, `@without-kia`) is declared once, in the pipeline: name → stage → overrides, or a common key → value.  A stage makes files for an instance only if an override reaches it or a stage
 before it; otherwise its files are those of the first instance that is equal up to there, so two seeds share their graphs.
 """
 
@@ -25,18 +25,23 @@ PORTS = {
     "decisions": ("preprocess", "train_gnn", "train_drl"),
     "window_baselines": ("preprocess", "evaluate"),
 }
-"""What a stage may read of another (or, `window_baselines`, of itself): port → the stages whose overrides make its files differ."""
+"""Ports by which a stage reads another (or, `window_baselines`, itself) → the stages whose overrides make the files differ."""
 SECTIONS = (*STAGES, "tracking")
-"""What a pipeline's config has a section for."""
-_CALLED = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
-"""Key of `leave_out` → what a capture calls that."""
-_COMMON = ("datasets", "data_root")
-"""Keys of a pipeline's config that are all its modules' own."""
+"""The sections of a pipeline's config."""
+_ATTRIBUTES = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
+"""Key of `leave_out` → the attribute of a capture that it names."""
+_DATA = ("datasets", "data_root")
+"""Keys of a pipeline's config that every module gets."""
 _INHERITED = ("stand_in", "preset")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
-SINGLE = ("stand_in", "accelerator", "devices")
-"""Keys that no instance overrides: code, threads and GPUs of a rule are fixed when its Snakefile is read."""
-_TOP = (*_COMMON, *_INHERITED, "instances", "modules", *SECTIONS)
+COMMON = ("false_alarm_budget",)
+"""Keys of a pipeline's config on which several stages must agree: no section has them, and every module whose schema has them
+gets them."""
+_AGREEING = ("train_drl", "evaluate")
+"""The stages whose files such a key makes differ."""
+SINGLE = ("stand_in", "accelerator")
+"""Keys that no instance overrides: a rule's code, threads and GPU are fixed when its Snakefile is read."""
+_TOP = (*_DATA, *_INHERITED, *COMMON, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
 
@@ -51,9 +56,9 @@ def merged(base: Config, over: Config | None) -> Config:
 
 
 def with_preset(config: Config, package: str) -> Config:
-    """`config` laid on the preset that it names, a file in the folder `presets` of a package; on nothing where there is none.
+    """`config` laid on the preset that it names, a file in the folder `presets` of a package; `config` where there is none.
 
-    The package is installed wherever the module runs, also one whose Snakefile comes from elsewhere.
+    The package is installed wherever the module runs, also where the Snakefile comes from another place.
     """
     preset = _preset(package, str(config.get("preset")))
     return merged(preset, config) if preset else config
@@ -61,56 +66,88 @@ def with_preset(config: Config, package: str) -> Config:
 
 @cache
 def _preset(package: str, name: str) -> Config | None:
-    found = importlib.util.find_spec(package)
-    folders = [Path(place, "presets") for place in found.submodule_search_locations or []] if found else []
+    spec = importlib.util.find_spec(package)
+    folders = [Path(place, "presets") for place in spec.submodule_search_locations or []] if spec else []
     file = next((path for folder in folders for path in folder.glob("*.yaml") if path.stem == name), None)
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
 
 
 def section(config: Config, stage: str) -> Config:
-    """A module's config within a pipeline's: its own section, the datasets, its instances, and what they read upstream.
+    """A module's config within a pipeline's: its own section, common keys, the datasets, its instances, and their ports.
 
-    `stage` is one of the four, also for a module that takes the place of one, or a further module that the pipeline's
-    config lists under `modules`; such a one comes after all four.
+    `stage` is one of the four, also for a module that replaces one, or a further module that the pipeline's config lists under
+    `modules`; such a one comes after all four.
 
-    Raises `CanidsError` naming the key if the pipeline's config has an unknown one, or a section that is no mapping.
+    Raises `CanidsError` naming the key if the pipeline's config has an unknown one, a section that is no mapping, or a common
+    key within a section.
     """
     further = config.get("modules") or []
     if not isinstance(further, list) or not all(isinstance(m, str) for m in further):
         raise CanidsError(f"config: modules must be a list of the names of further modules, not {further!r}")
     if unknown := sorted(set(config) - {*_TOP, *further}):
         raise CanidsError(f"config: unknown key '{unknown[0]}'; known keys: {', '.join((*_TOP, *further))}")
-    stages = (*SECTIONS, *further)
-    if stage not in stages:
+    sections = (*SECTIONS, *further)
+    if stage not in sections:
         raise CanidsError(f"config: modules does not list '{stage}'")
-    for key in ("instances", *stages):
+    for key in ("instances", *sections):
         if not isinstance(config.get(key) or {}, dict):
             raise CanidsError(f"config: {key} must be a mapping, not {config[key]!r}")
-    instances: dict[str, Config] = {"": {}, **(config.get("instances") or {})}
-    for name, overrides in instances.items():
-        if not isinstance(overrides or {}, dict):
-            raise CanidsError(f"config: instances.{name} must be a mapping (stage → overrides), not {overrides!r}")
-        if unknown := sorted(set(overrides or {}) - {*STAGES, *further}):
-            known = ", ".join((*STAGES, *further))
-            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; stages: {known}")
+    _refuse_common("", {key: config.get(key) for key in sections})
+    instances = {"": {}, **_instances(config.get("instances") or {}, further)}
 
     def first_equal(stages: tuple[str, ...]) -> dict[str, str]:
-        """Instance → the first one that overrides the same of these stages."""
+        """Instance → the first one with the same overrides of these stages."""
         firsts: dict[Hashable, str] = {}
-        same = {n: _hashable([(o or {}).get(s) or {} for s in stages]) for n, o in instances.items()}
-        return {name: firsts.setdefault(overrides, name) for name, overrides in same.items()}
+        overrides = {n: _hashable([o.get(s) or {} for s in stages]) for n, o in instances.items()}
+        return {name: firsts.setdefault(over, name) for name, over in overrides.items()}
 
+    # A stage makes files for an instance that no earlier instance equals up to and including this stage; of every port it
+    # reads the files of the first instance that is equal up to there.
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
-    own = {n: (instances[n] or {}).get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
-    folds = {n: left for n in own if (left := _left_out(instances[n]))}
-    inherited, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _COMMON))
+    with_files = {n: instances[n].get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
     firsts = {port: first_equal(stages) for port, stages in PORTS.items()}
-    ports = {port: {n: first[n] for n in own} for port, first in firsts.items()}
-    return {**inherited, **(config.get(stage) or {}), **common, "instances": own, "ports": ports, "folds": folds}
+    inherited, data, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _DATA, COMMON))
+    return {
+        **inherited,
+        **(config.get(stage) or {}),
+        **data,
+        "common": common,
+        "instances": with_files,
+        "ports": {port: {name: first[name] for name in with_files} for port, first in firsts.items()},
+        "folds": {name: left for name in with_files if (left := _left_out(instances[name]))},
+    }
+
+
+def _instances(declared: dict[str, Any], further: list[str]) -> dict[str, Config]:
+    """Instance → stage → overrides; common keys of an instance become overrides of each stage that they reach."""
+    stages = (*STAGES, *further)
+    instances = {}
+    for name, overrides in declared.items():
+        if not isinstance(overrides or {}, dict):
+            raise CanidsError(f"config: instances.{name} must be a mapping (stage → overrides), not {overrides!r}")
+        by_stage = {key: value for key, value in (overrides or {}).items() if key not in COMMON}
+        if unknown := sorted(set(by_stage) - set(stages)):
+            known = ", ".join((*stages, *COMMON))
+            raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; known keys: {known}")
+        _refuse_common(f"instances.{name}.", by_stage)
+        if common := {key: overrides[key] for key in COMMON if key in (overrides or {})}:
+            for stage in (*_AGREEING, *further):
+                by_stage[stage] = {**(by_stage.get(stage) or {}), "common": common}
+        instances[name] = by_stage
+    return instances
+
+
+def _refuse_common(place: str, sections: dict[str, Any]) -> None:
+    for name, content in sections.items():
+        for key in COMMON:
+            if isinstance(content, dict) and key in content:
+                raise CanidsError(
+                    f"config: {place}{name}.{key}: several stages must agree on it; set {place}{key}, outside the section"
+                )
 
 
 def _hashable(value: Any) -> Hashable:
-    """What is equal if, and only if, two values of a config are."""
+    """A value that is equal for two configs if, and only if, these are equal."""
     if isinstance(value, dict):
         return frozenset((k, _hashable(v)) for k, v in value.items())
     if isinstance(value, (list, tuple)):
@@ -119,14 +156,14 @@ def _hashable(value: Any) -> Hashable:
 
 
 def _left_out(overrides: Config | None) -> Config:
-    """What an instance leaves out, which makes it a fold; nothing where it is none."""
+    """The captures that an instance leaves out, which makes it a fold; empty where it is none."""
     return ((overrides or {}).get("preprocess") or {}).get("leave_out") or {}
 
 
 def known_to_folds(captures: dict[str, manifest.Capture]) -> dict[str, list[str]]:
-    """What a fold can leave out of a dataset's training captures: key of `leave_out` → names."""
+    """Names that a fold can leave out of a dataset's training captures, by key of `leave_out`."""
     training = [c for c in captures.values() if c.role == "train" and not c.auxiliary]
-    return {kind: sorted({getattr(c, key) for c in training} - {None}) for kind, key in _CALLED.items()}
+    return {kind: sorted({getattr(c, key) for c in training} - {None}) for kind, key in _ATTRIBUTES.items()}
 
 
 def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> bool:

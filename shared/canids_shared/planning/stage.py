@@ -16,10 +16,12 @@ from canids_shared.jobs.interruption import SNAKEMAKE
 from canids_shared.planning.code_hash import code_hash
 from canids_shared.planning.deployment import source
 from canids_shared.planning.pipeline import PORTS, SINGLE, Config, has_instance, known_to_folds, merged, with_preset
-from canids_shared.planning.resource_labels import signed
+from canids_shared.planning.resource_labels import with_signature
 
 LOGGED = " 2> {log} || {{ cat {log} >&2; exit 1; }}"
-"""How every shell of a rule ends: messages go to the job's log, and to the terminal too where the job fails."""
+"""The end of every rule's shell: messages go to the job's log, and to the terminal too where the job fails."""
+_FROM_PIPELINE = ("common", "instances", "ports", "folds")
+"""Keys of a module's config that a pipeline writes (`canids_shared.planning.pipeline.section`)."""
 
 
 def _refuse_to_replace(outputs: Any) -> None:
@@ -36,69 +38,87 @@ class Stage:
 
     Attributes:
         config: instance (`""`, `"@seed-1"`, …) → checked config with defaults.
-        sweep: what the stage is told of a sweep over instances (`canids_shared.sweeps.declaration.Sweep.plan`), or nothing where none is swept.
+        sweep: the plan of a sweep over instances (`canids_shared.sweeps.declaration.Sweep.plan`), empty where none is swept.
+        captures: dataset → its captures by name.
         dataset, instance: regular expressions for the wildcards of these names.
+        python: the interpreter that runs the stage's entry points.
     """
 
     def __init__(self, name: str, config: Config, schema: str | Path, conda: bool = False, package: str = "") -> None:
         """Check `config` (the module's section, which is called `name`) against `schema` for every instance.
 
-        `package` is the module's Python package, `canids_{name}` unless it is given.
+        `package` is the module's Python package, by default `canids_{name}`.
 
         With `conda`, entry points are run by the `python` of the environment that Snakemake activates, into which pip
-        installs `$CANIDS_SOURCE`, by default this canids; else by that of the virtual environment which `environment`
+        installs `$CANIDS_SOURCE`, by default this canids; without, by that of the virtual environment which `environment`
         names, or by Snakemake's own.
 
         Raises `CanidsError` naming the key, or the manifest's entry, that is wrong.
         """
-        # Planning makes millions of objects that live to its end; to look for garbage among them again and again is a sixth of it.
+        # Planning makes millions of objects that live to its end; collecting garbage among them takes a sixth of its time.
         gc.set_threshold(1_000_000, 50, 100)
         self.name = name
         self._package = package or f"canids_{name}"
-        full = load_schema(schema, common=True)
-        base = check(with_preset(config, self._package), full, where=name)
-        self._ports: dict[str, dict[str, str]] = base.pop("ports")
-        self._folds = {"@" + fold: left for fold, left in base.pop("folds").items()}
-        instances = base.pop("instances")
-        self.sweep: Config = base.pop("sweep", {})
-        raw = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
-        self.config = {"": base}
-        for instance, overrides in instances.items():
-            own = with_preset(merged(raw, overrides), self._package)
-            self.config["@" + instance] = check(own, full, where=f"instances.{instance}.{name}")
-        if base.get("leave_out"):
+        plain = self._check_instances(config, load_schema(schema, common=True))
+        self.datasets: list[str] = plain["datasets"]
+        self.captures = {d: manifest.load(d, plain["data_root"]) for d in self.datasets}
+        self._check_folds()
+        self.stand_in: bool = plain["stand_in"]
+        self._set_interpreter(plain["environment"], conda)
+        self.dataset = "|".join(map(re.escape, self.datasets))
+        # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
+        self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"
+
+    def _check_instances(self, config: Config, schema: Config) -> Config:
+        """Check and complete the config of every instance; returns that of the plain one."""
+
+        def checked(section: Config, where: str) -> Config:
+            common = {k: v for k, v in (section.get("common") or {}).items() if k in schema["properties"]}
+            complete: Config = check(with_preset({**section, **common}, self._package), schema, where)
+            return complete
+
+        # The pipeline's own keys were checked with the rest; no rule uses them, so they do not reach params.
+        plain = checked(config, self.name)
+        from_pipeline = {key: plain.pop(key) for key in _FROM_PIPELINE}
+        self._ports: dict[str, dict[str, str]] = from_pipeline["ports"]
+        self._folds: dict[str, Config] = {"@" + fold: left for fold, left in from_pipeline["folds"].items()}
+        self.sweep: Config = plain.pop("sweep", {})
+        self.config = {"": plain}
+        shared = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
+        for instance, overrides in from_pipeline["instances"].items():
+            place = f"instances.{instance}.{self.name}"
+            self.config["@" + instance] = checked(merged(shared, overrides), place)
+            for key in SINGLE:
+                if (overrides or {}).get(key, plain.get(key)) != plain.get(key):
+                    raise CanidsError(f"{place}: {key} is one for all instances of a stage; set {self.name}.{key}")
+        if plain.get("leave_out"):
             raise CanidsError(
-                f"{name}.leave_out: makes a fold, so it belongs to an instance: "
-                f"instances: {{NAME: {{{name}: {{leave_out: …}}}}}}"
+                f"{self.name}.leave_out: makes a fold, so it belongs to an instance: "
+                f"instances: {{NAME: {{{self.name}: {{leave_out: …}}}}}}"
             )
-        self.datasets: list[str] = base["datasets"]
-        self.captures = {d: manifest.load(d, base["data_root"]) for d in self.datasets}
+        return plain
+
+    def _check_folds(self) -> None:
+        """Raise `CanidsError` if a fold leaves no training capture of any dataset out."""
         for fold, left in self._folds.items():
             if not any(self.has(d, fold) for d in self.datasets):
                 known = {d: {kind: known_to_folds(self.captures[d])[kind] for kind in left} for d in self.datasets}
                 raise CanidsError(
                     f"instances.{fold[1:]}: no training capture has what leave_out names, {left}; they have {known}"
                 )
-        self.stand_in: bool = base["stand_in"]
-        for key in SINGLE:
-            if other := [n for n, o in instances.items() if (o or {}).get(key, base.get(key)) != base.get(key)]:
-                raise CanidsError(
-                    f"instances.{other[0]}.{name}: {key} is one for all instances of a stage; set {name}.{key}"
-                )
+
+    def _set_interpreter(self, environment: str | None, conda: bool) -> None:
+        """Set the environment variables that the stage's shells and jobs read."""
         if conda:
             os.environ["CANIDS_SOURCE"] = os.environ.get("CANIDS_SOURCE") or source()
-        environment = base["environment"]
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
         if not os.path.exists(self.python):
-            raise CanidsError(f"{name}.environment: no Python at {self.python}")
+            raise CanidsError(f"{self.name}.environment: no Python at {self.python}")
         # Constant text in `shell`, so that another checkout finds the same cache entry.
-        os.environ[f"CANIDS_{name.upper()}_PYTHON"] = " ".join(
+        os.environ[f"CANIDS_{self.name.upper()}_PYTHON"] = " ".join(
             ["python" if conda else self.python, *(["-m", self._stand_ins] if self.stand_in else [])]
         )
         os.environ[SNAKEMAKE] = str(os.getpid())
-        self.dataset = "|".join(map(re.escape, self.datasets))
-        # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
-        self.instance = "(" + "|".join(re.escape(i) for i in self.config if i) + ")?"
 
     @property
     def _stand_ins(self) -> str:
@@ -106,7 +126,7 @@ class Stage:
         return f"{self._package}.stand_ins"
 
     def require_captures(self) -> None:
-        """Raise `CanidsError` naming every capture whose raw file is not there; for the stage that reads them."""
+        """Raise `CanidsError` naming every capture without its raw file; for the stage that reads these."""
         if absent := [m for d in self.datasets for m in manifest.missing(self.captures[d], d)]:
             raise CanidsError(" | ".join(absent))
 
@@ -138,57 +158,52 @@ class Stage:
         """Input function for files of another stage, such as `<graphs>{instance}/{split}.safetensors`.
 
         `{instance}` becomes the instance that this port has for the rule's instance; `splits` multiplies by splits.
-        An instance whose port is not declared is a `CanidsError`: to fall back to the plain one would, in a fold, leak
-        what was left out.
+        An instance whose port is not declared is a `CanidsError`: a silent use of the plain one would, in a fold, leak
+        the captures that were left out.
         """
         for path in paths:
-            if (found := re.match("<(.+?)>", path)) is None or found[1] not in PORTS:
+            if (port := re.match("<(.+?)>", path)) is None or port[1] not in PORTS:
                 raise CanidsError(f"{self.name}: '{path}' does not begin with a port; ports: {', '.join(PORTS)}")
 
-        @signed
+        # Called for each job: whatever can be checked without wildcards was checked above.
+        @with_signature
         def files(wildcards: Any) -> list[str]:
-            own = getattr(wildcards, "instance", "")[1:]
-            out = []
+            reader = getattr(wildcards, "instance", "")[1:]
+            expanded = []
             for path in paths:
                 port = path[1 : path.index(">")]
-                if own and own not in self._ports.get(port, {}):
+                if reader and reader not in self._ports.get(port, {}):
                     raise CanidsError(
-                        f"{self.name}: instance '{own}' does not say what it reads; set ports.{port}.{own}"
+                        f"{self.name}: instance '{reader}' does not say what it reads; set ports.{port}.{reader}"
                     )
-                source = self._ports[port][own] if own else ""
-                file = path.replace("{instance}", source and "@" + source)
-                out += [file.replace("{split}", s) for s in splits(wildcards)] if splits else [file]
-            return out
+                read = self._ports[port][reader] if reader else ""
+                file = path.replace("{instance}", read and "@" + read)
+                expanded += [file.replace("{split}", s) for s in splits(wildcards)] if splits else [file]
+            return expanded
 
         return files
 
     def spec(self, entry: str, *keys: str, **constants: Any) -> Callable[[Any], str]:
         """Params function: JSON of the wildcards, the named keys of the instance's config, constants, and the code's hash.
 
-        Params decide reruns and are the key of the cache between workflows, which does not look at wildcards or code
-        by itself. Constants that are functions are called with the wildcards. A stand-in's params say that they are.
+        Params decide reruns and are the key of the cache between workflows, which looks at neither wildcards nor code.
+        Constants that are functions are called with the wildcards. A stand-in's params hold `stand_in: true`.
 
         Args:
             entry: the module that the shell runs; its hash (`canids_shared.planning.code_hash.code_hash`) goes in as `code`.
             keys: keys of the stage's config that it uses.
-            constants: what else it needs to know.
+            constants: further values that it needs.
         """
         code = code_hash(self._stand_ins if self.stand_in else entry, self.python)
-        made = {"stand_in": True} if self.stand_in else {}
+        mark = {"stand_in": True} if self.stand_in else {}
 
-        @signed
-        def of(wildcards: Any, output: Any = ()) -> str:
+        @with_signature
+        def spec_of_job(wildcards: Any, output: Any = ()) -> str:
             if self.stand_in:
                 _refuse_to_replace(output)
             config = self.config[getattr(wildcards, "instance", "")]
             extra = {k: v(wildcards) if callable(v) else v for k, v in constants.items()}
-            value = {
-                "wildcards": dict(wildcards),
-                "config": {k: config[k] for k in keys},
-                "code": code,
-                **made,
-                **extra,
-            }
-            return json.dumps(value, sort_keys=True)
+            used = {"wildcards": dict(wildcards), "config": {k: config[k] for k in keys}, "code": code}
+            return json.dumps({**used, **mark, **extra}, sort_keys=True)
 
-        return of
+        return spec_of_job

@@ -1,7 +1,7 @@
 # One job under a label that wants a GPU, one under a label that does not.
-from canids_shared.planning.resource_labels import labels
+from canids_shared.planning.resource_labels import resources_by_label
 
-needs = labels(workflow)
+resources_for = resources_by_label(workflow)
 
 
 rule all_needs:
@@ -14,7 +14,7 @@ rule gpu:
     output:
         "gpu.txt",
     resources:
-        **needs("gpu_train"),
+        **resources_for("gpu_train"),
     shell:
         "touch {output}"
 
@@ -23,6 +23,6 @@ rule table:
     output:
         "table.txt",
     resources:
-        **needs("small"),
+        **resources_for("small"),
     shell:
         "touch {output}"

@@ -51,7 +51,7 @@ def chunk(nodes: list[int], edges: list[int], rng: np.random.Generator) -> dict[
 
 
 def write(path: Path, *chunks: dict[str, np.ndarray], header: dict[str, Any] = HEADER, **more: int) -> Path:
-    """A store of the chunks; `more` windows, nodes or edges are said to come than do."""
+    """A store of the chunks; `more` windows, nodes or edges are announced than come."""
     units = {"windows": "y", "nodes": "x", "edges": "edge_attr"}
     rows = {unit: sum(len(c[name]) for c in chunks) + more.get(unit, 0) for unit, name in units.items()}
     with writing(path, header, **rows) as writer:
@@ -155,7 +155,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, name: str, value
 
 def test_absent_other_contract_and_other_content_are_named(tmp_path: Path) -> None:
     path = tmp_path / "g"
-    assert refused(path) == f"{path}: no such file"
+    assert refused(path) == f"{path}: no such file; run again"
     content = whole(path).read_bytes()
     path.write_bytes(content.replace(b"graphs/1", b"graphs/9"))
     assert refused(path).startswith(f"{path}: contract graphs/9, not graphs/1")
@@ -184,12 +184,12 @@ def test_exception_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"windows": 1}, "1 windows instead of the 2 that were to come"),
-        ({"nodes": 1}, "3 nodes instead of the 4 that were to come"),
-        ({"edges": -1}, "more than the 3 edges that were to come"),
+        ({"windows": 1}, "1 windows instead of the 2 that were announced"),
+        ({"nodes": 1}, "3 nodes instead of the 4 that were announced"),
+        ({"edges": -1}, "more than the 3 edges that were announced"),
     ],
 )
-def test_chunks_that_disagree_with_what_was_to_come_are_refused(
+def test_chunks_that_disagree_with_what_was_announced_are_refused(
     tmp_path: Path, more: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

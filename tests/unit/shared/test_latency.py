@@ -1,10 +1,7 @@
-"""Latency of a model: measured one window at a time, written and read whole."""
-
-from pathlib import Path
+"""Latency of a model: measured one window at a time, summed up by its median."""
 
 import pytest
 
-from canids_shared.errors import CanidsError
 from canids_shared.jobs import latency
 
 
@@ -17,25 +14,5 @@ def test_first_windows_are_judged_one_by_one(windows: int, measured: int, judged
     assert all(s > 0 for s in seconds)
 
 
-def test_the_median_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "latency.json"
-    latency.write(path, [0.001] * 90 + [0.003] * 10, "cpu")
-    assert latency.read(path) == (pytest.approx(1.0), "cpu")
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (None, "no such file; delete the folder"),
-        ("{", "damaged"),
-        ("[1]", "damaged"),
-        ('{"contract": "latency/1"}', "damaged"),
-        ('{"contract": "latency/0", "median_ms": 1}', "contract latency/0, not latency/1"),
-    ],
-)
-def test_a_file_that_is_not_whole_is_refused(tmp_path: Path, content: str | None, complaint: str) -> None:
-    path = tmp_path / "latency.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(CanidsError, match=rf"latency\.json: {complaint}"):
-        latency.read(path)
+def test_the_summary_is_the_median_in_milliseconds() -> None:
+    assert latency.summary([0.001] * 90 + [0.003] * 10, "cpu") == {"median_ms": pytest.approx(1.0), "device": "cpu"}

@@ -156,7 +156,7 @@ def test_without_a_gpu_nothing_changes(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv(devices.SLOTS, raising=False)
     before, workflow = dict(os.environ), Workflow()
     devices.share_out(workflow)
-    with devices.own(1, tmp_path):
+    with devices.claim(tmp_path):
         assert dict(os.environ) == before
     assert workflow.global_resources["gpu"].value is None
     assert not list(tmp_path.iterdir())
@@ -171,14 +171,15 @@ def test_each_job_has_its_own_device_and_waits_for_one(
     seen, inside, most = [], [], []
 
     def job() -> None:
-        with devices.ExitStack() as held:
-            while not (taken := devices._take(slots, 1, tmp_path, held)):
-                devices.time.sleep(0.01)
-            inside.append(taken[0])
-            most.append(sorted(inside))
-            devices.time.sleep(0.05)
-            inside.remove(taken[0])
-            seen.append(taken[0])
+        while (taken := devices._take(slots, tmp_path)) is None:
+            devices.time.sleep(0.01)
+        device, path, stream = taken
+        inside.append(device)
+        most.append(sorted(inside))
+        devices.time.sleep(0.05)
+        inside.remove(device)
+        seen.append(device)
+        locks.release(path, stream)
 
     jobs = [threading.Thread(target=job) for _ in range(5)]
     for thread in jobs:
@@ -191,20 +192,19 @@ def test_each_job_has_its_own_device_and_waits_for_one(
     assert not list(tmp_path.iterdir())
 
 
-def test_own_sets_what_cuda_sees_and_puts_it_back(two: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_sets_what_cuda_sees_and_puts_it_back(
+    two: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(devices, "POLL_S", 0.01)
     devices.share_out(Workflow(limit=4))
-    with devices.own(1, tmp_path):
+    with devices.claim(tmp_path):
         assert os.environ[devices.VISIBLE] == "GPU-a"
         assert devices.SLOTS not in os.environ, "what it starts shares its device"
         os.environ[devices.SLOTS] = "GPU-a,GPU-b"  # another job
-        with devices.own(1, tmp_path):
+        with devices.claim(tmp_path):
             assert os.environ[devices.VISIBLE] == "GPU-b"
     assert devices.VISIBLE not in os.environ
-    with devices.own(2, tmp_path):
-        assert os.environ[devices.VISIBLE] == "GPU-a,GPU-b"
-    with pytest.raises(CanidsError, match="3 GPUs are wanted, and this machine has 2"), devices.own(3, tmp_path):
-        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_locks_of_devices_lie_in_a_folder_of_this_user_alone(
@@ -213,11 +213,11 @@ def test_locks_of_devices_lie_in_a_folder_of_this_user_alone(
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     devices.share_out(Workflow())
     folder = tmp_path / f"canids-{os.getuid()}"
-    with devices.own(1):
+    with devices.claim():
         assert folder.stat().st_mode & 0o777 == 0o700
         assert list(folder.iterdir())
     mine = os.getuid()
     monkeypatch.setattr(devices.os, "getuid", lambda: mine + 1)
     folder.rename(tmp_path / f"canids-{mine + 1}")
-    with pytest.raises(CanidsError, match=rf"canids-{mine + 1}: it is not yours.*set TMPDIR"), devices.own(1):
+    with pytest.raises(CanidsError, match=rf"canids-{mine + 1}: it is not yours.*set TMPDIR"), devices.claim():
         pass

@@ -160,7 +160,7 @@ def test_key_that_is_there_twice_is_refused_with_its_line(workplace: Path, twice
     path.write_text(f"contract: manifest/1\ncaptures:\n  dos:\n    vehicle: van\n{twice}")
     key, first = ("dos", 3) if "dos" in twice else ("vehicle", 6)
     line = 5 if "dos" in twice else 8
-    assert refused() == f"data/fleet/manifest.yaml, line {line}: key '{key}' is there already, in line {first}"
+    assert refused() == f"data/fleet/manifest.yaml, line {line}: key '{key}' repeats line {first}"
 
 
 def test_anchors_and_merged_keys_are_no_repetitions(workplace: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a workflow says of its progress: a live view on a terminal, a line a finished job elsewhere."""
+"""Progress of a workflow: a live view on a terminal, elsewhere a line for each finished job."""
 
 import os
 import pty

@@ -16,7 +16,8 @@ from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 
 from canids_evaluate.judging.evaluation import METRICS_CONTRACT
 from canids_evaluate.judging.evaluation import read as read_metrics
-from canids_shared.contracts import model_file, stand_in_mark, tables
+from canids_shared.contracts import model_file, stand_in_mark, tables, training_run
+from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
@@ -38,7 +39,29 @@ def write_graphs(path: Path) -> None:
 
 
 def write_states(path: Path) -> None:
-    tables.write(path, tables.STATES, pl.DataFrame(schema=tables.KEYS), {})
+    scores = dict.fromkeys((detector.score for detector in DETECTORS), pl.Float32)
+    tables.write(path, tables.STATES, pl.DataFrame(schema={**tables.KEYS, **scores}), {KEY: as_json(DETECTORS)})
+
+
+def write_run(path: Path) -> None:
+    """The record of a training in the folder that it names."""
+    empty: dict[str, Any] = {name: {} for name in ("config", "inputs", "history", "select", "data", "sizes")}
+    run = training_run.TrainingRun(
+        kind="gat",
+        label="GAT",
+        detectors=["gat"],
+        variant="large",
+        scale="large",
+        dataset="d",
+        instance="@a",
+        seed=0,
+        code="aa",
+        parameters=3,
+        best=0,
+        latency=latency.summary([1.0], "cpu"),
+        **empty,
+    )
+    training_run.write(path, run)
 
 
 FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any] | None]] = {
@@ -48,7 +71,7 @@ FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any] | None]] = 
         lambda p: model_file.save_arrays(p, {"a": np.ones(2, np.float32)}, {"contract": "c/1"}),
         lambda p: model_file.load_arrays(p, "c/1"),
     ),
-    "latency.json": (lambda p: latency.write(p, [1.0], "cpu"), latency.read),
+    "gat_large@a/run.json": (write_run, training_run.read),
     "metrics.json": (
         lambda p: write_json(p, {"contract": METRICS_CONTRACT}),
         lambda p: read_metrics(p, METRICS_CONTRACT),
@@ -66,6 +89,7 @@ def test_a_marked_file_is_refused_by_its_reader_and_by_every_rule(
 ) -> None:
     write, read = FILES[name]
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     write(path)
     assert not stand_in_mark.is_marked(path)
     stand_in_mark.refuse(path)
@@ -82,13 +106,13 @@ def test_a_marked_file_is_refused_by_its_reader_and_by_every_rule(
     with pytest.raises(SystemExit, match=rf"{re.escape(str(path))}: a stand-in, .*run the stage that makes it without"):
         entry_point.run(main, inputs=["input"])
     assert not called
-    with stand_in_mark.accepted():
+    with stand_in_mark.allow_stand_ins():
         entry_point.run(main, inputs=["input"])
     assert len(called) == 1
     if read:
         with pytest.raises(CanidsError, match=rf"{re.escape(str(path))}: a stand-in"):
             read(path)
-        with stand_in_mark.accepted():
+        with stand_in_mark.allow_stand_ins():
             assert type(read(path)) is type(before)
 
 
@@ -96,7 +120,7 @@ def test_the_mark_changes_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model_file.save_arrays(path, {"a": np.arange(3.0)}, {"contract": "c/1", "x": [1]})
     stand_in_mark.mark(path)
-    with stand_in_mark.accepted():
+    with stand_in_mark.allow_stand_ins():
         arrays, header = model_file.load_arrays(path, "c/1")
     assert header == {"contract": "c/1", "x": [1], "stand_in": True}
     assert arrays["a"].tolist() == [0, 1, 2]

@@ -1,5 +1,6 @@
 """The Parquet contracts: what is written is read again, and what breaks the contract is refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_shared.contracts import tables
+from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json, declared
 from canids_shared.errors import CanidsError
 
 TABLE = frames([0.0, 0.5, 1.0], [1, 2, 3], [b"", b"\x00\xff", bytes(64)], [0, 1, None])
@@ -22,9 +24,12 @@ STATE = pl.DataFrame(
         "t_end": [1.0, 2.0],
         "label": pl.Series([0, None], dtype=pl.UInt8),
         "attack": ["", ""],
+        "gat_logit": pl.Series([-1.0, 2.0], dtype=pl.Float32),
+        "vgae_error": pl.Series([0.1, 0.2], dtype=pl.Float32),
         "vgae_kl": pl.Series([0.5, 1.5], dtype=pl.Float32),
     }
 )
+DECLARED = {KEY: as_json(DETECTORS)}
 
 
 def refused(action: Any, *arguments: Any) -> str:
@@ -37,10 +42,10 @@ def refused(action: Any, *arguments: Any) -> str:
 @pytest.mark.parametrize(("contract", "table"), [(tables.FRAMES, TABLE), (tables.STATES, STATE)])
 def test_round_trip(tmp_path: Path, contract: tables.Table, table: pl.DataFrame) -> None:
     path = tmp_path / "t.parquet"
-    tables.write(path, contract, table, {"capture": "ü", "n": 3})
+    tables.write(path, contract, table, {"capture": "ü", "n": 3, **DECLARED})
     read, metadata = tables.read(path, contract)
     assert read.equals(table)
-    assert metadata == {"capture": "ü", "n": 3, "contract": contract.contract}
+    assert metadata == {"capture": "ü", "n": 3, **DECLARED, "contract": contract.contract}
     assert tables.read(path, contract, columns=["label"])[0].equals(table.select("label"))
 
 
@@ -71,7 +76,41 @@ def test_breach_of_the_contract_is_refused_on_both_sides(tmp_path: Path, change:
 
 def test_state_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     wrong = STATE.with_columns(vgae_kl=pl.Series([0.0, float("nan")], dtype=pl.Float32))
-    assert refused(tables.write, tmp_path / "t", tables.STATES, wrong, {}).endswith("'vgae_kl' holds NaN or infinity")
+    assert refused(tables.write, tmp_path / "t", tables.STATES, wrong, DECLARED).endswith(
+        "'vgae_kl' holds NaN or infinity"
+    )
+
+
+PCA = Detector("pca", "PCA", "pca_residual", supervised=False)
+
+
+@pytest.mark.parametrize(
+    ("declaration", "complaint"),
+    [
+        ({}, "declares no detectors; delete it and run again"),
+        ({KEY: []}, "declares no detectors"),
+        ({KEY: [{"name": "gat"}]}, "detectors: {'name': 'gat'} is not a detector (name, label, score, "),
+        ({KEY: as_json([*DETECTORS, PCA])}, "column 'pca_residual' is missing (contract states/2)"),
+        ({KEY: as_json(DETECTORS[:1])}, "unknown column 'vgae_error' (contract states/2)"),
+        ({KEY: as_json([replace(PCA, name="fusion_2")])}, "detector 'fusion_2': a name does not begin with fusion"),
+        ({KEY: as_json([replace(PCA, score="kl")])}, "detector 'pca': its score column must begin with pca_"),
+        ({KEY: as_json([PCA, PCA])}, "detector 'pca': its columns have the same prefix as those of 'pca'"),
+    ],
+)
+def test_states_hold_the_columns_of_the_detectors_that_they_declare(
+    tmp_path: Path, declaration: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "t.parquet"
+    assert refused(tables.write, path, tables.STATES, STATE, declaration).startswith(f"{path}: {complaint}")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_states_of_any_number_of_detectors_come_back_in_their_order(tmp_path: Path, n: int) -> None:
+    detectors = (*DETECTORS, PCA)[-n:]
+    scores = [d.score for d in detectors]
+    frame = STATE.select(*tables.KEYS, *(pl.lit(0.5, pl.Float32).alias(score) for score in scores))
+    tables.write(tmp_path / "t", tables.STATES, frame, {KEY: as_json(detectors)})
+    assert declared(tables.read(tmp_path / "t", tables.STATES)[1], tmp_path / "t") == detectors
 
 
 def test_reading_some_columns_checks_them(tmp_path: Path) -> None:
@@ -84,9 +123,9 @@ def test_reading_some_columns_checks_them(tmp_path: Path) -> None:
 
 def test_other_contract_and_absent_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file"
-    tables.write(path, tables.STATES, STATE, {})
-    assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: contract states/1, not frames/1")
+    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file; run again"
+    tables.write(path, tables.STATES, STATE, DECLARED)
+    assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: contract states/2, not frames/1")
     TABLE.write_parquet(path)
     assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: not a whole canids table")
     TABLE.write_parquet(path, metadata={"canids": "[]"})

@@ -57,14 +57,14 @@ def test_stage_has_files_of_its_own_only_for_instances_that_reach_it(stages: dic
 
 
 def test_conda_environments_get_the_canids_that_runs_here(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told() -> str:
+    def source_variable() -> str:
         monkeypatch.setenv("CANIDS_SOURCE", "to be put back")
         monkeypatch.delenv("CANIDS_SOURCE")
         Stage("preprocess", {}, PREPROCESS, conda=True)
         return os.environ["CANIDS_SOURCE"]
 
     monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
-    assert told() == str(ROOT)
+    assert source_variable() == str(ROOT)
     monkeypatch.setattr(deployment, "__file__", str(workplace / "site-packages/canids_shared/planning/deployment.py"))
     installed: dict[str, Any] = {"url": "https://example/canids", "vcs_info": {"vcs": "git", "commit_id": "c0ffee"}}
     monkeypatch.setattr(
@@ -72,10 +72,10 @@ def test_conda_environments_get_the_canids_that_runs_here(workplace: Path, monke
         "distribution",
         lambda _: SimpleNamespace(read_text=lambda _: json.dumps(installed)),
     )
-    assert told() == "git+https://example/canids@c0ffee#egg=canids"
+    assert source_variable() == "git+https://example/canids@c0ffee#egg=canids"
     del installed["vcs_info"]
     with pytest.raises(CanidsError, match="set CANIDS_SOURCE"):
-        told()
+        source_variable()
     monkeypatch.setenv("CANIDS_SOURCE", "mine")
     Stage("preprocess", {}, PREPROCESS, conda=True)
     assert os.environ["CANIDS_SOURCE"] == "mine"
@@ -105,6 +105,41 @@ def test_tracking_knows_every_instance_and_is_overridden_by_none() -> None:
     assert made["ports"]["window_baselines"]["seed-1"] == ""
     with pytest.raises(CanidsError, match="no stage 'tracking'"):
         section({**CONFIG, "instances": {"x": {"tracking": {}}}}, "evaluate")
+
+
+def test_stages_agree_on_a_common_key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reaches the modules that have it, also from an instance, whose files then differ from the fusion on."""
+    budget = {"type": "number", "default": 0.005, "maximum": 0.5}
+    schema = workplace / "with_budget.yaml"
+    properties = {"seed": {"type": "integer", "default": 0}, "false_alarm_budget": budget}
+    schema.write_text(yaml.safe_dump({"type": "object", "additionalProperties": False, "properties": properties}))
+    schemas = {s: PREPROCESS if s == "preprocess" else schema for s in (*STAGES, "audit")}
+    schemas["train_gnn"] = ROOT / "modules/train_gnn/config.schema.yaml"
+    config = {
+        "datasets": ["simulated"],
+        "modules": ["audit"],
+        "instances": {"strict": {"false_alarm_budget": 0.001}, "seed-1": {"train_drl": {"seed": 1}}},
+    }
+    for name in schemas:
+        monkeypatch.setenv(f"CANIDS_{name.upper()}_PYTHON", "")
+
+    def budgets(**top: Any) -> dict[str, dict[str, float | None]]:
+        stages = {s: Stage(s, section({**config, **top}, s), schemas[s], package="canids_shared") for s in schemas}
+        return {
+            s: {i: part.get("false_alarm_budget") for i, part in stage.config.items()} for s, stage in stages.items()
+        }
+
+    agreed = {"": 0.02, "@strict": 0.001, "@seed-1": 0.02}
+    expected = {"preprocess": {"": None}, "train_gnn": {"": None}, **dict.fromkeys(("train_drl", "evaluate"), agreed)}
+    assert budgets(false_alarm_budget=0.02) == {**expected, "audit": agreed}
+    assert budgets()["evaluate"] == {"": 0.005, "@strict": 0.001, "@seed-1": 0.005}
+    ports = section(config, "evaluate")["ports"]
+    assert ports["decisions"] == {"strict": "strict", "seed-1": "seed-1"}
+    assert ports["states"] == {"strict": "", "seed-1": ""}
+    with pytest.raises(CanidsError, match=r"^train_drl\.false_alarm_budget: 2 is greater than the maximum"):
+        budgets(false_alarm_budget=2)
+    alone = Stage("train_drl", {"false_alarm_budget": 0.1}, schema, package="canids_shared")
+    assert alone.config[""]["false_alarm_budget"] == 0.1
 
 
 def test_overrides_lie_on_the_base_config(stages: dict[str, Stage]) -> None:
@@ -174,7 +209,7 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
     ("change", "complaint"),
     [
         ({"preproces": {}}, "config: unknown key 'preproces'; known keys: datasets, "),
-        ({"instances": {"a": {"train": {}}}}, "config: instances.a: no stage 'train'; stages: preprocess"),
+        ({"instances": {"a": {"train": {}}}}, "config: instances.a: no stage 'train'; known keys: preprocess"),
         ({"instances": {"a": 5}}, "config: instances.a must be a mapping"),
         ({"instances": ["a"]}, "config: instances must be a mapping"),
         ({"preprocess": 5}, "config: preprocess must be a mapping"),
@@ -186,6 +221,15 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
             "preprocess.leave_out: makes a fold, so it belongs to an instance",
         ),
         ({"preprocess": {"environment": "/nowhere"}}, "preprocess.environment: no Python at /nowhere/bin/python"),
+        (
+            {"train_drl": {"false_alarm_budget": 0.01}},
+            "config: train_drl.false_alarm_budget: several stages must agree on it; set false_alarm_budget, outside",
+        ),
+        (
+            {"instances": {"a": {"evaluate": {"false_alarm_budget": 0.01}}}},
+            "config: instances.a.evaluate.false_alarm_budget: several stages must agree on it; "
+            "set instances.a.false_alarm_budget, outside the section",
+        ),
         ({"modules": "audit"}, "config: modules must be a list of the names of further modules, not 'audit'"),
         ({"audit": {}}, "config: unknown key 'audit'; known keys: datasets"),
         ({"datasets": ["a b"]}, "preprocess.datasets.0: 'a b' does not match"),
@@ -234,7 +278,7 @@ def test_every_preset_fits_the_schema(
     assert (chosen != {**plain, "preset": preset}) == file.exists()
 
 
-@pytest.mark.parametrize(("key", "value"), [("devices", 2), ("accelerator", "cuda")])
+@pytest.mark.parametrize(("key", "value"), [("accelerator", "cuda"), ("stand_in", True)])
 def test_what_rules_are_planned_with_is_one_for_all_instances(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any
 ) -> None:
