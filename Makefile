@@ -62,7 +62,7 @@ cross-vehicle fusion-ablation: .venv/runtime
 score: .venv/runtime
 	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/score/Snakefile --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
-	@$(BIN)/python -m canids_shared.scoring.captures '$(CAPTURE)' '$(RUN)' $(OPTIONS)
+	@$(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS)
 
 # What is here, what is missing, what to do; with whatever Python there is.
 doctor:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from canids_shared.contracts import stand_in_mark
+from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
@@ -28,6 +29,12 @@ def save_arrays(path: str | Path, arrays: Arrays, header: dict[str, Any]) -> Non
     rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with written_whole(path) as temporary:
         temporary.write_bytes(save(rows, {"canids": canonical_json(header)}))
+
+
+def header_of(path: str | Path) -> dict[str, Any]:
+    """The header of a model file of any contract; raises `CanidsError` naming the file if it is absent or damaged."""
+    with reading(path, "model file", SafetensorError), safe_open(path, "numpy") as opened:
+        return dict(json.loads(opened.metadata()["canids"]))
 
 
 def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:
