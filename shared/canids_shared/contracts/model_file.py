@@ -8,13 +8,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from canids_shared.contracts import stand_in_mark
-from canids_shared.contracts.whole import reading
-from canids_shared.errors import CanidsError
+from canids_shared.contracts.whole import check_contract, reading
 from canids_shared.files import canonical_json, written_whole
 
 DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/2", "fusion_baselines/1"
-"""Contracts of `model.safetensors`: of a detector, of a policy, of its fusion_baselines."""
+"""Contracts of `model.safetensors`: of a detector, of a policy, of the fusion baselines beside it."""
 EXPORT = "export/1"
 """Contract of `export.json`: size and latency of a detector as ONNX."""
 Arrays = dict[str, np.ndarray]
@@ -38,16 +36,10 @@ def header_of(path: str | Path) -> dict[str, Any]:
 
 
 def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:
-    """Read a file of `save_arrays`; raises `CanidsError` naming it if it is absent, cut off, of another contract or a stand-in."""
-    try:
-        with safe_open(path, "numpy") as opened:
-            header = json.loads(opened.metadata()["canids"])
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file") from None
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        raise CanidsError(f"{path}: not a whole model file; delete it and run again") from None
-    if header.get("contract") != contract:
-        raise CanidsError(f"{path}: contract {header.get('contract')}, not {contract}; delete it and run again")
-    stand_in_mark.refuse(path, header)
-    return arrays, header
+    """Read a file that `save_arrays` wrote: arrays and header.
+
+    Raises `CanidsError` naming the file if it is absent, cut off, of another contract or a stand-in.
+    """
+    with reading(path, "model file", SafetensorError), safe_open(path, "numpy") as opened:
+        header = check_contract(path, json.loads(opened.metadata()["canids"]), contract)
+        return {name: opened.get_tensor(name) for name in opened.keys()}, header  # noqa: SIM118
