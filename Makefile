@@ -165,14 +165,14 @@ format: .venv/development
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/snakefmt $(SNAKEFILES) $(PARTS)
 
-# The documentation, to build/site/index.html. Its graphs are drawn by Graphviz.
+# The documentation, to build/site/index.html.
 docs: .venv/development
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Documentation: build/site/index.html"
 
-# The rule graph of the README (Mermaid: it is drawn where the README is shown).
+# The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion.
 rulegraph: .venv/runtime
-	$(BIN)/python -m canids_shared.tools.rulegraph README.md pipelines/kd_fusion/Snakefile
+	@$(BIN)/snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet
 
 # The results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime
