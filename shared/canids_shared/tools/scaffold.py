@@ -95,9 +95,9 @@ def with_module(text: str, name: str) -> str:
     try:
         project = tomllib.loads(text)
         tool = project["tool"]
-        arrays = (tool["setuptools"]["packages"]["find"]["where"], tool["mypy"]["mypy_path"])
-        arrays += (tool["ruff"]["lint"]["isort"]["known-first-party"],)
-        complete = all(set(added.values()) & set(array) for array in arrays)
+        folders = tool["setuptools"]["packages"]["find"]["where"], tool["mypy"]["mypy_path"]
+        packages = tool["ruff"]["lint"]["isort"]["known-first-party"]
+        complete = all(folder in array for array in folders) and f"canids_{name}" in packages
         complete = complete and project["project"]["optional-dependencies"][extra] == []
     except (tomllib.TOMLDecodeError, KeyError, TypeError):
         complete = False
