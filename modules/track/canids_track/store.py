@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -79,38 +79,26 @@ class Store:
         self.held: set[str] = set()
         self.written: list[str] = []
         self.refused: dict[str, str] = {}
-        self._open: tuple[MlflowClient, str] | None = None
 
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
-        return self._opened()[0]
+        return MlflowClient(self._uri)
 
-    @property
+    @cached_property
     def _experiment(self) -> str:
-        return self._opened()[1]
-
-    def _opened(self) -> tuple[MlflowClient, str]:
-        if self._open is None:
-            client = MlflowClient(self._uri)
-            experiment = client.get_experiment_by_name(self.name)
-            if experiment is None:
-                beside = self._database and self._database.absolute().with_name(ARTIFACTS) / self._dataset
-                place = beside.as_uri() if beside else None
-                try:
-                    self._open = client, client.create_experiment(self.name, place)
-                except MlflowException as error:
-                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                        raise
-                    self._open = None  # another writer was faster
-                    experiment = client.get_experiment_by_name(self.name)
-            if experiment is not None:
-                if experiment.lifecycle_stage != "active":
-                    raise MlflowException(
-                        f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)"
-                    )
-                self._open = client, experiment.experiment_id
-        assert self._open is not None
-        return self._open
+        """ID of the experiment, which is created if it is absent."""
+        experiment = self._client.get_experiment_by_name(self.name)
+        if experiment is None:
+            beside = self._database and self._database.absolute().with_name(ARTIFACTS) / self._dataset
+            try:
+                return str(self._client.create_experiment(self.name, beside.as_uri() if beside else None))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = self._client.get_experiment_by_name(self.name)  # another writer was faster
+        if experiment is None or experiment.lifecycle_stage != "active":
+            raise MlflowException(f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)")
+        return str(experiment.experiment_id)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -81,6 +81,7 @@ class Chain:
         self._gone = 0.0
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes
         try:
+            # Each process reads the pipe into which the one before it writes; the last one writes to the terminal.
             upstream: Any = subprocess.DEVNULL
             for position, (_, command) in enumerate(parts):
                 downstream = subprocess.PIPE if position + 1 < len(parts) else None
@@ -104,9 +105,10 @@ class Chain:
             if all(process.poll() is not None for process in self.processes):
                 return
             if self._stopping:
-                self.processes[0].terminate()
+                self.processes[0].terminate()  # each time: it may not have installed its handler yet
             time.sleep(_POLL_S)
         status = self.processes[failed].returncode
+        # The processes before it have no reader any more; those behind it still have windows to decide on and to report.
         for process in self.processes[:failed]:
             process.terminate()
         until = time.monotonic() + _DRAIN_S
