@@ -11,6 +11,7 @@ import yaml
 
 from canids_shared.contracts import model_file, training_run
 from canids_shared.contracts.detectors import DETECTORS
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
@@ -21,7 +22,6 @@ POLICY, FUSION_BASELINES = "dqn", "fusion_baselines"
 DETECTOR_RUNS = tuple(detector.name for detector in DETECTORS)
 """Kinds of the runs that train the detectors of `train_gnn`: each trains one."""
 _FOLDER = re.compile(rf"{POLICY}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
-_RUNS = "experimentruns"
 log = logging.getLogger(__name__)
 
 
@@ -65,22 +65,23 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
     Raises `CanidsError` naming the folder or file that is wrong or absent.
     """
     if not (name := _FOLDER.fullmatch(folder.name)):
-        raise CanidsError(f"run {folder}: not the folder of a policy, such as {_RUNS}/simulated/dqn_large")
+        raise CanidsError(f"run {folder}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
     variant, instance = name[1], name[2]
     policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY, FUSION_BASELINES))
     origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
     detectors = {kind: _model(folder, kind, variant, origin) for kind in detector_runs}
     first = Path(next(iter(detectors.values())))
+    fit = _fit(first.parent)
     decided = _config(Path(baselines).parent)["spec"]["config"]
     return TrainedRun(
         variant=variant,
-        by=_name(folder.parent) + instance,
+        by=f"{folder.parent.name}{instance}",
         detectors=detectors,
         policy=policy,
         fusion_baselines=baselines,
         fusion=decided.get("fusion", POLICY),
-        fit=_fit(first.parent),
-        preprocess=_preprocess(first),
+        fit=fit,
+        preprocess=_preprocess(first, fit),
     )
 
 
@@ -89,12 +90,6 @@ def _model(folder: Path, kind: str, variant: str, instance: str) -> str:
     if not path.exists():
         raise CanidsError(f"run {folder}: no {path}; has the run finished?")
     return str(path)
-
-
-def _name(runs: Path) -> str:
-    """A folder of runs as part of a name: `experimentruns/simulated` is `simulated`."""
-    below = runs.parts[runs.parts.index(_RUNS) + 1 :] if _RUNS in runs.parts else runs.parts[-1:]
-    return "-".join(below)
 
 
 def _instance_of_states(policy: training_run.TrainingRun, instance: str) -> str:
@@ -125,12 +120,14 @@ def _fit(detector: Path) -> list[str]:
     return []
 
 
-def _preprocess(model: Path) -> dict[str, Any]:
-    """How graphs are made for a detector, by the header of its model file.
+def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
+    """How graphs are made for a detector: by the header of its model file, else by that of its training graphs.
 
-    Raises `CanidsError` for features by which alarms cannot be explained.
+    Raises `CanidsError` naming the model if neither says so, or for features by which alarms cannot be explained.
     """
     header = model_file.header_of(model)
+    if "stride" not in header and fit:
+        header = GraphStore(fit[0]).header
     with reading(model, "detector with node_features, window, stride and window_unit in its header"):
         if "can_id" in header["node_features"]:
             raise CanidsError(
