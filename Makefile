@@ -6,15 +6,15 @@ TORCH_INDEX ?=
 PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BIN = .venv/bin
 # Snakemake finds its plugins by path.
-SNAKEMAKE = PYTHONPATH=$(CURDIR)/shared$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BIN)/snakemake --profile shared/profiles/local $(PROGRESS)
-# A live view on a terminal, a line a finished job elsewhere; make says (since 4.1) where its messages go.
+SNAKEMAKE = PYTHONPATH='$(CURDIR)/shared$(if $(PYTHONPATH),:$(PYTHONPATH))' $(BIN)/snakemake --profile shared/profiles/local $(PROGRESS)
+# A live view on a terminal, elsewhere one line per finished job; MAKE_TERMERR is set (since make 4.1) if messages go to a terminal.
 PROGRESS = --logger $(if $(MAKE_TERMERR),rich,lines)
 SOURCES = shared modules tests bench examples conftest.py
 SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_detector/Snakefile examples/own_detector/*/Snakefile)
-# What others include, and what takes its modules by URL.
+# Files that a Snakefile includes, and the example that takes its modules by URL.
 PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
-# Of the examples, no package is installed.
-LINT = PYTHONPATH=examples/own_detector:$$PYTHONPATH $(BIN)/snakemake --lint
+# The packages of the examples are not installed.
+LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(BIN)/snakemake --lint
 
 .PHONY: demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
@@ -36,10 +36,10 @@ hcrl_sa: .venv/runtime
 # Where choices are made: folds of the real training captures (attacks and vehicles left out), three seeds each.
 folds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config 'data_root=$(DATA)'
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config 'data_root=$(DATA)' -- all_folds
 	@cat results/hcrl_sa/folds/results.md
 
-# The main job on hours of simulated driving: false alarms an hour, delay over many episodes.
+# The main job on hours of simulated driving: false alarms an hour, detection delay over many episodes.
 hours: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --config 'datasets=[simulated_hours]'
 	@cat results/simulated_hours/summary/results.md
@@ -54,7 +54,7 @@ seeds: .venv/runtime
 sweep: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/sweep/Snakefile $(OPTIONS)
 
-# One vehicle left out after the other, and all fusion_baselines of the policy: on folds of the training captures.
+# One vehicle left out after the other, and all fusion baselines of the policy: on folds of the training captures.
 cross-vehicle fusion-ablation: .venv/runtime
 	$(SNAKEMAKE) -s pipelines/$(subst -,_,$@)/Snakefile $(OPTIONS)
 
@@ -62,18 +62,18 @@ cross-vehicle fusion-ablation: .venv/runtime
 score: .venv/runtime
 	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/score/Snakefile --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
-	@$(BIN)/python -m canids_shared.scoring.captures '$(CAPTURE)' '$(RUN)' $(OPTIONS)
+	@$(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS)
 
-# What is here, what is missing, what to do; with whatever Python there is.
+# What is installed, what is missing, and the remedies; by any Python.
 doctor:
-	@PYTHONPATH=$(CURDIR)/shared $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.tools.doctor
+	@PYTHONPATH='$(CURDIR)/shared' $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.tools.doctor
 
-# The same while the log grows, or on a bus: SOURCE is the log or interface:channel, RUN the folder of a policy. Ctrl-C ends it.
+# Alarms while a log grows, or on a bus: SOURCE is the log or interface:channel, RUN the folder of a policy. Ctrl-C ends it.
 follow: .venv/runtime
 	@test -n "$(SOURCE)" -a -n "$(RUN)" || { echo "make follow SOURCE=drive.log (or socketcan:can0) RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
 	@$(BIN)/python -m canids_shared.scoring.following '$(SOURCE)' '$(RUN)' $(OPTIONS)
 
-# A manifest drafted for a folder of captures, to be checked: DIR is the folder.
+# Draft a manifest for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime
 	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
 	$(BIN)/python -m canids_preprocess.draft '$(DIR)'
@@ -83,8 +83,8 @@ resources: .venv/runtime
 	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile --forcerun resources
 	@cat results/resources/resources.md
 
-# All finished runs into MLflow, also those that no pipeline tracked yet: after folds, or when a server came back.
-# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else what make mlflow-ui shows. EXPERIMENT as in the config.
+# All finished runs into MLflow, also those that no pipeline has tracked yet: after folds, or when a server came back.
+# URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else the store of make mlflow-ui. EXPERIMENT as in the config.
 track: .venv/runtime
 	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)') $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
 
@@ -100,7 +100,7 @@ bench: .venv/runtime
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
 
-# All at once: together they keep two cores busy. What takes minutes more, root or gigabytes, has targets of its own:
+# All at once: together they keep two cores busy. Tests that take minutes more, root or gigabytes have targets of their own:
 # long-tests, slurm-test, environment-tests.
 test: .venv/development
 	@$(MAKE) --no-print-directory -j4 unit-tests workflow-tests checkout-tests dgl-tests
@@ -112,7 +112,7 @@ long-tests: .venv/development
 unit-tests: .venv/development
 	$(BIN)/pytest -q tests/unit $(addprefix --ignore=,$(LONG_TESTS))
 
-# Snakemake in fresh checkouts, beside the workflows of the YAML files and what looks at their results.
+# Tests that run Snakemake in fresh checkouts; workflow-tests runs the workflows of the YAML files and checks their results.
 CHECKOUT_TESTS = tests/test_documents.py tests/pipelines/test_cache.py $(wildcard tests/modules/test_[ens]*.py)
 checkout-tests: .venv/development
 	$(BIN)/pytest -q $(CHECKOUT_TESTS)
@@ -120,7 +120,7 @@ checkout-tests: .venv/development
 workflow-tests: .venv/development
 	$(BIN)/pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS) $(LONG_TESTS)) tests pipelines
 
-# Each module in an environment of its own, built anew: some minutes and 5 GB.
+# Each module in a new environment of its own: some minutes and 5 GB.
 environment-tests: .venv/development
 	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(BIN)/pytest -q tests/environments
 
@@ -135,7 +135,7 @@ slurm-packages:
 	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SLURM_PACKAGES); } >/dev/null
 
-# What slurm-test shows once, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
+# The faults of slurm-test, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
 SOAK = 20
 slurm-soak: .venv/development slurm-packages
 	@SOAK=$(SOAK) $(BIN)/pytest -q -s -m soak tests/slurm; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
@@ -144,7 +144,7 @@ slurm-soak: .venv/development slurm-packages
 dgl-tests: .venv-dgl/ready
 	CANIDS_NEEDS_DGL=1 .venv-dgl/bin/pytest -q -p no:cacheprovider -o addopts= tests/unit/train_gnn/test_backends.py
 
-# What takes longer than ten seconds is left out.
+# Unit tests that take less than ten seconds.
 fast-test: .venv/development
 	$(BIN)/pytest -q -m "not slow" tests/unit
 
@@ -165,16 +165,16 @@ format: .venv/development
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/snakefmt $(SNAKEFILES) $(PARTS)
 
-# The documentation, to build/site/index.html. Its graphs are drawn by Graphviz.
+# The documentation, to build/site/index.html.
 docs: .venv/development
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Documentation: build/site/index.html"
 
-# The rule graph of the README (Mermaid: it is drawn where the README is shown).
+# The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion.
 rulegraph: .venv/runtime
-	$(BIN)/python -m canids_shared.tools.rulegraph README.md pipelines/kd_fusion/Snakefile
+	@$(BIN)/snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet
 
-# The results in the READMEs, from finished runs: make seeds, make folds, make hours.
+# The tables of results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime
 	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document README.md --methods fusion gat vgae hysteresis cusum logistic
 	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
@@ -194,7 +194,7 @@ new-module: .venv/runtime
 	@if git rev-parse --git-dir > /dev/null 2>&1; then git add modules/$(NAME) tests/modules/test_module_$(NAME).py; fi
 	@$(MAKE) --no-print-directory .venv/development
 
-# Newest versions that install together, written to constraints.txt.
+# The newest versions that install together, written to constraints.txt.
 lock:
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
@@ -211,7 +211,7 @@ lock:
 	@touch $@
 
 .venv/development: .venv/runtime
-	@echo "installing what tests and checks need"
+	@echo "installing the packages of tests and checks"
 	$(BIN)/pip install $(PIP_ARGS) -e '.[dev]'
 	@touch $@
 
@@ -221,8 +221,8 @@ lock:
 	.venv-dgl/bin/pip install $(PIP_ARGS) -e '.[preprocess,dgl]' pytest hypothesis
 	@touch $@
 
-# What can be made again. Captures, the cache between workflows, runs (models, tracking, the log of test readings) and drafted
-# manifests stay.
+# Delete files that can be made again. Captures, the cache between workflows, runs (models, tracking, the log of test readings) and
+# drafted manifests stay.
 clean:
 	@if test -d results; then find results/ ! -type d ! -regex 'results/[^/]*/manifest.yaml' -delete; find results/ -type d -empty -delete; fi
 	rm -rf .snakemake .venv .venv-dgl .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,9 @@ import numpy as np
 import yaml
 from mlflow import MlflowClient
 
+from canids_shared.contracts import training_run
 from canids_shared.contracts.model_file import save_arrays
+from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.jobs.run_folder import write_history
 from canids_track.records import Places
 from canids_track.tracking import Options, track
@@ -46,15 +48,43 @@ def finish(run: Path, made: int = 1_000) -> None:
 def write_training(run: Path, seed: int = 1, made: int = 1_000) -> None:
     """A training whose model is of a kind that is not served: files alone."""
     run.mkdir(parents=True)
+    kind, at, instance = run.name.partition("@")
     options = {"seed": seed, "gat": {"epochs": 2, "large": {"heads": 4}}, "networks": [64, 64]}
-    spec = {"code": "0123456789abcdef", "scale": "large", "config": options, "wildcards": {"dataset": "demo"}}
-    (run / "config.yaml").write_text(yaml.safe_dump({"spec": spec, "python": "3.11", "inputs": {"graphs": ["a", "b"]}}))
-    rows = [{"epoch": e, "fit_loss": UNEVEN / e, "peak_gpu_mb": None} for e in (1, 2)]
-    write_history(run / "history.parquet", rows)
-    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "fusion_baselines/1"})
-    (run / "latency.json").write_text('{"contract": "latency/1", "device": "cpu", "median_ms": 1.25}')
+    record = TrainingRun(
+        kind=kind.removesuffix("_large"),
+        label="PCA",
+        detectors=["pca"],
+        variant="large",
+        scale="large",
+        dataset="demo",
+        instance=at + instance,
+        seed=seed,
+        code="0123456789abcdef",
+        config=options,
+        inputs={"graphs": ["a", "b"]},
+        parameters=2,
+        best=1,
+        history={"fit_loss": [UNEVEN, UNEVEN / 2], "epoch": [1, 2], "select_auroc": [None, 0.5]},
+        select={},
+        data={},
+        latency={"device": "cpu", "median_ms": 1.25},
+        sizes={},
+    )
+    training_run.write(run / "run.json", record)
+    (run / "config.yaml").write_text("spec: of a training, which has it in run.json\n")
+    write_history(run / "history.parquet", [{"epoch": e, "fit_loss": UNEVEN / e} for e in (1, 2)])
+    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "pca/1"})
     (run / "log.txt").write_text("done\n")
     finish(run, made)
+
+
+def write_fusion_baselines(run: Path) -> None:
+    """Fusion baselines, whose options stand in `config.yaml`."""
+    run.mkdir(parents=True)
+    options = {"seed": 1, "fusion": "dqn", "reward": {"flap": 0.1}}
+    spec = {"code": "0123456789abcdef", "config": options, "wildcards": {"dataset": "demo"}}
+    (run / "config.yaml").write_text(yaml.safe_dump({"spec": spec, "inputs": {"fuse": ["a"]}}))
+    finish(run)
 
 
 def write_evaluation(run: Path, made: int = 2_000) -> None:
@@ -67,7 +97,7 @@ def write_runs(root: Path, *instances: str, dataset: str = "demo") -> Places:
     """Two runs of each instance."""
     found = places(root, dataset)
     for instance in instances:
-        write_training(found.runs / f"fusion_baselines_large{instance}")
+        write_training(found.runs / f"pca_large{instance}")
         write_evaluation(found.runs / f"eval_small_kd{instance}")
     return found
 
@@ -121,13 +151,13 @@ def ingest_at_once(root: Path, instances: list[str], uri: str) -> list[dict[str,
 
 def check_nothing_is_lost_or_doubled(uri: str, instances: list[str]) -> None:
     found = content(uri)
-    runs = [f"{run}{i}" for i in ("", *instances) for run in ("pipeline", "fusion_baselines_large", "eval_small_kd")]
+    runs = [f"{run}{i}" for i in ("", *instances) for run in ("pipeline", "pca_large", "eval_small_kd")]
     assert {name: len(same) for name, same in found.items()} == dict.fromkeys(runs, 1)
     for name, (run,) in found.items():
         assert run["status"] == "FINISHED"
         rule, at, instance = name.partition("@")
         assert run["parent"] == (None if rule == "pipeline" else f"pipeline{at}{instance}")
-        if rule == "fusion_baselines_large":
+        if rule == "pca_large":
             assert run["metrics"]["fit_loss"] == [(1, UNEVEN), (2, UNEVEN / 2)]
             assert "model.safetensors" in run["files"]
         if rule == "eval_small_kd":

@@ -1,6 +1,6 @@
-"""Windows of every split: how many, how many of them attacked, and how many arbitration IDs they have on average.
+"""Count the windows of every split, the attacked ones among them, and their arbitration IDs.
 
-Run by the rule `windows`, which hands over `snakemake`.
+The rule `windows` runs this script; Snakemake defines the global `snakemake`.
 """
 
 import csv
@@ -12,15 +12,18 @@ from canids_shared.contracts.graph_store import GraphStore
 
 
 def rows(paths: list[str], splits: list[str]) -> list[dict[str, Any]]:
-    """A row a split; raises `CanidsError` naming the file that is not a whole graph store of this contract."""
-    found = []
+    """One row per split: windows, attacked windows, mean number of arbitration IDs.
+
+    Raises `CanidsError` naming the file that is not a whole graph store of this contract.
+    """
+    table = []
     for path, split in zip(paths, splits, strict=True):
         store = GraphStore(path)
         ids = float(np.diff(store["node_ptr"]).mean()) if len(store) else 0.0
-        found.append(
+        table.append(
             {"split": split, "windows": len(store), "attacked": int((store["y"] == 1).sum()), "ids": f"{ids:.2f}"}
         )
-    return found
+    return table
 
 
 def main(job: Any) -> None:

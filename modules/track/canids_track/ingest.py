@@ -3,9 +3,8 @@
     python -m canids_track.ingest --spec JSON --output receipt.json
         --evaluations metrics.json … --window_baselines metrics.json --summary results.md --report report.html
 
-Takes all finished runs of the dataset, whose folder is the receipt's, so what an earlier step had to leave is taken along.
-A sweep has neither baselines nor a summary. The receipt says what is pending; it is no proof of anything, MLflow is asked
-every time.
+Takes all finished runs of the dataset, also those that are pending from an earlier step; their folder is that of the receipt.
+A sweep has neither baselines nor a summary. The receipt lists pending runs. Which runs MLflow holds is asked every time.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A trained model as a folder that `mlflow.pyfunc.load_model` reads wherever its requirements are installed.
 
-In it: the model file, the code that reads it (the files of this project that the stage's `serving` imports, no others),
-requirements with exact versions, a signature and an example. Nothing is unpickled, and nothing is imported to write it.
+It holds the model file, the code that reads it (the files of this project that the stage's `serving` imports),
+requirements with exact versions, a signature and an example. Nothing is unpickled; the stage is not imported here.
 """
 
 import importlib.metadata
@@ -18,10 +18,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from packaging.requirements import Requirement
 
-from canids_shared.contracts.model_file import DETECTOR, POLICY
+from canids_shared.contracts.model_file import DETECTOR, POLICY, header_of
 from canids_shared.errors import CanidsError
 from canids_shared.planning.code_hash import closure
-from canids_track.records import header_of
 
 ENTRIES = {DETECTOR: "canids_train_gnn.serving", POLICY: "canids_train_drl.serving"}
 """Contract of a model file → the module that applies it. A name, never an import: stages meet in files."""
@@ -31,20 +30,20 @@ _DISTRIBUTIONS = {"yaml": "pyyaml"}
 
 
 def requirements(imports: set[str]) -> list[str]:
-    """What pip has to install: the versions that are installed here, or else what canids declares of them."""
+    """Requirements for pip: the versions that are installed here, else the bounds that canids declares."""
     declared = {r.name: r for r in map(Requirement, importlib.metadata.requires("canids") or [])}
-    found = []
+    pinned = []
     for name in sorted(_DISTRIBUTIONS.get(n, n) for n in imports - _OPTIONAL):
         try:
             # A local version, such as that of a CPU build, is on no index.
-            found.append(f"{name}=={importlib.metadata.version(name).partition('+')[0]}")
+            pinned.append(f"{name}=={importlib.metadata.version(name).partition('+')[0]}")
         except importlib.metadata.PackageNotFoundError:
-            found.append(f"{name}{declared[name].specifier}" if name in declared else name)
-    return [f"mlflow=={mlflow.__version__}", *found]
+            pinned.append(f"{name}{declared[name].specifier}" if name in declared else name)
+    return [f"mlflow=={mlflow.__version__}", *pinned]
 
 
 def _detector(header: dict[str, Any]) -> tuple[ModelSignature, dict[str, np.ndarray]]:
-    """Arrays of W packed windows, as in the graph store, to a score a window; the example has two windows of made-up values."""
+    """Signature and example: arrays of W packed windows, as in the graph store, to a score [W]; the example has W = 2."""
     nodes, edges = len(header["node_features"]), len(header["edge_features"])
     inputs: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype(np.int64), (-1,), "node_ptr"),
@@ -65,7 +64,7 @@ def _detector(header: dict[str, Any]) -> tuple[ModelSignature, dict[str, np.ndar
 
 
 def _policy(header: dict[str, Any]) -> tuple[ModelSignature, pd.DataFrame]:
-    """What the detectors say of the windows of one capture, in order, to score and alarm of each; the example is made up."""
+    """Signature and example: states of the windows of one capture, in order, to score and alarm of each window."""
     columns = header["observer"]["columns"]
     values = np.random.default_rng(0).normal(size=(3, len(columns))).astype(np.float32)
     outputs = Schema([ColSpec(DataType.float, "fusion_score"), ColSpec(DataType.boolean, "alarm")])
@@ -88,10 +87,10 @@ def _copy_code(entry: str, code: Path) -> set[str]:
 
 
 class Packer:
-    """Packs models; what those of one kind have in common is made once."""
+    """Packs models; code, requirements and signature are made once for all models that share them."""
 
     def __init__(self, folder: Path) -> None:
-        """Work in `folder`, which is empty."""
+        """Work in an empty folder."""
         self._folder = folder
         self._templates: dict[str, Path] = {}
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -103,8 +102,8 @@ class Packer:
             signature, example = _SIGNATURES[contract](header)
         except (KeyError, TypeError) as error:
             raise CanidsError(f"{model}: its header has no {error}; delete it and train again") from None
-        alike = f"{contract} {signature}"
-        if alike not in self._templates:
+        kind = f"{contract} {signature}"
+        if kind not in self._templates:
             folder = self._folder / str(len(self._templates))
             imports = _copy_code(ENTRIES[contract], folder / "code")
             mlflow.pyfunc.save_model(
@@ -117,11 +116,11 @@ class Packer:
                 signature=signature,
                 input_example=example,
             )
-            self._templates[alike] = folder / "model"
-        return self._templates[alike]
+            self._templates[kind] = folder / "model"
+        return self._templates[kind]
 
     def pack(self, model: Path, run: str, logged: LoggedModel) -> Path:
-        """The folder of a model, under the IDs that MLflow has given it; good until the next one is packed."""
+        """The folder of a model under its IDs in MLflow; the next call overwrites it."""
         template, folder = self._template(model), self._folder / "packed"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(template, folder)

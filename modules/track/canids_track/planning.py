@@ -1,4 +1,4 @@
-"""What the Snakefile of track asks: whether the store's URI may be written down, and whether an attempt left something undone."""
+"""What the Snakefile of track plans by: no credentials in the config, and another attempt where runs are pending."""
 
 import json
 import re
@@ -11,11 +11,11 @@ from canids_shared.planning.stage import Stage
 
 CONTRACT = "tracked/1"
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
-"""User and password in a URI, as $MLFLOW_TRACKING_URI may hold them; they go into no log, no terminal and no receipt."""
+"""User and password in a URI, as $MLFLOW_TRACKING_URI may hold them; no log, terminal or receipt shows them."""
 
 
 def refuse_credentials(stage: Stage) -> None:
-    """Raise `CanidsError` if the config's URI holds a user or a password: Snakemake keeps and shows what rules are told."""
+    """Raise `CanidsError` if the config's URI holds a user or a password: Snakemake keeps and shows params."""
     if CREDENTIALS.search(stage.config[""]["uri"] or ""):
         raise CanidsError(
             "tracking.uri holds a user or a password, which logs would show; take them out, and set "
@@ -24,21 +24,22 @@ def refuse_credentials(stage: Stage) -> None:
 
 
 def attempting(spec: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
-    """Params function: what `spec` says, and the number of the attempt that the rule's receipt, its output, asks for.
+    """Params function: the params of `spec`, and the number of the attempt.
 
-    A receipt with nothing pending asks for its own, so that nothing is done again; one that owes something for the next,
-    and so the rule's params change and Snakemake runs it again.
+    A receipt (the rule's output) without pending runs keeps its number, so the rule is not run again. One with pending runs
+    counts up: the rule's params change, and Snakemake runs it again.
     """
 
-    def of(wildcards: Any, output: Any) -> str:
-        return json.dumps({**json.loads(spec(wildcards, output)), "attempt": _asked(Path(output[0]))}, sort_keys=True)
+    def with_attempt(wildcards: Any, output: Any) -> str:
+        attempt = _next_attempt(Path(output[0]))
+        return json.dumps({**json.loads(spec(wildcards, output)), "attempt": attempt}, sort_keys=True)
 
-    return of
+    return with_attempt
 
 
-def _asked(receipt: Path) -> int:
+def _next_attempt(receipt: Path) -> int:
     try:
-        found = json.loads(receipt.read_text(encoding="utf-8"))
-        return int(found["attempt"]) + bool(found["pending"])
+        last = json.loads(receipt.read_text(encoding="utf-8"))
+        return int(last["attempt"]) + bool(last["pending"])
     except (OSError, ValueError, KeyError, TypeError):
         return 1

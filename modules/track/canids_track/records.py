@@ -1,6 +1,8 @@
-"""What a finished run's folder says, as MLflow takes it: params, metrics by step, tags, artefacts. Imports no MLflow.
+"""Finished runs as MLflow takes them: params, metrics by step, tags, artefacts. Imports no MLflow.
 
-A run is finished when its `benchmark.tsv` is there: Snakemake removes it before a job and has it written after.
+A run is finished when its `benchmark.tsv` is there: Snakemake removes it before a job and writes it after the job. Numbers and
+options come from `run.json` of a training, `metrics.json` of an evaluation and `benchmark.tsv`; all other files are artefacts.
+Only the fusion baselines, which have no `run.json`, have their options from `config.yaml`.
 """
 
 import csv
@@ -8,33 +10,32 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import yaml
-from safetensors import SafetensorError, safe_open
 
-from canids_shared.contracts.model_file import DETECTOR, POLICY
+from canids_shared.contracts import training_run
+from canids_shared.contracts.model_file import DETECTOR, POLICY, header_of
 from canids_shared.contracts.stand_in_mark import is_marked
-from canids_shared.errors import CanidsError
+from canids_shared.contracts.whole import reading
 from canids_shared.files import sha256_of
 from canids_shared.planning.pipeline import VARIANTS
 
-LAYOUT = 1
-"""Counts up when records of the same files become others, so that what MLflow holds is made anew."""
+LAYOUT = 2
+"""Counts up when records of the same files change, so that MLflow gets them again."""
 PIPELINE = "pipeline"
 """Name of the parent runs: all rules of one dataset and instance."""
 PLAIN = "plain"
 """Tag `instance` of runs whose folder names none."""
 SERVED = (DETECTOR, POLICY)
 """Contracts of model files that MLflow can load and apply; all others are artefacts."""
+RECORD = "run.json"
 _LONGEST = 6000
 """Characters of a param that MLflow keeps."""
 _INVALID = re.compile(r"[^A-Za-z0-9_\-. :/]")
-_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration)
-_DAMAGE += (yaml.YAMLError, SafetensorError, pl.exceptions.PolarsError)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Places:
 
     @classmethod
     def of(cls, runs: Path) -> "Places":
-        """Where everything of a dataset lies, by the folder of its runs, if nobody set other pathvars."""
+        """The places that belong to a folder of runs by default, where no pathvar was set."""
         results = runs.parent.parent / "results" / runs.name
         return cls(runs.name, runs, results / "window_baselines", results / "summary")
 
@@ -69,6 +70,12 @@ class Places:
             "cards": sorted(summary.glob("cards/*.md")),
         }.get(rule, [])
 
+    def files(self, folder: Path) -> list[Path]:
+        """All files of a run, in its folder and elsewhere."""
+        rule, at, name = folder.name.partition("@")
+        inside = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        return [*inside, *(p for p in self.products(rule, at + name) if p.exists())]
+
 
 @dataclass(frozen=True)
 class Record:
@@ -79,11 +86,11 @@ class Record:
         parent: key of the pipeline run that it belongs to.
         run: name of its folder, such as `gat_large@seed-1`.
         params, tags: texts by name.
-        metrics: name, value, and step (the epoch; 0 for what is measured once).
+        metrics: name, value, and step (the epoch or training step; 0 for what is measured once).
         files: artefacts.
         model: the trained model, if it is of a kind that MLflow can serve.
         digest: hash of the content of all its files.
-        began, made: when it ran, milliseconds since 1970, by the time of `benchmark.tsv`.
+        began, made: start and end of the run, milliseconds since 1970, by the time of `benchmark.tsv`.
     """
 
     key: str
@@ -101,31 +108,26 @@ class Record:
 
 @dataclass
 class _Content:
-    """What has been read of a run so far."""
+    """Params, tags and metrics while the files of a run are read."""
 
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int]] = field(default_factory=list)
     undefined: list[str] = field(default_factory=list)
 
-    def param(self, name: str, value: Any) -> None:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        self.params[_INVALID.sub("_", name)] = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    def add_params(self, values: dict[str, Any]) -> None:
+        """Keep options as text, nested ones under names joined by dots."""
+        for name, value in flattened(values).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            self.params[_INVALID.sub("_", name)] = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
-    def metric(self, name: str, value: Any, step: int = 0) -> None:
-        """Keep a number; what is null, or no finite number, is named instead: MLflow has no place for it."""
+    def add_metric(self, name: str, value: Any, step: int = 0) -> None:
+        """Keep a number; the name of one that is null, NaN or infinite goes to a tag: MLflow has no such values."""
         name = _INVALID.sub("_", name)
         if value is None or not math.isfinite(value):
             self.undefined.append(f"{name} at {step}" if step else name)
         else:
             self.metrics.append((name, float(value), step))
-
-
-def header_of(model: Path) -> dict[str, Any]:
-    """What a model file says of itself (`canids_shared.jobs.model_file.save_arrays`), of whatever contract."""
-    with safe_open(model, "numpy") as opened:
-        header: dict[str, Any] = json.loads(opened.metadata()["canids"])
-    return header
 
 
 def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -136,99 +138,85 @@ def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _config(path: Path, content: _Content) -> None:
-    """`config.yaml` of a training: options under the names that they have in the schema, then all the rest."""
+def _training(path: Path, content: _Content) -> None:
+    """`run.json`: options under the names that they have in the schema, metrics by epoch or step, latency."""
+    run = training_run.read(path)
+    content.add_params({**run.config, "scale": run.scale, "inputs": run.inputs})
+    content.tags |= {"seed": str(run.seed), "code": run.code, "latency_device": run.latency["device"]}
+    content.add_metric("latency/median_ms", run.latency["median_ms"])
+    history = dict(run.history)
+    counted = next((history.pop(name) for name in ("epoch", "step") if name in history), None)
+    for name, values in history.items():
+        steps = counted or range(1, len(values) + 1)
+        for step, value in zip(steps, values, strict=True):
+            content.add_metric(name, value, int(step or 0))
+
+
+def _fitted(path: Path, content: _Content) -> None:
+    """`config.yaml` of the fusion baselines: options under the names that they have in the schema, then all the rest."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    spec = dict(config.pop("spec"))
-    spec.pop("wildcards")
+    spec = {key: value for key, value in config.pop("spec").items() if key != "wildcards"}
     options = spec.pop("config")
-    for name, value in {**flattened(options), **flattened(spec), **flattened(config)}.items():
-        content.param(name, value)
+    content.add_params({**options, **spec, **config})
     content.tags |= {"seed": str(options["seed"]), "code": spec["code"]}
 
 
-def _history(path: Path, content: _Content) -> None:
-    """`history.parquet`: its first column, the epoch or step, is the step of all others."""
-    table = pl.read_parquet(path)
-    steps = table.columns[0]
-    for name in table.columns[1:]:
-        for step, value in zip(table[steps], table[name], strict=True):
-            content.metric(name, value, step)
-
-
-def _metrics(path: Path, content: _Content) -> None:
+def _evaluation(path: Path, content: _Content) -> None:
     """`metrics.json`: numbers of every scenario and method, and thresholds; what is nested deeper stays in the file."""
     report = json.loads(path.read_text(encoding="utf-8"))
     for scenario, methods in report["scenarios"].items():
         for method, values in methods.items():
             for name, value in values.items():
                 if not isinstance(value, dict):
-                    content.metric(f"{scenario}/{method}/{name}", value)
+                    content.add_metric(f"{scenario}/{method}/{name}", value)
     for method, values in report["thresholds"].items():
         for name, value in values.items():
-            content.metric(f"thresholds/{method}/{name}", value)
-    for name, value in flattened(report["config"]).items():
-        content.param(name, value)
+            content.add_metric(f"thresholds/{method}/{name}", value)
+    content.add_params(report["config"])
     content.tags |= {"seed": str(report["seed"]), "code": report["code"]}
 
 
-def _latency(path: Path, content: _Content) -> None:
-    measured = json.loads(path.read_text(encoding="utf-8"))
-    content.metric("latency/median_ms", measured["median_ms"])
-    content.tags["latency_device"] = measured["device"]
-
-
 def _benchmark(path: Path, content: _Content) -> None:
-    """`benchmark.tsv` of Snakemake, which writes `-` or `NA` for what was too short to be looked at."""
+    """`benchmark.tsv` of Snakemake, which writes `-` or `NA` for what it could not measure in so short a time."""
     with open(path, newline="", encoding="utf-8") as stream:
-        row = next(csv.DictReader(stream, delimiter="\t"))
+        row, *_ = csv.DictReader(stream, delimiter="\t")
     for name, text in row.items():
         if name != "h:m:s":
-            content.metric(f"benchmark/{name}", None if text in ("-", "NA") else float(text))
+            content.add_metric(f"benchmark/{name}", None if text in ("-", "NA") else float(text))
 
 
-_READERS = {
-    "config.yaml": _config,
-    "history.parquet": _history,
-    "metrics.json": _metrics,
-    "latency.json": _latency,
+_READERS: dict[str, Callable[[Path, _Content], None]] = {
+    RECORD: _training,
+    "config.yaml": _fitted,
+    "metrics.json": _evaluation,
     "benchmark.tsv": _benchmark,
 }
 
 
-def _files(folder: Path, places: Places) -> list[Path]:
-    """All files of a run, in its folder and elsewhere."""
-    rule, at, name = folder.name.partition("@")
-    own = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return [*own, *(p for p in places.products(rule, at + name) if p.exists())]
-
-
 def is_stand_in(folder: Path, places: Places) -> bool:
-    """Whether a run is none: a file of it is marked as a stand-in (`canids_shared.contracts.stand_in_mark`)."""
-    return any(map(is_marked, _files(folder, places)))
+    """Whether a file of a run is marked as a stand-in (`canids_shared.contracts.stand_in_mark`)."""
+    return any(map(is_marked, places.files(folder)))
 
 
 def read(folder: Path, places: Places) -> Record:
     """The record of a finished run.
 
-    Raises `CanidsError` naming the file that is damaged, or that went while it was read: the run is being made again.
+    Raises `CanidsError` naming the file that is damaged, or that was removed meanwhile because the run is being repeated.
     """
-    rule, _, name = folder.name.partition("@")
-    instance = name and f"@{name}"
-    files = _files(folder, places)
-    content = _Content()
-    model = None
+    rule, at, name = folder.name.partition("@")
+    files = places.files(folder)
+    readers = dict(_READERS)
+    if any(path.name == RECORD for path in files):
+        del readers["config.yaml"]  # the options stand in the record
+    content, model = _Content(), None
     digest = hashlib.sha256(f"layout {LAYOUT}\n".encode())
     for path in files:
-        try:
+        with reading(path, "file of a finished run", yaml.YAMLError):
             digest.update(f"{path.name} {sha256_of(path)}\n".encode())
-            if reader := _READERS.get(path.name):
-                reader(path, content)
+            if path.name in readers:
+                readers[path.name](path, content)
             if path.name == "model.safetensors" and header_of(path)["contract"] in SERVED:
                 model = path
-        except _DAMAGE as error:
-            what = " ".join(str(error).split()) or type(error).__name__
-            raise CanidsError(f"{path}: cannot be read ({what}); delete it and run again") from None
     variant = next((v for v in VARIANTS if rule.endswith(f"_{v}")), None)
     tags = {"dataset": places.dataset, "run": folder.name, "rule": rule, "instance": name or PLAIN, **content.tags}
     tags |= {"variant": variant} if variant else {}
@@ -237,7 +225,7 @@ def read(folder: Path, places: Places) -> Record:
     seconds = next((value for key, value, _ in content.metrics if key == "benchmark/s"), 0.0)
     return Record(
         key=f"{places.dataset}/{folder.name}",
-        parent=f"{places.dataset}/{PIPELINE}{instance}",
+        parent=f"{places.dataset}/{PIPELINE}{at}{name}",
         run=folder.name,
         params=content.params,
         tags=tags,

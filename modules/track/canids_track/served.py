@@ -1,6 +1,6 @@
-"""The model that MLflow loads ("models from code"): hands what it is asked to the stage that trained it.
+"""The model that MLflow loads ("models from code"): applies the model file by the code of the stage that trained it.
 
-This file travels with every logged model, beside the sources of that stage; it is run where the model is loaded.
+MLflow copies this file into every logged model, beside the sources of that stage, and runs it where the model is loaded.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 class Served(PythonModel):  # type: ignore[misc]
     """A trained detector or policy; what goes in and comes out stands in the model's signature."""
 
-    # Type hints of `predict` would be taken for another signature than the one that is given; nobody is to be warned of their absence.
+    # MLflow would derive another signature from type hints of `predict`, and warns where there are none.
     _skip_type_hint_validation = True
 
     def load_context(self, context: PythonModelContext) -> None:

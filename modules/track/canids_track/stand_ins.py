@@ -1,4 +1,4 @@
-"""Stand-ins of this module's files (`stand_in: true`): a receipt of nothing; nobody's MLflow is told of runs that were none."""
+"""Stand-ins of this module's files (`stand_in: true`): an empty receipt; stand-ins never go into MLflow."""
 
 from canids_shared.files import write_json
 from canids_shared.jobs import stand_in_runner

@@ -1,13 +1,13 @@
-"""How records get into MLflow: found again by key, never doubled, whoever else writes at the same time.
+"""Write records into MLflow: each found again by its key and never doubled, also with several writers at the same time.
 
-MLflow has no "create unless it is there" for runs, so doubles cannot be prevented, only undone, and in a way on which all
-writers agree. A run is written under its key, marked as finished last, and then the experiment is settled: of the finished
-runs of a key the latest made stays (of equals, the one with the lowest ID), the others are deleted. Whoever finishes last
-sees all the others, so one is left, wherever the writers are. Into SQLite, writers also take turns by a file lock beside
-the database, which spares them "database is locked", and two of them the making of its tables.
+MLflow has no "create unless it exists" for runs, so doubles cannot be prevented, only removed, by rules on which all writers
+agree. A run is written under its key and marked as finished last; then the experiment is settled: of the finished runs of a
+key the latest made stays (of equals, the one with the lowest ID), the others are deleted. The writer that finishes last sees
+the runs of all others, so one is left, wherever the writers are. With SQLite, writers also take turns by a file lock beside
+the database: without it they fail with "database is locked", and two of them may create its tables at once.
 
-Params cannot change in MLflow, so a run that was made again replaces the one that is there: it is written whole first,
-then the former one is deleted (MLflow keeps deleted runs until `mlflow gc`).
+Params cannot change in MLflow, so a repeated run replaces the former one: it is written whole first, then the former one is
+deleted (MLflow keeps deleted runs until `mlflow gc`).
 """
 
 import os
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -34,26 +34,26 @@ PARENT = "mlflow.parentRunId"
 ARTIFACTS = "mlflow-artifacts"
 """Folder of the artefacts beside an SQLite store; a server has a place of its own."""
 STALE_S = 3600
-"""Seconds after which what another machine left unfinished is taken to be abandoned."""
+"""Seconds after which a run that another machine left unfinished counts as abandoned."""
 _SQLITE = "sqlite:///"
 _SET = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-"""What the user has set: it goes before the options here. By default MLflow would try for many minutes."""
+"""Variables set by the user; they override the options here. MLflow's defaults retry for many minutes."""
 _METRICS, _PARAMS = 1000, 100
 """Largest batches that MLflow takes."""
 
 
 class TookTooLongError(Exception):
-    """It takes longer than may be waited."""
+    """Raised when no further run may be begun (`patience`)."""
 
 
 class Store:
     """One experiment, `{prefix}/{dataset}`, of a tracking store.
 
     Attributes:
-        name: of the experiment.
-        held: keys of the records that it has, as far as is known.
-        written: those that were written just now.
-        refused: those that it does not take, each with the reason.
+        name: name of the experiment.
+        held: keys of the records that the store is known to hold.
+        written: keys of those that this object has written.
+        refused: keys of those that the store refuses, each with the reason.
     """
 
     def __init__(self, uri: str, prefix: str, dataset: str, patience: float, timeout: float) -> None:
@@ -79,42 +79,30 @@ class Store:
         self.held: set[str] = set()
         self.written: list[str] = []
         self.refused: dict[str, str] = {}
-        self._open: tuple[MlflowClient, str] | None = None
 
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
-        return self._opened()[0]
+        return MlflowClient(self._uri)
 
-    @property
+    @cached_property
     def _experiment(self) -> str:
-        return self._opened()[1]
-
-    def _opened(self) -> tuple[MlflowClient, str]:
-        if self._open is None:
-            client = MlflowClient(self._uri)
-            found = client.get_experiment_by_name(self.name)
-            if found is None:
-                beside = self._database and self._database.absolute().with_name(ARTIFACTS) / self._dataset
-                place = beside.as_uri() if beside else None
-                try:
-                    self._open = client, client.create_experiment(self.name, place)
-                except MlflowException as error:
-                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                        raise
-                    self._open = None  # another writer was faster
-                    found = client.get_experiment_by_name(self.name)
-            if found is not None:
-                if found.lifecycle_stage != "active":
-                    raise MlflowException(
-                        f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)"
-                    )
-                self._open = client, found.experiment_id
-        assert self._open is not None
-        return self._open
+        """ID of the experiment, which is created if it is absent."""
+        experiment = self._client.get_experiment_by_name(self.name)
+        if experiment is None:
+            beside = self._database and self._database.absolute().with_name(ARTIFACTS) / self._dataset
+            try:
+                return str(self._client.create_experiment(self.name, beside.as_uri() if beside else None))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = self._client.get_experiment_by_name(self.name)  # another writer was faster
+        if experiment is None or experiment.lifecycle_stage != "active":
+            raise MlflowException(f"experiment '{self.name}' is deleted; restore it (mlflow experiments restore)")
+        return str(experiment.experiment_id)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Of all that write into an SQLite file, one at a time; for a server this does nothing."""
+        """Hold the lock of an SQLite file, so that one writer writes at a time; for a server do nothing."""
         if self._database is None:
             yield
             return
@@ -132,16 +120,18 @@ class Store:
             raise TookTooLongError("it took too long (tracking.patience)")
 
     def ingest(self, records: list[Record]) -> None:
-        """Write what is not there, and settle; `held` and `refused` say how far it came, also after an error.
+        """Write the records that are absent, then settle; `held` and `refused` are right also after an error.
 
-        Raises `TookTooLongError`, and what MLflow, the database or the network raise when nothing more can be written.
+        Raises `TookTooLongError`, and the errors of MLflow, the database or the network when nothing more can be written.
         """
         with self._turn():
             runs = self._runs()
+        # A parent spans all its children: those seen here, whether they are written now or were before.
         for r in records:
             began, made = self._spans.get(r.parent, (r.began, r.made))
             self._spans[r.parent] = min(began, r.began), max(made, r.made)
         keys = {run.data.tags[KEY] for run in runs}
+        # Only records that MLflow lacks are written; parents may be missing although all children are there.
         missing = [r for r in records if not any(self._holds(run, r) for run in runs)]
         self.held = {r.key for r in records} - {r.key for r in missing}
         orphans = [r for r in records if r.parent not in keys]
@@ -165,16 +155,16 @@ class Store:
 
     def _runs(self, condition: str = "") -> list[Run]:
         """All runs of this project in the experiment, or those that meet a condition."""
-        found: list[Run] = []
+        runs: list[Run] = []
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment], condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
             )
-            found += [run for run in page if KEY in run.data.tags]
+            runs += [run for run in page if KEY in run.data.tags]
             token = page.token
             if not token:
-                return found
+                return runs
 
     def _named(self, key: str) -> list[Run]:
         return self._runs(f"tags.`{KEY}` = '{key}'")
@@ -187,7 +177,7 @@ class Store:
         return same and (tags[DIGEST] == record.digest or run.info.end_time > record.made)
 
     def _write(self, record: Record) -> None:
-        """Write a record whole, and say last that it is finished."""
+        """Write a record whole, and mark the run as finished last."""
         with self._turn():
             if any(self._holds(run, record) for run in self._named(record.key)):
                 return  # another writer was faster
@@ -220,11 +210,11 @@ class Store:
         self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
 
     def _parent(self, record: Record) -> str:
-        """ID of the pipeline run that a record belongs to; it is made if it is not there."""
+        """ID of the pipeline run that a record belongs to; the run is created if it is absent."""
         if record.parent in self._parents:
             return self._parents[record.parent]
-        if found := [run.info.run_id for run in self._named(record.parent) if run.info.status == "FINISHED"]:
-            return self._parents.setdefault(record.parent, min(found))
+        if ids := [run.info.run_id for run in self._named(record.parent) if run.info.status == "FINISHED"]:
+            return self._parents.setdefault(record.parent, min(ids))
         name = record.parent.partition("/")[2]
         tags = {KEY: record.parent, WRITER: self._writer, "mlflow.source.name": name}
         tags |= {name: record.tags[name] for name in ("dataset", "instance")} | {"run": name}
@@ -238,18 +228,21 @@ class Store:
         by_key: dict[str, list[Run]] = {}
         for run in runs:
             by_key.setdefault(run.data.tags[KEY], []).append(run)
+        # Which run of a key stays depends on the runs alone, not on who asks: all writers come to the same.
         kept: dict[str, Run] = {}
-        for key, found in by_key.items():
-            done = [run for run in found if run.info.status == "FINISHED"]
+        for key, same in by_key.items():
+            done = [run for run in same if run.info.status == "FINISHED"]
             if done:
                 is_parent = DIGEST not in done[0].data.tags
                 kept[key] = min(done, key=lambda r: (0 if is_parent else -r.info.end_time, r.info.run_id))
-            for run in found:
+            for run in same:
                 if (run in done and run is not kept[key]) or (run not in done and self._abandoned(run)):
                     self._delete(run)
+        # A parent ends with its last child.
         for key, (_, made) in self._spans.items():
             if key in kept and kept[key].info.end_time < made:
                 self._unless_gone(partial(self._client.set_terminated, kept[key].info.run_id, end_time=made))
+        # Children of a parent that was deleted as a double go to the one that stays.
         for run in kept.values():
             tags = run.data.tags
             parent = kept.get(tags.get(PARENT_KEY, ""))
@@ -259,14 +252,14 @@ class Store:
 
     @staticmethod
     def _abandoned(run: Run) -> bool:
-        """Whether whoever began to write a run is no longer at it."""
+        """Whether the writer of an unfinished run no longer writes it."""
         host, process, began = run.data.tags[WRITER].split(" ")
         if host != socket.gethostname():
             return time.time() - float(began) > STALE_S
         return process == str(os.getpid()) or not is_running(int(process))
 
     def _delete(self, run: Run) -> None:
-        """Delete a run and its models; that another writer has done so already is no error."""
+        """Delete a run and its models; if another writer has deleted them already, that is no error."""
         for model in run.outputs.model_outputs if run.outputs else []:
             self._unless_gone(partial(self._client.delete_logged_model, model.model_id))
         self._unless_gone(partial(self._client.delete_run, run.info.run_id))

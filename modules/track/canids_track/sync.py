@@ -1,7 +1,7 @@
-"""All finished runs that are there into MLflow, by hand: `python -m canids_track.sync [--uri URI] [FOLDER …]`.
+"""Track all finished runs by hand: `python -m canids_track.sync [--uri URI] [FOLDER …]`.
 
-Folders are those of datasets, by default all of `experimentruns/`; tables and reports are looked for in `results/` beside
-that. Leaves with status 1 if something could not be written.
+A FOLDER holds the runs of a dataset; by default all of `experimentruns/` are taken. Tables and reports are read from
+`results/` beside it. The exit status is 1 if runs are pending.
 """
 
 import argparse
@@ -17,9 +17,7 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
-    parser.add_argument(
-        "--uri", default=Options.uri, help="tracking server or sqlite:///FILE; default: as the rule has it"
-    )
+    parser.add_argument("--uri", default=Options.uri, help="tracking server or sqlite:///FILE; default: as in the rule")
     parser.add_argument("--experiment", default=Options.experiment, help="prefix of the experiments' names")
     parser.add_argument("--patience", default=Options.patience, type=float, help="seconds a dataset may take")
     parser.add_argument("--timeout", default=Options.timeout, type=float, help="seconds that one answer may take")

@@ -1,4 +1,4 @@
-"""A dataset's finished runs into MLflow, and what is to be said of it; never a reason for a pipeline to fail."""
+"""Track a dataset's finished runs and log the outcome; a store that fails never fails the pipeline."""
 
 import logging
 import os
@@ -27,15 +27,18 @@ class Options:
 
 
 def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
-    """Write a dataset's finished runs; returns the keys of those that MLflow holds now, and of all others with the reason."""
-    for name in ("alembic", "mlflow", "urllib3"):  # they tell of every table, type hint and attempt
+    """Write a dataset's finished runs into MLflow.
+
+    Returns the keys of the runs that MLflow now holds, and those of the pending runs with the reason.
+    """
+    for name in ("alembic", "mlflow", "urllib3"):  # they log every table, type hint and attempt
         logging.getLogger(name).setLevel(logging.ERROR)
     pending: dict[str, str] = {}
     records: list[Record] = []
-    made_up: list[str] = []
+    stand_ins: list[str] = []
     for folder in finished(places.runs):
         if is_stand_in(folder, places):
-            made_up.append(folder.name)
+            stand_ins.append(folder.name)
             continue
         try:
             records.append(read(folder, places))
@@ -48,21 +51,23 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
         store.ingest(records)
     except (MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
         why = CREDENTIALS.sub("", " ".join(str(error).split())) or type(error).__name__
-        why = why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"  # what and where, and in the end the cause
+        why = (
+            why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"
+        )  # the place at the beginning, the cause at the end
     pending |= {r.key: store.refused.get(r.key, why) for r in records if r.key not in store.held}
     shown = CREDENTIALS.sub("", uri)
     log.info("MLflow %s, %s: %d runs, %d of them new", shown, store.name, len(store.held), len(store.written))
-    if made_up:
-        log.info("%d stand-ins are left out: %s", len(made_up), ", ".join(made_up))
+    if stand_ins:
+        log.info("%d stand-ins are left out: %s", len(stand_ins), ", ".join(stand_ins))
     if pending:
         log.warning("warning: %d runs of %s are not in MLflow yet; nothing is lost:", len(pending), places.dataset)
         for reason in sorted(set(pending.values())):
             log.warning("  %s: %s", ", ".join(sorted(k for k in pending if pending[k] == reason)), reason)
-        log.warning("The next run of the pipeline takes them along, or, once that is mended: %s", _by_hand(options))
+        log.warning("The next run of the pipeline includes them; or, once the cause is removed: %s", _by_hand(options))
     return sorted(store.held), pending
 
 
 def _by_hand(options: Options) -> str:
-    """The command that tracks into the same store and experiment; $MLFLOW_TRACKING_URI holds for it too."""
-    told = {"URI": options.uri and CREDENTIALS.sub("", options.uri), "EXPERIMENT": options.experiment}
-    return " ".join(["make track", *(f"{name}={value}" for name, value in told.items() if value)])
+    """The command that tracks into the same store and experiment; it reads $MLFLOW_TRACKING_URI too."""
+    values = {"URI": options.uri and CREDENTIALS.sub("", options.uri), "EXPERIMENT": options.experiment}
+    return " ".join(["make track", *(f"{name}={value}" for name, value in values.items() if value)])

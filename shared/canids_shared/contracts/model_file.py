@@ -29,6 +29,12 @@ def save_arrays(path: str | Path, arrays: Arrays, header: dict[str, Any]) -> Non
         temporary.write_bytes(save(rows, {"canids": canonical_json(header)}))
 
 
+def header_of(path: str | Path) -> dict[str, Any]:
+    """The header of a model file of any contract; raises `CanidsError` naming the file if it is absent or damaged."""
+    with reading(path, "model file", SafetensorError), safe_open(path, "numpy") as opened:
+        return dict(json.loads(opened.metadata()["canids"]))
+
+
 def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:
     """Read a file that `save_arrays` wrote: arrays and header.
 

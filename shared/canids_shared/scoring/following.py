@@ -3,9 +3,9 @@
     python -m canids_shared.scoring.following drive.log experimentruns/simulated/dqn_large
     python -m canids_shared.scoring.following socketcan:can0 experimentruns/simulated/dqn_large
 
-Starts the stages' `follow` entries as a chain of processes that tell each other windows (`canids_shared.contracts.streams`), each by the
-Python that `CANIDS_<STAGE>_PYTHON` names (by default this one), watches over them, and ends them together: with Ctrl-C, at the end
-of the log, or when one of them dies.
+Starts the stages' `follow` entries as a chain of processes: each writes windows (`canids_shared.contracts.streams`) to the
+next one's standard input. Each runs by the Python that `CANIDS_<STAGE>_PYTHON` names, by default this one. All end
+together: at Ctrl-C, at the end of the log, or when one of them dies.
 """
 
 import argparse
@@ -20,43 +20,45 @@ from typing import Any
 
 from canids_shared.contracts.streams import GONE
 from canids_shared.errors import CanidsError
-from canids_shared.scoring.captures import Trained, plain, trained
+from canids_shared.scoring.captures import DATA_ROOT, plain
+from canids_shared.scoring.trained_run import TrainedRun, trained_run
 
-_LOOK = 0.05
-"""Seconds between two looks at the parts."""
-_DRAIN = 20.0
-"""Seconds that the others have for what is under way when a part has died."""
+_POLL_S = 0.05
+"""Seconds between two looks at the processes."""
+_DRAIN_S = 20.0
+"""Seconds that the other processes have for the windows under way when one has died."""
 Command = tuple[str, list[str]]
-"""Name of a stage, and the command that runs its part."""
+"""Name of a stage, and the command that runs its process."""
 
 
-def commands(source: str, run: Trained, folder: Path, options: argparse.Namespace) -> list[Command]:
+def commands(source: str, run: TrainedRun, folder: Path, options: argparse.Namespace) -> list[Command]:
     """The commands of the chain, in the order in which windows pass them."""
-    seen, models = run.preprocess, run.models
-    reading = ["--window", seen["window"], "--stride", seen["stride"], "--window-unit", seen["window_unit"]]
-    reading += ["--format", options.format, "--name", name_of(source), "--rejects", folder / "rejects.csv"]
-    reading += _given(options, "on_bad_rows", "timestamp_tolerance", "idle")
-    reading += ["--exit-at-end"] if options.exit_at_end else []
-    deciding = ["--model", models["dqn"], "--fusion_baselines", models["fusion_baselines"], "--fusion", run.fusion]
-    deciding += _given(options, "recalibrate")
-    telling = ["--csv", folder / "alarms.csv", *(["--windows", folder / "windows.csv"] if options.windows else [])]
-    telling += [*_given(options, "episode_gap", "explained_ids"), *(["--fit", *run.fit] if run.fit else [])]
-    parts: dict[str, list[Any]] = {
-        "preprocess": [source, *reading],
-        "train_gnn": ["--vgae", models["vgae"], "--gat", models["gat"]],
-        "train_drl": deciding,
-        "evaluate": telling,
+    graphs = run.preprocess
+    read = ["--window", graphs["window"], "--stride", graphs["stride"], "--window-unit", graphs["window_unit"]]
+    read += ["--format", options.format, "--name", name_of(source), "--rejects", folder / "rejects.csv"]
+    read += _given(options, "on_bad_rows", "timestamp_tolerance", "idle")
+    read += ["--exit-at-end"] if options.exit_at_end else []
+    detect = [argument for kind, model in run.detectors.items() for argument in (f"--{kind}", model)]
+    decide = ["--model", run.policy, "--fusion_baselines", run.fusion_baselines, "--fusion", run.fusion]
+    decide += _given(options, "recalibrate")
+    report = ["--csv", folder / "alarms.csv", *(["--windows", folder / "windows.csv"] if options.windows else [])]
+    report += [*_given(options, "episode_gap", "explained_ids"), *(["--fit", *run.fit] if run.fit else [])]
+    arguments: dict[str, list[Any]] = {
+        "preprocess": [source, *read],
+        "train_gnn": detect,
+        "train_drl": decide,
+        "evaluate": report,
     }
     return [
-        (stage, [_python(stage), "-m", f"canids_{stage}.follow", *map(str, arguments)])
-        for stage, arguments in parts.items()
+        (stage, [_python(stage), "-m", f"canids_{stage}.follow", *map(str, given)])
+        for stage, given in arguments.items()
     ]
 
 
 def _given(options: argparse.Namespace, *names: str) -> list[Any]:
-    """Those of these options that were chosen, as the parts of the chain take them."""
-    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
+    """The options of these names that were given, as the stages' `follow` entries take them."""
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
 
 
 def _python(stage: str) -> str:
@@ -64,7 +66,7 @@ def _python(stage: str) -> str:
 
 
 def name_of(source: str) -> str:
-    """What results on a source are filed under: the log's name, or interface and channel."""
+    """Name of the results' folder: the log's name, or interface and channel."""
     return plain(Path(source).stem if Path(source).exists() or "/" in source or ":" not in source else source)
 
 
@@ -72,19 +74,20 @@ class Chain:
     """Processes, each reading what the one before it writes."""
 
     def __init__(self, parts: list[Command]) -> None:
-        """Start them. Ctrl-C, which all processes of a terminal get, is answered by the first part alone."""
+        """Start the processes. Ctrl-C, which a terminal sends to all of them, is ignored by them; `stop` answers it."""
         self.names = [name for name, _ in parts]
         self.processes: list[subprocess.Popen[bytes]] = []
         self._stopping = False
         self._gone = 0.0
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the parts inherit
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes
         try:
+            # Each process reads the pipe into which the one before it writes; the last one writes to the terminal.
             upstream: Any = subprocess.DEVNULL
             for position, (_, command) in enumerate(parts):
                 downstream = subprocess.PIPE if position + 1 < len(parts) else None
                 self.processes.append(subprocess.Popen(command, stdin=upstream, stdout=downstream))
                 if position:
-                    upstream.close()
+                    upstream.close()  # the process has it: its own copy here would keep the pipe open
                 upstream = self.processes[-1].stdout
         except OSError as error:
             self.kill()
@@ -93,42 +96,47 @@ class Chain:
             signal.signal(signal.SIGINT, before)
 
     def stop(self, *_: Any) -> None:
-        """Ask the first part to end; the others then end with what it sent."""
+        """Ask the first process to end; the others end after the windows that it sent."""
         self._stopping = True
 
     def wait(self) -> None:
-        """Wait for the end of all parts; raises `CanidsError` naming the part that died."""
+        """Wait for the end of all processes; raises `CanidsError` naming the stage whose process died."""
         while (failed := self._failed()) is None:
             if all(process.poll() is not None for process in self.processes):
                 return
             if self._stopping:
-                self.processes[0].terminate()
-            time.sleep(_LOOK)
+                self.processes[0].terminate()  # each time: it may not have installed its handler yet
+            time.sleep(_POLL_S)
         status = self.processes[failed].returncode
+        # The processes before it have no reader any more; those behind it still have windows to decide on and to report.
         for process in self.processes[:failed]:
             process.terminate()
-        until = time.monotonic() + _DRAIN
+        until = time.monotonic() + _DRAIN_S
         while time.monotonic() < until and any(process.poll() is None for process in self.processes):
-            time.sleep(_LOOK)
+            time.sleep(_POLL_S)
         self.kill()
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        raise CanidsError(f"{self.names[failed]} has ended ({how}), and with it the chain; its last message tells why")
+        raise CanidsError(f"{self.names[failed]} has ended ({how}), and with it the chain; see its last message")
 
     def _failed(self) -> int | None:
-        """The part that is to blame: one that died by itself, else one that its neighbours have left, or not understood."""
+        """Position of the process that failed, or None.
+
+        One that died by itself goes before one that left because a neighbour was gone, or sent something else (`GONE`): the
+        latter counts only once all have ended, or after `_DRAIN_S`.
+        """
         codes = [process.poll() for process in self.processes]
         if self._stopping and codes[0] == -signal.SIGTERM:
-            return None  # before it could answer
+            return None  # stopped before its signal handler was installed
         if died := [position for position, code in enumerate(codes) if code not in (None, 0, GONE)]:
             return died[0]
         if GONE not in codes:
             return None
         self._gone = self._gone or time.monotonic()
-        late = None not in codes or time.monotonic() - self._gone > _DRAIN
+        late = None not in codes or time.monotonic() - self._gone > _DRAIN_S
         return codes.index(GONE) if late else None
 
     def kill(self) -> None:
-        """End what still runs."""
+        """Kill the processes that still run."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
@@ -136,15 +144,18 @@ class Chain:
             process.wait()
 
 
-def follow(source: str, run: Path, options: argparse.Namespace) -> None:
-    """Follow a source until it ends; raises `CanidsError` if the run lacks something, or a part of the chain fails."""
-    found = trained(run)
+def follow(source: str, folder: Path, options: argparse.Namespace) -> None:
+    """Follow a source with the run in `folder` until it ends.
+
+    Raises `CanidsError` if the run lacks a file, or a process of the chain fails.
+    """
+    run = trained_run(folder)
     start = datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
-    usual = Path("results/scored") / name_of(source) / f"by-{found.by}" / found.variant / "follow" / start
-    folder = options.output or usual
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"following {source} with {run}; alarms go to {folder / 'alarms.csv'}; Ctrl-C ends it", file=sys.stderr)
-    chain = Chain(commands(source, found, folder, options))
+    usual = DATA_ROOT / name_of(source) / f"by-{run.by}" / run.variant / "follow" / start
+    output = options.output or usual
+    output.mkdir(parents=True, exist_ok=True)
+    print(f"following {source} with {folder}; alarms go to {output / 'alarms.csv'}; Ctrl-C ends it", file=sys.stderr)
+    chain = Chain(commands(source, run, output, options))
     before = {number: signal.signal(number, chain.stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         chain.wait()

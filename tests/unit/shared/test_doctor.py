@@ -1,4 +1,4 @@
-"""What the doctor finds under conditions that are wrong, one at a time."""
+"""Findings of the doctor, one wrong condition at a time."""
 
 import os
 import shutil
@@ -25,8 +25,8 @@ def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**12))
 
 
-def named(findings: list[Finding], what: str) -> Finding:
-    return next(f for f in findings if f.what == what)
+def named(findings: list[Finding], subject: str) -> Finding:
+    return next(f for f in findings if f.subject == subject)
 
 
 def test_the_whole_examination_of_a_healthy_place_stops_nothing(
@@ -35,7 +35,7 @@ def test_the_whole_examination_of_a_healthy_place_stops_nothing(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     findings = doctor.examine(tmp_path)
     assert not [f for f in findings if f.stops]
-    assert {f.what for f in findings} >= {
+    assert {f.subject for f in findings} >= {
         "Python",
         "packages",
         "GPU",
@@ -45,7 +45,7 @@ def test_the_whole_examination_of_a_healthy_place_stops_nothing(
         "cache",
         "tracking",
     }
-    assert all(f.mend for f in findings if f.state != OK)
+    assert all(f.remedy for f in findings if f.state != OK)
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
 
 
@@ -71,10 +71,10 @@ def test_a_package_that_is_missing_too_old_or_untested_is_named(monkeypatch: pyt
     assert "torch==2.13.0 (not installed)" in packages.text
     assert "polars>=2.0 (1.0.1)" in packages.text
     assert "numpy 2.0.9 (tested: " in named(findings, "versions").text
-    assert named(findings, "versions").mend == ".venv/bin/pip install -c constraints.txt numpy"
+    assert named(findings, "versions").remedy == ".venv/bin/pip install -c constraints.txt numpy"
     slurm = named(findings, "extra slurm")
     assert (slurm.state, slurm.stops) == (MISSING, False)
-    assert slurm.mend == ".venv/bin/pip install -c constraints.txt -e '.[slurm]'"
+    assert slurm.remedy == ".venv/bin/pip install -c constraints.txt -e '.[slurm]'"
 
 
 def test_extras_are_unfolded_and_all_that_is_locked_is_known() -> None:
@@ -108,7 +108,7 @@ def test_a_cache_that_is_named_and_absent_or_cannot_be_written_stops(
     monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "away"))
     (found,) = doctor.cache(tmp_path)
     assert found.stops
-    assert found.mend == f"mkdir -p {tmp_path}/away"
+    assert found.remedy == f"mkdir -p {tmp_path}/away"
     (tmp_path / "file").touch()
     monkeypatch.delenv("SNAKEMAKE_OUTPUT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -125,7 +125,7 @@ def test_a_cache_emptied_behind_its_links_stops(tmp_path: Path) -> None:
     links = named(list(doctor.cache(tmp_path)), "links")
     assert links.stops
     assert "results/d/graphs" in links.text
-    assert links.mend == "find results -xtype l -delete"
+    assert links.remedy == "find results -xtype l -delete"
 
 
 def test_a_folder_that_cannot_be_written_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +145,11 @@ def test_too_little_disk(free: float, state: str, stops: bool, tmp_path: Path, m
     assert (disk.state, disk.stops) == (state, stops)
 
 
-def test_a_workflow_that_was_cut_off_is_told_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interrupted_workflow_gets_the_command_to_go_on(tmp_path: Path) -> None:
     (tmp_path / ".snakemake/locks").mkdir(parents=True)
-    assert "workflow" not in {f.what for f in doctor.work_folder(tmp_path)}
+    assert "workflow" not in {f.subject for f in doctor.work_folder(tmp_path)}
     (tmp_path / ".snakemake/locks/0.output.lock").touch()
-    assert "--unlock" in named(list(doctor.work_folder(tmp_path)), "workflow").mend
+    assert "--unlock" in named(list(doctor.work_folder(tmp_path)), "workflow").remedy
 
 
 def test_little_memory(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The chain that follows a bus: its commands, and that its parts live and end together."""
+"""The chain that follows a bus: its commands, and that its processes live and end together."""
 
 import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -14,18 +15,20 @@ import pytest
 from canids_shared.contracts import streams
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
-from canids_shared.scoring.captures import Trained
 from canids_shared.scoring.following import Chain, commands, name_of, parser
+from canids_shared.scoring.trained_run import TrainedRun
 
-RUN = Trained(
-    "large",
-    "van",
-    {kind: f"{kind}.safetensors" for kind in ("vgae", "gat", "dqn", "fusion_baselines")},
-    ["fit.safetensors"],
-    {"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"},
-    "cusum",
+RUN = TrainedRun(
+    variant="large",
+    by="van",
+    detectors={kind: f"{kind}.safetensors" for kind in ("gat", "vgae")},
+    policy="dqn.safetensors",
+    fusion_baselines="fusion_baselines.safetensors",
+    fusion="cusum",
+    fit=["fit.safetensors"],
+    preprocess={"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"},
 )
-TELLING = ["--episode-gap", "0.5", "--explained-ids", "9"]
+REPORTING = ["--episode-gap", "0.5", "--explained-ids", "9"]
 PASS = "import sys\nfor line in sys.stdin.buffer: sys.stdout.buffer.write(line)"
 SAYS = "import sys, time\nprint('a window', flush=True)\n"
 
@@ -37,7 +40,7 @@ def chain(*programs: str) -> Chain:
 def test_every_part_gets_what_the_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANIDS_TRAIN_DRL_PYTHON", "/opt/drl/bin/python")
     options = parser().parse_args(
-        ["drive.log", "r", "--windows", "--idle", "3", "--on-bad-rows", "quarantine", *TELLING]
+        ["drive.log", "r", "--windows", "--idle", "3", "--on-bad-rows", "quarantine", *REPORTING]
     )
     made = dict(commands("drive.log", RUN, tmp_path, options))
     assert list(made) == ["preprocess", "train_gnn", "train_drl", "evaluate"]
@@ -46,7 +49,7 @@ def test_every_part_gets_what_the_run_says(tmp_path: Path, monkeypatch: pytest.M
     assert "--window 50 --stride 25 --window-unit frames" in text
     assert "--on-bad-rows quarantine --idle 3.0" in text
     assert "--exit-at-end" not in text
-    assert made["train_gnn"][3:] == ["--vgae", "vgae.safetensors", "--gat", "gat.safetensors"]
+    assert made["train_gnn"][3:] == ["--gat", "gat.safetensors", "--vgae", "vgae.safetensors"]
     assert made["train_drl"][0] == "/opt/drl/bin/python"
     assert made["train_drl"][3:] == [
         "--model",
@@ -56,9 +59,15 @@ def test_every_part_gets_what_the_run_says(tmp_path: Path, monkeypatch: pytest.M
         "--fusion",
         "cusum",
     ]
-    told = " ".join(made["evaluate"])
-    assert f"--csv {tmp_path / 'alarms.csv'} --windows" in told
-    assert told.endswith("--episode-gap 0.5 --explained-ids 9 --fit fit.safetensors")
+    reporting = " ".join(made["evaluate"])
+    assert f"--csv {tmp_path / 'alarms.csv'} --windows" in reporting
+    assert reporting.endswith("--episode-gap 0.5 --explained-ids 9 --fit fit.safetensors")
+
+
+def test_each_detector_is_an_option_of_its_stage(tmp_path: Path) -> None:
+    run = replace(RUN, detectors={"pca": "pca.safetensors"})
+    made = dict(commands("drive.log", run, tmp_path, parser().parse_args(["drive.log", "r"])))
+    assert made["train_gnn"][3:] == ["--pca", "pca.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from canids_shared.errors import CanidsError
-from canids_shared.tools.scaffold.__main__ import write
-from canids_shared.tools.scaffold.project import with_package
+from canids_shared.tools.scaffold import with_module, write
 
 ROOT = Path(__file__).parents[3]
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -56,11 +56,11 @@ def test_a_module_changes_no_other_file_but_pyproject(checkout: Path) -> None:
         ("pipeline", "../late", "must be lower case"),
         ("pipeline", "late__fusion", "must be lower case"),
         ("pipeline", "a" * 31, "at most 30 characters"),
-        ("module", "lambda", "is taken by the language"),
-        ("module", "decisions", "is taken by the language or by canids"),
-        ("module", "preprocess", "is taken by the language or by canids"),
-        ("pipeline", "kd_fusion", "pipelines/kd_fusion is there already"),
-        ("module", "kd_fusion", "pipelines/kd_fusion is there already"),
+        ("module", "lambda", "is reserved by Python"),
+        ("module", "decisions", "is reserved by Python or by canids"),
+        ("module", "preprocess", "is reserved by Python or by canids"),
+        ("pipeline", "kd_fusion", "pipelines/kd_fusion exists already"),
+        ("module", "kd_fusion", "pipelines/kd_fusion exists already"),
         ("module", "summary", "modules/evaluate/Snakefile has a rule 'summary'"),
         ("pipeline", "folds", "has a rule '"),
     ],
@@ -77,7 +77,7 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_written(
 def test_what_is_there_is_not_overwritten(checkout: Path) -> None:
     (checkout / "tests/modules/test_module_late_alarms.py").write_text("mine\n")
     before = files(checkout)
-    with pytest.raises(CanidsError, match=r"test_module_late_alarms\.py: is there already; nothing was written"):
+    with pytest.raises(CanidsError, match=r"test_module_late_alarms\.py: exists already; nothing was written"):
         write(checkout, "module", "late_alarms")
     assert files(checkout) == before
 
@@ -87,60 +87,38 @@ def test_outside_a_checkout_it_says_so(tmp_path: Path) -> None:
         write(tmp_path, "pipeline", "late_fusion")
 
 
-ONE_LINE = """\
-[project]
-dependencies = ["polars>=2.0"]
-
-[project.optional-dependencies]
-evaluate = ["scikit-learn"]
-notebook = ["canids[evaluate]"]
-# All of them.
-dev = [
-    "canids[evaluate,notebook]",
-    "ruff",
-]
-
-[tool.setuptools]
-package-dir = { canids_shared = "shared/canids_shared" }
-packages = ["canids_shared"]
-
-[tool.ruff.lint.isort]
-known-first-party = ["canids_shared"]
-
-[tool.mypy]
-mypy_path = ["shared"]
-"""
-SEVERAL_LINES = ONE_LINE.replace('["canids_shared"]', "[\n    'canids_shared',  # ] as it is\n]").replace(
-    '["shared"]', '[ # {\n    "shared"\n]'
-)
-NO_COMMA = ONE_LINE.replace('["shared"]', '[\n    "shared"  # the last\n]')
-"""Here an item at the end would become part of the comment."""
+def test_the_environment_lists_what_canids_requires(checkout: Path) -> None:
+    write(checkout, "module", "late_alarms")
+    environment = yaml.safe_load((checkout / "modules/late_alarms/environment.yaml").read_text())
+    required = [d.replace("snakemake", "snakemake-minimal") for d in tomllib.loads(PROJECT)["project"]["dependencies"]]
+    listed = [d.replace(" ", "") for d in environment["dependencies"] if isinstance(d, str)]
+    assert sorted(listed) == sorted(["python=3.11", "pip", *required])
 
 
-@pytest.mark.parametrize("text", [PROJECT, ONE_LINE, SEVERAL_LINES], ids=["own", "one line", "several lines"])
-def test_the_package_is_listed_and_all_else_stays(text: str) -> None:
-    edited = with_package(text, "late_alarms")
-    project, before = tomllib.loads(edited), tomllib.loads(text)
+def test_the_module_is_listed_and_all_else_stays() -> None:
+    edited = with_module(PROJECT, "late_alarms")
+    project, before = tomllib.loads(edited), tomllib.loads(PROJECT)
     tool, extras = project["tool"], project["project"]["optional-dependencies"]
-    assert tool["setuptools"]["package-dir"].pop("canids_late_alarms") == "modules/late_alarms/canids_late_alarms"
-    assert tool["setuptools"]["packages"].pop() == "canids_late_alarms"
+    assert tool["setuptools"]["packages"]["find"]["where"].pop() == "modules/late_alarms"
     assert tool["ruff"]["lint"]["isort"]["known-first-party"].pop() == "canids_late_alarms"
     assert tool["mypy"]["mypy_path"].pop() == "modules/late_alarms"
     assert extras.pop("late-alarms") == []
-    extras["dev"] = [d.replace(",late-alarms]", "]") for d in extras["dev"]]
     assert project == before
-    comments = [row.partition("#")[2] for row in text.splitlines() if "#" in row]
+    comments = [row.partition("#")[2] for row in PROJECT.splitlines() if "#" in row]
     assert comments == [row.partition("#")[2] for row in edited.splitlines() if "#" in row]
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("before", "after"),
     [
-        (NO_COMMA, "cannot be edited safely; add by hand: .* canids_late_alarms"),
-        (ONE_LINE.replace("package-dir =", "package-dir=").replace("packages = ", "'packages' = "), "cannot be edited"),
-        (ONE_LINE.replace("[tool.mypy]", "[tool.other]"), "not that of canids"),
+        ("mypy_path = [", "mypy_path = [ # all\n"),
+        ("known-first-party = [", "known-first-party = [\n"),
+        ("[tool.mypy]", "[tool.other]"),
+        ("dev = [", "'dev' = ["),
+        ("[tool.mypy]", "[tool.mypy"),
     ],
 )
-def test_a_layout_that_cannot_be_edited_is_refused(text: str, complaint: str) -> None:
-    with pytest.raises(CanidsError, match=complaint):
-        with_package(text, "late_alarms")
+def test_a_layout_that_cannot_be_edited_names_what_to_add(before: str, after: str) -> None:
+    assert before in PROJECT
+    with pytest.raises(CanidsError, match=r'add by hand: "modules/late_alarms" to where; .*Nothing was written'):
+        with_module(PROJECT.replace(before, after), "late_alarms")

@@ -1,24 +1,49 @@
-"""What the pipeline score is told, and what it makes of it."""
+"""Finished runs and captures as the pipeline score takes them, and the summary that its command prints."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from canids_shared.contracts import config, manifest
+from canids_shared.contracts import config, manifest, training_run
 from canids_shared.contracts.config import load_schema
 from canids_shared.contracts.graph_store import writing
 from canids_shared.contracts.model_file import save_arrays
+from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
-from canids_shared.scoring.captures import main, scoring
+from canids_shared.scoring.__main__ import main
+from canids_shared.scoring.captures import DATA_ROOT, scoring
 
 HEADER: dict[str, Any] = {
     **{key: [] for key in ("node_features", "edge_features", "statistics", "attacks", "captures", "vehicles")},
     "sources": {},
+    "window": 50,
     "stride": 25,
+    "window_unit": "frames",
 }
+DETECTOR = {"contract": "detector/2", "node_features": ["share"], "window": 50, "stride": 25, "window_unit": "frames"}
+
+
+def write_run(name: str, header: dict[str, Any], spec: dict[str, Any] | None = None, **inputs: list[str]) -> Path:
+    """A finished run of dataset `van`: its model, `config.yaml` and `run.json`."""
+    folder = Path("experimentruns/van") / name
+    kind, _, instance = name.partition("_small_kd")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_arrays(folder / "model.safetensors", {}, header)
+    digests = {key: [sha256_of(p) if Path(p).exists() else "" for p in paths] for key, paths in inputs.items()}
+    record = {"spec": {"config": spec or {}}, "inputs": digests, "files": inputs}
+    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    run = TrainingRun(
+        kind, kind.upper(), [], "small_kd", "small", "van", instance, 0, "0", {}, inputs, 1, 0, {}, {}, {},
+        {"median_ms": 1.0, "device": "cpu"}, {},
+    )  # fmt: skip
+    if kind != "fusion_baselines":
+        training_run.write(folder / "run.json", run)
+    return folder
 
 
 @pytest.fixture
@@ -26,38 +51,30 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A finished run of seed 1, and a capture."""
     monkeypatch.chdir(tmp_path)
     Path("drive 1.log").write_text("(1.0) can0 123#00\n")
-    for kind in ("vgae", "gat", "dqn", "fusion_baselines"):
-        head = {"contract": "detector/2", "node_features": ["share"], "window": 50, "window_unit": "frames"}
-        folder = Path(f"experimentruns/van/{kind}_small_kd@seed-1")
-        folder.mkdir(parents=True)
-        save_arrays(folder / "model.safetensors", {}, head)
     with writing("fit.safetensors", HEADER, windows=0, nodes=0, edges=0):
         pass
-    decided = {"spec": {"config": {"fusion": "cusum"}}}
-    Path("experimentruns/van/fusion_baselines_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(decided))
-    record = {
-        "files": {"graphs": ["fit.safetensors", "select.safetensors"]},
-        "inputs": {"graphs": [sha256_of("fit.safetensors"), "…"]},
-    }
-    Path("experimentruns/van/gat_small_kd@seed-1/config.yaml").write_text(yaml.safe_dump(record))
-    return "experimentruns/van/dqn_small_kd@seed-1"
+    for kind in ("vgae", "gat"):
+        write_run(f"{kind}_small_kd@seed-1", DETECTOR, graphs=["fit.safetensors", "select.safetensors"])
+    write_run("fusion_baselines_small_kd@seed-1", {"contract": "x"}, {"fusion": "cusum"})
+    states = "results/van/states/small_kd@seed-1/fuse.parquet"
+    return str(write_run("dqn_small_kd@seed-1", {"contract": "x"}, fuse=[states]))
 
 
 def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
     job = scoring({"capture": "drive 1.log", "run": run})
-    assert (job.dataset, job.variant) == ("drive-1", "small_kd")
+    assert (job.dataset, job.run.variant) == ("drive-1", "small_kd")
     assert job.summary(None) == "results/scored/drive-1/by-van@seed-1/small_kd/score/summary.md"
     assert job.models["gat"] == "experimentruns/van/gat_small_kd@seed-1/model.safetensors"
     assert job.fit == ["fit.safetensors"]
     assert job.preprocess == {"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"}
     assert job.train_drl == {"fusion": "cusum", "recalibrate": 0}
-    captures = manifest.load(job.dataset, job.data_root)
+    captures = manifest.load(job.dataset, DATA_ROOT)
     assert [(c.name, c.role, c.content) for c in captures.values()] == [("drive-1", "score", "unlabelled")]
     assert captures["drive-1"].path == Path("drive 1.log").absolute()
     assert manifest.missing(captures, job.dataset) == []
-    before = Path(job.data_root, job.dataset, "manifest.yaml").stat().st_mtime_ns
+    before = Path(DATA_ROOT, job.dataset, "manifest.yaml").stat().st_mtime_ns
     scoring({"capture": "drive 1.log", "run": run})
-    assert Path(job.data_root, job.dataset, "manifest.yaml").stat().st_mtime_ns == before
+    assert Path(DATA_ROOT, job.dataset, "manifest.yaml").stat().st_mtime_ns == before
 
 
 def test_results_are_named_as_datasets_are(run: str) -> None:
@@ -66,7 +83,7 @@ def test_results_are_named_as_datasets_are(run: str) -> None:
     assert job.dataset == "trace-2024-05-01"
     schema = load_schema(Path(config.__file__).with_name("common.schema.yaml"))
     config.check({"datasets": [job.dataset]}, schema, "config")
-    with pytest.raises(CanidsError, match=r"config: name '\.\./x' names a folder in results/scored: letters"):
+    with pytest.raises(CanidsError, match=r"config: name '\.\./x' is no folder of results/scored: letters"):
         scoring({"capture": "drive 1.log", "run": run, "name": "../x"})
     assert [path.name for path in Path("results").rglob("*.yaml")] == ["manifest.yaml"]
 
@@ -77,52 +94,57 @@ def test_what_is_wrong_with_a_run_leaves_no_manifest(run: str) -> None:
     assert not Path("results").exists()
 
 
-def test_alarms_are_told_as_asked_for(run: str) -> None:
+def test_alarms_are_reported_as_configured(run: str) -> None:
     job = scoring({"capture": "drive 1.log", "run": run, "explained_ids": 9, "episode_gap": 0})
     assert job.evaluate == {"explained_ids": 9, "episode_gap": 0}
 
 
-def test_graphs_made_since_are_not_those_that_were_learnt_from(run: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_graphs_that_have_changed_are_not_those_of_the_training(run: str, caplog: pytest.LogCaptureFixture) -> None:
     with writing("fit.safetensors", {**HEADER, "stride": 10}, windows=0, nodes=0, edges=0):
         pass
     job = scoring({"capture": "drive 1.log", "run": run})
-    assert (job.fit, job.preprocess["stride"]) == ([], 50)
-    assert "its training graphs fit.safetensors are not those that it has learnt from" in caplog.text
-    assert "does not tell its stride; windows are taken one after the other" in caplog.text
-    caplog.clear()
-    head = {"contract": "detector/2", "node_features": ["share"], "window": 50, "stride": 25, "window_unit": "frames"}
-    save_arrays(Path("experimentruns/van/gat_small_kd@seed-1/model.safetensors"), {}, head)
-    assert scoring({"capture": "drive 1.log", "run": run}).preprocess["stride"] == 25
-    assert "stride" not in caplog.text
+    assert (job.fit, job.preprocess["stride"]) == ([], 25)
+    assert "its training graphs fit.safetensors have changed since the training" in caplog.text
 
 
 def test_training_graphs_that_are_gone_are_no_hindrance(run: str, caplog: pytest.LogCaptureFixture) -> None:
     Path("fit.safetensors").unlink()
     job = scoring({"capture": "drive 1.log", "run": run, "recalibrate": 30, "on_bad_rows": "quarantine"})
     assert job.fit == []
-    assert "its training graphs fit.safetensors are not here" in caplog.text
-    assert (job.preprocess["stride"], job.preprocess["on_bad_rows"]) == (50, "quarantine")
+    assert "its training graphs fit.safetensors are absent" in caplog.text
+    assert (job.preprocess["stride"], job.preprocess["on_bad_rows"]) == (25, "quarantine")
     assert job.train_drl["recalibrate"] == 30
 
 
 def test_a_policy_of_its_own_decides_on_detectors_that_it_shares(run: str) -> None:
-    other = Path("experimentruns/van/dqn_small_kd@dear")
-    for kind in ("dqn", "fusion_baselines"):
-        folder = other.with_name(f"{kind}_small_kd@dear")
-        folder.mkdir()
-        save_arrays(folder / "model.safetensors", {}, {"contract": "x"})
-    files = {"files": {"fuse": ["results/van/states/small_kd@seed-1/fuse.parquet"]}}
-    (other / "config.yaml").write_text(yaml.safe_dump(files))
+    states = "results/van/states/small_kd@seed-1/fuse.parquet"
+    other = write_run("dqn_small_kd@dear", {"contract": "x"}, fuse=[states])
+    write_run("fusion_baselines_small_kd@dear", {"contract": "x"})
     job = scoring({"capture": "drive 1.log", "run": str(other)})
     assert job.models["dqn"] == f"{other}/model.safetensors"
     assert job.models["vgae"] == "experimentruns/van/vgae_small_kd@seed-1/model.safetensors"
-    assert job.by == "van@dear"
+    assert (job.by, job.run.fusion) == ("van@dear", "dqn")
+
+
+def test_another_pipeline_names_the_runs_of_its_detectors(run: str) -> None:
+    with pytest.raises(CanidsError, match=r"no experimentruns/van/detector_small_kd@seed-1/model\.safetensors"):
+        scoring({"capture": "drive 1.log", "run": run}, detector_runs=("detector",))
+    model = write_run("detector_small_kd@seed-1", {"contract": "own/1"}, graphs=["fit.safetensors"])
+    job = scoring({"capture": "drive 1.log", "run": run}, detector_runs=("detector",))
+    assert list(job.models) == ["detector", "dqn", "fusion_baselines"]
+    assert job.models["detector"] == f"{model}/model.safetensors"
+    assert (job.fit, job.preprocess["window"]) == (["fit.safetensors"], 50), "by the graphs that it was trained on"
 
 
 def test_published_features_cannot_be_explained(run: str) -> None:
-    head = {"contract": "detector/2", "node_features": ["can_id"], "window": 50, "window_unit": "frames"}
-    save_arrays(Path("experimentruns/van/gat_small_kd@seed-1/model.safetensors"), {}, head)
+    write_run("gat_small_kd@seed-1", {**DETECTOR, "node_features": ["can_id"]}, graphs=["fit.safetensors"])
     with pytest.raises(CanidsError, match="features: published; only runs with features: relative"):
+        scoring({"capture": "drive 1.log", "run": run})
+
+
+def test_a_detector_that_does_not_say_how_its_graphs_are_made_is_named(run: str) -> None:
+    write_run("gat_small_kd@seed-1", {key: DETECTOR[key] for key in ("contract", "node_features", "window")})
+    with pytest.raises(CanidsError, match=r"gat_small_kd@seed-1/model\.safetensors: .* stride and window_unit"):
         scoring({"capture": "drive 1.log", "run": run})
 
 
@@ -137,6 +159,19 @@ def test_the_command_prints_the_summary_where_there_is_one(
     summary.write_text("# What was found\n")
     main()
     assert capsys.readouterr().out == "# What was found\n"
+
+
+def test_the_command_explains_itself_and_names_what_is_wrong(run: str) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "canids_shared.scoring", *arguments]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    shown = command("--help")
+    assert shown.returncode == 0
+    assert "CAPTURE RUN [KEY=VALUE …]" in shown.stdout
+    assert "episode_gap=…" in shown.stdout
+    wrong = command("nowhere.log", run)
+    assert (wrong.returncode, wrong.stderr) == (1, "error: capture nowhere.log: no such file\n")
 
 
 @pytest.mark.parametrize(

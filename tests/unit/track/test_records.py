@@ -1,4 +1,4 @@
-"""What a run's folder says: params, metrics by step, tags, artefacts."""
+"""Records of finished runs: params, metrics by step, tags, artefacts."""
 
 import json
 import math
@@ -9,7 +9,16 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from track_data import METRICS, UNEVEN, finish, places, write_evaluation, write_runs, write_training
+from track_data import (
+    METRICS,
+    UNEVEN,
+    finish,
+    places,
+    write_evaluation,
+    write_fusion_baselines,
+    write_runs,
+    write_training,
+)
 
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.contracts.stand_in_mark import mark
@@ -43,25 +52,35 @@ def test_flattening_loses_nothing(tree: dict[str, Any]) -> None:
 
 def test_a_training_with_its_options_and_epochs(tmp_path: Path) -> None:
     where = write_runs(tmp_path, "@seed-1")
-    record = read(where.runs / "fusion_baselines_large@seed-1", where)
-    assert (record.key, record.parent) == ("demo/fusion_baselines_large@seed-1", "demo/pipeline@seed-1")
+    record = read(where.runs / "pca_large@seed-1", where)
+    assert (record.key, record.parent) == ("demo/pca_large@seed-1", "demo/pipeline@seed-1")
     assert record.params["gat.large.heads"] == "4"
     assert record.params["networks"] == "[64, 64]"
     assert record.params["inputs.graphs"] == '["a", "b"]'
     tags = {
         "dataset": "demo",
-        "run": "fusion_baselines_large@seed-1",
-        "rule": "fusion_baselines_large",
+        "run": "pca_large@seed-1",
+        "rule": "pca_large",
         "instance": "seed-1",
     }
     assert record.tags.items() >= {**tags, "variant": "large", "seed": "1", "code": "0123456789abcdef"}.items()
     assert [m for m in record.metrics if m[0] == "fit_loss"] == [("fit_loss", UNEVEN, 1), ("fit_loss", UNEVEN / 2, 2)]
     assert ("latency/median_ms", 1.25, 0) in record.metrics
     assert ("benchmark/s", 12.5, 0) in record.metrics
-    assert record.tags["undefined"] == "benchmark/io_in, peak_gpu_mb at 1, peak_gpu_mb at 2"
+    assert ("select_auroc", 0.5, 2) in record.metrics
+    assert "epoch" not in {name for name, _, _ in record.metrics}
+    assert set(record.tags["undefined"].split(", ")) == {"benchmark/io_in", "select_auroc at 1"}
     assert (record.began, record.made) == (1_000_000 - 12_500, 1_000_000)
     assert record.model is None
     assert "model.safetensors" in {p.name for p in record.files}
+
+
+def test_fusion_baselines_with_their_options(tmp_path: Path) -> None:
+    where = places(tmp_path)
+    write_fusion_baselines(where.runs / "fusion_baselines_large")
+    record = read(where.runs / "fusion_baselines_large", where)
+    assert record.params.items() >= {"fusion": "dqn", "reward.flap": "0.1", "inputs.fuse": '["a"]'}.items()
+    assert record.tags.items() >= {"variant": "large", "seed": "1", "code": "0123456789abcdef"}.items()
 
 
 def test_metrics_are_exact_and_what_is_undefined_is_named(tmp_path: Path) -> None:
@@ -94,21 +113,21 @@ def test_what_rules_leave_elsewhere_belongs_to_their_run(tmp_path: Path) -> None
 def test_only_what_is_finished_counts_and_content_makes_the_digest(tmp_path: Path) -> None:
     where = write_runs(tmp_path, "", "@b")
     (where.runs / "eval_small_kd/benchmark.tsv").unlink()
-    (where.runs / "fusion_baselines_large@b/.checkpoint").mkdir()
-    assert [p.name for p in finished(where.runs)] == ["eval_small_kd@b", "fusion_baselines_large"]
-    before = read(where.runs / "fusion_baselines_large", where)
-    finish(where.runs / "fusion_baselines_large", made=5_000)
-    assert read(where.runs / "fusion_baselines_large", where).digest == before.digest
-    (where.runs / "fusion_baselines_large/log.txt").write_text("done again\n")
-    assert read(where.runs / "fusion_baselines_large", where).digest != before.digest
+    (where.runs / "pca_large@b/.checkpoint").mkdir()
+    assert [p.name for p in finished(where.runs)] == ["eval_small_kd@b", "pca_large"]
+    before = read(where.runs / "pca_large", where)
+    finish(where.runs / "pca_large", made=5_000)
+    assert read(where.runs / "pca_large", where).digest == before.digest
+    (where.runs / "pca_large/log.txt").write_text("done again\n")
+    assert read(where.runs / "pca_large", where).digest != before.digest
 
 
 @pytest.mark.parametrize(
     ("run", "file"),
     [
         ("eval_small_kd", "metrics.json"),
-        ("fusion_baselines_large", "model.safetensors"),
-        ("fusion_baselines_large", "config.yaml"),
+        ("pca_large", "model.safetensors"),
+        ("pca_large", "config.yaml"),
     ],
 )
 def test_a_run_with_a_marked_file_is_none(run: str, file: str, tmp_path: Path) -> None:
@@ -144,12 +163,12 @@ def test_credentials_in_the_config_are_refused_and_not_repeated(uri: str) -> Non
         refuse_credentials(Stage("tracking", plain, schema, package="canids_track"))
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "history.parquet", "latency.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["run.json", "benchmark.tsv", "model.safetensors"])
 def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     where = places(tmp_path)
     write_training(where.runs / "gat_large")
     (where.runs / "gat_large" / name).write_text("{")
-    with pytest.raises(CanidsError, match=f"gat_large/{name}: cannot be read"):
+    with pytest.raises(CanidsError, match=f"gat_large/{name}: not a whole "):
         read(where.runs / "gat_large", where)
 
 

@@ -107,19 +107,19 @@ def test_a_run_made_again_replaces_the_former_one(tmp_path: Path, uri: str) -> N
     where = write_runs(tmp_path, "")
     assert not ingest(tmp_path, uri)
     first = content(uri)
-    shutil.rmtree(where.runs / "fusion_baselines_large")
-    write_training(where.runs / "fusion_baselines_large", seed=2, made=9_000)
+    shutil.rmtree(where.runs / "pca_large")
+    write_training(where.runs / "pca_large", seed=2, made=9_000)
     assert not ingest(tmp_path, uri)
-    ((run,), (other,), (parent,)) = (content(uri)[n] for n in ("fusion_baselines_large", "eval_small_kd", "pipeline"))
+    ((run,), (other,), (parent,)) = (content(uri)[n] for n in ("pca_large", "eval_small_kd", "pipeline"))
     assert (run["params"]["seed"], run["times"][1]) == ("2", 9_000_000)
-    assert run["id"] != first["fusion_baselines_large"][0]["id"]
+    assert run["id"] != first["pca_large"][0]["id"]
     assert [other] == first["eval_small_kd"]
     assert parent["id"] == first["pipeline"][0]["id"]
     assert parent["times"] == (1_000_000 - 12_500, 9_000_000)
     # A copy of the former files elsewhere does not take its place again.
-    write_training(places(tmp_path / "elsewhere").runs / "fusion_baselines_large", seed=1)
+    write_training(places(tmp_path / "elsewhere").runs / "pca_large", seed=1)
     assert not ingest(tmp_path / "elsewhere", uri)
-    assert content(uri)["fusion_baselines_large"] == [run]
+    assert content(uri)["pca_large"] == [run]
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path, uri: str, monkeypa
     with monkeypatch.context() as killed:
         killed.setattr(MlflowClient, "log_artifact", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         pending = ingest(tmp_path, uri)
-    assert pending == dict.fromkeys(("demo/fusion_baselines_large", "demo/eval_small_kd"), "disk full")
+    assert pending == dict.fromkeys(("demo/pca_large", "demo/eval_small_kd"), "disk full")
     assert content(uri)["eval_small_kd"][0]["status"] == "RUNNING"
     monkeypatch.undo()
     assert not ingest(tmp_path, uri)
@@ -146,11 +146,11 @@ def test_doubles_are_settled_and_children_follow_their_parent(tmp_path: Path, ur
         run = client.get_run(ids[name])
         double = client.create_run(experiment, run.info.start_time, dict(run.data.tags), name)
         client.set_terminated(double.info.run_id, end_time=run.info.end_time)
-    client.set_tag(ids["fusion_baselines_large"], "mlflow.parentRunId", "gone")
+    client.set_tag(ids["pca_large"], "mlflow.parentRunId", "gone")
     assert len(content(uri)["eval_small_kd"]) == 2
     assert not ingest(tmp_path, uri)
     assert {name: len(same) for name, same in content(uri).items()} == dict.fromkeys(ids, 1)
-    assert content(uri)["fusion_baselines_large"][0]["parent"] == "pipeline"
+    assert content(uri)["pca_large"][0]["parent"] == "pipeline"
 
 
 def test_eight_pipelines_at_once_into_a_new_sqlite_store(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_server_that_is_away_and_comes_back(tmp_path: Path, server: Server, ca
     server.stop()
     with caplog.at_level("INFO"):
         pending = ingest(tmp_path, server.uri, "away", timeout=2)
-    assert set(pending) == {"away/fusion_baselines_large", "away/eval_small_kd"}
+    assert set(pending) == {"away/pca_large", "away/eval_small_kd"}
     assert "warning: 2 runs of away are not in MLflow yet" in caplog.text
     assert f"make track URI={server.uri} EXPERIMENT=canids" in caplog.text
     write_evaluation(places(tmp_path, "away").runs / "eval_large")
@@ -177,7 +177,7 @@ def test_a_server_that_is_away_and_comes_back(tmp_path: Path, server: Server, ca
     assert not ingest(tmp_path, server.uri, "away")
     assert set(content(server.uri, "canids/away")) == {
         "pipeline",
-        "fusion_baselines_large",
+        "pca_large",
         "eval_small_kd",
         "eval_large",
     }
@@ -205,11 +205,11 @@ def test_what_is_said_names_the_experiment_and_no_password(
 
 def test_stand_ins_are_left_out(tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture) -> None:
     where = write_runs(tmp_path, "", "@dry")
-    for run, file in (("fusion_baselines_large@dry", "model.safetensors"), ("eval_small_kd@dry", "metrics.json")):
+    for run, file in (("pca_large@dry", "model.safetensors"), ("eval_small_kd@dry", "metrics.json")):
         mark(where.runs / run / file)
     with caplog.at_level("INFO"):
         assert not ingest(tmp_path, uri)
-    assert "2 stand-ins are left out: eval_small_kd@dry, fusion_baselines_large@dry" in caplog.text
+    assert "2 stand-ins are left out: eval_small_kd@dry, pca_large@dry" in caplog.text
     check_nothing_is_lost_or_doubled(uri, [])
 
 
@@ -219,8 +219,8 @@ def test_a_server_that_never_answers(tmp_path: Path) -> None:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(64)
         pending = ingest(tmp_path, f"http://127.0.0.1:{deaf.getsockname()[1]}", timeout=1)
-    assert set(pending) == {"demo/fusion_baselines_large", "demo/eval_small_kd"}
-    assert "timed out" in pending["demo/fusion_baselines_large"].lower()
+    assert set(pending) == {"demo/pca_large", "demo/eval_small_kd"}
+    assert "timed out" in pending["demo/pca_large"].lower()
 
 
 def test_a_store_that_others_keep_locked(tmp_path: Path, uri: str) -> None:

@@ -1,0 +1,136 @@
+"""What a finished run of the policy consists of: its models, those of its detectors, and how their graphs are made."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from canids_shared.contracts import model_file, training_run
+from canids_shared.contracts.detectors import DETECTORS
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.whole import reading
+from canids_shared.errors import CanidsError
+from canids_shared.files import sha256_of
+from canids_shared.planning.pipeline import VARIANTS
+
+POLICY, FUSION_BASELINES = "dqn", "fusion_baselines"
+"""Kinds of the runs that decide; the other kinds are those of detectors."""
+DETECTOR_RUNS = tuple(detector.name for detector in DETECTORS)
+"""Kinds of the runs that train the detectors of `train_gnn`: each trains one."""
+_FOLDER = re.compile(rf"{POLICY}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run of the policy.
+
+    Attributes:
+        variant: the run's variant.
+        by: name of the run among results: dataset and instance.
+        detectors: run kind → model file, in the order of `detector_runs`.
+        policy: model file of the policy.
+        fusion_baselines: model file of its fusion baselines.
+        fusion: what decides on the alarm: `dqn`, or the name of a fusion baseline.
+        fit: the graphs that the detectors were trained on (one path); empty where they are absent, or have changed since.
+        preprocess: config of the module preprocess by which the detectors' graphs are made.
+    """
+
+    variant: str
+    by: str
+    detectors: dict[str, str]
+    policy: str
+    fusion_baselines: str
+    fusion: str
+    fit: list[str]
+    preprocess: dict[str, Any]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Run kind → model file, of all runs."""
+        return {**self.detectors, POLICY: self.policy, FUSION_BASELINES: self.fusion_baselines}
+
+
+def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> TrainedRun:
+    """The finished run of a policy in a folder.
+
+    Args:
+        folder: such as `experimentruns/simulated/dqn_large`; the runs of detectors and fusion baselines lie beside it.
+        detector_runs: kinds of the runs that trained the detectors.
+
+    Raises `CanidsError` naming the folder or file that is wrong or absent.
+    """
+    if not (name := _FOLDER.fullmatch(folder.name)):
+        raise CanidsError(f"run {folder}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
+    variant, instance = name[1], name[2]
+    policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY, FUSION_BASELINES))
+    origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
+    detectors = {kind: _model(folder, kind, variant, origin) for kind in detector_runs}
+    first = Path(next(iter(detectors.values())))
+    fit = _fit(first.parent)
+    decided = _config(Path(baselines).parent)["spec"]["config"]
+    return TrainedRun(
+        variant=variant,
+        by=f"{folder.parent.name}{instance}",
+        detectors=detectors,
+        policy=policy,
+        fusion_baselines=baselines,
+        fusion=decided.get("fusion", POLICY),
+        fit=fit,
+        preprocess=_preprocess(first, fit),
+    )
+
+
+def _model(folder: Path, kind: str, variant: str, instance: str) -> str:
+    path = folder.with_name(f"{kind}_{variant}{instance}") / "model.safetensors"
+    if not path.exists():
+        raise CanidsError(f"run {folder}: no {path}; has the run finished?")
+    return str(path)
+
+
+def _instance_of_states(policy: training_run.TrainingRun, instance: str) -> str:
+    """Instance of the detectors: a policy that differs only by its own options shares those of another instance."""
+    pattern = re.compile(rf".*/{policy.variant}((?:@[^/]+)?)/fuse\.parquet")
+    matches = [match[1] for path in policy.inputs.get("fuse", []) if (match := pattern.fullmatch(path))]
+    return matches[0] if matches else instance
+
+
+def _config(run: Path) -> dict[str, Any]:
+    """`config.yaml` of a run."""
+    path = run / "config.yaml"
+    with reading(path, "config of a run", yaml.YAMLError, again="train again"):
+        content: dict[str, Any] = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return content
+
+
+def _fit(detector: Path) -> list[str]:
+    """The graphs that a detector's run was trained on; with a warning, none where they are absent or differ."""
+    graphs = training_run.read(detector / "run.json").inputs.get("graphs", [])[:1]
+    if not graphs:
+        return []
+    present = Path(graphs[0]).is_file()
+    if present and sha256_of(graphs[0]) == _config(detector)["inputs"]["graphs"][0]:
+        return graphs
+    problem = "have changed since the training" if present else "are absent"
+    log.warning("warning: run %s: its training graphs %s %s: drift cannot be computed", detector, graphs[0], problem)
+    return []
+
+
+def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
+    """How graphs are made for a detector: by the header of its model file, else by that of its training graphs.
+
+    Raises `CanidsError` naming the model if neither says so, or for features by which alarms cannot be explained.
+    """
+    header = model_file.header_of(model)
+    if "stride" not in header and fit:
+        header = GraphStore(fit[0]).header
+    with reading(model, "detector with node_features, window, stride and window_unit in its header"):
+        if "can_id" in header["node_features"]:
+            raise CanidsError(
+                f"{model}: trained with features: published; only runs with features: relative can score captures"
+            )
+        return {"features": "relative", **{key: header[key] for key in ("window", "stride", "window_unit")}}

@@ -1,1 +1,0 @@
-"""New pipelines and modules from templates: `python -m canids_shared.tools.scaffold {pipeline,module} NAME`, in a checkout."""
