@@ -16,8 +16,9 @@ from canids_evaluate.pages.sentences import COUNTS
 from canids_evaluate.planning import CARDS, FIGURES
 from canids_evaluate.runs.measured import MEASURED
 from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
-from canids_evaluate.watch.alarm_tracker import SCHEMA
+from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
+from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.files import write_json, write_text
 from canids_shared.jobs import stand_in_runner
@@ -84,8 +85,10 @@ def summary(call: Call) -> None:
 
 def alarms(call: Call) -> None:
     """No alarm."""
-    pl.DataFrame(schema=SCHEMA).write_parquet(call.output["alarms"])
-    pl.DataFrame(schema={**SCHEMA, "ids": pl.String}).write_csv(call.output["csv"])
+    (path,) = call.inputs["decisions"]
+    detectors = declared(tables.read_metadata(path, tables.DECISIONS), path)
+    pl.DataFrame(schema=schema(detectors)).write_parquet(call.output["alarms"])
+    pl.DataFrame(schema=csv_schema(detectors)).write_csv(call.output["csv"])
 
 
 def resources(call: Call) -> None:
