@@ -36,7 +36,7 @@ hcrl_sa: .venv/runtime
 # Where choices are made: folds of the real training captures (attacks and vehicles left out), three seeds each.
 folds: .venv/runtime
 	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) all_folds -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config 'data_root=$(DATA)'
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config 'data_root=$(DATA)' -- all_folds
 	@cat results/hcrl_sa/folds/results.md
 
 # The main job on hours of simulated driving: false alarms an hour, delay over many episodes.
@@ -78,9 +78,9 @@ manifest: .venv/runtime
 	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
 	$(BIN)/python -m canids_preprocess.draft '$(DIR)'
 
-# What the finished runs took, and a profile that asks for as much: results/resources/profile.
+# Time and memory of finished runs, and a profile that requests as much: results/resources/profile.
 resources: .venv/runtime
-	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile --forcerun resources
+	$(SNAKEMAKE) -s modules/evaluate/Snakefile --forcerun resources -- all_resources
 	@cat results/resources/resources.md
 
 # All finished runs into MLflow, also those that no pipeline tracked yet: after folds, or when a server came back.

@@ -118,7 +118,7 @@ STAND_INS = {
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),
     "cards": StandIn(outputs=tuple(CARDS)),
-    "resources": StandIn(resources, ("table", "figure", "markdown", "profile")),
+    "resources": StandIn(resources, ("table", "markdown", "profile")),
     "sweep_point": StandIn(point),
     "sweep": StandIn(sweep, ("markdown", "csv", "params", "parallel", "importance", "best")),
 }
