@@ -27,5 +27,4 @@ rule resources:
     shell:
         "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.resources --spec {params.spec:q}"
         " --table {output.table} --markdown {output.markdown} --profile {output.profile}"
-        " --runs experimentruns --results results"
-        + LOGGED
+        " --runs experimentruns --results results" + LOGGED
