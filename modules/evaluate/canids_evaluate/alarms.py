@@ -110,7 +110,7 @@ def main(call: Call) -> None:
         pl.DataFrame(alarms, schema=schema(detectors)).write_parquet(temporary)
     with written_whole(call.output["csv"]) as temporary:
         pl.DataFrame([flat(a) for a in alarms], schema=csv_schema(detectors)).write_csv(temporary)
-    curve_figures.scored(call.output["figure"], frame)
+    curve_figures.scored(call.output["figure"], frame, detectors)
     write_text(call.output["summary"], summary(frame, alarms, drifted, store))
 
 
