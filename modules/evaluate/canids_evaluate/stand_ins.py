@@ -24,10 +24,9 @@ from canids_shared.files import write_json, write_text
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
+from canids_shared.sweeps.declaration import metrics_of
 
 WINDOWS = 8
-READ = ({"auroc": 1.0, "loss": 1.0}, {"reward": 1.0, "f1": 1.0})
-"""What a sweep reads of a detector, and of a policy."""
 BASELINES = ("id_rate", "extra_trees", "isolation_forest", "always_attack")
 
 
@@ -98,8 +97,9 @@ def resources(call: Call) -> None:
 
 
 def point(call: Call) -> None:
-    """A point's readings: 1 for whatever can be read."""
-    runs = {run: dict.fromkeys(call.constants["seeds"], READ[run.startswith("dqn_")]) for run in call.constants["runs"]}
+    """A point's results: 1 for every metric."""
+    metrics = {run: dict.fromkeys(metrics_of(run), 1.0) for run in call.constants["trainings"]}
+    runs = {run: dict.fromkeys(call.constants["seeds"], values) for run, values in metrics.items()}
     head = {"contract": SELECT_CONTRACT, "dataset": call.wildcards["dataset"], "runs": runs}
     write_json(call.output["output"], {**head, **{key: call.constants[key] for key in ("instance", "values")}})
 
