@@ -1,7 +1,7 @@
 """A sweep, or a sub-space of it, in one table and three figures (rule `sweep`).
 
     python -m canids_evaluate.sweep --spec '{"wildcards": {"dataset": "simulated", "subspace": "all"}, "config": {"seed": 0, "trees": 200},
-        "name": "sweep", "stage": "train_gnn", "metric": {"gat_small_nokd": "auroc"}, "options": ["gat.batch"]}'
+        "name": "sweep", "stage": "train_drl", "metric": {"dqn_small_nokd": "f1"}, "options": ["discount"]}'
         --markdown results.md --csv results.csv --params params.tsv --parallel parallel.svg --importance importance.svg
         --best best.svg --points …/select.json …
 

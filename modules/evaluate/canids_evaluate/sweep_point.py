@@ -1,8 +1,8 @@
 """Results of the trainings of one point of a sweep on `select` (rule `sweep_point`).
 
-    python -m canids_evaluate.sweep_point --spec '{"wildcards": …, "config": {}, "instance": "sweep-017", "values": {"gat.batch": 64},
-        "trainings": ["gat_small_nokd"], "seeds": ["0", "1"]}' --output select.json
-        --runs …/gat_small_nokd@sweep-017/run.json …
+    python -m canids_evaluate.sweep_point --spec '{"wildcards": …, "config": {}, "instance": "sweep-017", "values": {"discount": 0.5},
+        "trainings": ["dqn_small_nokd"], "seeds": ["0", "1"]}' --output select.json
+        --runs …/dqn_small_nokd@sweep-017/run.json …
 
 Detectors have the AUROC of the weights that were kept, and their loss, the lowest of all epochs. Policies have mean reward and F1 at
 the evaluation that was kept, that of the highest reward.

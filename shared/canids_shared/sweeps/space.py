@@ -22,7 +22,7 @@ class Space(Paramspace):  # type: ignore[misc]
     """Points by run instance; the index of `dataframe` names the instance, its columns the options, dots as underscores.
 
     `wildcard_pattern` is `{point}`, which stands for a folder per option: `gat_batch~64/gat_learning_rate~0.003`. A
-    sub-space is a Space too: `space[space.gat_batch == 64]`, `space.where({"gat.batch": 64})`, `space[["gat_batch"]]`.
+    sub-space is a Space too: `space[space.gat_batch == 64]`, `space.where({"gat.batch": 64})`.
 
     Attributes:
         points: instance → option (`gat.learning_rate`) → value.
