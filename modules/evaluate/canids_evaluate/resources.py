@@ -47,12 +47,12 @@ def requests(jobs: pl.DataFrame, config: dict[str, Any]) -> Requests:
         "runtime": ("seconds", (1 + config["runtime_headroom"]) / 60, config["job_overhead_minutes"], 1),
         "gpu_mem_mb": ("gpu_mb", headroom, 0, _STEP),
     }
-    found: Requests = {}
+    asked: Requests = {}
     for resource, (column, factor, extra, step) in factors.items():
         largest = jobs.group_by("dataset").agg(pl.col(column).max()).drop_nulls().sort("dataset").rows()
         if largest:
-            found[resource] = {d: max(step, math.ceil((most * factor + extra) / step) * step) for d, most in largest}
-    return found
+            asked[resource] = {d: max(step, math.ceil((most * factor + extra) / step) * step) for d, most in largest}
+    return asked
 
 
 def expression(by_dataset: dict[str, int], most: int | None = None) -> str:
@@ -99,7 +99,7 @@ def _range(values: Sequence[float | None], digits: int) -> str:
 def profile(jobs: pl.DataFrame, asked: dict[str, Requests]) -> str:
     """The fragment of a profile."""
     datasets = ", ".join(jobs["dataset"].unique().sort().to_list())
-    content = {"set-resources": {rule: expressions(own) for rule, own in asked.items() if own}}
+    content = {"set-resources": {rule: expressions(requested) for rule, requested in asked.items() if requested}}
     return _HEAD.format(datasets=datasets, jobs=len(jobs)) + yaml.safe_dump(content, sort_keys=False, width=1000)
 
 

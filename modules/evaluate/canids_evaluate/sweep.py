@@ -15,7 +15,7 @@ import yaml
 
 from canids_evaluate.pages.tables import UNDEFINED, Table
 from canids_evaluate.sweeps import sweep_figures
-from canids_evaluate.sweeps.point_results import WORDS, PointResult, best_first, read_points, shown
+from canids_evaluate.sweeps.point_results import WORDS, PointResult, best_first, read_point_results, shown
 from canids_evaluate.sweeps.study import Importance, importance
 from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
@@ -100,7 +100,7 @@ def csv_of(runs: dict[str, list[PointResult]]) -> str:
 
 def main(call: Call) -> None:
     """Entry point."""
-    runs = read_points(call.inputs["points"], call.constants["metric"], call.constants["options"])
+    runs = read_point_results(call.inputs["points"], call.constants["metric"], call.constants["options"])
     forest = (call.config["trees"], call.config["seed"])
     by_run = {run: importance(points, *forest) for run, points in runs.items()}
     write_text(call.output["markdown"], markdown(call, runs, by_run))

@@ -28,7 +28,7 @@ from canids_shared.sweeps.sampling import sample
 log = logging.getLogger(__name__)
 
 
-def read_results(path: Path, run: str) -> dict[str, float]:
+def read_means(path: Path, run: str) -> dict[str, float]:
     """Instance → mean over the seeds on `select`, of a run in `results.csv`; higher metrics are negated, so less is better."""
     with reading(path, "table of results", csv.Error, again="run the sweep"):
         with open(path, encoding="utf-8", newline="") as stream:
@@ -50,7 +50,7 @@ def next_round(sweep: dict[str, Any], schema: dict[str, Any], results: Path) -> 
         raise CanidsError("sweep: rounds need method: tpe, a space, and a table to append rows to")
     table = Path(sweep["table"])
     points, _ = read_points(table if table.exists() else results / "params.tsv", schema, sweep["name"])
-    means = read_results(results / "results.csv", sweep["runs"][0])
+    means = read_means(results / "results.csv", sweep["runs"][0])
     if waiting := [instance for instance in points if instance not in means]:
         raise CanidsError(f"{table}: {waiting[0]} has no result in {results}; run the sweep before the next round")
     past = [(values, means[instance]) for instance, values in points.items()]

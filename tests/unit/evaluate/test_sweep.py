@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_evaluate import sweep, sweep_point
-from canids_evaluate.sweeps.point_results import PointResult, best_first, read_points
+from canids_evaluate.sweeps.point_results import PointResult, best_first, read_point_results
 from canids_evaluate.sweeps.study import importance, means, study
 from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
@@ -166,4 +166,4 @@ def test_one_point_and_an_undefined_metric(tmp_path: Path) -> None:
     sweep.main(call(tmp_path, [path], {"gat_large": "loss"}))
     assert "One seed: what lies between two points may be chance" in (tmp_path / "results.md").read_text()
     with pytest.raises(CanidsError, match=r"select\.json: gat_large with seed 0 has no auroc: select lacks"):
-        read_points([path], {"gat_large": "auroc"}, ["gat.rate"])
+        read_point_results([path], {"gat_large": "auroc"}, ["gat.rate"])

@@ -16,7 +16,7 @@ from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import section
 from canids_shared.sweeps import declaration, sampling
-from canids_shared.sweeps.next_round import next_round, read_results
+from canids_shared.sweeps.next_round import next_round, read_means
 from canids_shared.sweeps.points import nested, read_points, table_of
 from canids_shared.sweeps.sampling import sample
 from canids_shared.sweeps.space import Space
@@ -130,7 +130,7 @@ def test_rounds_of_tpe_add_rows_that_the_next_run_declares(workplace: Path) -> N
         next_round(section, schema, Path("results"))
     write_results(Path("results"), second.space.points, "auroc")
     assert len(next_round(section, schema, Path("results"))) == 9
-    assert read_results(Path("results/results.csv"), "gat_small_nokd")["sweep-000"] < 0, "the highest AUROC is best"
+    assert read_means(Path("results/results.csv"), "gat_small_nokd")["sweep-000"] < 0, "the highest AUROC is best"
     with pytest.raises(CanidsError, match="rounds need method: tpe"):
         next_round({**section, "method": "qmc"}, schema, Path("results"))
 

@@ -17,22 +17,16 @@ from canids_shared.files import canonical_json
 from canids_shared.jobs import job_usage
 from canids_shared.planning.pipeline import STAGES
 
+_MEASURES = dict.fromkeys(("seconds", "memory_mb", "gpu_mb", "input_mb"), pl.Float64)
+_USAGE: dict[str, Any] = {**_MEASURES, "threads": pl.Int32, "code": pl.String}
 MEASURED = Table(
     "resources/1",
     {
-        "dataset": pl.String,
-        "rule": pl.String,
-        "instance": pl.String,
-        "wildcards": pl.String,
-        "seconds": pl.Float64,
-        "memory_mb": pl.Float64,
-        "gpu_mb": pl.Float64,
-        "input_mb": pl.Float64,
-        "threads": pl.Int32,
-        "code": pl.String,
+        **dict.fromkeys(("dataset", "rule", "instance", "wildcards"), pl.String),
+        **_USAGE,
         "log": pl.String,
     },
-    nullable=frozenset({"seconds", "memory_mb", "gpu_mb", "input_mb", "threads", "code"}),
+    nullable=frozenset(_USAGE),
 )
 """A row per job. Memory in 10⁶ bytes, as Snakemake's `mem_mb`; input in 2²⁰ bytes, as its `input.size_mb`; unknown is null."""
 _RULES = {"decide": "decisions"}
@@ -60,42 +54,27 @@ def measured(runs: Path, results: Path) -> pl.DataFrame:
 
 def _runs(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("*/*/benchmark.tsv")):
-        run = path.parent
-        log = run / "log.txt"
+        run, log = path.parent, path.with_name("log.txt")
         usage = (job_usage.read(log) if log.is_file() else None) or {}
         if usage and not _of_a_stage(usage):
             continue
         cost = read_cost(path)
         name, _, instance = run.name.partition("@")
+        rule = next((rule for rule in _BY_VARIANT if name.startswith(f"{rule}_")), name)
         # Snakemake samples memory twice a second and may miss a peak, which the job's log has.
         memory = [m for m in (cost.peak_mb and cost.peak_mb * _MIB, usage.get("memory_mb")) if m]
-        yield {
-            **_facts(usage),
-            "dataset": run.parent.name,
-            "rule": next((rule for rule in _BY_VARIANT if name.startswith(f"{rule}_")), name),
-            "instance": instance and f"@{instance}",
-            "seconds": cost.seconds or usage.get("seconds"),
-            "memory_mb": max(memory, default=None),
-            "log": log.as_posix(),
-        }
+        benchmark = {"seconds": cost.seconds or usage.get("seconds"), "memory_mb": max(memory, default=None)}
+        yield _row(log, {**usage, **benchmark}, run.parent.name, rule, instance and f"@{instance}")
 
 
 def _logs(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted([*folder.rglob("*.log"), *folder.rglob("log.txt")]):
-        usage = job_usage.read(path)
+    for log in sorted([*folder.rglob("*.log"), *folder.rglob("log.txt")]):
+        usage = job_usage.read(log)
         # Jobs without a dataset, such as the rule `resources` itself, are not planned from a profile's numbers.
         if usage is None or "dataset" not in usage["wildcards"] or not _of_a_stage(usage):
             continue
-        entry = usage["entry"].rpartition(".")[2]
-        yield {
-            **_facts(usage),
-            "dataset": usage["wildcards"]["dataset"],
-            "rule": _RULES.get(entry, entry),
-            "instance": usage["wildcards"].get("instance", ""),
-            "seconds": usage["seconds"],
-            "memory_mb": usage["memory_mb"],
-            "log": path.as_posix(),
-        }
+        entry, wildcards = usage["entry"].rpartition(".")[2], usage["wildcards"]
+        yield _row(log, usage, wildcards["dataset"], _RULES.get(entry, entry), wildcards.get("instance", ""))
 
 
 def _of_a_stage(usage: dict[str, Any]) -> bool:
@@ -103,8 +82,6 @@ def _of_a_stage(usage: dict[str, Any]) -> bool:
     return usage["entry"].partition(".")[0] in _PACKAGES
 
 
-def _facts(usage: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "wildcards": canonical_json(usage.get("wildcards", {})),
-        **{key: usage.get(key) for key in ("gpu_mb", "input_mb", "threads", "code")},
-    }
+def _row(log: Path, usage: dict[str, Any], dataset: str, rule: str, instance: str) -> dict[str, Any]:
+    names = {"dataset": dataset, "rule": rule, "instance": instance, "log": log.as_posix()}
+    return {**names, "wildcards": canonical_json(usage.get("wildcards", {})), **{key: usage.get(key) for key in _USAGE}}

@@ -60,7 +60,7 @@ def best_first(points: list[PointResult]) -> list[PointResult]:
     return sorted(points, key=lambda p: (sign * p.mean, p.instance))
 
 
-def read_points(paths: list[Path], metric: dict[str, str], options: list[str]) -> dict[str, list[PointResult]]:
+def read_point_results(paths: list[Path], metric: dict[str, str], options: list[str]) -> dict[str, list[PointResult]]:
     """Run (`gat_small_nokd`) → all points.
 
     Args:

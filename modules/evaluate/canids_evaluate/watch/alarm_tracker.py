@@ -12,18 +12,9 @@ import polars as pl
 from canids_evaluate.watch.attribution import AlarmAttribution, IdAttribution, Nodes, name_of
 from canids_shared.contracts.detectors import Detector
 
-_IDS = pl.Struct(
-    {
-        "can_id": pl.String,
-        "frames": pl.Int64,
-        "frames_per_s": pl.Float64,
-        "usual_frames_per_s": pl.Float64,
-        "interval": pl.Float64,
-        "novel_bits": pl.Float64,
-        "deviation": pl.Float64,
-        "what": pl.String,
-    }
-)
+_RATES = ("frames_per_s", "usual_frames_per_s", "interval", "novel_bits", "deviation")
+_IDS = {"can_id": pl.String, "frames": pl.Int64, **dict.fromkeys(_RATES, pl.Float64), "what": pl.String}
+"""`IdAttribution` in a table: the ID as candump writes it, an infinite deviation as null."""
 Alarm = dict[str, Any]
 """Column of `schema` → value."""
 
@@ -51,7 +42,7 @@ def schema(detectors: Sequence[Detector]) -> dict[str, Any]:
         **dict.fromkeys((*scores(detectors), "attacked"), pl.Float64),
         "new_ids": pl.Int64,
         "new_frames_per_s": pl.Float64,
-        "ids": pl.List(_IDS),
+        "ids": pl.List(pl.Struct(_IDS)),
     }
 
 

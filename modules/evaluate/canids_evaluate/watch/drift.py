@@ -73,8 +73,8 @@ class TrainingReference:
             raise CanidsError(f"{where}: other node features than {fit.path}")
         captures, auxiliary_captures = fit.header["captures"], fit.header.get("auxiliary_captures", [])
         normal = fit["y"] == 0  # [W]
-        own = normal & ~np.isin(fit["capture"], [captures.index(name) for name in auxiliary_captures])
-        chosen = own if own.any() else normal
+        recorded = normal & ~np.isin(fit["capture"], [captures.index(name) for name in auxiliary_captures])
+        chosen = recorded if recorded.any() else normal
         if not chosen.any():
             raise CanidsError(f"{fit.path}: no attack-free window")
         # First and second moments, a chunk of nodes at a time: the split may be larger than memory.
