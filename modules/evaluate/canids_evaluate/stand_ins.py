@@ -24,7 +24,7 @@ from canids_shared.files import write_json, write_text
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
-from canids_shared.sweeps.declaration import metrics_of
+from canids_shared.sweeps.metrics import metrics_of
 
 WINDOWS = 8
 BASELINES = ("id_rate", "extra_trees", "isolation_forest", "always_attack")

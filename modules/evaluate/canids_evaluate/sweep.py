@@ -20,7 +20,7 @@ from canids_evaluate.sweeps.study import Importance, importance
 from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
-from canids_shared.sweeps.declaration import LOWER_IS_BETTER
+from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 from canids_shared.sweeps.points import nested, table_of
 
 _DIGITS = 4

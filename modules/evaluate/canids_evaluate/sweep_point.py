@@ -16,7 +16,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
-from canids_shared.sweeps.declaration import metrics_of
+from canids_shared.sweeps.metrics import metrics_of
 
 CONTRACT = "select/1"
 

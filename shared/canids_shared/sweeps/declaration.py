@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from canids_shared.contracts.config import check, load_schema
-from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import STAGES, VARIANTS, Config, merged
+from canids_shared.planning.pipeline import STAGES, Config, merged
+from canids_shared.sweeps.metrics import METRICS, POLICY, changes_meaning, kind_of, metrics_of
 from canids_shared.sweeps.points import Points, nested, option_schema, read_points
 from canids_shared.sweeps.sampling import sample
 from canids_shared.sweeps.space import Space
@@ -22,29 +22,7 @@ from canids_shared.sweeps.space import Space
 ALL = "all"
 """The sub-space of all points."""
 SEEDED = ("train_gnn", "train_drl")
-POLICY = "dqn"
-"""Kind of the one training of `train_drl`; those of `train_gnn` are its detectors."""
-METRICS = {**{d.name: ("auroc", "loss") for d in DETECTORS}, POLICY: ("reward", "f1")}
-"""Kind of training → its metrics on `select`; the first is the default."""
-LOWER_IS_BETTER = ("loss",)
-_RECONSTRUCTION = [d.name for d in DETECTORS if not d.supervised]
-_SHIFTING = {
-    "loss": ("preprocess", *(f"{n}.{o}" for n in _RECONSTRUCTION for o in ("edge_weight", "divergence_weight"))),
-    "reward": ("reward", "detector_dropout", "attack_splicing", "episode_length"),
-    "f1": ("episode_length",),
-}
-"""Options, or whole stages, that change the meaning of a metric, so that it cannot compare points."""
 SCHEMA = Path(__file__).with_name("sweep.schema.yaml")
-
-
-def kind_of(run: str) -> str:
-    """The kind of a training (`gat`), without its variant (`gat_small_kd`)."""
-    return next((run.removesuffix(f"_{variant}") for variant in VARIANTS if run.endswith(f"_{variant}")), run)
-
-
-def metrics_of(run: str) -> tuple[str, ...]:
-    """The metrics of a training on `select`, the default first."""
-    return METRICS[kind_of(run)]
 
 
 @dataclass(frozen=True)
@@ -179,14 +157,10 @@ def _check_metric(section: Config, points: Points) -> None:
             raise CanidsError(f"sweep.metric: {run} has no {metric}; it has {' and '.join(METRICS[kind])}")
         chosen = metric or METRICS[kind][0]
         for option in (stage, *next(iter(points.values()))):
-            if _shifts(option, chosen):
-                others = [m for m in METRICS[kind] if not _shifts(option, m)]
+            if changes_meaning(option, chosen):
+                others = [m for m in METRICS[kind] if not changes_meaning(option, m)]
                 instead = f"set sweep.metric: {others[0]}" if others else f"points of {run} cannot be compared"
                 raise CanidsError(f"sweep: {option} changes what {chosen} means; {instead}")
-
-
-def _shifts(option: str, metric: str) -> bool:
-    return any(option == o or option.startswith(f"{o}.") for o in _SHIFTING.get(metric, ()))
 
 
 def _named(instance: str, seed: int, seeds: list[int]) -> str:

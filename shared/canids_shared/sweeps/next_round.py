@@ -21,7 +21,8 @@ from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 from canids_shared.planning.deployment import source
-from canids_shared.sweeps.declaration import LOWER_IS_BETTER, SCHEMA, whole_options
+from canids_shared.sweeps.declaration import SCHEMA, whole_options
+from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 from canids_shared.sweeps.points import Points, read_points, table_of
 from canids_shared.sweeps.sampling import sample
 

@@ -81,7 +81,7 @@ def sample(
     Raises `CanidsError` naming the option whose range is empty, not positive on a logarithmic scale, or without `steps`.
     """
     for option, axis in space.items():
-        _check(axis, method, f"{where}.{option}")
+        _check(axis, option in whole, method, f"{where}.{option}")
     if method == "grid":
         # Rounded steps of whole numbers may hold a value twice.
         steps = {option: _steps(axis, option in whole) for option, axis in space.items()}
@@ -94,8 +94,9 @@ def sample(
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed + len(past), constant_liar=True),
     }
     distributions = {option: _distribution(axis, option in whole) for option, axis in space.items()}
-    inside = [(choices, value) for point, value in past if (choices := _choices(point, space, distributions))]
-    study = study_of(distributions, [c for c, _ in inside], [[v] for _, v in inside], ["minimize"], samplers[method]())
+    inside = [(point, value) for point, value in past if _inside(point, space)]
+    trials = [{o: canonical_json(v) if "values" in space[o] else v for o, v in p.items()} for p, _ in inside]
+    study = study_of(distributions, trials, [[v] for _, v in inside], ["minimize"], samplers[method]())
     known = {canonical_json(point) for point, _ in past}
     points: list[Point] = []
     for _ in range(count * _ATTEMPTS):
@@ -109,13 +110,18 @@ def sample(
     return points
 
 
-def _check(axis: Axis, method: str, where: str) -> None:
+def _check(axis: Axis, whole: bool, method: str, where: str) -> None:
     if "values" in axis:
         return
-    if axis["low"] >= axis["high"]:
-        raise CanidsError(f"{where}: low {axis['low']:g} is not below high {axis['high']:g}")
-    if axis.get("log") and axis["low"] <= 0:
-        raise CanidsError(f"{where}: a logarithmic scale needs low above 0, not {axis['low']:g}")
+    low, high = axis["low"], axis["high"]
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise CanidsError(f"{where}: bounds must be finite")
+    if low >= high:
+        raise CanidsError(f"{where}: low {low:g} is not below high {high:g}")
+    if whole and math.ceil(low) > math.floor(high):
+        raise CanidsError(f"{where}: no whole number from {low:g} to {high:g}")
+    if axis.get("log") and low <= 0:
+        raise CanidsError(f"{where}: a logarithmic scale needs low above 0, not {low:g}")
     if method == "grid" and "steps" not in axis:
         raise CanidsError(f"{where}: a grid needs values, or steps beside low and high")
 
@@ -147,10 +153,9 @@ def _value(sampled: Any, axis: Axis, whole: bool) -> Any:
     return min(max(float(f"{sampled:.{DIGITS}g}"), float(axis["low"])), float(axis["high"]))
 
 
-def _choices(point: Point, space: dict[str, Axis], distributions: dict[str, Any]) -> Point | None:
-    """A point as parameters of a trial; None if it lies outside the space."""
-    if point.keys() != space.keys():
-        return None
-    choices = {o: canonical_json(point[o]) if "values" in axis else point[o] for o, axis in space.items()}
-    inside = all(d._contains(d.to_internal_repr(choices[o])) for o, d in distributions.items())
-    return choices if inside else None
+def _inside(point: Point, space: dict[str, Axis]) -> bool:
+    """Whether a point, which may come from an edited table, lies in the space."""
+    return point.keys() == space.keys() and all(
+        point[o] in axis["values"] if "values" in axis else axis["low"] <= point[o] <= axis["high"]
+        for o, axis in space.items()
+    )

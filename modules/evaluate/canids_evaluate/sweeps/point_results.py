@@ -12,7 +12,7 @@ from scipy import stats
 from canids_evaluate.sweep_point import CONTRACT
 from canids_shared.contracts.whole import read_json, reading
 from canids_shared.errors import CanidsError
-from canids_shared.sweeps.declaration import LOWER_IS_BETTER
+from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 
 _BOUNDS = {"auroc": (0.0, 1.0), "f1": (0.0, 1.0)}
 WORDS = {"auroc": "AUROC", "loss": "loss", "reward": "mean reward", "f1": "F1"}

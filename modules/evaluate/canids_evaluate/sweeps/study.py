@@ -12,7 +12,7 @@ from typing import Any
 from scipy.stats import rankdata
 
 from canids_evaluate.sweeps.point_results import PointResult, shown, varied
-from canids_shared.sweeps.declaration import LOWER_IS_BETTER
+from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 from canids_shared.sweeps.sampling import load_optuna, study_of
 
 FEWEST = 10

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from canids_shared.planning.stage import Stage
-from canids_shared.sweeps.declaration import POLICY, kind_of
+from canids_shared.sweeps.metrics import POLICY, kind_of
 from canids_shared.sweeps.space import Space
 
 

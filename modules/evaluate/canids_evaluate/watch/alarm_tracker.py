@@ -74,11 +74,13 @@ class AlarmTracker:
         """Add the next window (`decided_columns`); returns the end of the alarm before it and the beginning of one with it."""
         events: list[Event] = []
         if decided["capture"] != self._capture:
+            # No window of another capture belongs to this one's past.
             events += self.end()
             self._capture, self._first, self.attribution = decided["capture"], decided["t_start"], AlarmAttribution()
         if self._alarm and decided["t_start"] - self._alarm["end"] > self._gap:
             events += self.end()
         if not decided["alarm"]:
+            # Within the gap the alarm may still go on, and then this window lies inside it.
             self.attribution.add_normal(nodes, during=self._alarm is not None)
             return events
         self.attribution.add_alarm(nodes)

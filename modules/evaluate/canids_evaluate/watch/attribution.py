@@ -132,11 +132,13 @@ class AlarmAttribution:
     def add_alarm(self, nodes: Nodes) -> None:
         """Add a window of the alarm."""
         self._seconds += nodes.seconds
+        # `_known` stays that of the alarm's beginning, so an ID of the attack counts as new in all of its windows.
         self._new |= self._unknown(nodes)
         for can_id, count, x in zip(nodes.ids.tolist(), nodes.counts.tolist(), nodes.x.astype(np.float64), strict=True):
             if can_id not in self._known:
                 self._new_frames += count
             if can_id in self._ids:
+                # Weighted by frames: a window with few frames of an ID carries little about it.
                 sums = self._ids[can_id]
                 sums.frames += count
                 sums.x += count * x
@@ -147,6 +149,7 @@ class AlarmAttribution:
         return {i for i in nodes.ids.tolist() if i not in self._known} if len(self._new) < MOST_IDS else set()
 
     def _forget(self) -> None:
+        # An attack with random IDs would fill the memory; those of the past are the ones that matter.
         if len(self._known) > MOST_IDS:
             self._known = set(chain.from_iterable(nodes.ids.tolist() for nodes in self._past))
 
@@ -176,6 +179,7 @@ class AlarmAttribution:
             now, past = sums.x / sums.frames, x[rows]  # [5], [windows of the past with this ID, 5]
             deviation = np.inf
             if len(past) >= PAST:
+                # The largest over the features, since an attack changes some of them only.
                 spread = np.maximum(past.std(axis=0), FLOOR * spread_of_all)
                 deviation = float(np.abs((now - past.mean(axis=0)) / spread).max())
             rate = sums.frames / max(self._seconds, 1e-9)

@@ -53,6 +53,7 @@ class FeatureSums:
     @classmethod
     def by_id(cls, ids: np.ndarray, count: np.ndarray, total: np.ndarray) -> "FeatureSums":
         """Add up rows [n] that belong to the same ID."""
+        # [I] and [n]: one weighted count per column adds up the rows of each ID.
         unique, place = np.unique(ids, return_inverse=True)
         added = [np.bincount(place, weights=column, minlength=len(unique)) for column in (count, *total.T)]
         return cls(unique, added[0], np.stack(added[1:], axis=1))
@@ -135,6 +136,7 @@ class RecentDrift:
             return None
         self._close_block()
         drift = self._reference.drift(self._blocks)
+        # Begins above the upper limit and ends below the lower one; in between it stays as it is.
         if self.on == (drift.overall > (_ENDS if self.on else OVERALL)):
             return None
         self.on = not self.on
