@@ -8,9 +8,7 @@
 All results are on `select`. `params.tsv` has the points as a table that can be declared as the `table` of another sweep.
 """
 
-import csv
-import io
-
+import polars as pl
 import yaml
 
 from canids_evaluate.pages.tables import UNDEFINED, Table
@@ -80,22 +78,20 @@ def markdown(call: Call, runs: dict[str, list[PointResult]], importances: dict[s
 def _importance(one: Importance) -> str:
     if not one.options:
         return one.caution
-    table = Table(["Option", "Importance"], [[option, f"{share:.2f}"] for option, share in one.options.items()])
-    return f"{table.markdown()}\n\n{EXPLAINED} {one.caution}".strip()
+    shares = Table(["Option", "Importance"], [[option, f"{share:.2f}"] for option, share in one.options.items()])
+    return f"{shares.markdown()}\n\n{EXPLAINED} {one.caution}".strip()
 
 
-def csv_of(runs: dict[str, list[PointResult]]) -> str:
-    """All points of all runs, best first."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    options = list(next(iter(runs.values()))[0].values)
-    writer.writerow(["run", "instance", *options, "metric", "mean", "deviation", "low", "high", "seeds"])
+def table(runs: dict[str, list[PointResult]]) -> pl.DataFrame:
+    """A row per run and point, the best of a run first."""
+    rows = []
     for run, points in runs.items():
         for p in best_first(points):
             low, high = p.interval or (None, None)
-            values = [shown(p.values[o]) for o in options]
-            writer.writerow([run, p.instance, *values, p.metric, p.mean, p.deviation, low, high, len(p.readings)])
-    return out.getvalue()
+            values = {option: shown(value) for option, value in p.values.items()}
+            result = {"metric": p.metric, "mean": p.mean, "deviation": p.deviation, "low": low, "high": high}
+            rows.append({"run": run, "instance": p.instance, **values, **result, "seeds": len(p.readings)})
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def main(call: Call) -> None:
@@ -104,7 +100,7 @@ def main(call: Call) -> None:
     forest = (call.config["trees"], call.config["seed"])
     by_run = {run: importance(points, *forest) for run, points in runs.items()}
     write_text(call.output["markdown"], markdown(call, runs, by_run))
-    write_text(call.output["csv"], csv_of(runs))
+    write_text(call.output["csv"], table(runs).write_csv())
     first = next(iter(runs.values()))
     write_text(call.output["params"], table_of({p.instance: p.values for p in first}))
     sweep_figures.parallel(call.output["parallel"], runs)
