@@ -78,9 +78,9 @@ manifest: .venv/runtime
 	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
 	$(BIN)/python -m canids_preprocess.draft '$(DIR)'
 
-# What the finished runs took, and a profile that asks for as much: results/resources/profile.
+# Time and memory of finished runs, and a profile that requests as much: results/resources/profile.
 resources: .venv/runtime
-	$(SNAKEMAKE) all_resources -s modules/evaluate/Snakefile --forcerun resources
+	$(SNAKEMAKE) -s modules/evaluate/Snakefile --forcerun resources -- all_resources
 	@cat results/resources/resources.md
 
 # All finished runs into MLflow, also those that no pipeline has tracked yet: after folds, or when a server came back.

@@ -1,4 +1,5 @@
-# What jobs took, and what to ask for in the next run. The Snakefile includes this.
+# Time and memory of finished jobs, and what to request for the next run. The Snakefile includes this.
+from canids_shared.planning.stage import LOGGED
 
 
 rule all_resources:
@@ -6,11 +7,10 @@ rule all_resources:
         "results/resources/profile/config.yaml",
 
 
-# Of whatever has run so far, over all datasets: it reads what is there and makes nothing run, hence no input.
+# It reads measurements of all finished jobs, over all datasets, and starts no other job: hence it has no input.
 rule resources:
     output:
         table="<resources>/resources.parquet",
-        figure="<resources>/resources.svg",
         markdown="<resources>/resources.md",
         profile="<resources>/profile/config.yaml",
     log:
@@ -23,9 +23,8 @@ rule resources:
     params:
         spec=stage.spec("canids_evaluate.resources", "resources"),
     message:
-        "what rules took, and what to ask for"
+        "time and memory of the rules, and what to request"
     shell:
         "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.resources --spec {params.spec:q}"
-        " --table {output.table} --figure {output.figure} --markdown {output.markdown} --profile {output.profile}"
-        " --runs experimentruns --results results"
-        " 2> {log} || {{ cat {log} >&2; exit 1; }}"
+        " --table {output.table} --markdown {output.markdown} --profile {output.profile}"
+        " --runs experimentruns --results results" + LOGGED

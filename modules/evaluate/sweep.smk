@@ -1,6 +1,7 @@
-# What a sweep's points come to on `select` (pipelines/sweep); no file of a test scenario is read. The Snakefile includes
+# Results of a sweep's points on `select` (pipelines/sweep); no file of a test scenario is read. The Snakefile includes
 # this where its config has a sweep.
 from canids_evaluate.sweeps.sweep_planning import points_of_subspace, runs_of_point
+from canids_shared.planning.stage import LOGGED
 from canids_shared.sweeps.space import Space
 
 space = Space(stage.sweep["points"])
@@ -9,7 +10,7 @@ SWEEP = f"<sweeps>/{stage.sweep['name']}"
 
 rule sweep_point:
     input:
-        models=runs_of_point(stage, space),
+        runs=runs_of_point(stage, space),
     output:
         f"{SWEEP}/points/{space.wildcard_pattern}/select.json",
     log:
@@ -27,14 +28,13 @@ rule sweep_point:
             instance=space.run_instance,
             values=space.instance,
             seeds=lambda wildcards: list(stage.sweep["instances"][space.run_instance(wildcards)]),
-            runs=list(stage.sweep["metric"]),
+            trainings=list(stage.sweep["metric"]),
         ),
     message:
-        "{wildcards.dataset}: what {wildcards.point} comes to on select"
+        "{wildcards.dataset}: results of {wildcards.point} on select"
     shell:
         "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}"
-        " --models {input.models}"
-        " 2> {log} || {{ cat {log} >&2; exit 1; }}"
+        " --runs {input.runs}" + LOGGED
 
 
 rule sweep:
@@ -70,5 +70,4 @@ rule sweep:
         "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep --spec {params.spec:q}"
         " --markdown {output.markdown} --csv {output.csv} --params {output.params}"
         " --parallel {output.parallel} --importance {output.importance} --best {output.best}"
-        " --points {input}"
-        " 2> {log} || {{ cat {log} >&2; exit 1; }}"
+        " --points {input}" + LOGGED

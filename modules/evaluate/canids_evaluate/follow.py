@@ -1,9 +1,9 @@
-"""Alarms as they begin and end, with the arbitration IDs behind them, of the windows that come on standard input (contract `follow/1`).
+"""Alarms as they begin and end, of the windows on standard input (contract `follow/1`).
 
     … | python -m canids_train_drl.follow … | python -m canids_evaluate.follow --csv alarms.csv
 
-An alarm that is over is a line of the file, written as in the rule alarms, and at once. With the training split of the run
-(`--fit`) it also says when traffic begins to be unlike what the detectors were trained on, and when that is over.
+An alarm that has ended is at once a line of the file, as the rule `alarms` writes it. With the training split of the run
+(`--fit`) messages also say when the traffic begins to drift from it, and when that ends.
 """
 
 import argparse
@@ -19,132 +19,148 @@ import polars as pl
 import pyarrow as pa
 
 from canids_evaluate.watch import drift
-from canids_evaluate.watch.alarm_tracker import DECIDED, SCHEMA, Watch, flat, ids_in_words, in_words
-from canids_evaluate.watch.attribution import Nodes, columns_of
+from canids_evaluate.watch.alarm_tracker import (
+    AlarmTracker,
+    Event,
+    csv_schema,
+    decided_columns,
+    flat,
+    ids_in_words,
+    in_words,
+    scores,
+)
+from canids_evaluate.watch.attribution import Nodes, feature_columns
 from canids_shared.contracts import streams
+from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 
-_WINDOWS = ("window", "t_start", "t_end", "vgae_score", "gat_score", "fusion_score", "alarm", "action")
+_STREAM = "standard input"
 log = logging.getLogger(__name__)
 
 
-def windows(batch: pa.RecordBatch, columns: list[int], width: int) -> Iterator[tuple[dict[str, Any], Nodes]]:
-    """What was decided on every window, and its nodes; `columns` are those of `explanation.FEATURES` among `width`."""
-    ends = np.cumsum(streams.counts(batch, "node_id"))
-    ids, counts = streams.flat(batch, "node_id"), streams.flat(batch, "node_count")
-    x = streams.flat(batch, "x").reshape(-1, width)[:, columns]
+def windows(
+    batch: pa.RecordBatch, decided: list[str], features: list[int], width: int
+) -> Iterator[tuple[dict[str, Any], Nodes]]:
+    """Decision and nodes of every window of a batch.
+
+    Args:
+        decided: columns of the decision.
+        features: positions of `attribution.FEATURES` among the node features.
+        width: number of node features.
+    """
+    ends = np.cumsum(streams.counts(batch, "node_id"))  # [W], last node of each window
+    ids, counts = streams.flat(batch, "node_id"), streams.flat(batch, "node_count")  # [ΣN] each
+    x = streams.flat(batch, "x").reshape(-1, width)[:, features]  # [ΣN, 5]
     begin = 0
-    for decided, end in zip(batch.select(list(DECIDED)).to_pylist(), ends.tolist(), strict=True):
-        own = slice(begin, end)
+    for decision, end in zip(batch.select(decided).to_pylist(), ends.tolist(), strict=True):
+        rows = slice(begin, end)
         # Copies: what is kept of a window must not keep the whole batch.
-        nodes = (ids[own].copy(), counts[own].copy(), x[own].copy())
-        yield decided, Nodes(*nodes, decided["t_end"] - decided["t_start"])
+        nodes = (ids[rows].copy(), counts[rows].copy(), x[rows].copy())
+        yield decision, Nodes(*nodes, decision["t_end"] - decision["t_start"])
         begin = end
 
 
-class _Lines:
+class _GrowingCsv:
     """A CSV that grows by whole lines."""
 
     def __init__(self, stream: TextIO, schema: dict[str, Any]) -> None:
         self._stream, self._schema = stream, schema
-        self.add(pl.DataFrame(schema=schema), header=True)
+        self.add([], header=True)
 
-    def add(self, rows: pl.DataFrame, header: bool = False) -> None:
-        self._stream.write(rows.write_csv(include_header=header))
+    def add(self, rows: Any, header: bool = False) -> None:
+        self._stream.write(pl.DataFrame(rows, schema=self._schema).write_csv(include_header=header))
         self._stream.flush()
 
-    def add_alarm(self, alarm: dict[str, Any]) -> None:
-        self.add(pl.DataFrame([flat(alarm)], schema=self._schema))
 
-
-class _Drift:
-    """Says how far the traffic is from the training's, where that is known."""
+class _DriftMessages:
+    """Says when the traffic begins to drift from the training's, and when that ends, if the training split is there."""
 
     def __init__(self, fit: Path | None, names: list[str]) -> None:
-        self.recent: drift.Recent | None = None
+        self._recent: drift.RecentDrift | None = None
         self._first: float | None = None
         self._unknown = "the training graphs of this run are not here"
         try:
-            self.recent = drift.Recent(drift.Usual(GraphStore(fit), names, "standard input")) if fit else None
+            self._recent = drift.RecentDrift(drift.TrainingReference(GraphStore(fit), names, _STREAM)) if fit else None
         except CanidsError as error:
             self._unknown = str(error)
 
-    def see(self, batch: pa.RecordBatch, width: int) -> None:
+    def update(self, batch: pa.RecordBatch, width: int) -> None:
         self._first = batch["t_start"][0].as_py() if self._first is None else self._first
-        quiet = ~streams.flat(batch, "alarm")
-        if self.recent is None or not quiet.any():
+        normal = ~streams.flat(batch, "alarm")  # [W]
+        if self._recent is None or not normal.any():
             return
-        nodes = np.repeat(quiet, streams.counts(batch, "node_id"))
+        nodes = np.repeat(normal, streams.counts(batch, "node_id"))  # [ΣN]
         ids, x = streams.flat(batch, "node_id")[nodes], streams.flat(batch, "x").reshape(-1, width)[nodes]
-        if found := self.recent.see(int(quiet.sum()), ids, x):
+        if changed := self._recent.update(int(normal.sum()), ids, x):
             after = batch["t_end"][len(batch) - 1].as_py() - self._first
-            begins = "DRIFT  after {:.2f} s. {}" if self.recent.on else "over   after {:.2f} s: drift. {}"
-            print(begins.format(after, _plainly(found)), flush=True)
+            line = "DRIFT  after {:.2f} s. {}" if self._recent.on else "over   after {:.2f} s: drift. {}"
+            print(line.format(after, _plainly(changed)), flush=True)
 
     def end(self) -> str:
-        """The last line: how often it began, and how it is now."""
-        found = (self.recent.drift() or "every window raises an alarm") if self.recent else self._unknown
-        times = self.recent.times if self.recent else 0
-        return f"{times} drifts; at the end: {_plainly(found)}"
+        """The last line: how often drift began, and how large it is now."""
+        last = (self._recent.drift() or "every window raises an alarm") if self._recent else self._unknown
+        return f"{self._recent.times if self._recent else 0} drifts; at the end: {_plainly(last)}"
 
 
-def _plainly(found: drift.Drift | str) -> str:
-    return " ".join(drift.in_words(found)).replace("**", "")
+def _plainly(drifted: drift.Drift | str) -> str:
+    return " ".join(drift.in_words(drifted)).replace("**", "")
+
+
+def _report(event: Event, csv: _GrowingCsv) -> None:
+    alarm = event.alarm
+    if event.ended:
+        csv.add([flat(alarm)])
+        print(f"over   {in_words(alarm)}", flush=True)
+    else:
+        begin = f"after {alarm['after_s']:.2f} s (score {alarm['fusion_score']:.2f})"
+        print(f"ALARM  {begin}. {ids_in_words(alarm)}", flush=True)
 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
-    header, _, batches = streams.received(sys.stdin.buffer, "alarm", "fusion_score")
-    width = len(header["node_features"])
-    columns = columns_of(header["node_features"], "standard input")
-    watch, seen, over = Watch(options.episode_gap, options.explained_ids), 0, 0
-    drifting = _Drift(options.fit, header["node_features"])
+    header, stream_schema, batches = streams.received(sys.stdin.buffer, "alarm", "fusion_score")
+    detectors, names = declared(header, _STREAM), header["node_features"]
+    decided, features = decided_columns(detectors), feature_columns(names, _STREAM)
+    if absent := [column for column in decided if column not in stream_schema.names]:
+        raise CanidsError(f"{_STREAM}: no column '{absent[0]}' (contract {streams.CONTRACT})")
+    tracker = AlarmTracker(options.episode_gap, options.explained_ids, detectors)
+    drifting = _DriftMessages(options.fit, names)
+    per_window = ["window", "t_start", "t_end", *scores(detectors), "alarm", "action"]
+    seen = ended = 0
     with ExitStack() as stack:
 
-        def lines(path: Path, schema: dict[str, Any]) -> _Lines:
+        def growing(path: Path, schema: dict[str, Any]) -> _GrowingCsv:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return _Lines(stack.enter_context(open(path, "w", encoding="utf-8", newline="")), schema)
+            return _GrowingCsv(stack.enter_context(open(path, "w", encoding="utf-8", newline="")), schema)
 
-        csv = lines(options.csv, {**SCHEMA, "ids": pl.String})
-        each = None
+        csv = growing(options.csv, csv_schema(detectors))
+        each: _GrowingCsv | None = None
         for batch in batches:
             if options.windows:
-                table = pl.from_arrow(pa.Table.from_batches([batch.select(list(_WINDOWS))]))
-                assert isinstance(table, pl.DataFrame)
-                each = each or lines(options.windows, dict(table.schema))
+                table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch.select(per_window)])))
+                each = each or growing(options.windows, dict(table.schema))
                 each.add(table)
-            for decided, nodes in windows(batch, columns, width):
+            for decision, nodes in windows(batch, decided, features, len(names)):
                 seen += 1
-                for alarm, ended in watch.see(decided, nodes):
-                    over += ended
-                    _tell(alarm, ended, csv)
-            drifting.see(batch, width)
-        for alarm in watch.end():
-            over += 1
-            _tell(alarm, True, csv)
-    log.info("%d windows, %d alarms, %s", seen, over, drifting.end())
-
-
-def _tell(alarm: dict[str, Any], over: bool, csv: _Lines) -> None:
-    if over:
-        csv.add_alarm(alarm)
-        print(f"over   {in_words(alarm)}", flush=True)
-    else:
-        print(
-            f"ALARM  after {alarm['after_s']:.2f} s (score {alarm['fusion_score']:.2f}). {ids_in_words(alarm)}",
-            flush=True,
-        )
+                for event in tracker.update(decision, nodes):
+                    ended += event.ended
+                    _report(event, csv)
+            drifting.update(batch, len(names))
+        for event in tracker.end():
+            ended += 1
+            _report(event, csv)
+    log.info("%d windows, %d alarms, %s", seen, ended, drifting.end())
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="canids_evaluate.follow", description=__doc__)
-    made.add_argument("--csv", type=Path, required=True, help="where alarms go, a line each")
-    made.add_argument("--windows", type=Path, metavar="CSV", help="where scores, alarm and action of every window go")
+    made.add_argument("--csv", type=Path, required=True, help="file for alarms, a line each")
+    made.add_argument("--windows", type=Path, metavar="CSV", help="file for scores, alarm and action of every window")
     made.add_argument("--episode-gap", type=float, default=1.0, help="as in config.schema.yaml (s)")
     made.add_argument("--explained-ids", type=int, default=5, help="as in config.schema.yaml")
-    made.add_argument("--fit", type=Path, metavar="GRAPHS", help="the training split of the run, to tell drift from")
+    made.add_argument("--fit", type=Path, metavar="GRAPHS", help="training split of the run, the reference for drift")
     return made
 
 

@@ -1,20 +1,20 @@
-"""What every rule took over the size of its input, and what to ask for in the next run (rule `resources`).
+"""Time and memory of every rule on every dataset, and a profile that requests as much for the next run (rule `resources`).
 
 python -m canids_evaluate.resources --spec '{"wildcards": {}, "config": {"resources": {…}}}'
-    --table resources.parquet --figure resources.svg --markdown resources.md --profile profile/config.yaml
+    --table resources.parquet --markdown resources.md --profile profile/config.yaml
     --runs experimentruns --results results
+
+A rule requests the most that any of its jobs on the dataset took, plus headroom; on a dataset without a job, the most of all datasets.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 import yaml
 
-from canids_evaluate.pages import resource_figure
 from canids_evaluate.pages.tables import UNDEFINED, Table
-from canids_evaluate.runs.fitting import Ask, Line, ask, upper_line
 from canids_evaluate.runs.measured import MEASURED, measured
 from canids_shared.contracts.tables import write
 from canids_shared.files import write_text
@@ -22,91 +22,70 @@ from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 
 MOST_MEMORY = 64_000
-"""MB that no attempt asks to exceed, as in the rules."""
+"""MB that no attempt requests more than, as in the rules."""
 _STEP = 10
+_COLUMNS = {"input_mb": 1, "memory_mb": 0, "seconds": 1, "gpu_mb": 0}
+"""Column → digits in the table."""
+_REQUESTED = ("mem_mb", "runtime", "gpu_mem_mb")
 _HEAD = """\
 # What the rules took on {datasets}, plus headroom: made by `make resources` from {jobs} jobs. It goes with any other profile:
 #   snakemake --profile shared/profiles/local --workflow-profile results/resources/profile -s pipelines/…/Snakefile
-# Sizes are of the rule's input in MiB. A job that is tried again asks for as much again.
+# A further attempt requests as much again.
 """
+Requests = dict[str, dict[str, int]]
+"""Resource (`mem_mb`, `runtime` in minutes, `gpu_mem_mb`) → dataset → request at the first attempt."""
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """What to ask for a rule; None where nothing was measured.
+def requests(jobs: pl.DataFrame, config: dict[str, Any]) -> Requests:
+    """What to request for one rule, from its jobs (rows of `measured`); `config` is `resources` of the schema.
 
-    Attributes:
-        line: what its runs took at most, MB of memory.
-        memory: MB.
-        runtime: minutes.
-        gpu: MB of GPU memory.
+    A resource that no job measured is left out. `gpu_mem_mb` takes effect where a run has some to share.
     """
-
-    line: Line | None
-    memory: Ask | None
-    runtime: Ask | None
-    gpu: Ask | None
-
-    @property
-    def resources(self) -> dict[str, str]:
-        """Resource → expression, as `set-resources` takes them. `gpu_mem_mb` counts where a run is given some."""
-        found = {"mem_mb": self.memory, "runtime": self.runtime, "gpu_mem_mb": self.gpu}
-        return {name: asked.expression for name, asked in found.items() if asked}
-
-
-def suggestion(jobs: pl.DataFrame, config: dict[str, Any]) -> Suggestion:
-    """Fit one rule's jobs (rows of `measured`); `config` is `resources` of the schema."""
-
-    def line(column: str) -> Line | None:
-        rows = jobs.filter(pl.col(column).is_not_null())
-        return upper_line(rows["input_mb"].to_list(), rows[column].to_list()) if len(rows) else None
-
-    memory, seconds, gpu = line("memory_mb"), line("seconds"), line("gpu_mb")
-    minutes = seconds and Line(seconds.a / 60, seconds.b / 60)
-    room, overhead = config["headroom"], config["job_overhead_mb"]
-    return Suggestion(
-        memory,
-        ask(memory, room, _STEP, overhead, MOST_MEMORY) if memory else None,
-        ask(minutes, config["runtime_headroom"], extra=config["job_overhead_minutes"]) if minutes else None,
-        ask(gpu, room, _STEP) if gpu else None,
-    )
+    headroom, overhead = 1 + config["headroom"], config["job_overhead_mb"]
+    factors = {
+        "mem_mb": ("memory_mb", headroom, overhead, _STEP),
+        "runtime": ("seconds", (1 + config["runtime_headroom"]) / 60, config["job_overhead_minutes"], 1),
+        "gpu_mem_mb": ("gpu_mb", headroom, 0, _STEP),
+    }
+    asked: Requests = {}
+    for resource, (column, factor, extra, step) in factors.items():
+        largest = jobs.group_by("dataset").agg(pl.col(column).max()).drop_nulls().sort("dataset").rows()
+        if largest:
+            asked[resource] = {d: max(step, math.ceil((most * factor + extra) / step) * step) for d, most in largest}
+    return asked
 
 
-def suggestions(jobs: pl.DataFrame, config: dict[str, Any]) -> dict[str, Suggestion]:
-    """Rule → suggestion."""
-    return {str(rule): suggestion(rows, config) for (rule,), rows in jobs.group_by("rule", maintain_order=True)}
+def expression(by_dataset: dict[str, int], most: int | None = None) -> str:
+    """A request as a profile has it: a Python expression over `wildcards` and `attempt`, at most `most`."""
+    largest = max(by_dataset.values())
+    other = {dataset: value for dataset, value in by_dataset.items() if value != largest}
+    value = f"{other}.get(wildcards.get('dataset'), {largest})" if other else f"{largest}"
+    return f"{value} * attempt" if most is None else f"min({value} * attempt, {most})"
 
 
-def ratios(jobs: pl.DataFrame, memory: Ask | None) -> list[float]:
-    """Asked over needed memory of every job whose need and size are known."""
-    known = jobs.filter(pl.col("memory_mb").is_not_null() & pl.col("input_mb").is_not_null())
-    pairs = zip(known["input_mb"].to_list(), known["memory_mb"].to_list(), strict=True)
-    return [memory.at(size) / need for size, need in pairs] if memory else []
+def expressions(asked: Requests) -> dict[str, str]:
+    """Resource → expression, as `set-resources` takes them."""
+    return {name: expression(value, MOST_MEMORY if name == "mem_mb" else None) for name, value in asked.items()}
 
 
-def unseen(jobs: pl.DataFrame, config: dict[str, Any]) -> list[float]:
-    """Asked over needed memory of one rule's jobs on each dataset, asked as the other datasets suggest; empty for one dataset."""
-    found = []
-    for dataset in jobs["dataset"].unique().sort().to_list():
-        others = jobs.filter(pl.col("dataset") != dataset)
-        if len(others):
-            found += ratios(jobs.filter(pl.col("dataset") == dataset), suggestion(others, config).memory)
-    return found
+def by_rule(jobs: pl.DataFrame, config: dict[str, Any]) -> dict[str, Requests]:
+    """Rule → requests."""
+    return {str(rule): requests(rows, config) for (rule,), rows in jobs.group_by("rule", maintain_order=True)}
 
 
-def overview(jobs: pl.DataFrame, found: dict[str, Suggestion], config: dict[str, Any]) -> Table:
-    """A line a rule: what its jobs took, what is asked for the largest of them, and how the two compare."""
-    header = ["Rule", "Jobs", "Datasets", "Input (MiB)", "Memory (MB)", "Asked / needed", "On a dataset left out"]
-    header += ["Time (s)", "GPU (MB)", "mem_mb"]
+def overview(jobs: pl.DataFrame, asked: dict[str, Requests]) -> Table:
+    """A row per rule and dataset: what its jobs took, and what is requested."""
+    header = ["Rule", "Dataset", "Jobs", "Input (MiB)", "Memory (MB)", "Time (s)", "GPU (MB)"]
     rows = []
-    for rule, own in found.items():
-        of = jobs.filter(pl.col("rule") == rule)
-        cells = [_range(of["input_mb"].to_list(), 1), _range(of["memory_mb"].to_list(), 0)]
-        cells += [_range(ratios(of, own.memory), 2), _range(unseen(of, config), 2)]
-        cells += [_range(of["seconds"].to_list(), 1), _range(of["gpu_mb"].to_list(), 0)]
-        asked = own.memory.expression if own.memory else UNDEFINED
-        rows.append([rule, str(len(of)), str(of["dataset"].n_unique()), *cells, f"`{asked}`"])
-    return Table(header, rows)
+    for (rule, dataset), group in jobs.group_by("rule", "dataset", maintain_order=True):
+        cells = [_range(group[c].to_list(), n) for c, n in _COLUMNS.items()]
+        requested = [asked[str(rule)].get(name, {}).get(str(dataset)) for name in _REQUESTED]
+        rows.append([str(rule), str(dataset), str(len(group)), *cells, *(_text(value) for value in requested)])
+    return Table([*header, *_REQUESTED], rows)
+
+
+def _text(value: int | None) -> str:
+    return UNDEFINED if value is None else str(value)
 
 
 def _range(values: Sequence[float | None], digits: int) -> str:
@@ -117,24 +96,22 @@ def _range(values: Sequence[float | None], digits: int) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def profile(jobs: pl.DataFrame, found: dict[str, Suggestion]) -> str:
+def profile(jobs: pl.DataFrame, asked: dict[str, Requests]) -> str:
     """The fragment of a profile."""
     datasets = ", ".join(jobs["dataset"].unique().sort().to_list())
-    content = {"set-resources": {rule: own.resources for rule, own in found.items() if own.resources}}
+    content = {"set-resources": {rule: expressions(requested) for rule, requested in asked.items() if requested}}
     return _HEAD.format(datasets=datasets, jobs=len(jobs)) + yaml.safe_dump(content, sort_keys=False, width=1000)
 
 
 def main(call: Call) -> None:
     """Entry point."""
     (runs,), (results,) = call.inputs["runs"], call.inputs["results"]
-    config = call.config["resources"]
     jobs = measured(runs, results)
-    found = suggestions(jobs, config)
+    asked = by_rule(jobs, call.config["resources"])
     write(call.output["table"], MEASURED, jobs, {})
-    resource_figure.draw(call.output["figure"], jobs, found)
-    write_text(call.output["markdown"], overview(jobs, found, config).markdown() + "\n")
-    write_text(call.output["profile"], profile(jobs, found))
+    write_text(call.output["markdown"], overview(jobs, asked).markdown() + "\n")
+    write_text(call.output["profile"], profile(jobs, asked))
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["runs", "results"], outputs=["table", "figure", "markdown", "profile"])
+    entry_point.run(main, inputs=["runs", "results"], outputs=["table", "markdown", "profile"])

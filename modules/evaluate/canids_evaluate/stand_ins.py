@@ -16,17 +16,17 @@ from canids_evaluate.pages.sentences import COUNTS
 from canids_evaluate.planning import CARDS, FIGURES
 from canids_evaluate.runs.measured import MEASURED
 from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
-from canids_evaluate.watch.alarm_tracker import SCHEMA
+from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
+from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.files import write_json, write_text
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
+from canids_shared.sweeps.metrics import metrics_of
 
 WINDOWS = 8
-READ = ({"auroc": 1.0, "loss": 1.0}, {"reward": 1.0, "f1": 1.0})
-"""What a sweep reads of a detector, and of a policy."""
 BASELINES = ("id_rate", "extra_trees", "isolation_forest", "always_attack")
 
 
@@ -84,8 +84,10 @@ def summary(call: Call) -> None:
 
 def alarms(call: Call) -> None:
     """No alarm."""
-    pl.DataFrame(schema=SCHEMA).write_parquet(call.output["alarms"])
-    pl.DataFrame(schema={**SCHEMA, "ids": pl.String}).write_csv(call.output["csv"])
+    (path,) = call.inputs["decisions"]
+    detectors = declared(tables.read_metadata(path, tables.DECISIONS), path)
+    pl.DataFrame(schema=schema(detectors)).write_parquet(call.output["alarms"])
+    pl.DataFrame(schema=csv_schema(detectors)).write_csv(call.output["csv"])
 
 
 def resources(call: Call) -> None:
@@ -95,8 +97,9 @@ def resources(call: Call) -> None:
 
 
 def point(call: Call) -> None:
-    """A point's readings: 1 for whatever can be read."""
-    runs = {run: dict.fromkeys(call.constants["seeds"], READ[run.startswith("dqn_")]) for run in call.constants["runs"]}
+    """A point's results: 1 for every metric."""
+    metrics = {run: dict.fromkeys(metrics_of(run), 1.0) for run in call.constants["trainings"]}
+    runs = {run: dict.fromkeys(call.constants["seeds"], values) for run, values in metrics.items()}
     head = {"contract": SELECT_CONTRACT, "dataset": call.wildcards["dataset"], "runs": runs}
     write_json(call.output["output"], {**head, **{key: call.constants[key] for key in ("instance", "values")}})
 
@@ -115,7 +118,7 @@ STAND_INS = {
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),
     "cards": StandIn(outputs=tuple(CARDS)),
-    "resources": StandIn(resources, ("table", "figure", "markdown", "profile")),
+    "resources": StandIn(resources, ("table", "markdown", "profile")),
     "sweep_point": StandIn(point),
     "sweep": StandIn(sweep, ("markdown", "csv", "params", "parallel", "importance", "best")),
 }

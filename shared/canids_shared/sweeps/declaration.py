@@ -1,4 +1,4 @@
-"""Sweeps over one stage's options: a declared table or space becomes run instances, and a plan that `evaluate` reads.
+"""Sweeps over one stage's options: a declared table or space becomes run instances, and a plan for `evaluate`.
 
     sweep = sweeps.declared(config, modules)    # config has a section `sweep` (sweep.schema.yaml)
     config = sweep.joined(config)               # instances @sweep-000, @sweep-001, …, and evaluate's plan
@@ -14,23 +14,15 @@ from pathlib import Path
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import STAGES, Config, merged
+from canids_shared.sweeps.metrics import METRICS, POLICY, changes_meaning, kind_of, metrics_of
 from canids_shared.sweeps.points import Points, nested, option_schema, read_points
-from canids_shared.sweeps.sampling import points_of
+from canids_shared.sweeps.sampling import sample
 from canids_shared.sweeps.space import Space
 
 ALL = "all"
 """The sub-space of all points."""
 SEEDED = ("train_gnn", "train_drl")
-METRICS = {"vgae": ("auroc", "loss"), "gat": ("auroc", "loss"), "dqn": ("reward", "f1")}
-"""Kind of training → what can be read of it on `select`; the first is the default."""
-_STAGE_OF = {"vgae": "train_gnn", "gat": "train_gnn", "dqn": "train_drl"}
-_SHIFTING = {
-    "loss": ("preprocess", "vgae.edge_weight", "vgae.divergence_weight"),
-    "reward": ("reward", "blind", "spliced", "episode_length"),
-    "f1": ("episode_length",),
-}
-"""Options, or all of a stage, that change what a metric means, so that points could not be compared by it."""
-_SCHEMA = Path(__file__).with_name("sweep.schema.yaml")
+SCHEMA = Path(__file__).with_name("sweep.schema.yaml")
 
 
 @dataclass(frozen=True)
@@ -55,9 +47,9 @@ class Sweep:
     def instances(self) -> dict[str, Config]:
         """Instance (`sweep-017`, `sweep-017-seed-1`) → stage → what it overrides.
 
-        Raises `CanidsError` if a point is called what a seed of another one is.
+        Raises `CanidsError` if a point has the name of another one's seed.
         """
-        found: dict[str, Config] = {}
+        instances: dict[str, Config] = {}
         for instance, values in self.space.points.items():
             for seed in self.seeds:
                 overrides: Config = {self.stage: nested(values)}
@@ -65,18 +57,18 @@ class Sweep:
                     for stage in SEEDED[max(0, STAGES.index(self.stage) - 1) :]:
                         overrides[stage] = merged(overrides.get(stage, {}), {"seed": seed})
                 name = _named(instance, seed, self.seeds)
-                if name in found:
+                if name in instances:
                     raise CanidsError(
                         f"sweep.table: instance '{name}' is a point and a seed of one; call the point something else"
                     )
-                found[name] = overrides
-        return found
+                instances[name] = overrides
+        return instances
 
     @property
     def plan(self) -> Config:
-        """What the module evaluate is told, as its config's `sweep`."""
+        """The config `sweep` of the module evaluate."""
         seeds = {i: {str(seed): _named(i, seed, self.seeds) for seed in self.seeds} for i in self.space.points}
-        metric = {run: self.metric or METRICS[run.partition("_")[0]][0] for run in self.runs}
+        metric = {run: self.metric or metrics_of(run)[0] for run in self.runs}
         return {
             "name": self.name,
             "stage": self.stage,
@@ -92,11 +84,11 @@ class Sweep:
         Raises `CanidsError` if an instance of that name is declared already.
         """
         rest = {k: v for k, v in config.items() if k != "sweep"}
-        own = config.get("instances") or {}
-        if both := sorted(own.keys() & self.instances.keys()):
+        others = config.get("instances") or {}
+        if both := sorted(others.keys() & self.instances.keys()):
             raise CanidsError(f"config: instances.{both[0]} is a point of the sweep; give the sweep another name")
         evaluate = {**(config.get("evaluate") or {}), "sweep": self.plan}
-        return {**rest, "instances": {**own, **self.instances}, "evaluate": evaluate}
+        return {**rest, "instances": {**others, **self.instances}, "evaluate": evaluate}
 
 
 def declared(config: Config, modules: str | Path) -> Sweep:
@@ -107,19 +99,10 @@ def declared(config: Config, modules: str | Path) -> Sweep:
     """
     if not config.get("sweep"):
         raise CanidsError("config: sweep is missing: which stage's options, over which table or space")
-    section = check(config["sweep"], load_schema(_SCHEMA), where="sweep")
+    section = check(config["sweep"], load_schema(SCHEMA), where="sweep")
     stage, base = section["stage"], config.get(section["stage"]) or {}
     schema = load_schema(Path(modules) / stage / "config.schema.yaml", common=True)
-    if bool(section["table"]) == bool(section["space"]):
-        raise CanidsError("sweep: needs a table, or a space to take points from, and not both")
-    if section["table"]:
-        points, places = read_points(Path(section["table"]), schema, section["name"])
-    else:
-        whole = {o for o in section["space"] if option_schema(o, schema, "sweep.space").get("type") == "integer"}
-        how = (section["method"], section["points"], section["seed"])
-        drawn = points_of(section["space"], whole, *how, "sweep.space")
-        points = {f"{section['name']}-{n:03d}": point for n, point in enumerate(drawn)}
-        places = {i: f"sweep.space: {i}" for i in points}
+    points, places = _points(section, schema)
     _check_metric(section, points)
     for instance, values in points.items():
         check(merged(base, nested(values)), schema, where=places[instance])
@@ -128,35 +111,56 @@ def declared(config: Config, modules: str | Path) -> Sweep:
     if stage == "preprocess":
         first = (config.get("train_gnn") or {}).get("seed", 0)
     subspaces = {ALL: list(points)}
-    for name, condition in section["subspaces"].items():
+    for name, conditions in section["subspaces"].items():
         try:
-            subspaces[name] = list(space.query(condition).points)
+            subspaces[name] = list(space.where(conditions).points)
         except CanidsError as error:
             raise CanidsError(f"sweep.subspaces.{name}: {error}") from None
-        if not subspaces[name]:
-            raise CanidsError(f"sweep.subspaces.{name}: no point has {condition}")
     seeds = list(range(first, first + section["seeds"]))
     return Sweep(section["name"], stage, section["runs"], section["metric"], space, seeds, subspaces)
+
+
+def _points(section: Config, schema: Config) -> tuple[Points, dict[str, str]]:
+    """The points of a checked section, and the place of each for messages."""
+    name, space = section["name"], section["space"]
+    table = Path(section["table"]) if section["table"] else None
+    if section["method"] == "tpe":
+        if table is None or not space:
+            raise CanidsError("sweep: method tpe needs a space, and a table for the rows of its rounds")
+        if not table.exists():
+            table = None  # the first round
+    elif (table is None) == (not space):
+        raise CanidsError("sweep: needs a table, or a space to take points from, and not both")
+    if table:
+        return read_points(table, schema, name)
+    sampled = sample(
+        space, whole_options(space, schema), section["method"], section["points"], section["seed"], "sweep.space"
+    )
+    points = {f"{name}-{n:03d}": point for n, point in enumerate(sampled)}
+    return points, {i: f"sweep.space: {i}" for i in points}
+
+
+def whole_options(space: Config, schema: Config) -> set[str]:
+    """The options of a space that are whole numbers; raises `CanidsError` naming one that the stage does not have."""
+    return {o for o in space if option_schema(o, schema, "sweep.space").get("type") == "integer"}
 
 
 def _check_metric(section: Config, points: Points) -> None:
     metric, stage = section["metric"], section["stage"]
     for run in section["runs"]:
-        kind = run.partition("_")[0]
-        if STAGES.index(_STAGE_OF[kind]) < STAGES.index(stage):
-            raise CanidsError(f"sweep.runs: {run} comes before {stage}, whose options it does not see")
+        kind = kind_of(run)
+        if kind not in METRICS:
+            raise CanidsError(f"sweep.runs: no training is called {run}; kinds of training: {', '.join(METRICS)}")
+        if STAGES.index("train_drl" if kind == POLICY else "train_gnn") < STAGES.index(stage):
+            raise CanidsError(f"sweep.runs: {run} comes before {stage}, whose options it does not depend on")
         if metric and metric not in METRICS[kind]:
             raise CanidsError(f"sweep.metric: {run} has no {metric}; it has {' and '.join(METRICS[kind])}")
-        read = metric or METRICS[kind][0]
+        chosen = metric or METRICS[kind][0]
         for option in (stage, *next(iter(points.values()))):
-            if _shifts(option, read):
-                others = [m for m in METRICS[kind] if not _shifts(option, m)]
+            if changes_meaning(option, chosen):
+                others = [m for m in METRICS[kind] if not changes_meaning(option, m)]
                 instead = f"set sweep.metric: {others[0]}" if others else f"points of {run} cannot be compared"
-                raise CanidsError(f"sweep: {option} changes what {read} means; {instead}")
-
-
-def _shifts(option: str, metric: str) -> bool:
-    return any(option == o or option.startswith(f"{o}.") for o in _SHIFTING.get(metric, ()))
+                raise CanidsError(f"sweep: {option} changes what {chosen} means; {instead}")
 
 
 def _named(instance: str, seed: int, seeds: list[int]) -> str:

@@ -1,6 +1,6 @@
-"""Points of a sweep as a tab-separated table: a column an option of a stage, a row a point.
+"""Points of a sweep as a tab-separated table: a column per option of a stage, a row per point.
 
-Cells are what the option's schema says: whole numbers, numbers, text as it is written (`001` stays `001`), else JSON.
+Cells have the type of the option's schema: whole numbers, numbers, text as it is written (`001` stays `001`), else JSON.
 """
 
 import copy
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from canids_shared.contracts.config import options_of
+from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 
 Points = dict[str, dict[str, Any]]
@@ -35,19 +36,17 @@ def read_points(path: Path, schema: dict[str, Any], name: str) -> tuple[Points, 
         name: of the sweep: points are called `NAME-000`, `NAME-001`, … where the table does not name them.
 
     Raises `CanidsError` naming file, and row or option: an unknown option, a row of another width, an empty cell, a name that
-    is there twice.
+    occurs twice.
     """
-    try:
+    with reading(path, "table of points", again="set sweep.table to a table of points"):
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CanidsError(f"sweep.table: {path} cannot be read: {error}") from None
     lines = [line for line in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if line]
     header, *rows = lines or [[]]
     options = [o for o in header if o != INSTANCE]
     if not options or not rows:
         raise CanidsError(f"{path}: needs a header with options and at least one row")
     if twice := next((o for o in header if header.count(o) > 1), None):
-        raise CanidsError(f"{path}: column '{twice}' is there twice")
+        raise CanidsError(f"{path}: column '{twice}' occurs twice")
     kinds = {o: option_schema(o, schema, str(path)) for o in options}
     points: Points = {}
     places: dict[str, str] = {}
@@ -60,7 +59,7 @@ def read_points(path: Path, schema: dict[str, Any], name: str) -> tuple[Points, 
         if not re.fullmatch("[A-Za-z0-9_.-]+", instance):
             raise CanidsError(f"{place}: '{instance}' cannot name an instance")
         if instance in points:
-            raise CanidsError(f"{place}: instance '{instance}' is there already")
+            raise CanidsError(f"{place}: instance '{instance}' occurs twice")
         if empty := next((o for o, cell in cells.items() if not cell), None):
             raise CanidsError(f"{place}: no value for {empty}")
         points[instance] = {o: _value(cell, kinds[o]) for o, cell in cells.items()}
@@ -73,27 +72,27 @@ def option_schema(option: str, schema: dict[str, Any], where: str) -> dict[str, 
 
     Raises `CanidsError`, beginning with `where`, if the stage has none, or if it is a section, or the seed.
     """
-    found = schema
+    kind = schema
     for part in option.split("."):
-        known = found.get("properties", {})
+        known = kind.get("properties", {})
         if part not in known:
             close = difflib.get_close_matches(option, [name for name, _ in options_of(schema)], n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise CanidsError(f"{where}: this stage has no option '{option}'{hint}")
-        found = known[part]
-    if "properties" in found:
+        kind = known[part]
+    if "properties" in kind:
         raise CanidsError(
-            f"{where}: '{option}' is a section; name one of its options, such as {next(options_of(found, option + '.'))[0]}"
+            f"{where}: '{option}' is a section; name one of its options, such as {next(options_of(kind, option + '.'))[0]}"
         )
     if option == "seed":
         raise CanidsError(
-            f"{where}: the seed is no option of a point; every point is trained with as many as `seeds` says"
+            f"{where}: the seed is no option of a point; `seeds` is the number of seeds that every point is trained with"
         )
-    return found
+    return kind
 
 
 def _value(cell: str, kind: dict[str, Any]) -> Any:
-    """A cell as the option's schema wants it; one that does not fit stays text, which the schema then refuses."""
+    """A cell in the type of the option's schema; one that does not fit stays text, which the schema then refuses."""
     wanted = kind.get("type")
     if wanted in ("integer", "number"):
         for read in (int, float):
@@ -115,7 +114,7 @@ def _text(value: Any) -> str:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """`{"gat.learning_rate": 0.001}` as it stands in a config."""
+    """`{"gat.learning_rate": 0.001}` nested as in a config."""
     out: dict[str, Any] = {}
     for option, value in values.items():
         *sections, key = option.split(".")

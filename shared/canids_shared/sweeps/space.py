@@ -1,10 +1,11 @@
 """The points of a sweep as Snakemake's Paramspace, with what it lacks.
 
-Paramspace alone hands out numpy's scalars (no JSON, no cache), makes `1` of `001`, garbles column names with a dot,
-accepts targets that are no point, and forgets its wildcard in a sub-space.
+Paramspace alone returns numpy scalars (no JSON, no cache), turns `001` into `1`, garbles column names with a dot, accepts targets that
+are no point, and loses its wildcard in a sub-space.
 """
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -20,9 +21,8 @@ WILDCARD = "point"
 class Space(Paramspace):  # type: ignore[misc]
     """Points by run instance; the index of `dataframe` names the instance, its columns the options, dots as underscores.
 
-    `wildcard_pattern` is `{point}`, which stands for a folder an option: `gat_batch~64/gat_learning_rate~0.003`. A
-    sub-space is a Space too: `space[space.gat_batch == 64]`, `space.query("gat_learning_rate < 0.01")`,
-    `space[["gat_batch"]]`.
+    `wildcard_pattern` is `{point}`, which stands for a folder per option: `gat_batch~64/gat_learning_rate~0.003`. A
+    sub-space is a Space too: `space[space.gat_batch == 64]`, `space.where({"gat.batch": 64})`.
 
     Attributes:
         points: instance → option (`gat.learning_rate`) → value.
@@ -31,7 +31,7 @@ class Space(Paramspace):  # type: ignore[misc]
     def __init__(self, points: Points) -> None:
         """Points that all have the same options.
 
-        Raises `CanidsError` if two options have one column, or two points the same values.
+        Raises `CanidsError` if two options have the same column, or two points the same values.
         """
         self.points = points
         options = list(next(iter(points.values()), {}))
@@ -44,16 +44,17 @@ class Space(Paramspace):  # type: ignore[misc]
         if len(self.instances) < len(points):
             first = {name: i for i, name in reversed(self.names.items())}
             i, same = next((i, first[n]) for i, n in self.names.items() if first[n] != i)
-            raise CanidsError(f"{i} has the same values as {same}: {', '.join(_words(points[i]))}")
+            values = ", ".join(f"{option} {value}" for option, value in points[i].items())
+            raise CanidsError(f"{i} has the same values as {same}: {values}")
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Instance → what the wildcard is for it."""
+        """Instance → value of the wildcard."""
         return dict(zip(self.dataframe.index, self.instance_patterns, strict=True))
 
     @cached_property
     def instances(self) -> dict[str, str]:
-        """The wildcard's value → instance."""
+        """Value of the wildcard → instance."""
         return {name: instance for instance, name in self.names.items()}
 
     @property
@@ -78,28 +79,30 @@ class Space(Paramspace):  # type: ignore[misc]
         """
         return self.points[self.run_instance(wildcards)]
 
-    def query(self, condition: str) -> "Space":
-        """The points for which a condition holds (`pandas.DataFrame.query`).
+    def where(self, conditions: Mapping[str, Any]) -> "Space":
+        """The points whose options meet all conditions.
 
-        Raises `CanidsError` if pandas does not understand it.
+        Args:
+            conditions: option → its value, a list of values, or `{low, high}` with either bound; bounds belong to the range.
+
+        Raises `CanidsError` if the points do not have such an option, or none meets the conditions.
         """
-        try:
-            found = self.dataframe.query(condition)
-        except Exception as error:  # whatever pandas, or the condition itself, raises
-            known = ", ".join(self.dataframe.columns)
-            raise CanidsError(f"'{condition}' is no condition on {known}: {error}") from None
-        if not isinstance(found, pd.DataFrame):
-            raise CanidsError(f"'{condition}' is no condition")
-        return self._of(found)
+        options = list(next(iter(self.points.values())))
+        if unknown := next((o for o in conditions if o not in options), None):
+            raise CanidsError(f"'{unknown}' is no option of this sweep; it has {', '.join(options)}")
+        chosen = {i: p for i, p in self.points.items() if all(_meets(p[o], c) for o, c in conditions.items())}
+        if not chosen:
+            wanted = ", ".join(f"{option}: {condition}" for option, condition in conditions.items())
+            raise CanidsError(f"no point has {wanted}")
+        return Space(chosen)
 
     def __getitem__(self, key: Any) -> Any:
         """A column, or a sub-space, as of a data frame."""
-        found = self.dataframe[key]
-        return self._of(found) if isinstance(found, pd.DataFrame) else found
-
-    def _of(self, frame: pd.DataFrame) -> "Space":
-        kept = set(frame.columns)
-        return Space({i: {o: v for o, v in self.points[i].items() if column(o) in kept} for i in frame.index})
+        selected = self.dataframe[key]
+        if not isinstance(selected, pd.DataFrame):
+            return selected
+        kept = set(selected.columns)
+        return Space({i: {o: v for o, v in self.points[i].items() if column(o) in kept} for i in selected.index})
 
 
 def column(option: str) -> str:
@@ -108,12 +111,15 @@ def column(option: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A value as it stands in a frame and in a path: numbers and truth values as they are, all else as plain text."""
+    """A value in a frame and in a path: numbers and truth values as they are, all else as plain text."""
     if isinstance(value, bool | int | float):
         return value
     items = value if isinstance(value, list) else [value]
     return "-".join(re.sub("[^A-Za-z0-9_.+]+", "-", str(item)) for item in items)
 
 
-def _words(values: dict[str, Any]) -> list[str]:
-    return [f"{option} {value}" for option, value in values.items()]
+def _meets(value: Any, condition: Any) -> bool:
+    if isinstance(condition, dict):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and condition.get("low", value) <= value <= condition.get("high", value)
+    return value == condition or (isinstance(condition, list) and value in condition)

@@ -16,9 +16,10 @@ import pytest
 
 from canids_evaluate import alarms, follow
 from canids_evaluate.watch import attribution, drift
-from canids_evaluate.watch.alarm_tracker import SCHEMA, Watch, in_words
+from canids_evaluate.watch.alarm_tracker import AlarmTracker, in_words, schema
 from canids_evaluate.watch.attribution import FEATURES, Nodes, name_of
 from canids_shared.contracts import streams
+from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.manifest import SCORED
 from canids_shared.contracts.tables import DECISIONS, write
@@ -88,16 +89,16 @@ def traffic(
     return GraphStore(path)
 
 
-def decided(store: GraphStore, alarm: np.ndarray) -> pl.DataFrame:
+def decided(store: GraphStore, alarm: np.ndarray, detectors: Sequence[Detector] = DETECTORS) -> pl.DataFrame:
     score = np.where(alarm, 0.9, 0.1).astype(np.float32)
-    scores = {f"{m}_score": pl.Series(score) for m in ("vgae", "gat", "fusion")}
+    scores = dict.fromkeys(("fusion_score", *(d.decided for d in detectors)), pl.Series(score))
     return store.keys().with_columns(**scores, alarm=pl.Series(alarm), action=pl.Series(alarm.astype(np.int16)))
 
 
 def run(
     folder: Path, frame: pl.DataFrame, store: GraphStore, fit: GraphStore | None = None, split: str = SCORED
 ) -> dict[str, Path]:
-    write(folder / "decisions.parquet", DECISIONS, frame, {})
+    write(folder / "decisions.parquet", DECISIONS, frame, {KEY: as_json(DETECTORS)})
     output = {n: folder / n for n in ("alarms", "csv", "figure", "summary")}
     inputs = {"decisions": [folder / "decisions.parquet"], "graphs": [store.path], "fit": [fit.path] if fit else []}
     config: dict[str, Any] = {"episode_gap": 0.25, "explained_ids": 3}
@@ -113,7 +114,7 @@ def test_the_ids_behind_an_alarm_are_named_with_what_is_unusual(tmp_path: Path) 
     alarm[10] = True
     output = run(tmp_path, decided(store, alarm), store, traffic(tmp_path / "fit.safetensors", flood=False))
     table = pl.read_parquet(output["alarms"])
-    assert table.schema == pl.Schema(SCHEMA)
+    assert table.schema == pl.Schema(schema(DETECTORS))
     assert table["windows"].to_list() == [1, 5]
     assert table["after_s"].to_list() == pytest.approx([1.0, 4.0])
     assert table["duration_s"].to_list() == pytest.approx([0.1, 0.6])
@@ -153,7 +154,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     store = traffic(tmp_path / "score.safetensors", flood=False)
     output = run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store)
     assert len(pl.read_parquet(output["alarms"])) == 0
-    assert pl.read_csv(output["csv"]).columns == list(SCHEMA)
+    assert pl.read_csv(output["csv"]).columns == list(schema(DETECTORS))
     words = output["summary"].read_text()
     assert "no alarm" in words
     assert "Not known" in words
@@ -185,7 +186,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     output = run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool)), store, other)
     assert "Not known: " in output["summary"].read_text()
     with pytest.raises(CanidsError, match=r"no node feature 'interval_ratio_mean'"):
-        alarms.alarms_of(decided(other, np.zeros(WINDOWS, dtype=bool)), other, 0.25, 3)
+        alarms.alarms_of(decided(other, np.zeros(WINDOWS, dtype=bool)), other, DETECTORS, 0.25, 3)
     with pytest.raises(CanidsError, match=r"decisions\.parquet: not the windows of"):
         run(tmp_path, decided(store, np.zeros(WINDOWS, dtype=bool))[:-1], store)
 
@@ -194,9 +195,9 @@ def test_an_alarm_without_a_past_is_not_explained(tmp_path: Path) -> None:
     store = traffic(tmp_path / "score.safetensors")
     alarm = np.zeros(WINDOWS, dtype=bool)
     alarm[[0, 1, 2, 50]] = True
-    found = alarms.alarms_of(decided(store, alarm), store, 0.25, 3)
+    found = alarms.alarms_of(decided(store, alarm), store, DETECTORS, 0.25, 3)
     assert found[0]["ids"] == []
-    assert "too little quiet traffic before it" in in_words({**found[0], "new_ids": 0})
+    assert "too few normal windows before it" in in_words({**found[0], "new_ids": 0})
     assert found[1]["new_ids"] == 0, "000 was there in windows 40 to 45, though no window with it raised an alarm"
 
 
@@ -204,12 +205,14 @@ def test_names_of_ids() -> None:
     assert [name_of(i) for i in (0, 0x7FF, EXTENDED)] == ["000", "7FF", "18DAF110"]
 
 
-def stream_of(store: GraphStore, alarm: np.ndarray, borders: list[int]) -> BytesIO:
+def stream_of(
+    store: GraphStore, alarm: np.ndarray, borders: list[int], detectors: Sequence[Detector] = DETECTORS
+) -> BytesIO:
     """The windows of a store, decided on, as the chain hands them over."""
-    frame = decided(store, alarm)
+    frame = decided(store, alarm, detectors)
     schema = streams.schema_of_graphs({k: store.header[k] for k in ("node_features", "edge_features")})
-    kinds = {name: pa.float32() for name in ("vgae_score", "gat_score", "fusion_score")}
-    wide = streams.widened(schema, {**kinds, "alarm": pa.bool_(), "action": pa.int16()})
+    kinds = dict.fromkeys(("fusion_score", *(d.decided for d in detectors)), pa.float32())
+    wide = streams.widened(schema, {**kinds, "alarm": pa.bool_(), "action": pa.int16()}, detectors=as_json(detectors))
     nodes, ones = np.diff(store["node_ptr"]), np.ones(len(store), np.int64)
     lists = {
         **{name: streams.lists(store[name], nodes) for name in ("x", "node_id", "node_count")},
@@ -243,6 +246,37 @@ def test_alarms_of_windows_that_come_in_pieces_are_those_of_the_finished_capture
     assert [line.split()[0] for line in told] == ["ALARM", "over"] * 3
     assert told[2].startswith("ALARM  after 4.00 s (score 0.90). 000: never seen before")
     assert told[3].startswith("over   after 4.00 s, for 0.60 s (score 0.90). 000: never seen before, 1,700 frames/s")
+
+
+@pytest.mark.parametrize("names", [("pca",), ("trees", "forest", "pca")])
+def test_alarms_have_a_score_of_every_declared_detector(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detectors = [Detector(name, name.upper(), f"{name}_error", supervised=False) for name in names]
+    store = traffic(tmp_path / "score.safetensors")
+    alarm = np.isin(np.arange(WINDOWS), ATTACK)
+    (batch,) = alarms.alarms_of(decided(store, alarm, detectors), store, detectors, 0.25, 3)
+    columns = ["fusion_score", *(f"{name}_score" for name in names)]
+    assert {c: batch[c] for c in columns} == dict.fromkeys(columns, pytest.approx(0.9))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream_of(store, alarm, [0, 43, WINDOWS], detectors)))
+    follow.main(follow.parser().parse_args(["--csv", str(tmp_path / "f.csv"), "--windows", str(tmp_path / "w.csv")]))
+    live, windows = pl.read_csv(tmp_path / "f.csv"), pl.read_csv(tmp_path / "w.csv")
+    assert live.columns == list(schema(detectors))
+    assert live["fusion_score"].to_list() == pytest.approx([0.9])
+    assert windows.columns[3:-2] == columns
+
+
+def test_a_new_capture_ends_the_alarm_of_the_one_before() -> None:
+    tracker = AlarmTracker(1.0, 3, ())
+    nodes = Nodes(np.array([SLOW], np.uint32), np.ones(1, np.int32), np.zeros((1, 5), np.float32), 0.1)
+    window = {"t_start": 0.0, "t_end": 0.1, "label": None, "alarm": True, "fusion_score": 0.9}
+    events = [e for c in ("a", "a", "b") for e in tracker.update({**window, "capture": c}, nodes)]
+    assert [(e.alarm["capture"], e.ended) for e in [*events, *tracker.end()]] == [
+        ("a", False),
+        ("a", True),
+        ("b", False),
+        ("b", True),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -302,19 +336,19 @@ def test_what_is_kept_does_not_grow_with_windows_or_ids(monkeypatch: pytest.Monk
     monkeypatch.setattr(attribution, "MOST_IDS", 300)
     monkeypatch.setattr(attribution, "LONGEST", 100)
     rng = np.random.default_rng(0)
-    watch = Watch(0.25, 3)
-    told = 0
+    tracker = AlarmTracker(0.25, 3, DETECTORS)
+    events = 0
     for w in range(900):
         ids = np.append(rng.integers(1 << 28, 1 << 29, 3), SLOW).astype(np.uint32)
         nodes = Nodes(ids, np.ones(4, np.int32), np.zeros((4, 5), np.float32), 0.1)
         scores = dict.fromkeys(("vgae_score", "gat_score", "fusion_score"), 0.5)
         alarmed = 300 <= w < 700 and w % 2 == 0
         keys = {"capture": "c", "t_start": w / 10, "t_end": w / 10 + 0.1, "label": None}
-        told += len(watch.see({**keys, **scores, "alarm": alarmed}, nodes))
-        behind = watch._behind
-        assert len(behind._past) <= attribution.LONGEST
-        assert len(behind._between) <= attribution.LONGEST
-        assert max(len(behind._ids), len(behind._new) - 4) <= 300
-        assert len(behind._known) <= 4 * attribution.LONGEST + 300
-    assert told == 2
-    assert len(behind._past) == attribution.LONGEST
+        events += len(tracker.update({**keys, **scores, "alarm": alarmed}, nodes))
+        attributed = tracker.attribution
+        assert len(attributed._past) <= attribution.LONGEST
+        assert len(attributed._between) <= attribution.LONGEST
+        assert max(len(attributed._ids), len(attributed._new) - 4) <= 300
+        assert len(attributed._known) <= 4 * attribution.LONGEST + 300
+    assert events == 2
+    assert len(attributed._past) == attribution.LONGEST

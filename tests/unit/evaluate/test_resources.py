@@ -1,4 +1,4 @@
-"""What jobs took, the line over it, and the profile that comes of it."""
+"""Time and memory of jobs, what is requested from them, and the profile."""
 
 import json
 import subprocess
@@ -11,11 +11,10 @@ import polars as pl
 import pytest
 import yaml
 from evaluate_data import write_benchmark
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_evaluate import resources
-from canids_evaluate.runs.fitting import SPAN, Ask, Line, ask, upper_line
 from canids_evaluate.runs.measured import MEASURED, measured
 from canids_shared.contracts.tables import read
 from canids_shared.errors import CanidsError
@@ -23,65 +22,44 @@ from canids_shared.jobs import job_usage
 from canids_shared.jobs.entry_point import Call
 
 CONFIG = {"headroom": 0.2, "runtime_headroom": 2.0, "job_overhead_mb": 0, "job_overhead_minutes": 5}
-SIZES = st.floats(0.01, 1e4)
-NEEDS = st.floats(50, 5e4)
-JOBS = st.lists(st.tuples(st.one_of(st.none(), SIZES), NEEDS), min_size=1, max_size=12)
+JOBS = st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.none(), st.floats(50, 5e4))), min_size=1, max_size=12)
+
+
+def jobs_of(needs: list[tuple[str, float | None]], column: str = "memory_mb") -> pl.DataFrame:
+    """Jobs of one rule, by dataset and memory."""
+    row = dict.fromkeys(MEASURED.columns) | {"rule": "r", "instance": "", "wildcards": "{}", "log": "l"}
+    return pl.DataFrame([{**row, "dataset": d, column: need} for d, need in needs], schema=MEASURED.columns)
+
+
+def evaluated(expression: str, dataset: str, attempt: int) -> Any:
+    return eval(expression, {"wildcards": {"dataset": dataset}, "attempt": attempt, "min": min})
 
 
 @given(JOBS, st.floats(0, 1))
-def test_what_is_asked_covers_every_run(jobs: list[tuple[float | None, float]], headroom: float) -> None:
-    sizes, needs = [s for s, _ in jobs], [n for _, n in jobs]
-    line = upper_line(sizes, needs)
-    assert line.a >= 0
-    assert line.b >= 0
-    asked = ask(line, headroom, step=10)
-    assert asked.base % 10 == 0
-    for size, need in jobs:
-        assert line.at(size or 0.0) >= need * (1 - 1e-9)
-        assert asked.at(size or 0.0) >= round(need * (1 + headroom) * (1 - 1e-9))
-
-
-@given(st.floats(50, 2000), st.floats(0, 50), st.lists(SIZES, min_size=2, max_size=12), st.data())
-def test_a_need_that_is_linear_is_found_and_asked_for_no_more_than_twice(
-    a: float, b: float, sizes: list[float], data: st.DataObject
+def test_the_largest_job_of_each_dataset_is_covered_with_headroom(
+    jobs: list[tuple[str, float | None]], headroom: float
 ) -> None:
-    """Runs that stray by a tenth at most around a line; then a next run between the smallest and the largest of them."""
-    assume(max(sizes) >= SPAN * min(sizes))
-    needs = [(a + b * x) * data.draw(st.floats(0.95, 1.05)) for x in (min(sizes), max(sizes))]
-    line = upper_line([min(sizes), max(sizes)], needs)
-    asked = ask(line, CONFIG["headroom"], step=10)
-    for size in sizes:
-        need = (a + b * size) * data.draw(st.floats(0.95, 1.05))
-        assert need <= asked.at(size) <= 2 * need
+    known = {d: max(n for other, n in jobs if other == d and n) for d, need in jobs if need}
+    asked = resources.requests(jobs_of(jobs), {**CONFIG, "headroom": headroom})
+    assert set(asked) == ({"mem_mb"} if known else set())
+    for dataset, most in known.items():
+        value = asked["mem_mb"][dataset]
+        assert value % 10 == 0
+        assert most * (1 + headroom) <= value < most * (1 + headroom) + 10
+    if known:
+        text = resources.expressions(asked)["mem_mb"]
+        for attempt in (1, 2):
+            for dataset, value in asked["mem_mb"].items():
+                assert evaluated(text, dataset, attempt) == min(value * attempt, 64_000)
+            assert evaluated(text, "unseen", attempt) == min(max(asked["mem_mb"].values()) * attempt, 64_000)
 
 
-@given(st.lists(st.tuples(SIZES, NEEDS), min_size=2, max_size=8))
-def test_no_line_that_covers_the_runs_lies_lower_on_average(jobs: list[tuple[float, float]]) -> None:
-    sizes, needs = [s for s, _ in jobs], [n for _, n in jobs]
-    assume(max(sizes) >= SPAN * min(sizes))
-    mean = sum(sizes) / len(sizes)
-    least = upper_line(sizes, needs).at(mean)
-    slopes = [0.0, *((n - m) / (s - t) for s, n in jobs for t, m in jobs if s != t), *(n / s for s, n in jobs)]
-    for slope in (s for s in slopes if s >= 0):
-        intercept = max(0.0, *(n - slope * s for s, n in jobs))
-        assert least <= intercept + slope * mean + 1e-6 * max(needs)
-
-
-def test_one_size_alone_gives_a_constant() -> None:
-    assert upper_line([3.0, 3.0, 4.0], [100, 120, 400]) == Line(400.0, 0.0)
-    assert upper_line([None, None], [100, 120]) == Line(120.0, 0.0)
-    assert ask(Line(400.0, 0.0), 0.2, step=50).expression == "500 * attempt"
-
-
-def test_the_expression_says_what_is_asked() -> None:
-    asked = Ask(480, 3.21, 64_000)
-
-    class Input:
-        size_mb = 1234.5
-
-    for attempt in (1, 2, 3, 20):
-        assert eval(asked.expression, {"input": Input, "attempt": attempt}) == asked.at(1234.5, attempt)
-    assert asked.at(1234.5, 20) == 64_000
+def test_the_expression_says_what_is_requested() -> None:
+    assert resources.expression({"a": 500}) == "500 * attempt"
+    assert resources.expression({"a": 500, "b": 500}) == "500 * attempt"
+    assert resources.expression({"a": 500, "b": 80}, 64_000) == (
+        "min({'b': 80}.get(wildcards.get('dataset'), 500) * attempt, 64000)"
+    )
 
 
 def say(
@@ -125,7 +103,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def call(**config: Any) -> Call:
     names = {
         "table": "resources.parquet",
-        "figure": "resources.svg",
         "markdown": "resources.md",
         "profile": "config.yaml",
     }
@@ -134,14 +111,14 @@ def call(**config: Any) -> Call:
     return Call({}, {"resources": {**CONFIG, **config}}, {}, output, inputs, "{}")
 
 
-def test_jobs_become_a_table_a_figure_and_a_profile(workplace: Path) -> None:
+def test_jobs_become_a_table_a_page_and_a_profile(workplace: Path) -> None:
     resources.main(call())
     table, _ = read(Path("out/resources.parquet"), MEASURED)
     assert table["rule"].value_counts().sort("rule").rows() == [
         ("decisions", 2),
+        ("fusion_baselines", 2),
         ("gat_large", 4),
         ("graphs", 2),
-        ("fusion_baselines", 2),
     ]
     (row,) = table.filter(rule="gat_large", dataset="two", instance="@seed-1").rows(named=True)
     # The job's own peak of 600 MB, which the benchmark's 345.6 MiB missed.
@@ -149,18 +126,17 @@ def test_jobs_become_a_table_a_figure_and_a_profile(workplace: Path) -> None:
     (row,) = table.filter(rule="fusion_baselines", dataset="one").rows(named=True)
     assert (row["memory_mb"], row["input_mb"]) == (pytest.approx(345.6 * 2**20 / 1e6), None)
     found = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
-    # 400 MB + 5 MB/MiB with a fifth more; GPU memory of one size; no memory where no job told it.
+    # The largest job of each dataset with a fifth more; no memory where no job measured it.
     assert found["gat_large"] == {
-        "mem_mb": "min(round((480 + 6 * input.size_mb) * attempt), 64000)",
+        "mem_mb": "min({'one': 540}.get(wildcards.get('dataset'), 720) * attempt, 64000)",
         "runtime": "6 * attempt",
         "gpu_mem_mb": "1080 * attempt",
     }
-    assert found["graphs"]["mem_mb"] == "min(round((360 + 0.6 * input.size_mb) * attempt), 64000)"
+    assert found["graphs"]["mem_mb"] == "min({'one': 380}.get(wildcards.get('dataset'), 410) * attempt, 64000)"
     assert found["fusion_baselines"]["mem_mb"] == "min(440 * attempt, 64000)"
     assert found["decisions"].keys() == {"runtime"}
     said = Path("out/resources.md").read_text()
-    assert "| gat_large | 4 | 2 | 10.0 to 40.0 | 450 to 600 | 1.20 |" in said
-    assert "<svg" in Path("out/resources.svg").read_text()
+    assert "| gat_large | two | 2 | 40.0 | 600 | 12.5 | 900 | 720 | 6 | 1080 |" in said
 
 
 def test_what_other_packages_ran_is_no_rule_of_the_stages(workplace: Path) -> None:
@@ -191,9 +167,7 @@ def test_what_a_job_was_too_short_for_is_unknown(workplace: Path, values: str) -
     Path("experimentruns/one/fusion_baselines_small_kd/benchmark.tsv").write_text(f"s\th:m:s\tmax_rss\n{values}\n")
     jobs = measured(Path("experimentruns"), Path("results"))
     assert jobs.filter(rule="fusion_baselines", dataset="one")["memory_mb"].to_list() == [None]
-    asked = resources.suggestions(jobs, CONFIG)["fusion_baselines"].memory
-    assert asked is not None
-    assert asked.base == 440, "what dataset two tells"
+    assert resources.by_rule(jobs, CONFIG)["fusion_baselines"]["mem_mb"] == {"two": 440}
 
 
 def test_a_damaged_line_in_a_log_is_named(workplace: Path) -> None:
@@ -208,13 +182,8 @@ def test_without_runs_there_is_nothing_to_suggest(tmp_path: Path) -> None:
         measured(tmp_path / "a", tmp_path / "b")
 
 
-def test_the_figure_has_room_for_rules_that_nothing_is_known_of(tmp_path: Path) -> None:
-    row = dict.fromkeys(MEASURED.columns) | {"dataset": "d", "rule": "a", "instance": "", "wildcards": "{}", "log": "l"}
-    jobs = pl.DataFrame([row], schema=MEASURED.columns)
-    found = resources.suggestions(jobs, CONFIG)
-    assert found["a"].resources == {}
-    resources.resource_figure.draw(tmp_path / "f.svg", jobs, found)
-    assert "<svg" in (tmp_path / "f.svg").read_text()
+def test_a_rule_without_measurements_requests_nothing() -> None:
+    assert resources.by_rule(jobs_of([("d", None)]), CONFIG) == {"r": {}}
 
 
 _SNAKEFILE = """
@@ -226,7 +195,7 @@ use rule * from inner as composed_*
 _INNER = """
 rule gat_large:
     input: "data.bin"
-    output: "out.txt"
+    output: "{dataset}.txt"
     resources: mem_mb=lambda wildcards, attempt: 4000 * attempt, gpu=1
     shell: "echo {resources.mem_mb} {resources.runtime} {resources.gpu} >> asked.txt; [ $(wc -l < asked.txt) = 2 ] && touch {output}"
 """
@@ -243,12 +212,12 @@ def test_the_next_run_takes_its_numbers(workplace: Path) -> None:
     Path("profile/config.yaml").write_text(yaml.safe_dump(other))
     Path("Snakefile").write_text(_SNAKEFILE)
     Path("inner.smk").write_text(_INNER)
-    Path("data.bin").write_bytes(bytes(20 * 2**20))
-    command = [sys.executable, "-m", "snakemake", "--profile", "profile", "--workflow-profile", "out"]
+    Path("data.bin").write_bytes(b"x")
+    command = [sys.executable, "-m", "snakemake", "--profile", "profile", "--workflow-profile", "out", "--", "one.txt"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    # (480 + 6 · 20) · attempt MB; minutes; what the profile does not name stays.
-    assert Path("asked.txt").read_text().splitlines() == ["600 6 1", "1200 12 1"]
+    # 540 MB, of dataset `one`, times the attempt; minutes; what the profile does not name stays.
+    assert Path("asked.txt").read_text().splitlines() == ["540 6 1", "1080 12 1"]
 
 
 def test_a_job_says_what_it_took(tmp_path: Path) -> None:

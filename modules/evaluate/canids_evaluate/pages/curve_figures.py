@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from canids_evaluate.judging.curves import FPR_FLOOR
 from canids_evaluate.pages import style
 from canids_evaluate.pages.rows import label
+from canids_shared.contracts.detectors import Detector
 
 
 def _curves(path: Path, contents: list[dict[str, Any]], kind: str) -> None:
@@ -148,7 +149,7 @@ def policy(path: Path, content: dict[str, Any]) -> None:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-def scored(path: Path, frame: pl.DataFrame) -> None:
+def scored(path: Path, frame: pl.DataFrame, detectors: tuple[Detector, ...]) -> None:
     """Scores and alarms over time, a panel per capture of a table of decisions; labelled attacks are shaded."""
     captures = frame.partition_by("capture", maintain_order=True)
     with style.figure(path, len(captures), 1, 7.2, 0.7 + 1.7 * len(captures)) as (figure, axes):
@@ -162,7 +163,7 @@ def scored(path: Path, frame: pl.DataFrame) -> None:
             # More points than pixels say nothing: the largest of each bin.
             step = -(-len(own) // 1500)
             starts = np.arange(0, len(own), step)
-            for method in ("vgae", "gat", "fusion"):
+            for method in (*(d.name for d in reversed(detectors)), "fusion"):
                 colour, kind = style.METHODS[method]
                 highest = np.maximum.reduceat(own[f"{method}_score"].to_numpy(), starts)
                 ax.step(edges[starts], highest, where="post", color=colour, linestyle=kind, linewidth=0.9)
@@ -172,7 +173,7 @@ def scored(path: Path, frame: pl.DataFrame) -> None:
             ax.set_title(own["capture"][0], loc="left")
         axes[-1, 0].set_xlabel("Time in the capture (s)")
         figure.supylabel("Score", fontsize=style.FONT_SIZE)
-        lines = {m: style.METHODS[m] for m in ("fusion", "gat", "vgae")}
+        lines = {m: style.METHODS[m] for m in ("fusion", *(d.name for d in detectors))}
         handles: list[Any] = [Line2D([], [], color=c, linestyle=s, label=label(m)) for m, (c, s) in lines.items()]
         handles += [Patch(color=style.ATTACK, alpha=0.45, label="labelled attack"), Patch(color="black", label="alarm")]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))

@@ -1,1 +1,1 @@
-"""Results of sweeps: points, importance, figures."""
+"""Results of sweeps: points, Optuna's study of them, figures."""

@@ -1,34 +1,35 @@
-"""What the rules of a sweep ask: the files behind a point, and the points of a sub-space."""
+"""Input functions of a sweep's rules: the trainings of a point, and the points of a sub-space."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from canids_shared.planning.stage import Stage
+from canids_shared.sweeps.metrics import POLICY, kind_of
 from canids_shared.sweeps.space import Space
 
 
 def runs_of_point(stage: Stage, space: Space) -> Callable[[Any], list[str]]:
-    """Input function: the model of every training behind a point of a sweep, run by run and seed by seed."""
-    ports = {"vgae": "states", "gat": "states", "dqn": "decisions"}
+    """Input function: `run.json` of every training of a point, run by run and seed by seed."""
 
-    def of(wildcards: Any) -> list[str]:
-        found = []
+    def run_files(wildcards: Any) -> list[str]:
+        paths = []
         for run in stage.sweep["metric"]:
-            port = f"<{ports[run.partition('_')[0]]}>"
-            read = stage.upstream(f"{port}{{instance}}")
+            # A point may share a training with others; the port of its stage has the instance that holds the files.
+            port = "<decisions>" if kind_of(run) == POLICY else "<states>"
+            upstream = stage.upstream(f"{port}{{instance}}")
             for instance in stage.sweep["instances"][space.run_instance(wildcards)].values():
-                (own,) = read(SimpleNamespace(instance=f"@{instance}"))
-                found.append(f"<runs>/{run}{own.removeprefix(port)}/model.safetensors")
-        return found
+                (path,) = upstream(SimpleNamespace(instance=f"@{instance}"))
+                paths.append(f"<runs>/{run}{path.removeprefix(port)}/run.json")
+        return paths
 
-    return of
+    return run_files
 
 
 def points_of_subspace(stage: Stage, space: Space, file: str) -> Callable[[Any], list[str]]:
     """Input function: a file of every point of a sub-space."""
 
-    def of(wildcards: Any) -> list[str]:
+    def point_files(wildcards: Any) -> list[str]:
         return [file.replace("{point}", space.names[i]) for i in stage.sweep["subspaces"][wildcards.subspace]]
 
-    return of
+    return point_files

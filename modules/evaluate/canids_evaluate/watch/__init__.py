@@ -1,1 +1,1 @@
-"""Alarms on scored captures and followed buses: tracking, attribution, drift."""
+"""Alarms on scored captures and followed buses: tracking, attribution to arbitration IDs, drift."""

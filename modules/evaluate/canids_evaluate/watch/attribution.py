@@ -1,12 +1,11 @@
-"""Which arbitration IDs carried an alarm, and how they differ there from their own past.
+"""Attribution of an alarm to arbitration IDs: how their node features in the alarm differ from those before it.
 
-Of every ID, its node features in the alarmed windows are set against those in the windows before that raised no alarm. A
-feature's deviation is the difference of the means in standard deviations of the past, which count as at least
-`FLOOR` of the spread over all IDs: an ID that never varies would otherwise make much of nothing.
+Of every ID, the node features in the alarmed windows are compared with those in the earlier windows without an alarm. A feature's
+deviation is the difference of the means in standard deviations of the past. A standard deviation counts as at least `FLOOR` of the
+spread over all IDs: an ID that never varies would otherwise deviate without bound.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,31 +21,30 @@ FEATURES = (
     "dlc_changed_mean",
     "first_sighting_max",
 )
-"""Node features (README of preprocess) by which an ID is judged."""
+"""Node features (README of preprocess) that are compared."""
 FLOOR = 0.25
 PAST = 8
-"""Quiet windows with an ID that make a past to compare with."""
+"""Fewest normal windows with an ID that count as a past."""
 LONGEST = 2000
-"""Quiet windows that a past holds, at most."""
+"""Most normal windows that a past holds."""
 MOST_IDS = 1 << 16
-"""Arbitration IDs told apart, where they come by the thousand."""
+"""Most arbitration IDs that are kept, where an attack sends thousands."""
 _NEW_NAMED = 2
-"""IDs without a past that are named; of random ones there are hundreds."""
-
-_TELLING = 3.0
-"""Deviations below, in standard deviations, say nothing, unless nothing else is there to be said."""
+"""IDs without a past that are named; an attack with random IDs has hundreds."""
+_NOTABLE = 3.0
+"""Deviation, in standard deviations, below which an ID is named only if it is the only one."""
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """An ID in an alarm.
+class IdAttribution:
+    """An arbitration ID in an alarm.
 
     Attributes:
-        can_id: with bit 31 for a 29-bit one.
+        can_id: bit 31 is set for a 29-bit ID.
         frames, frames_per_s: in the alarm; usual_frames_per_s: before it.
-        interval: how long its intervals are, as a multiple of the usual ones.
-        novel_bits: share of the payload's bits that change and never had before.
-        deviation: the largest deviation of a feature, in standard deviations; infinite for an ID without a past.
+        interval: mean interval between its frames as a multiple of the usual one.
+        novel_bits: share of the payload's bits that change and never changed before.
+        deviation: largest deviation of a feature, in standard deviations; infinite for an ID without a past.
         what: the same in words.
     """
 
@@ -61,12 +59,12 @@ class Suspect:
 
 
 def name_of(can_id: int) -> str:
-    """An arbitration ID as candump writes it: three hexadecimal digits, eight for a 29-bit one."""
+    """An arbitration ID as candump writes it: three hexadecimal digits, eight for a 29-bit ID."""
     return f"{can_id & 0x1FFFFFFF:08X}" if can_id >> 31 else f"{can_id:03X}"
 
 
-def columns_of(names: list[str], where: Any) -> list[int]:
-    """Place of each of `FEATURES` among node features; raises `CanidsError` naming `where` they come from if one is not there."""
+def feature_columns(names: list[str], where: Any) -> list[int]:
+    """Positions of `FEATURES` among node features; raises `CanidsError` naming `where` they come from if one is missing."""
     if absent := [f for f in FEATURES if f not in names]:
         raise CanidsError(f"{where}: no node feature '{absent[0]}'; alarms are explained with features: relative")
     return [names.index(f) for f in FEATURES]
@@ -74,10 +72,10 @@ def columns_of(names: list[str], where: Any) -> list[int]:
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of a window, n of them, and how long it lasts.
+    """The n nodes of a window, and the window's length.
 
     Attributes:
-        ids: [n] u32 arbitration ID, bit 31 for a 29-bit one; counts: [n] frames.
+        ids: [n] u32 arbitration ID, bit 31 set for a 29-bit ID; counts: [n] frames.
         x: [n, 5] the `FEATURES`.
         seconds: from first to last frame.
     """
@@ -89,109 +87,117 @@ class Nodes:
 
 
 @dataclass
-class _Sums:
-    """Of an ID in an alarm: frames, and the features weighted by them."""
+class _IdSum:
+    """Frames of an ID in an alarm, and the sum of its features weighted by them [5]."""
 
     frames: int
     x: np.ndarray
 
 
-class Behind:
-    """What is behind an alarm, from windows handed over one by one; memory does not grow with their number.
+class AlarmAttribution:
+    """Attribution of an alarm, from windows added one by one; memory does not grow with their number.
 
-    The past are the last `LONGEST` windows without alarm, and the IDs that were ever seen; of these, those in the past alone are
-    kept once there are more than `MOST_IDS`. Of an alarm, sums by ID are kept, for as many IDs at most.
+    The past is the last `LONGEST` windows without an alarm. IDs that occurred at any time are kept too; once there are more than
+    `MOST_IDS`, only those in the past are. For an alarm, sums by ID are kept for at most `MOST_IDS` IDs.
     """
 
     def __init__(self) -> None:
         self._past: deque[Nodes] = deque(maxlen=LONGEST)
         self._known: set[int] = set()
-        self.clear()
+        self._begin()
 
-    def clear(self) -> None:
-        """The alarm is over: what came with it is past now."""
-        if hasattr(self, "_ids"):
-            self._past.extend(self._between)
-            self._known |= self._new | self._ids.keys()
-            self._bound()
-        self._ids: dict[int, _Sums] = {}
+    def _begin(self) -> None:
+        self._ids: dict[int, _IdSum] = {}
         self._new: set[int] = set()
         self._between: deque[Nodes] = deque(maxlen=LONGEST)
         self._seconds, self._new_frames = 0.0, 0
 
-    def quiet(self, nodes: Nodes, during: bool) -> None:
-        """A window without alarm; `during` an alarm, to which the next windows may still belong, it is past only later."""
+    def end_alarm(self) -> None:
+        """End the alarm: its IDs, and the normal windows within it, become the past."""
+        self._past.extend(self._between)
+        self._known |= self._new | self._ids.keys()
+        self._forget()
+        self._begin()
+
+    def add_normal(self, nodes: Nodes, during: bool) -> None:
+        """Add a window without an alarm; `during` an alarm that may go on, it joins the past only when the alarm ends."""
         if during:
             self._between.append(nodes)
             self._new |= self._unknown(nodes)
         else:
             self._past.append(nodes)
             self._known.update(nodes.ids.tolist())
-            self._bound()
+            self._forget()
 
-    def alarmed(self, nodes: Nodes) -> None:
-        """A window of the alarm."""
+    def add_alarm(self, nodes: Nodes) -> None:
+        """Add a window of the alarm."""
         self._seconds += nodes.seconds
+        # `_known` stays that of the alarm's beginning, so an ID of the attack counts as new in all of its windows.
         self._new |= self._unknown(nodes)
         for can_id, count, x in zip(nodes.ids.tolist(), nodes.counts.tolist(), nodes.x.astype(np.float64), strict=True):
             if can_id not in self._known:
                 self._new_frames += count
             if can_id in self._ids:
+                # Weighted by frames: a window with few frames of an ID carries little about it.
                 sums = self._ids[can_id]
                 sums.frames += count
                 sums.x += count * x
             elif len(self._ids) < MOST_IDS:
-                self._ids[can_id] = _Sums(count, count * x)
+                self._ids[can_id] = _IdSum(count, count * x)
 
     def _unknown(self, nodes: Nodes) -> set[int]:
         return {i for i in nodes.ids.tolist() if i not in self._known} if len(self._new) < MOST_IDS else set()
 
-    def _bound(self) -> None:
+    def _forget(self) -> None:
+        # An attack with random IDs would fill the memory; those of the past are the ones that matter.
         if len(self._known) > MOST_IDS:
             self._known = set(chain.from_iterable(nodes.ids.tolist() for nodes in self._past))
 
-    def newcomers(self) -> tuple[int, float]:
-        """How many IDs of the alarm were not seen before it, and their frames a second."""
+    def new_ids(self) -> tuple[int, float]:
+        """Number of the alarm's IDs that did not occur before it, and their frames per second."""
         return len(self._new & self._ids.keys()), self._new_frames / max(self._seconds, 1e-9)
 
-    def suspects(self, most: int) -> list[Suspect]:
-        """IDs of the alarm against the past, `most` at most.
+    def ids(self, most: int) -> list[IdAttribution]:
+        """IDs of the alarm compared with the past, at most `most`.
 
-        First the busiest of those without a past, then the others, the most deviant first. None where there are fewer than
-        `PAST` quiet windows to compare with.
+        The busiest of those without a past come first, then the others, the most deviant first. The list is empty where the
+        past has fewer than `PAST` windows.
         """
         if len(self._past) < PAST:
             return []
         seconds = sum(nodes.seconds for nodes in self._past)
-        ids, counts, x = (np.concatenate(part) for part in zip(*_arrays(self._past), strict=True))
+        # All nodes of the past, sorted by ID: the rows of an ID lie side by side and two binary searches find them.
+        ids = np.concatenate([nodes.ids for nodes in self._past])
         order = np.argsort(ids, kind="stable")
-        ids, counts, x = ids[order], counts[order], x[order].astype(np.float64)
-        everywhere = np.maximum(x.std(axis=0), 1e-3)
-        found = []
+        ids = ids[order]  # [N]
+        counts = np.concatenate([nodes.counts for nodes in self._past])[order]  # [N]
+        x = np.concatenate([nodes.x for nodes in self._past])[order].astype(np.float64)  # [N, 5]
+        spread_of_all = np.maximum(x.std(axis=0), 1e-3)
+        attributions = []
         for can_id, sums in sorted(self._ids.items()):
-            old = slice(*np.searchsorted(ids, [can_id, can_id + 1]).tolist())
-            now, past = sums.x / sums.frames, x[old]
+            rows = slice(*np.searchsorted(ids, [can_id, can_id + 1]).tolist())
+            now, past = sums.x / sums.frames, x[rows]  # [5], [windows of the past with this ID, 5]
             deviation = np.inf
             if len(past) >= PAST:
-                spread = np.maximum(past.std(axis=0), FLOOR * everywhere)
+                # The largest over the features, since an attack changes some of them only.
+                spread = np.maximum(past.std(axis=0), FLOOR * spread_of_all)
                 deviation = float(np.abs((now - past.mean(axis=0)) / spread).max())
             rate = sums.frames / max(self._seconds, 1e-9)
-            usual = float(counts[old].sum()) / seconds if seconds else 0.0
+            usual = float(counts[rows].sum()) / seconds if seconds else 0.0
+            # Features hold the logarithm (base 2) of the interval's ratio to the usual one.
             interval, novel = float(2.0 ** now[0]), float(now[2])
             what = _words(len(past) if can_id in self._known else None, rate, usual, interval, float(now[1]), novel)
-            found.append(Suspect(can_id, sums.frames, rate, usual, interval, novel, deviation, what))
-        new = sorted((s for s in found if np.isinf(s.deviation)), key=lambda s: (-s.frames, s.can_id))
-        known = sorted((s for s in found if not np.isinf(s.deviation)), key=lambda s: (-s.deviation, s.can_id))
-        telling = [s for s in known if s.deviation >= _TELLING]
-        named = [*new[:_NEW_NAMED], *telling][:most]
-        return named or known[:1]
-
-
-def _arrays(windows: Iterable[Nodes]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    return [(nodes.ids, nodes.counts, nodes.x) for nodes in windows]
+            attributions.append(
+                IdAttribution(can_id, sums.frames, rate, usual, interval, novel, deviation, what),
+            )
+        new = sorted((a for a in attributions if np.isinf(a.deviation)), key=lambda a: (-a.frames, a.can_id))
+        known = sorted((a for a in attributions if not np.isinf(a.deviation)), key=lambda a: (-a.deviation, a.can_id))
+        notable = [a for a in known if a.deviation >= _NOTABLE]
+        return [*new[:_NEW_NAMED], *notable][:most] or known[:1]
 
 
 def _words(past: int | None, rate: float, usual: float, interval: float, payload: float, novel: float) -> str:
+    """What is unusual about an ID; `past` is the number of normal windows with it, None if it never occurred before."""
     if past is None or past < PAST:
         return f"{'never' if past is None else 'hardly'} seen before, {rate:,.0f} frames/s"
     parts = []
