@@ -115,7 +115,7 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
         spoilt.flush()
         paths.append(str(path))
     spec = yaml.safe_load((run / "config.yaml").read_text())["spec"]
-    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history", "latency")}
+    outputs = {name: str(tmp_path / name) for name in ("model", "config", "history", "run")}
     options = [text for name, path in outputs.items() for text in (f"--{name}", path)]
     command = [sys.executable, "-m", "canids_train_gnn.vgae", "--spec", json.dumps(spec), *options, "--graphs", *paths]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -124,8 +124,6 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
     )
     assert all(np.array_equal(weights[name], spoilt_weights[name]) for name in weights)
     assert weights.keys() == spoilt_weights.keys()
-    # That is what it says of attacked windows, and the only thing that may differ.
-    assert all(0 <= h["select"].pop("auroc") <= 1 for h in (header, spoilt_header))
     assert header == spoilt_header
 
 

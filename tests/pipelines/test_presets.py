@@ -21,7 +21,7 @@ def call_of(stage: str, folder: Path, inputs: dict[str, list[Path]], **constants
     schema = REPOSITORY / f"modules/{stage}/config.schema.yaml"
     checked = Stage(stage, config, schema).config[""]
     spec: dict[str, Any] = {"wildcards": {"dataset": "smoke", "instance": ""}, "config": checked, **constants}
-    output = {name: folder / name for name in ("model", "config", "history", "latency")}
+    output = {name: folder / name for name in ("model", "config", "history", "run")}
     return Call(spec["wildcards"], checked, {"code": "", **constants}, output, inputs, json.dumps(spec))
 
 
@@ -50,8 +50,8 @@ def history_of(kind: str, workflow_dir: Path, folder: Path) -> pl.DataFrame:
     from canids_train_gnn import gat, vgae  # noqa: PLC0415 (torch, only where a test is asked for)
 
     graphs = [workflow_dir / f"results/smoke/graphs/{split}.safetensors" for split in ("fit", "select")]
-    inputs: dict[str, list[Path]] = {"graphs": graphs, "teacher": [], "judge": []}
-    {"gat": gat, "vgae": vgae}[kind].main(call_of("train_gnn", folder, inputs, scale="small"))
+    inputs: dict[str, list[Path]] = {"graphs": graphs, "teacher": [], "curriculum_vgae": []}
+    {"gat": gat, "vgae": vgae}[kind].main(call_of("train_gnn", folder, inputs, variant="small_nokd"))
     return pl.read_parquet(folder / "history")
 
 

@@ -12,11 +12,10 @@ import yaml
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_shared.contracts import stand_in_mark, tables
+from canids_shared.contracts import stand_in_mark, tables, training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.model_file import load_arrays
 from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES
-from canids_shared.jobs import latency
 
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
@@ -72,7 +71,7 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
             load_arrays(experiments / run / "model.safetensors", CONTRACTS[run.partition("_")[0]])
             assert yaml.safe_load((experiments / run / "config.yaml").read_text())["spec"]["stand_in"]
         for run in TRAININGS:
-            assert latency.read(experiments / run / "latency.json") == (1.0, "cpu")
+            assert training_run.read(experiments / run / "run.json").latency == {"median_ms": 1.0, "device": "cpu"}
             assert len(pl.read_parquet(experiments / run / "history.parquet")) == 1
         for folder in (*(experiments / e for e in EVALUATIONS), results / "window_baselines"):
             assert list(read(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
