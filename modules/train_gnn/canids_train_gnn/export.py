@@ -7,7 +7,6 @@ Writes the model and beside it `export.json`. The README of this module describe
 """
 
 import argparse
-import io
 import json
 import logging
 import sys
@@ -109,8 +108,7 @@ def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
     for name in sorted(metadata):
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, metadata[name]
-    stream = io.BytesIO(proto.SerializeToString(deterministic=True))
-    return Exported.of(stream.getvalue())
+    return Exported.of(proto.SerializeToString(deterministic=True))
 
 
 def window_of(graphs: Graphs) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,20 +24,13 @@ from canids_train_gnn.states import BATCH, load_both, outputs_of
 def graphs_of(batch: pa.RecordBatch, header: dict[str, Any], device: torch.device) -> Graphs:
     """Some windows of a stream as one batch of graphs."""
     width, edge_width = len(header["node_features"]), len(header["edge_features"])
-    sizes, degrees = streams.counts(batch, "node_id"), streams.counts(batch, "edge_source")
-    first = np.repeat(np.cumsum(sizes) - sizes, degrees)
-
-    def tensor(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(values)).to(device)
-
-    return Graphs.of(
-        x=tensor(streams.flat(batch, "x").reshape(-1, width)),
-        source=tensor(streams.flat(batch, "edge_source") + first),
-        target=tensor(streams.flat(batch, "edge_target") + first),
-        edge=tensor(streams.flat(batch, "edge_attr").reshape(-1, edge_width)),
-        y=tensor(np.full(len(sizes), -1, np.int64)),
-        sizes=tensor(sizes),
-        widest=int(sizes.max()),
+    return Graphs.unlabelled(
+        streams.flat(batch, "x").reshape(-1, width),
+        np.stack([streams.flat(batch, name) for name in ("edge_source", "edge_target")]),
+        streams.flat(batch, "edge_attr").reshape(-1, edge_width),
+        streams.counts(batch, "node_id"),
+        streams.counts(batch, "edge_source"),
+        device,
     )
 
 

@@ -48,7 +48,8 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         weights = config["distillation"]
         soft = distillation.soft_logits(logits, teacher_logits, weights["temperature"])
         near = distillation.embeddings(embedding, teacher_embedding, student["projection"])
-        return total + weights["logits"] * soft + weights["embeddings"] * near
+        total = total + weights["logits"] * soft + weights["embeddings"] * near
+        return total
 
     def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
         losses = nn.functional.cross_entropy(model(graphs)[0].float(), graphs.y, weight=weight, reduction="none")

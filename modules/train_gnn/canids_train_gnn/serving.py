@@ -37,26 +37,16 @@ class Served:
                 raise CanidsError(
                     f"{name}: must rise from 0 to {rows}, the number of rows that it points into, and have W + 1 values"
                 )
-        sizes = np.diff(node_ptr)
-        if (ends < 0).any() or (ends >= np.repeat(sizes, np.diff(edge_ptr))).any():
+        sizes, degrees = np.diff(node_ptr), np.diff(edge_ptr)
+        if (ends < 0).any() or (ends >= np.repeat(sizes, degrees)).any():
             raise CanidsError(
                 "edge_index: nodes are counted from 0 within each window; an edge points outside its window"
             )
-        ends = ends + np.repeat(node_ptr[:-1], np.diff(edge_ptr))  # [2, ΣE], nodes counted through all windows
         scores = [np.zeros(0, dtype=np.float32)]
         with torch.inference_mode():
             for a in range(0, len(sizes), BATCH):
                 b = min(a + BATCH, len(sizes))
                 nodes, edges = slice(node_ptr[a], node_ptr[b]), slice(edge_ptr[a], edge_ptr[b])
-                source, target = torch.from_numpy(ends[:, edges] - node_ptr[a])
-                graphs = Graphs.of(
-                    torch.from_numpy(x[nodes]),
-                    source,
-                    target,
-                    torch.from_numpy(edge_attr[edges]),
-                    torch.full((b - a,), -1),
-                    torch.from_numpy(sizes[a:b]),
-                    int(sizes[a:b].max()),
-                )
+                graphs = Graphs.unlabelled(x[nodes], ends[:, edges], edge_attr[edges], sizes[a:b], degrees[a:b])
                 scores.append(self._model.score(graphs).numpy())
         return np.concatenate(scores)

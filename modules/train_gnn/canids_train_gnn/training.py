@@ -60,23 +60,16 @@ def few(store: TorchStore, count: int) -> TorchStore:
     labels = store.y.cpu()
     attacked, free = (torch.nonzero(labels == label).squeeze(1) for label in (1, 0))
     most = min(count // 2, len(attacked))
+
+    def spread(windows: Tensor, number: int) -> Tensor:
+        return windows[torch.linspace(0, len(windows) - 1, min(number, len(windows))).round().long()]
+
     chosen = torch.cat([spread(attacked, most), spread(free, count - most)])
     hidden = torch.full_like(labels, -1)
     hidden[chosen] = labels[chosen]
     reduced = copy.copy(store)
     reduced.y = hidden.to(store.device)
     return reduced
-
-
-def spread(windows: Tensor, count: int) -> Tensor:
-    """`count` of the windows (all, if they are fewer), evenly from the first to the last."""
-    return windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()]
-
-
-def _seconds_a_window(model: Model, store: TorchStore) -> list[float]:
-    """Inference latency, from a window's arrays to its score, window by window."""
-    with torch.inference_mode():
-        return latency.measure(lambda w: model.score(store.batch(torch.tensor([w]))).item(), len(store))
 
 
 def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[Model]], tuple[Model, History]]) -> None:
@@ -119,7 +112,9 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
     )
     model, history = train(job)
     model.encoder.use(MessagePassing.of(config, device, training=False))  # from here on as it will be applied
-    scores = scores_of(model, select, torch.arange(len(select)), 256)
+    scores = scores_of(model, select, torch.arange(len(select)), 256)  # [W]
+    with torch.inference_mode():  # from a window's arrays to its score, window by window
+        seconds = latency.measure(lambda w: model.score(select.batch(torch.tensor([w]))).item(), len(select))
     detector_file.save(call.output["model"], model, job.config[scale], fit.header)
     run_folder.write_config(call.output["config"], call)
     run_folder.write_history(call.output["history"], history)
@@ -130,7 +125,7 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
         history=history,
         auroc=auroc(scores, select.y),
         splits=(fit.graphs, select.graphs),
-        latency=latency.summary(_seconds_a_window(model, select), device.type),
+        latency=latency.summary(seconds, device.type),
     )
     log.info("%s %s: %d parameters, best select loss %.5f", name, scale, record.parameters, record.select["loss"])
     checkpoint.remove()

@@ -51,14 +51,15 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
     def loss(graphs: Graphs) -> Tensor:
         noise = torch.randn(len(graphs.x), config[job.scale]["latent"], device=job.device)  # [N, Z]
         made: Reconstruction = model(graphs, noise)
-        total = objective(made, graphs, config)
+        total: Tensor = objective(made, graphs, config)
         if teacher is None:
             return total
         with torch.no_grad():
             taught: Reconstruction = teacher(graphs)  # without noise: its posterior's mean
         latent, decoded = distillation.reconstructions(made, taught, student["projection"])
         weights = config["distillation"]
-        return total + weights["latents"] * latent + weights["reconstructions"] * decoded
+        total = total + weights["latents"] * latent + weights["reconstructions"] * decoded
+        return total
 
     def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
         count = torch.tensor(len(graphs.y))

@@ -52,6 +52,31 @@ class Graphs:
         place = torch.arange(len(x), device=x.device) - ptr[graph]
         return cls(x, source, target, edge, y, ptr, graph, widest, sizes, place)
 
+    @classmethod
+    def unlabelled(
+        cls,
+        x: np.ndarray,
+        edge_index: np.ndarray,
+        edge_attr: np.ndarray,
+        sizes: np.ndarray,
+        degrees: np.ndarray,
+        device: torch.device | str = "cpu",
+    ) -> "Graphs":
+        """A batch of graphs that come as packed arrays, not from a store.
+
+        Args:
+            x, edge_attr: raw features, [ΣN, F] and [ΣE, D] float32.
+            edge_index: [2, ΣE] source and target of every edge, nodes counted from 0 within each graph.
+            sizes, degrees: [B] int64, nodes and edges of every graph.
+            device: where the batch lies.
+        """
+        first = np.repeat(np.cumsum(sizes) - sizes, degrees)  # [ΣE] the batch's number of each graph's first node
+        nodes, ends, edges, labels, counts = (
+            torch.from_numpy(np.array(array)).to(device)
+            for array in (x, edge_index + first, edge_attr, np.full(len(sizes), -1), sizes)
+        )
+        return cls.of(nodes, ends[0], ends[1], edges, labels, counts, int(sizes.max()))
+
 
 class TorchStore:
     """A `GraphStore` on a device; `batch` gathers any windows of it.

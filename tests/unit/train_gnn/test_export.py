@@ -14,7 +14,7 @@ from canids_shared.contracts import detectors, model_file, streams
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
-from canids_train_gnn import detector_file, export, follow, gat
+from canids_train_gnn import detector_file, export, follow, gat, serving
 from canids_train_gnn.columns import COLUMNS
 from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.states import outputs_of
@@ -86,6 +86,17 @@ def test_what_is_not_there_is_named(stores: tuple[Path, Path], tmp_path: Path) -
     with pytest.raises(CanidsError, match=r"nowhere/model\.safetensors: no such file"):
         export.export(tmp_path / "nowhere", run / "model.onnx", run / "export.json", None)
     assert not (run / "model.onnx").exists()
+
+
+def test_packed_arrays_are_scored_as_in_the_store(tmp_path: Path) -> None:
+    graphs = store(write(tmp_path / "g.safetensors", MIXED, np.random.default_rng(0)))
+    arrays = {name: graphs.graphs[name] for name in ("node_ptr", "edge_ptr", "x", "edge_index", "edge_attr")}
+    served = serving.Served(written(tmp_path, "gat") / "model.safetensors")
+    model = detector_file.load_any(tmp_path / "gat_small_kd" / "model.safetensors")
+    with torch.inference_mode():
+        assert np.array_equal(served(arrays), model.score(graphs.batch(torch.arange(len(graphs)))).numpy())
+    with pytest.raises(CanidsError, match="edge_index: nodes are counted from 0 within each window"):
+        served({**arrays, "edge_index": arrays["edge_index"] + 100})
 
 
 def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> None:
