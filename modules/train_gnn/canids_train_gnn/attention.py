@@ -76,12 +76,13 @@ def dense(graphs: Graphs, edges: Edges) -> Aggregate:
     # Replaced self-loops are written to one cell behind the others, which is cut off again.
     cell = torch.where(edges.live, cell, b * n * n)
 
+    # Indices depend on the graph alone and serve all layers; what follows is done once a layer.
     def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
         _, heads, channels = nodes.shape
         padded = nodes.new_zeros(b * n, heads * channels).index_copy(0, row, nodes.flatten(1))
         padded = padded.view(b, n, heads, channels).transpose(1, 2)  # [B, H, n, C]
         full = scores.new_full((b * n * n + 1, heads), _MASKED).index_copy(0, cell, scores)[:-1]  # [B·n·n, H]
-        # Last axis: sources of a target, so the softmax is over the neighbours.
+        # Rows are targets and columns sources, so the softmax is over the neighbours of a target.
         weights = full.view(b, n, n, heads).permute(0, 3, 1, 2).softmax(-1)  # [B, H, n, n]
         gathered = weights.to(padded.dtype) @ padded  # [B, H, n, C]
         return gathered.transpose(1, 2).reshape(b * n, heads, channels)[row]  # [N, H, C]
@@ -110,6 +111,8 @@ class _WeightedSum(torch.autograd.Function):
         """Gradients of nodes [N, H, C] and weights [E, H]."""
         gathered, weights, source, target = ctx.saved_tensors
         (grad,) = grads  # [N, H, C]
+        # A message is weight · source, so its gradient (that of its target) goes to the weight times the source, and to the
+        # source times the weight, summed over all edges that leave it.
         messages = grad.flatten(1).index_select(0, target).view_as(gathered)  # [E, H, C]
         grad_weights = (messages * gathered).sum(-1)  # [E, H]
         messages = messages.mul_(weights[..., None]).flatten(1)  # [E, H·C]

@@ -1,4 +1,4 @@
-"""Model files of the detectors (contract `detector/2`): weights, scaling, and what is needed to build and apply the model again."""
+"""Reader of the detectors' model files (contract `detector/2`): weights, scaling, and a header that builds the model again."""
 
 from pathlib import Path
 from typing import Any
@@ -6,31 +6,13 @@ from typing import Any
 from canids_shared.contracts import model_file
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
-from canids_shared.jobs.torch_state import from_arrays, to_arrays
+from canids_shared.jobs.torch_state import from_arrays
 from canids_train_gnn.attention import MessagePassing
 from canids_train_gnn.models import GAT, VGAE, Model
 
 _KINDS: dict[str, type[GAT | VGAE]] = {"GAT": GAT, "VGAE": VGAE}
 _FEATURES = ("node_features", "edge_features", "window", "window_unit")
 """Keys of a graph store's header that a detector depends on."""
-
-
-def save(path: Path, model: GAT | VGAE, size: dict[str, Any], graphs: dict[str, Any]) -> None:
-    """Write a detector.
-
-    Args:
-        path: the file.
-        model: the detector.
-        size: the options of its scale.
-        graphs: header of the graph store that it was trained on.
-    """
-    header = {
-        "contract": model_file.DETECTOR,
-        "kind": type(model).__name__,
-        "size": size,
-        **{key: graphs[key] for key in (*_FEATURES, "stride")},
-    }
-    model_file.save_arrays(path, to_arrays(model.state_dict()), header)
 
 
 def load_any(

@@ -7,11 +7,11 @@ Writes the model and beside it `export.json`. The README of this module describe
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,46 +41,32 @@ _OUTPUT_NAMES = {"logits": ["attack-free", "attacked"], "terms": list(ERROR_TERM
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Exported:
-    """An ONNX file in memory, and how it runs on one core.
+    """An ONNX file in memory, its bytes in `content`, which onnxruntime runs with one thread."""
 
-    Attributes:
-        content: the file.
-        session: of onnxruntime, with one thread.
-    """
-
-    content: bytes
-    session: Any
-
-    @classmethod
-    def of(cls, content: bytes) -> "Exported":
-        """Open a file's content."""
+    def __init__(self, content: bytes) -> None:
         import onnxruntime  # noqa: PLC0415 (in an extra of its own)
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        return cls(content, onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
+        self.content = content
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, window: tuple[Tensor, ...]) -> list[np.ndarray]:
         """Outputs on the inputs of a window."""
         arrays = dict(zip(INPUTS, (tensor.numpy() for tensor in window), strict=True))
-        outputs: list[np.ndarray] = self.session.run(None, arrays)
+        outputs: list[np.ndarray] = self._session.run(None, arrays)
         return outputs
 
 
-def _required() -> None:
-    try:
-        import onnx  # noqa: F401, PLC0415
-        import onnxruntime  # noqa: F401, PLC0415
-        import onnxscript  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise CanidsError(f"{error.name} is not installed here: pip install 'canids[onnx]'") from None
-
-
 def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
-    """A detector as ONNX with nodes and edges of any number, the file's metadata included."""
-    _required()
+    """A detector as ONNX with nodes and edges of any number, the file's metadata included.
+
+    Raises `CanidsError` if the extra `onnx` is not installed.
+    """
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise CanidsError(f"{package} is not installed here: pip install 'canids[onnx]'")
     nodes, edges = model.encoder.node_scaling.mean.shape[0], model.encoder.edge_scaling.mean.shape[0]
     # Sizes that nothing could mistake for constants of the model.
     example = (torch.zeros(7, nodes), torch.zeros(2, 11, dtype=torch.int64), torch.zeros(11, edges))
@@ -108,7 +94,7 @@ def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
     for name in sorted(metadata):
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, metadata[name]
-    return Exported.of(proto.SerializeToString(deterministic=True))
+    return Exported(proto.SerializeToString(deterministic=True))
 
 
 def window_of(graphs: Graphs) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,7 @@ class Scaling(nn.Module):
         """Set mean and spread from `rows` [n, width]; a constant feature keeps its unit."""
         spread = rows.std(0, correction=0)
         self.mean.copy_(rows.mean(0))
+        # Smaller spreads are the rounding of a constant feature.
         self.scale.copy_(torch.where(spread > 1e-4, spread, torch.ones_like(spread)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,6 +64,7 @@ class FeatureDropout(nn.Module):
         """
         if not self.training or self.rate == 0.0:
             return x
+        # The kept features are not scaled up, as those of ordinary dropout are: each keeps its meaning.
         kept = torch.rand(graphs, self.groups, device=x.device) >= self.rate  # [B, quantities]
         return x * kept[:, self.group][graph]  # to [B, width], then [n, width]
 
@@ -108,6 +110,7 @@ class Encoder(nn.Module):
         # All layers share the edges, so padding, indices and the like are computed once a batch.
         edges = Edges.of(graphs, features)
         aggregate = BACKENDS[self.backend](graphs, edges)
+        # Residuals let a deep encoder keep what a node is itself; the norm keeps the attention's outputs on one scale.
         h = self.enter(x)
         embeddings = [h]
         for layer, norm in zip(self.layers, self.norms, strict=True):
@@ -140,6 +143,7 @@ def pooled(layers: list[Tensor], graphs: Graphs) -> Tensor:
 
 def padded(values: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:
     """Rows of nodes [N, …] as [B, n, …], zero where padded, and the mask [B, n] of nodes."""
+    # Each graph gets n rows; its nodes take the first of them.
     b, n = len(graphs.y), graphs.widest
     row = graphs.graph * n + graphs.place  # [N] row of every node in [B·n]
     out = values.new_zeros(b * n, *values.shape[1:]).index_copy(0, row, values).view(b, n, *values.shape[1:])

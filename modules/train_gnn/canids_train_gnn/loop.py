@@ -106,6 +106,7 @@ class TrainingLoop:
         self.progress = _Progress()
         self.best = copy.deepcopy(model.state_dict())
         self.resumed: Arrays | None = None
+        # The checkpoint's key holds config, data and code, so one that is found is of this very training.
         if job.checkpoint and (saved := job.checkpoint.load()):
             arrays, progress = saved
             model.load_state_dict(from_arrays(arrays, "model."))
@@ -154,6 +155,7 @@ class TrainingLoop:
         batches = torch.split(windows, self.config["batch"])
         self._fit(batches, begin)
         selected = self._select_loss()
+        # Early stopping: the weights of the lowest loss are kept, and `run` ends after `patience` epochs without a lower one.
         progress.seconds = time.perf_counter() - begin
         progress.epoch += 1
         progress.since_best += 1
@@ -170,6 +172,7 @@ class TrainingLoop:
             **peak_memory_mb(self.job.device),
         }
         progress.history.append(row)
+        # The epoch's own counters begin again before the state is saved: a resumed training starts with the next epoch.
         progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
         self._save()
         log.info("epoch %(epoch)d: fit %(fit_loss).5f, select %(select_loss).5f, %(graphs_per_s).0f graphs/s", row)
@@ -200,6 +203,7 @@ class TrainingLoop:
             loss = self.objective.loss(self.job.fit.batch(windows))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        # The norm before clipping: infinite or NaN if any gradient is.
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config["clip"])
         self.unchecked.append((self.progress.step, windows, loss.detach(), norm.detach()))
         if CHECK_EVERY[self.job.device.type] == 1:
@@ -221,6 +225,7 @@ class TrainingLoop:
         for step, chunk, (loss, norm) in zip(steps, windows, values, strict=True):
             if progress.first is None and math.isfinite(loss):
                 progress.first = loss
+            # Relative to the first loss, since its scale is that of the features; at least 1, since it may be near zero.
             ceiling = EXPLODED * max(1.0, abs(progress.first or 0.0))
             if not math.isfinite(loss) or loss > ceiling:
                 self._fail(self.job.fit, chunk, f"loss is {loss:.6g}", f"batch {step + 1}")
@@ -253,6 +258,7 @@ class TrainingLoop:
                 self._save_if_due()
                 loss, weight = self.objective.select_loss(self.job.select.batch(windows))
                 parts.append(torch.stack([loss.double(), weight.double().to(loss.device)]))
+        # One transfer for all batches; each is checked, so that the message names the one that fails.
         sums = torch.stack(parts).cpu()  # [batches, 2]
         for number, windows in enumerate(chunks):
             if not math.isfinite(loss_sum := float(sums[number, 0])):
@@ -271,6 +277,7 @@ class TrainingLoop:
 
     def _save_if_due(self) -> None:
         """Save a checkpoint if the last one is a minute old or a signal came; after a signal, end the process."""
+        # A signal is acted on here alone, between two steps, when weights, moments and random state belong together.
         signalled = self.interruption.signal is not None
         if signalled or time.perf_counter() - self.saved_at > CHECKPOINT_S:
             self._check_losses()

@@ -106,9 +106,10 @@ class VGAE(nn.Module):
         self.register_buffer("usual_spread", torch.ones(len(ERROR_TERMS)))
 
     def forward(self, graphs: Graphs, noise: Tensor | None = None) -> Reconstruction:
-        """Encode and decode; `noise` [N, Z] draws z from the posterior (reparametrised), without it z is the posterior's mean."""
+        """Encode and decode; `noise` [N, Z] draws z from the posterior, without it z is the posterior's mean."""
         h = torch.cat(self.encoder(graphs), -1)  # [N, (layers + 1)·channels·heads]
         mean, log_var = self.mean(h).float(), self.log_var(h).float().clamp(-8.0, 4.0)  # [N, Z] each
+        # The sample is a function of mean and log_var (reparametrised), so gradients reach both; log_var is clamped to keep exp finite.
         z = mean if noise is None else mean + noise * (0.5 * log_var).exp()
         # Node features: negative log likelihood under a Gaussian with one learnt variance a feature.
         decoded = self.decode(z).float()  # [N, F]
@@ -122,6 +123,7 @@ class VGAE(nn.Module):
 
     def _edge_error(self, z: Tensor, graphs: Graphs) -> Tensor:
         """Cross-entropy of each node's outgoing edges [N]; edges and non-edges weigh the same, though these are many more."""
+        # All pairs of nodes within each graph at once, as a product of padded matrices.
         z, mask = padded(z, graphs)  # [B, n, Z], [B, n]
         link = (self.link(z) @ z.transpose(1, 2)) / z.shape[-1] ** 0.5 + self.link_bias
         link = link.float()  # [B, n, n] logit of an edge, source by target
@@ -135,6 +137,7 @@ class VGAE(nn.Module):
 
     def learn_ordinary(self, terms: Tensor) -> None:
         """Keep median and spread (10 % to 90 %, as of a normal distribution) of the terms [n, 6] of attack-free windows."""
+        # Quantiles are robust against the long tails of the terms.
         low, middle, high = torch.quantile(terms, torch.tensor([0.1, 0.5, 0.9], device=terms.device), dim=0)
         self.ordinary.copy_(middle)
         # Between the two quantiles of a normal distribution lie 2.563 standard deviations.
@@ -145,6 +148,7 @@ class VGAE(nn.Module):
 
         The logarithm keeps one exploding term from outweighing all others.
         """
+        # Only what lies above the ordinary counts: a window that is easier to reconstruct than usual is no anomaly.
         above = ((terms - self.ordinary) / self.usual_spread).clamp(min=0)
         return above.log1p() @ above.new_tensor(SCORE_WEIGHTS)
 

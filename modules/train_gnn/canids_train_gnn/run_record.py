@@ -1,13 +1,15 @@
-"""The `run.json` of a training (contract `run/1`), also of a stand-in, which imports no torch."""
+"""The files of a training, `run.json` (contract `run/1`) among them; also those of a stand-in, so nothing here imports torch."""
 
 from typing import Any
 
 import numpy as np
 
-from canids_shared.contracts import training_run
+from canids_shared.contracts import model_file, training_run
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.model_file import Arrays
 from canids_shared.contracts.training_run import TrainingRun
+from canids_shared.jobs import latency, run_folder
 from canids_shared.jobs.entry_point import Call
 
 _LABELS = {detector.name: detector.label for detector in DETECTORS}
@@ -49,23 +51,35 @@ def write(
     call: Call,
     name: str,
     *,
+    weights: Arrays,
     parameters: int,
     history: list[dict[str, Any]],
     auroc: float | None,
-    splits: tuple[GraphStore, GraphStore],
-    latency: dict[str, Any],
+    seconds: list[float],
+    device: str,
 ) -> TrainingRun:
-    """Write the record of a training whose other files are written.
+    """Write the files of a training: model, config, history and `run.json`.
 
     Args:
         call: of the rule.
         name: of the detector.
+        weights: what the model file holds beside the header that builds and applies the model.
         parameters: numbers that were learnt.
         history: a row for each epoch.
         auroc: on `select`, with the weights that were kept.
-        splits: `fit` and `select`.
-        latency: of `canids_shared.jobs.latency.summary`.
+        seconds: measurements of the inference latency, each in seconds a window.
+        device: kind of device on which they were taken.
     """
+    fit, select = (GraphStore(path) for path in call.inputs["graphs"])
+    header = {
+        "contract": model_file.DETECTOR,
+        "kind": name.upper(),
+        "size": call.config[name][scale_of(call)],
+        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
+    }
+    model_file.save_arrays(call.output["model"], weights, header)
+    run_folder.write_config(call.output["config"], call)
+    run_folder.write_history(call.output["history"], history)
     losses = [row["select_loss"] for row in history]
     best = losses.index(min(losses))
     record = TrainingRun(
@@ -84,8 +98,8 @@ def write(
         best=best,
         history=training_run.history_columns(history, leave_out=_MEASURED),
         select={"auroc": auroc, "loss": losses[best]},
-        data={split: split_summary(graphs) for split, graphs in zip(("fit", "select"), splits, strict=True)},
-        latency=latency,
+        data={"fit": split_summary(fit), "select": split_summary(select)},
+        latency=latency.summary(seconds, device),
         sizes={file: call.output[file].stat().st_size for file in ("model", "config")},
     )
     training_run.write(call.output["run"], record)

@@ -9,40 +9,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import detectors, model_file, tables
+from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.jobs import latency, run_folder, stand_in_runner
+from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
 from canids_train_gnn import run_record
 from canids_train_gnn.columns import COLUMNS
 
-_KINDS = {"gat": "GAT", "vgae": "VGAE"}
-
 
 def detector(name: str, call: Call) -> None:
-    """A training's model, config, history of one epoch and record; the model file has its header and no weights."""
-    fit, select = (GraphStore(path) for path in call.inputs["graphs"])
-    header = {
-        "contract": model_file.DETECTOR,
-        "kind": _KINDS[name],
-        "size": call.config[name][run_record.scale_of(call)],
-        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
-    }
+    """A training's files, with a history of one epoch and a model file that holds no weights."""
     epoch = {"epoch": 1, "fit_loss": 1.0, "select_loss": 1.0, "learning_rate": 0.0, "seconds": 1.0, "graphs_per_s": 1.0}
     history = [{**epoch, "peak_rss_mb": None, "peak_gpu_mb": None}]
-    model_file.save_arrays(call.output["model"], {}, header)
-    run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], history)
-    run_record.write(
-        call,
-        name,
-        parameters=0,
-        history=history,
-        auroc=None,
-        splits=(fit, select),
-        latency=latency.summary([1e-3], "cpu"),
-    )
+    run_record.write(call, name, weights={}, parameters=0, history=history, auroc=None, seconds=[1e-3], device="cpu")
 
 
 def states(call: Call) -> None:
@@ -57,7 +37,7 @@ def states(call: Call) -> None:
 
 _TRAINED = ("model", "config", "history", "run")
 STAND_INS = {
-    **{kind: StandIn(partial(detector, kind), _TRAINED) for kind in _KINDS},
+    **{kind: StandIn(partial(detector, kind), _TRAINED) for kind in ("gat", "vgae")},
     "states": StandIn(states),
 }
 

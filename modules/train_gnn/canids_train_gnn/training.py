@@ -10,8 +10,10 @@ from torch import Tensor
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import TorchStore, device_of
 from canids_shared.errors import CanidsError
-from canids_shared.jobs import latency, run_folder
+from canids_shared.jobs import latency
 from canids_shared.jobs.entry_point import Call
+from canids_shared.jobs.run_folder import Checkpoint
+from canids_shared.jobs.torch_state import to_arrays
 from canids_train_gnn import detector_file, run_record
 from canids_train_gnn.attention import MessagePassing
 from canids_train_gnn.batching import repeatable, scores_of
@@ -96,12 +98,11 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
     ]
     rankers = [detector_file.load(path, VGAE, fit.header) for path in call.inputs["curriculum_vgae"]]
     how = {"device": device.type, "backend": message_passing.backend, "compiled": message_passing.compiled}
-    checkpoint = run_folder.Checkpoint(call, call.output["model"].parent, **how)
-    scale = run_record.scale_of(call)
+    checkpoint = Checkpoint(call, call.output["model"].parent, **how)
     job = TrainingJob(
         fit,
         select,
-        scale,
+        run_record.scale_of(call),
         config[name],
         config["seed"],
         config["precision"],
@@ -115,17 +116,15 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
     scores = scores_of(model, select, torch.arange(len(select)), 256)  # [W]
     with torch.inference_mode():  # from a window's arrays to its score, window by window
         seconds = latency.measure(lambda w: model.score(select.batch(torch.tensor([w]))).item(), len(select))
-    detector_file.save(call.output["model"], model, job.config[scale], fit.header)
-    run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], history)
     record = run_record.write(
         call,
         name,
+        weights=to_arrays(model.state_dict()),
         parameters=parameter_count(model),
         history=history,
         auroc=auroc(scores, select.y),
-        splits=(fit.graphs, select.graphs),
-        latency=latency.summary(seconds, device.type),
+        seconds=seconds,
+        device=device.type,
     )
-    log.info("%s %s: %d parameters, best select loss %.5f", name, scale, record.parameters, record.select["loss"])
+    log.info("%s %s: %d parameters, best select loss %.5f", name, job.scale, record.parameters, record.select["loss"])
     checkpoint.remove()

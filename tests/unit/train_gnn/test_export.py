@@ -60,7 +60,7 @@ def test_onnxruntime_agrees_with_torch(tmp_path: Path, kind: str) -> None:
 
     # The score is the model's own in a batch, edges in any order, several of a pair, and to itself.
     model = detector_file.load(run / "model.safetensors", KINDS[kind])
-    exported = export.Exported.of((run / "model.onnx").read_bytes())
+    exported = export.Exported((run / "model.onnx").read_bytes())
     rng = torch.Generator().manual_seed(0)
     for n, e in ((1, 0), (1, 2), (2, 0), (8, 8), (9, 40), (100, 99)):
         x, edge = torch.randn(n, len(NODE_FEATURES), generator=rng), torch.randn(e, len(EDGE_FEATURES), generator=rng)
