@@ -26,7 +26,7 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs.entry_point import Call
 from canids_shared.planning.code_hash import code_hash
-from canids_train_gnn.attention import Passing
+from canids_train_gnn.attention import MessagePassing
 from canids_train_gnn.models import GAT, VGAE
 
 TEACHER = {"channels": 48, "heads": 8, "layers": 3, "dropout": 0.1, "feature_dropout": 0.0}
@@ -41,7 +41,7 @@ def defaults(stage: str) -> dict[str, Any]:
 
 
 def prepare(folder: Path) -> None:
-    """Write simulated captures as CSV, and the graphs of both, unless they are there."""
+    """Write two simulated captures as CSV, and the graphs of both in one store, unless the files exist."""
     from canids_preprocess import graphs, ingest, simulate  # noqa: PLC0415 (numba; dgl's environment may lack it)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,9 +56,9 @@ def prepare(folder: Path) -> None:
             simulate.main(_call({"output": raw}, {}, {}, capture={**entry, "simulation": driving}))
         if not table.exists():
             reading = {"timestamp_tolerance": 0.0005, "on_bad_rows": "error"}
-            of = {**entry, "format": "can-train-and-test"}
+            capture = {**entry, "format": "can-train-and-test"}
             output = {"output": table, "rejects": folder / "rejects.parquet"}
-            ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=of))
+            ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=capture))
     if not store.exists():
         graphs.main(_call({"output": store}, defaults("preprocess"), {"frames": tables}))
 
@@ -68,7 +68,7 @@ def _call(output: dict[str, Path], config: dict[str, Any], inputs: dict[str, lis
 
 
 class LoaderGAT(nn.Module):
-    """The same network of PyTorch Geometric's layers."""
+    """The same network, made of PyTorch Geometric's layers."""
 
     def __init__(self, model: GAT, size: dict[str, Any], nodes: int, edges: int) -> None:
         from torch_geometric.nn import GATConv  # noqa: PLC0415
@@ -89,7 +89,7 @@ class LoaderGAT(nn.Module):
         """Logits [B, 2] of a batch of PyTorch Geometric."""
         from torch_geometric.nn import global_max_pool, global_mean_pool  # noqa: PLC0415
 
-        h = self.enter(self.dropout(self.scaling(batch.x)))
+        h = self.enter(self.dropout(self.scaling(batch.x)))  # [N, heads·channels]
         edge, kept = self.edge_scaling(batch.edge_attr), [h]
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h = h + nn.functional.elu(norm(layer(h, batch.edge_index, edge)))
@@ -145,7 +145,7 @@ def train_rate(way: str, path: Path, size: int, seconds: float) -> dict[str, Any
         widths = graphs["x"].shape[1], graphs["edge_attr"].shape[1]
         model, stream = LoaderGAT(model, TEACHER, *widths).to(device), _loader(graphs, size, device)
     else:
-        model.encoder.use(Passing(way, compiled=way == "dense" and device.type == "cuda"))
+        model.encoder.use(MessagePassing(way, compiled=way == "dense" and device.type == "cuda"))
         stream = _gathered(store, size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
@@ -172,7 +172,7 @@ def train_rate(way: str, path: Path, size: int, seconds: float) -> dict[str, Any
 
 
 def floor_rate(path: Path) -> dict[str, Any]:
-    """What the arithmetic would allow: operations of the linear layers a graph over the measured rate of matrix products."""
+    """Bound of the rate by arithmetic: the measured rate of matrix products over a graph's operations in linear layers."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     store = GraphStore(path)
@@ -180,7 +180,7 @@ def floor_rate(path: Path) -> dict[str, Any]:
     width = TEACHER["channels"] * TEACHER["heads"]
     per_node = store["x"].shape[1] * width + TEACHER["layers"] * width * width
     per_graph = 2 * (TEACHER["layers"] + 1) * width * width + 2 * width
-    operations = 3 * 2 * (nodes * per_node + per_graph)  # forward, and twice that backward
+    operations = 3 * 2 * (nodes * per_node + per_graph)  # a product and a sum each; forward, and twice that backward
     rows = 4096 if device.type == "cpu" else 65536
     a, b = torch.randn(rows, width, device=device, dtype=kind), torch.randn(width, width, device=device, dtype=kind)
 
@@ -198,7 +198,7 @@ def floor_rate(path: Path) -> dict[str, Any]:
 
 
 def student_rate(raw: Path, folder: Path) -> dict[str, Any]:
-    """Frames a second from a capture's CSV to what both students say of every window, on one core."""
+    """Frames a second from a capture's CSV to both students' outputs for every window, on one core."""
     from canids_preprocess import graphs, ingest  # noqa: PLC0415
     from canids_train_gnn.states import detector_outputs  # noqa: PLC0415
 
@@ -209,17 +209,17 @@ def student_rate(raw: Path, folder: Path) -> dict[str, Any]:
     for _ in range(4):  # the first one compiles, or loads what was compiled
         torch.manual_seed(0)
         begin = time.perf_counter()
-        of = {**entry, "format": "can-train-and-test"}
-        ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=of))
+        capture = {**entry, "format": "can-train-and-test"}
+        ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=capture))
         path = folder / "student.safetensors"
         graphs.main(_call({"output": path}, defaults("preprocess"), {"frames": [output["output"]]}))
         store = GraphStore(path)
         names = store.header["node_features"], store.header["edge_features"]
         sizes = defaults("train_gnn")
         vgae, gat = VGAE(*names, sizes["vgae"]["small"]).eval(), GAT(*names, sizes["gat"]["small"]).eval()
-        passing = Passing.of(sizes, torch.device("cpu"), training=False)
+        message_passing = MessagePassing.of(sizes, torch.device("cpu"), training=False)
         for model in (vgae, gat):
-            model.encoder.use(passing)
+            model.encoder.use(message_passing)
         outputs = detector_outputs(vgae, gat, TorchStore(store, torch.device("cpu")))
         seconds.append(time.perf_counter() - begin)
     frames = sum(source["rows_read"] for source in store.header["sources"].values())
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.measure:
-        # Of this simulator and these features: others get a folder of their own.
+        # The folder is named by the code of simulator and features, so that other code does not find these files.
         code = "".join(code_hash(f"canids_preprocess.{entry}", sys.executable)[:8] for entry in ("simulate", "graphs"))
         options.folder /= f"train_{code}"
         prepare(options.folder)
@@ -277,7 +277,7 @@ def main() -> None:
         print(way, ", ".join(f"{rate:,.0f} at {size}" for rate, size in rates), file=sys.stderr)
     floor = figures(__file__, "--measure", "floor", *folder)
     unit = f"graphs/s ({device})"
-    default = best[Passing.of({"backend": "auto", "compile": "auto"}, torch.device(device)).backend][0]
+    default = best[MessagePassing.of({"backend": "auto", "compile": "auto"}, torch.device(device)).backend][0]
     loader = best["loader"][0]
     rows = [
         result(

@@ -11,6 +11,7 @@ import torch
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs.entry_point import Call
+from canids_train_gnn.job import TrainingJob
 
 NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
 EDGE_FEATURES = ["count", "gap_mean"]
@@ -46,7 +47,7 @@ def write(
 ) -> Path:
     """A store with one window a label; attacked windows have one node whose features lie far out.
 
-    Windows with 1 in `auxiliary_captures` belong to a second capture, a auxiliary.
+    Windows with 1 in `auxiliary_captures` belong to a second capture, an auxiliary one.
     """
     sizes = sizes or [int(n) for n in rng.integers(2, 7, len(labels))]
     nodes = sum(sizes)
@@ -121,21 +122,20 @@ STILL = {
     **{scale: {**SMALL, "dropout": 0.0, "feature_dropout": 0.0} for scale in ("large", "small")},
 }
 """Nothing drawn at random but the order of the windows."""
-FABRIC = {
+COMMON = {
     "torch_threads": 1,
     "accelerator": "cpu",
-    "devices": 1,
-    "strategy": "auto",
     "precision": "32-true",
     "backend": "dense",
     "compile": "never",
     "overfit_windows": None,
 }
+"""Options of a training beside its detector's section."""
 OUTPUTS = {
     "model": "model.safetensors",
     "config": "config.yaml",
     "history": "history.parquet",
-    "latency": "latency.json",
+    "run": "run.json",
 }
 
 
@@ -144,20 +144,28 @@ def call(
 ) -> Call:
     """What a training rule hands to `gat` or `vgae`: the stores of fit and select, a run folder, options that differ."""
     section = {**{"gat": GAT, "vgae": VGAE}[kind], **config}
-    spec = {
+    constants = {"variant": "large" if scale == "large" else "small_nokd", "code": "x"}
+    spec: dict[str, Any] = {
         "wildcards": {"dataset": "d", "instance": ""},
-        "config": {**FABRIC, "accelerator": accelerator, "seed": 3, kind: section},
-        "scale": scale,
-        "code": "x",
+        "config": {**COMMON, "accelerator": accelerator, "seed": 3, kind: section},
+        **constants,
     }
     return Call(
         wildcards=spec["wildcards"],
         config=spec["config"],
-        constants={"scale": scale, "code": "x"},
+        constants=constants,
         output={name: folder / file for name, file in OUTPUTS.items()},
-        inputs={"graphs": list(graphs), "teacher": [], "judge": []},
+        inputs={"graphs": list(graphs), "teacher": [], "curriculum_vgae": []},
         spec=json.dumps(spec),
     )
+
+
+def job(
+    stores: Sequence[Path | TorchStore], config: dict[str, Any], scale: str = "small", **how: Any
+) -> TrainingJob[Any]:
+    """A training on the stores of fit and select with seed 0, on the CPU."""
+    fit, select = (s if isinstance(s, TorchStore) else store(s) for s in stores)
+    return TrainingJob(fit, select, scale, config, 0, **how)
 
 
 def weights(folder: Path) -> bytes:

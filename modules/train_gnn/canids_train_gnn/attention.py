@@ -1,10 +1,13 @@
-"""Message passing in three ways that give the same numbers: `dense`, `pyg`, `dgl` (N nodes, E edges, H heads, C channels).
+"""Message passing in three ways that give the same numbers: `dense`, `pyg`, `dgl`.
 
 | backend | how | fast |
 |---|---|---|
 | `dense` | scores in a padded [graphs, heads, n, n] array, softmax, matrix products | on a GPU |
-| `pyg` | softmax over the edges of a target, of PyTorch Geometric, and sums by index | on a CPU |
-| `dgl` | fused kernels of the Deep Graph Library, which builds no message | where its package is installed |
+| `pyg` | softmax of PyTorch Geometric over the edges of a target, and sums by index | on a CPU |
+| `dgl` | fused kernels of the Deep Graph Library, which store no messages | where its package is installed |
+
+Shapes: B graphs, N nodes and E edges in the whole batch, n nodes of the widest graph (padded), H heads, C channels a head,
+D edge features.
 """
 
 import importlib.util
@@ -22,25 +25,25 @@ from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
 
 Aggregate = Callable[[Tensor, Tensor], Tensor]
-"""Projected nodes [N, H, C] and scores [E, H] to the sums over neighbours [N, H, C], weighted by the softmax of scores."""
+"""Projected nodes [N, H, C] and scores [E, H] to the sums over neighbours [N, H, C], weighted by the softmax of the scores."""
 _BUCKET = 8
-"""Padded sizes are multiples of this, so that few shapes occur."""
-_SILENT = -1e9
+"""Padded sizes are multiples of this, so that compiled code meets few different shapes."""
+_MASKED = -1e9
 """Score where there is no edge. Finite, since rows of padding have no edge at all; exp of it is 0 in every precision."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Along which edges messages pass: those of the batch but for edges to itself, and one of every node to itself.
+    """The edges along which messages pass: those of the batch, and one self-loop of every node.
 
-    An edge to itself that the batch has keeps its features, in the added one; of nodes without, it has features 0. Nothing
-    here depends on how many there are, so a GPU need not be waited for.
+    A self-loop that the batch already has is masked, and the added one carries its features; other added self-loops have
+    features 0. No shape here depends on the values of tensors, so the host need not wait for a GPU.
 
     Attributes:
-        source, target: [E'] int64, E' = ΣE + ΣN.
+        source, target: [E'] int64, E' = E + N.
         features: [E', D].
-        live: [E'] bool, False where the batch's own edge to itself was replaced.
+        live: [E'] bool, False where the batch's own self-loop was replaced.
     """
 
     source: Tensor
@@ -50,71 +53,81 @@ class Edges:
 
     @classmethod
     def of(cls, graphs: Graphs, features: Tensor) -> "Edges":
-        """The edges of a batch with their (scaled) features [ΣE, D]."""
-        nodes = torch.arange(len(graphs.x), device=graphs.x.device)
-        loops = graphs.source == graphs.target
-        own = features.new_zeros(len(nodes), features.shape[1])
-        own = own.index_add(0, graphs.source, features * loops[:, None])
+        """The edges of a batch with their (scaled) features [E, D]."""
+        nodes = torch.arange(len(graphs.x), device=graphs.x.device)  # [N]
+        is_loop = graphs.source == graphs.target  # [E]
+        # Features of each node's own self-loop, 0 for nodes without one.
+        loop_features = features.new_zeros(len(nodes), features.shape[1])  # [N, D]
+        loop_features = loop_features.index_add(0, graphs.source, features * is_loop[:, None])
         return cls(
             torch.cat([graphs.source, nodes]),
             torch.cat([graphs.target, nodes]),
-            torch.cat([features, own]),
-            torch.cat([~loops, torch.ones_like(nodes, dtype=torch.bool)]),
+            torch.cat([features, loop_features]),
+            torch.cat([~is_loop, torch.ones_like(nodes, dtype=torch.bool)]),
         )
 
 
 def dense(graphs: Graphs, edges: Edges) -> Aggregate:
     """Padded batches and masked attention."""
-    # Rounded up without a negative number: ONNX, to which this is exported, divides those another way.
+    # Rounded up without a negative number: ONNX, to which this is exported, rounds their quotients differently.
     b, n = len(graphs.y), (graphs.widest + _BUCKET - 1) // _BUCKET * _BUCKET
-    slot = graphs.graph * n + graphs.place  # of every node in [B·n]
-    cell = slot[edges.target] * n + graphs.place[edges.source]  # of every edge in [B·n·n]
-    cell = torch.where(edges.live, cell, b * n * n)  # the others go to one more cell, which nobody reads
+    row = graphs.graph * n + graphs.place  # [N] row of every node in the padded [B·n]
+    cell = row[edges.target] * n + graphs.place[edges.source]  # [E'] cell of every edge in the padded [B·n·n]
+    # Replaced self-loops are written to one cell behind the others, which is cut off again.
+    cell = torch.where(edges.live, cell, b * n * n)
 
+    # Indices depend on the graph alone and serve all layers; what follows is done once a layer.
     def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
         _, heads, channels = nodes.shape
-        padded = nodes.new_zeros(b * n, heads * channels).index_copy(0, slot, nodes.flatten(1))
+        padded = nodes.new_zeros(b * n, heads * channels).index_copy(0, row, nodes.flatten(1))
         padded = padded.view(b, n, heads, channels).transpose(1, 2)  # [B, H, n, C]
-        full = scores.new_full((b * n * n + 1, heads), _SILENT).index_copy(0, cell, scores)[:-1]
+        full = scores.new_full((b * n * n + 1, heads), _MASKED).index_copy(0, cell, scores)[:-1]  # [B·n·n, H]
+        # Rows are targets and columns sources, so the softmax is over the neighbours of a target.
         weights = full.view(b, n, n, heads).permute(0, 3, 1, 2).softmax(-1)  # [B, H, n, n]
-        gathered = weights.to(padded.dtype) @ padded
-        return gathered.transpose(1, 2).reshape(b * n, heads, channels)[slot]
+        gathered = weights.to(padded.dtype) @ padded  # [B, H, n, C]
+        return gathered.transpose(1, 2).reshape(b * n, heads, channels)[row]  # [N, H, C]
 
     return aggregate
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Sums of weighted neighbours by index; the numbers are autograd's own, with fewer passes over the messages [E, H, C]."""
+    """Sums of weighted neighbours by index.
+
+    The numbers are autograd's own. It would keep and read the messages [E, H, C], the largest tensor of a layer, once more
+    than needed; this backward pass reuses the gathered sources for both gradients.
+    """
 
     @staticmethod
     def forward(ctx: Any, nodes: Tensor, weights: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        """[N, H, C] and weights [E, H] to [N, H, C]."""
-        gathered = nodes.index_select(0, source)
+        """Nodes [N, H, C] and weights [E, H] to the sums [N, H, C]."""
+        gathered = nodes.index_select(0, source)  # [E, H, C]
         ctx.save_for_backward(gathered, weights, source, target)
-        # Rows that are flat: PyTorch Geometric's own sum, by an index of every element, takes twice as long.
-        messages = (gathered * weights[..., None]).flatten(1)
+        # Flat rows: PyTorch Geometric's own sum, by an index of every element, takes twice as long.
+        messages = (gathered * weights[..., None]).flatten(1)  # [E, H·C]
         return torch.zeros_like(nodes).flatten(1).index_add_(0, target, messages).view_as(nodes)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Gradients of nodes and weights."""
+        """Gradients of nodes [N, H, C] and weights [E, H]."""
         gathered, weights, source, target = ctx.saved_tensors
-        (grad,) = grads
-        messages = grad.flatten(1).index_select(0, target).view_as(gathered)
-        towards_weights = (messages * gathered).sum(-1)
-        messages = messages.mul_(weights[..., None]).flatten(1)
-        towards_nodes = torch.zeros_like(grad).flatten(1).index_add_(0, source, messages).view_as(grad)
-        return towards_nodes, towards_weights, None, None
+        (grad,) = grads  # [N, H, C]
+        # A message is weight · source, so its gradient (that of its target) goes to the weight times the source, and to the
+        # source times the weight, summed over all edges that leave it.
+        messages = grad.flatten(1).index_select(0, target).view_as(gathered)  # [E, H, C]
+        grad_weights = (messages * gathered).sum(-1)  # [E, H]
+        messages = messages.mul_(weights[..., None]).flatten(1)  # [E, H·C]
+        grad_nodes = torch.zeros_like(grad).flatten(1).index_add_(0, source, messages).view_as(grad)
+        return grad_nodes, grad_weights, None, None
 
 
 def pyg(graphs: Graphs, edges: Edges) -> Aggregate:
-    """Softmax over the edges of a target, of PyTorch Geometric (Fey and Lenssen 2019), and sums by index."""
+    """Softmax of PyTorch Geometric (Fey and Lenssen 2019) over the edges of a target, and sums by index."""
     from torch_geometric.utils import softmax  # noqa: PLC0415 (not installed where only dgl is)
 
     count = len(graphs.x)
 
     def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
-        weights: Tensor = softmax(scores, edges.target, num_nodes=count).to(nodes.dtype)
+        weights: Tensor = softmax(scores, edges.target, num_nodes=count).to(nodes.dtype)  # [E', H]
         summed: Tensor = _WeightedSum.apply(nodes, weights, edges.source, edges.target)  # type: ignore[no-untyped-call]
         return summed
 
@@ -129,7 +142,7 @@ def dgl(graphs: Graphs, edges: Edges) -> Aggregate:
     graph = library.graph((edges.source, edges.target), num_nodes=len(graphs.x))
 
     def aggregate(nodes: Tensor, scores: Tensor) -> Tensor:
-        weights = edge_softmax(graph, scores.float()[..., None])
+        weights = edge_softmax(graph, scores.float()[..., None])  # [E', H, 1]
         gathered: Tensor = u_mul_e_sum(graph, nodes.float(), weights)
         return gathered.to(nodes.dtype)
 
@@ -141,22 +154,22 @@ _PACKAGES = {"pyg": ("torch_geometric", "train-gnn"), "dgl": ("dgl", "dgl")}
 
 
 @dataclass(frozen=True)
-class Passing:
+class MessagePassing:
     """How messages pass: it changes the time, and numbers by no more than rounding.
 
     Attributes:
         backend: one of `BACKENDS`.
-        compiled: whether `torch.compile` fuses what lies around them.
+        compiled: whether `torch.compile` fuses the operations around them.
     """
 
     backend: str = "dense"
     compiled: bool = False
 
     @classmethod
-    def of(cls, config: dict[str, Any], device: torch.device, training: bool = True) -> "Passing":
-        """As `backend` and `compile` of the config say; `auto` is what is fastest on the device.
+    def of(cls, config: dict[str, Any], device: torch.device, training: bool = True) -> "MessagePassing":
+        """The choice of the config's `backend` and `compile`; `auto` is what is fastest on the device.
 
-        A detector that is only applied is never compiled, which would take longer.
+        A detector that is only applied is never compiled: compiling would take longer than applying it.
 
         Raises `CanidsError` if the backend's package is not installed, or cannot use the device.
         """
@@ -167,11 +180,11 @@ class Passing:
             package, extra = _PACKAGES[name]
             raise CanidsError(
                 f"train_gnn.backend: '{name}' needs {package}, which is not installed here: "
-                f"pip install 'canids[{extra}]', or set it to dense"
+                f"pip install 'canids[{extra}]', or set backend to dense"
             )
         if name == "dgl" and device.type != "cpu":
             raise CanidsError(
-                "train_gnn.backend: 'dgl' 1.1.3 from PyPI knows no GPU; set accelerator to cpu, or it to dense"
+                "train_gnn.backend: 'dgl' 1.1.3 from PyPI has no support for GPUs; set accelerator to cpu, or backend to dense"
             )
         if not training:
             return cls(name)
@@ -185,11 +198,13 @@ class Passing:
 
 
 class GraphAttention(nn.Module):
-    """Graph attention (Veličković et al. 2018, eq. 1–6) with edge features in the score.
+    """Graph attention (Veličković et al. 2018, section 2.1, eq. 1–6) with edge features in the score.
 
     Node i attends to itself and to every j with an edge j → i:
     `e_ij = LeakyReLU(a_target · W h_i + a_source · W h_j + a_edge · edge_ji)`, `alpha_i = softmax_j(e_ij)`,
     `h'_i = concat over heads of sum_j alpha_ij W h_j + bias`.
+    As in the original, the ranking of neighbours by the node terms is the same for every target (static attention; Brody et
+    al. 2022 change this in GATv2); here the edge features make it differ.
     """
 
     def __init__(self, width_in: int, channels: int, heads: int, edge_width: int) -> None:
@@ -211,12 +226,13 @@ class GraphAttention(nn.Module):
             edges: along which messages pass.
             aggregate: of one of the `BACKENDS`, for these edges.
         """
-        # a · W h = (a W) h: one product of matrices gives projections and both parts of the score.
-        split = self.project.weight.view(self.heads, self.channels, -1)
-        parts = [(split * a[..., None]).sum(1) for a in (self.target, self.source)]  # [H, width_in] each
-        out = nn.functional.linear(h, torch.cat([self.project.weight, *parts]))
-        projected, towards, away = torch.split(out, [self.heads * self.channels, self.heads, self.heads], 1)
-        w = projected.view(-1, self.heads, self.channels)
-        raw = towards[edges.target] + away[edges.source] + self.edge(edges.features)
-        scores = nn.functional.leaky_relu(raw.float(), 0.2).masked_fill(~edges.live[:, None], _SILENT)
+        # a · W h = (a W) h: one matrix product gives the projections and both node terms of the score.
+        per_head = self.project.weight.view(self.heads, self.channels, -1)  # [H, C, width_in]
+        score_rows = [(per_head * a[..., None]).sum(1) for a in (self.target, self.source)]  # [H, width_in] each
+        out = nn.functional.linear(h, torch.cat([self.project.weight, *score_rows]))  # [N, H·C + 2·H]
+        projected, of_target, of_source = torch.split(out, [self.heads * self.channels, self.heads, self.heads], 1)
+        w = projected.view(-1, self.heads, self.channels)  # [N, H, C]
+        raw = of_target[edges.target] + of_source[edges.source] + self.edge(edges.features)  # [E', H]
+        # In float32 whatever the precision: the softmax is of differences, of which bfloat16 keeps two or three digits.
+        scores = nn.functional.leaky_relu(raw.float(), 0.2).masked_fill(~edges.live[:, None], _MASKED)
         return aggregate(w, scores).flatten(1) + self.bias

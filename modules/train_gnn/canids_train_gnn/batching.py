@@ -1,13 +1,13 @@
-"""What training and scoring share: batches, and kernels that give the same bytes every time. Imports no Fabric."""
+"""What training and scoring share: batches, and kernels that give the same bytes every time."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 import torch.utils.deterministic
 from torch import Tensor
 
 from canids_shared.contracts.torch_store import Graphs, TorchStore
+from canids_train_gnn.models import GAT, VGAE
 
 
 def repeatable(threads: int, device: torch.device) -> None:
@@ -19,16 +19,8 @@ def repeatable(threads: int, device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-class Scorer(Protocol):
-    """A detector, as far as scoring goes."""
-
-    def score(self, graphs: Graphs) -> Tensor:
-        """Scores [B]."""
-        ...
-
-
-def scores_of(model: Scorer, store: TorchStore, windows: Tensor, size: int) -> Tensor:
-    """Score of every one of the windows ([n] int64, on the host), [n], in batches of at most `size`."""
+def scores_of(model: GAT | VGAE, store: TorchStore, windows: Tensor, size: int) -> Tensor:
+    """Scores [n] of the windows ([n] int64, on the host), in batches of at most `size`."""
     with torch.inference_mode():
         return torch.cat([model.score(graphs) for graphs in batches(store, windows, size)])
 

@@ -1,4 +1,4 @@
-"""What the detectors say of a window, by name; needs no torch."""
+"""Names of the detectors' outputs for a window; imports no torch."""
 
 ERROR_TERMS = (
     "node_error_mean",
@@ -8,7 +8,7 @@ ERROR_TERMS = (
     "divergence_mean",
     "divergence_max",
 )
-"""What the VGAE says of a window: mean and largest value over its nodes."""
+"""Terms of the VGAE's error of a window: mean and largest value over its nodes."""
 COLUMNS = (
     "vgae_error",
     *(f"vgae_{name}" for name in ERROR_TERMS),

@@ -7,33 +7,31 @@ Writes the model and beside it `export.json`. The README of this module describe
 """
 
 import argparse
-import io
+import importlib.util
 import json
 import logging
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-from canids_shared.contracts import model_file
+from canids_shared.contracts import model_file, training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, written_whole
 from canids_shared.jobs import latency
-from canids_train_gnn import modelfile
-from canids_train_gnn.attention import Passing
+from canids_train_gnn.attention import MessagePassing
 from canids_train_gnn.batching import repeatable
 from canids_train_gnn.columns import ERROR_TERMS
+from canids_train_gnn.detector_file import load_any
 from canids_train_gnn.models import GAT, VGAE
-from canids_train_gnn.onewindow import INPUTS, OUTPUTS, one_window
+from canids_train_gnn.one_window import INPUTS, OUTPUTS, OneWindow
 
 CONTRACT = "onnx/1"
 TOLERANCE = 1e-5
@@ -43,54 +41,41 @@ _OUTPUT_NAMES = {"logits": ["attack-free", "attacked"], "terms": list(ERROR_TERM
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Exported:
-    """An ONNX file in memory, and how it runs on one core.
+    """An ONNX file in memory, its bytes in `content`, which onnxruntime runs with one thread."""
 
-    Attributes:
-        content: the file.
-        session: of onnxruntime, with one thread.
-    """
-
-    content: bytes
-    session: Any
-
-    @classmethod
-    def of(cls, content: bytes) -> "Exported":
-        """Open a file's content."""
+    def __init__(self, content: bytes) -> None:
         import onnxruntime  # noqa: PLC0415 (in an extra of its own)
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        return cls(content, onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
+        self.content = content
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, window: tuple[Tensor, ...]) -> list[np.ndarray]:
         """Outputs on the inputs of a window."""
-        found: list[np.ndarray] = self.session.run(None, dict(zip(INPUTS, (t.numpy() for t in window), strict=True)))
-        return found
-
-
-def _required() -> None:
-    try:
-        import onnx  # noqa: F401, PLC0415
-        import onnxruntime  # noqa: F401, PLC0415
-        import onnxscript  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise CanidsError(f"{error.name} is not installed here: pip install 'canids[onnx]'") from None
+        arrays = dict(zip(INPUTS, (tensor.numpy() for tensor in window), strict=True))
+        outputs: list[np.ndarray] = self._session.run(None, arrays)
+        return outputs
 
 
 def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
-    """A detector as ONNX with nodes and edges of any number, the file's metadata included."""
-    _required()
+    """A detector as ONNX with nodes and edges of any number, the file's metadata included.
+
+    Raises `CanidsError` if the extra `onnx` is not installed.
+    """
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise CanidsError(f"{package} is not installed here: pip install 'canids[onnx]'")
     nodes, edges = model.encoder.node_scaling.mean.shape[0], model.encoder.edge_scaling.mean.shape[0]
     # Sizes that nothing could mistake for constants of the model.
     example = (torch.zeros(7, nodes), torch.zeros(2, 11, dtype=torch.int64), torch.zeros(11, edges))
     dynamic = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about itself
+        warnings.simplefilter("ignore")  # about torch's own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            one_window(model).eval(),
+            OneWindow(model).eval(),
             example,
             dynamo=True,
             verbose=False,
@@ -100,7 +85,7 @@ def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
         )
     assert program is not None
     proto = program.model_proto
-    # Where in which file each node comes from would be most of the file, and another path in every checkout.
+    # The source line of each node would be most of the file, and would name another path in every checkout.
     graph = proto.graph
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -109,8 +94,7 @@ def convert(model: GAT | VGAE, metadata: dict[str, str]) -> Exported:
     for name in sorted(metadata):
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, metadata[name]
-    stream = io.BytesIO(proto.SerializeToString(deterministic=True))
-    return Exported.of(stream.getvalue())
+    return Exported(proto.SerializeToString(deterministic=True))
 
 
 def window_of(graphs: Graphs) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,59 +103,69 @@ def window_of(graphs: Graphs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def odd_windows(x: Tensor, edge: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Windows that captures hardly have, with real features [n, F] and [e, D]: a single node, isolated nodes, edges to itself."""
+    """Windows that captures hardly have, with real features [n, F] and [e, D]: a single node, isolated nodes, self-loops."""
     n = min(5, len(x))
-    pairs: list[list[list[int]]] = [[[], []], [[0], [0]]]
-    found = [(x[:1], torch.tensor(p, dtype=torch.int64), edge[: len(p[0])]) for p in pairs]
-    pairs = [[[], []], [[0, n - 1], [n - 1, n - 1]], [[0] * 3, [0, 0, n - 1]]]
-    return [*found, *((x[:n], torch.tensor(p, dtype=torch.int64), edge[: len(p[0])]) for p in pairs)]
+    # Nodes of a window, and its edges as sources and targets.
+    cases: list[tuple[int, list[list[int]]]] = [
+        (1, [[], []]),
+        (1, [[0], [0]]),
+        (n, [[], []]),
+        (n, [[0, n - 1], [n - 1, n - 1]]),
+        (n, [[0] * 3, [0, 0, n - 1]]),
+    ]
+    return [(x[:nodes], torch.tensor(pairs, dtype=torch.int64), edge[: len(pairs[0])]) for nodes, pairs in cases]
 
 
 def difference(model: GAT | VGAE, exported: Exported, windows: list[tuple[Tensor, Tensor, Tensor]]) -> float:
     """The largest difference of any output from torch, relative to what exceeds one."""
-    alone, worst = one_window(model).eval(), 0.0
+    in_torch, worst = OneWindow(model).eval(), 0.0
     with torch.inference_mode():
         for window in windows:
-            for told, got in zip(alone(*window), exported(window), strict=True):
-                wanted = told.numpy()
+            for expected, got in zip(in_torch(*window), exported(window), strict=True):
+                wanted = expected.numpy()
                 apart = np.abs(got - wanted) / np.maximum(1.0, np.abs(wanted))
                 worst = max(worst, float(apart.max()) if np.isfinite(got).all() else np.inf)
     return worst
 
 
-def _header(run: Path, header: dict[str, Any], stride: float) -> dict[str, str]:
+def _metadata(run: Path, header: dict[str, Any], stride: float) -> dict[str, str]:
+    """The `metadata_props` of the file; lists and numbers as JSON."""
     kind = header["kind"]
-    says = {name: _OUTPUT_NAMES[name] for name in OUTPUTS[kind] if name in _OUTPUT_NAMES}
-    facts = {"contract": CONTRACT, "kind": kind, "run": run.name, "window_unit": header["window_unit"]}
-    lists = {**{k: header[k] for k in ("node_features", "edge_features", "window")}, "stride": stride, "outputs": says}
-    return {**facts, **{k: json.dumps(v) for k, v in lists.items()}}
+    names = {name: _OUTPUT_NAMES[name] for name in OUTPUTS[kind] if name in _OUTPUT_NAMES}
+    texts = {"contract": CONTRACT, "kind": kind, "run": run.name, "window_unit": header["window_unit"]}
+    values = {
+        **{k: header[k] for k in ("node_features", "edge_features", "window")},
+        "stride": stride,
+        "outputs": names,
+    }
+    return {**texts, **{k: json.dumps(v) for k, v in values.items()}}
+
+
+def _select_of(run: Path) -> Path:
+    """The graph store on which a training chose its epoch."""
+    path = Path(training_run.read(run / "run.json").inputs["graphs"][1])
+    if not path.exists():
+        raise CanidsError(f"{run}: its graphs of select are not here to compare on; name a store with --graphs")
+    return path
 
 
 def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
-    """Write `output` and `report` of a finished training.
+    """Write a run's detector as ONNX, and what is known of it.
 
     Args:
-        run: its folder.
-        graphs: a store of windows to compare on; by default the run's own split `select`, from its record.
+        run: folder of a training; its model file is read.
+        output: the ONNX file.
+        report: `export.json`: size, largest difference from torch, latency.
+        graphs: windows to compare on; None takes `select` of the training, from its `run.json`.
 
-    Raises `CanidsError` naming the file if the run or the graphs are not there, or what onnxruntime says differs from torch.
+    Raises `CanidsError` naming the file if the run or the graphs are absent, or if onnxruntime's outputs differ from torch's.
     """
     path = run / "model.safetensors"
     _, header = model_file.load_arrays(path, model_file.DETECTOR)
-    if graphs is None:
-        record = run / "config.yaml"
-        files = (yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else {}).get("files", {})
-        found = [Path(p) for p in files.get("graphs", [])[1:]]
-        if not found or not found[0].exists():
-            raise CanidsError(f"{run}: its graphs of select are not here to compare on; name a store with --graphs")
-        (graphs,) = found
+    graphs = graphs or _select_of(run)
     store = TorchStore(GraphStore(graphs), torch.device("cpu"))
-    model: GAT | VGAE
-    if header["kind"] == "GAT":
-        model = modelfile.load(path, GAT, store.header)
-    else:
-        model = modelfile.load(path, VGAE, store.header)
-    exported = convert(model, _header(run, header, store.header["stride"]))
+    model = load_any(path, store.header)
+    exported = convert(model, _metadata(run, header, store.header["stride"]))
     count = min(_COMPARED, len(store))
     chosen = torch.linspace(0, len(store) - 1, count).round().long()
     windows = [window_of(store.batch(w[None])) for w in chosen]
@@ -181,7 +175,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
         raise CanidsError(
             f"{path}: onnxruntime differs from torch by {worst:.1e} on {graphs}, more than {TOLERANCE:.0e}"
         )
-    model.encoder.use(Passing.of({"backend": "auto", "compile": "never"}, store.device, training=False))
+    model.encoder.use(MessagePassing.of({"backend": "auto", "compile": "never"}, store.device, training=False))
     with torch.inference_mode():
         by_torch = latency.measure(lambda w: model.score(store.batch(chosen[w : w + 1])).item(), count)
     by_onnx = latency.measure(lambda w: exported(windows[w]), count)
@@ -210,7 +204,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="by default model.onnx in the run's folder")
     parser.add_argument("--graphs", type=Path, help="windows to compare on; by default the run's own split select")
     options = parser.parse_args()
-    # What exporter and optimiser say of each node of the graph is of no use here.
+    # Exporter and optimiser log a line for each node of the graph.
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     output = options.output or options.run / "model.onnx"

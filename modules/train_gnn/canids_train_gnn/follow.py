@@ -1,4 +1,4 @@
-"""What the two detectors of a run say of every window that comes on standard input (contract `follow/1`).
+"""Outputs of the two detectors of a run for every window that arrives on standard input (contract `follow/1`).
 
     python -m canids_preprocess.follow SOURCE | python -m canids_train_gnn.follow --vgae MODEL --gat MODEL | …
 
@@ -14,58 +14,52 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from canids_shared.contracts import streams
+from canids_shared.contracts import detectors, streams
 from canids_shared.contracts.torch_store import Graphs, device_of
-from canids_train_gnn import modelfile
-from canids_train_gnn.attention import Passing
 from canids_train_gnn.batching import repeatable
 from canids_train_gnn.columns import COLUMNS
-from canids_train_gnn.models import GAT, VGAE
-from canids_train_gnn.states import BATCH, outputs_of
+from canids_train_gnn.states import BATCH, load_both, outputs_of
 
 
 def graphs_of(batch: pa.RecordBatch, header: dict[str, Any], device: torch.device) -> Graphs:
     """Some windows of a stream as one batch of graphs."""
     width, edge_width = len(header["node_features"]), len(header["edge_features"])
-    sizes, degrees = streams.counts(batch, "node_id"), streams.counts(batch, "edge_source")
-    first = np.repeat(np.cumsum(sizes) - sizes, degrees)
-
-    def tensor(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(values)).to(device)
-
-    return Graphs.of(
-        x=tensor(streams.flat(batch, "x").reshape(-1, width)),
-        source=tensor(streams.flat(batch, "edge_source") + first),
-        target=tensor(streams.flat(batch, "edge_target") + first),
-        edge=tensor(streams.flat(batch, "edge_attr").reshape(-1, edge_width)),
-        y=tensor(np.full(len(sizes), -1, np.int64)),
-        sizes=tensor(sizes),
-        widest=int(sizes.max()),
+    return Graphs.unlabelled(
+        streams.flat(batch, "x").reshape(-1, width),
+        np.stack([streams.flat(batch, name) for name in ("edge_source", "edge_target")]),
+        streams.flat(batch, "edge_attr").reshape(-1, edge_width),
+        streams.counts(batch, "node_id"),
+        streams.counts(batch, "edge_source"),
+        device,
     )
 
 
-def _made_up(schema: pa.Schema, header: dict[str, Any]) -> pa.RecordBatch:
-    """A window of one node: to get torch going takes a second or two, for which the first window of the traffic would wait."""
+def _warm_up(schema: pa.Schema, header: dict[str, Any]) -> pa.RecordBatch:
+    """A window of one node, to be computed before there is traffic: torch's first run takes a second or two."""
     one = {"x": [0.0] * len(header["node_features"]), "edge_attr": [0.0] * len(header["edge_features"])}
     row = {name: one.get(name, [0]) for name in streams.GRAPHS}
     return pa.RecordBatch.from_pylist([row], schema=schema)
+
+
+def widened(schema: pa.Schema) -> pa.Schema:
+    """The schema of a stream with the detectors' columns, and their declaration in its metadata."""
+    declared = {detectors.KEY: detectors.as_json(detectors.DETECTORS)}
+    return streams.widened(schema, dict.fromkeys(COLUMNS, pa.float32()), **declared)
 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
     device = device_of(options.accelerator, "--accelerator")
     repeatable(options.threads, device)
-    passing = Passing.of({"backend": options.backend, "compile": "never"}, device, training=False)
     header, schema, batches = streams.received(sys.stdin.buffer)
-    vgae = modelfile.load(options.vgae, VGAE, header, passing).to(device)
-    gat = modelfile.load(options.gat, GAT, header, passing).to(device)
-    wide = streams.widened(schema, dict.fromkeys(COLUMNS, pa.float32()))
+    models = load_both(options.vgae, options.gat, header, {"backend": options.backend}, device)
+    wide = widened(schema)
     with streams.sending(sys.stdout.buffer, wide) as send:
-        outputs_of(vgae, gat, graphs_of(_made_up(schema, header), header, device))
+        outputs_of(*models, graphs_of(_warm_up(schema, header), header, device))
         for batch in batches:
             for begin in range(0, len(batch), BATCH):
                 some = batch.slice(begin, BATCH)
-                outputs = outputs_of(vgae, gat, graphs_of(some, header, device))
+                outputs = outputs_of(*models, graphs_of(some, header, device))
                 send(streams.extended(some, wide, {name: v.cpu().numpy() for name, v in outputs.items()}))
 
 

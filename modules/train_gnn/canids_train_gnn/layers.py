@@ -1,4 +1,4 @@
-"""Layers of the detectors, on packed batches (shapes: B graphs, ΣN nodes and ΣE edges in all, H heads, C channels a head)."""
+"""Layers of the detectors, on packed batches (shapes: B graphs, N nodes and E edges in all, H heads, C channels a head)."""
 
 import re
 from typing import Any
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, Passing
+from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, MessagePassing
 
 
 class Scaling(nn.Module):
-    """Standardises raw features with the mean and spread of the training nodes and clips what lies far out.
+    """Standardises raw features with the mean and spread of the training nodes, and clips outliers.
 
-    The statistics are buffers, so they travel in the model file: who learns also learns the scaling.
+    The statistics are buffers, so the model file holds them: a model is applied with the scaling that it was trained with.
     """
 
     mean: Tensor
@@ -29,6 +29,7 @@ class Scaling(nn.Module):
         """Set mean and spread from `rows` [n, width]; a constant feature keeps its unit."""
         spread = rows.std(0, correction=0)
         self.mean.copy_(rows.mean(0))
+        # Smaller spreads are the rounding of a constant feature.
         self.scale.copy_(torch.where(spread > 1e-4, spread, torch.ones_like(spread)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,8 +40,8 @@ class Scaling(nn.Module):
 class FeatureDropout(nn.Module):
     """While training, sets whole features of a graph to their mean (0 after scaling), for all its nodes alike.
 
-    A detector that may lean on one telling feature of the attacks it knows misses those that do not show in it; with
-    features missing at random it has to learn from all of them (the idea of random subspaces: Ho 1998).
+    A detector that relies on one characteristic feature of the known attacks misses attacks that do not show in it; with
+    features missing at random it has to learn from all of them (the random subspaces of Ho 1998).
     """
 
     group: Tensor
@@ -51,7 +52,7 @@ class FeatureDropout(nn.Module):
         stems = [re.sub("_(mean|min|max)$", "", name) for name in names]
         order = {stem: i for i, stem in enumerate(dict.fromkeys(stems))}
         self.rate, self.groups = rate, len(order)
-        self.register_buffer("group", torch.tensor([order[s] for s in stems]), persistent=False)
+        self.register_buffer("group", torch.tensor([order[s] for s in stems]), persistent=False)  # [width]
 
     def forward(self, x: Tensor, graph: Tensor, graphs: int) -> Tensor:
         """[n, width] to the same shape.
@@ -63,17 +64,18 @@ class FeatureDropout(nn.Module):
         """
         if not self.training or self.rate == 0.0:
             return x
-        kept = torch.rand(graphs, self.groups, device=x.device) >= self.rate
-        return x * kept[:, self.group][graph]
+        # The kept features are not scaled up, as those of ordinary dropout are: each keeps its meaning.
+        kept = torch.rand(graphs, self.groups, device=x.device) >= self.rate  # [B, quantities]
+        return x * kept[:, self.group][graph]  # to [B, width], then [n, width]
 
 
 class Encoder(nn.Module):
     """Raw graphs to node embeddings: scaling, a linear map, and attention layers with residuals and layer norm.
 
-    Outputs of all layers are handed on, to be used together (jumping knowledge: Xu et al. 2018, section 5.2).
+    The outputs of all layers are returned, to be used together (jumping knowledge, by concatenation: Xu et al. 2018).
 
     Attributes:
-        backend: how messages pass, one of `attention.BACKENDS`; it changes no weight and no number.
+        backend: how messages pass, one of `attention.BACKENDS`; it changes no weight, and numbers by no more than rounding.
     """
 
     def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:
@@ -93,49 +95,56 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(size["dropout"])
         self.width = width * (size["layers"] + 1)
 
-    def use(self, passing: Passing) -> None:
-        """Set how messages pass; compiled code is for sizes of any kind."""
-        self.backend = passing.backend
+    def use(self, message_passing: MessagePassing) -> None:
+        """Set how messages pass; compiled code accepts batches of any size."""
+        self.backend = message_passing.backend
         self._compiled_call_impl = None
-        if passing.compiled:
+        if message_passing.compiled:
             self.compile(dynamic=True)
 
     def forward(self, graphs: Graphs) -> list[Tensor]:
-        """Embeddings of the nodes after every layer, [ΣN, channels·heads] each."""
+        """Embeddings of the nodes after every layer, [N, H·C] each, `layers` + 1 of them."""
         b = len(graphs.y)
-        x = self.dropout(self.feature_dropout(self.node_scaling(graphs.x), graphs.graph, b))
-        features = self.edge_dropout(self.edge_scaling(graphs.edge), graphs.graph[graphs.source], b)
+        x = self.dropout(self.feature_dropout(self.node_scaling(graphs.x), graphs.graph, b))  # [N, F]
+        features = self.edge_dropout(self.edge_scaling(graphs.edge), graphs.graph[graphs.source], b)  # [E, D]
+        # All layers share the edges, so padding, indices and the like are computed once a batch.
         edges = Edges.of(graphs, features)
         aggregate = BACKENDS[self.backend](graphs, edges)
+        # Residuals let a deep encoder keep what a node is itself; the norm keeps the attention's outputs on one scale.
         h = self.enter(x)
-        kept = [h]
+        embeddings = [h]
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h = h + nn.functional.elu(norm(layer(h, edges, aggregate)))
-            kept.append(h)
-        return kept
+            embeddings.append(h)
+        return embeddings
 
 
 def node_mean(values: Tensor, graphs: Graphs) -> Tensor:
-    """Mean over the nodes of each graph: [ΣN, …] to [B, …], in float32."""
-    values = values.float()  # up to a hundred terms are too many for eight bits of precision
+    """Mean over the nodes of each graph: [N, …] to [B, …], in float32."""
+    values = values.float()  # a sum of a hundred terms needs more than the eight bits of bfloat16
+    if torch.compiler.is_exporting():  # of a single graph
+        return values.mean(0, keepdim=True)
     total = values.new_zeros(len(graphs.y), *values.shape[1:]).index_add(0, graphs.graph, values)
     return total / graphs.sizes.view(-1, *(1,) * (values.dim() - 1))
 
 
 def node_max(values: Tensor, graphs: Graphs) -> Tensor:
-    """Largest value over the nodes of each graph: [ΣN, …] to [B, …]."""
+    """Largest value over the nodes of each graph: [N, …] to [B, …]."""
+    if torch.compiler.is_exporting():  # of a single graph; segment_reduce has no ONNX operator
+        return values.amax(0, keepdim=True)
     return torch.segment_reduce(values, "max", lengths=graphs.sizes, unsafe=True)
 
 
 def pooled(layers: list[Tensor], graphs: Graphs) -> Tensor:
-    """Mean, then maximum over the nodes of each graph, layer by layer: [ΣN, width] each to [B, 2·layers·width]."""
-    means, highest = ([f(h, graphs) for h in layers] for f in (node_mean, node_max))
+    """Mean, then maximum over the nodes of each graph, layer by layer: [N, width] each to [B, 2·layers·width]."""
+    means, highest = ([pool(h, graphs) for h in layers] for pool in (node_mean, node_max))
     return torch.cat([*means, *highest], -1)
 
 
 def padded(values: Tensor, graphs: Graphs) -> tuple[Tensor, Tensor]:
-    """Rows of nodes [ΣN, …] as [B, n, …], zero where padded, and the mask [B, n] of nodes."""
+    """Rows of nodes [N, …] as [B, n, …], zero where padded, and the mask [B, n] of nodes."""
+    # Each graph gets n rows; its nodes take the first of them.
     b, n = len(graphs.y), graphs.widest
-    slot = graphs.graph * n + graphs.place
-    out = values.new_zeros(b * n, *values.shape[1:]).index_copy(0, slot, values).view(b, n, *values.shape[1:])
+    row = graphs.graph * n + graphs.place  # [N] row of every node in [B·n]
+    out = values.new_zeros(b * n, *values.shape[1:]).index_copy(0, row, values).view(b, n, *values.shape[1:])
     return out, torch.arange(n, device=values.device) < graphs.sizes[:, None]

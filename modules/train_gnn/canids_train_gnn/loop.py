@@ -1,4 +1,4 @@
-"""The training loop of both detectors: Lightning Fabric, cosine schedule, clipping, early stopping, checkpoint and resume."""
+"""The training loop of both detectors: AdamW, cosine schedule, clipped gradients, early stopping, checkpoint and resume."""
 
 import copy
 import logging
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from canids_shared.contracts.model_file import Arrays, save_arrays
@@ -17,23 +17,20 @@ from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import job_usage
 from canids_shared.jobs.interruption import Interruption, deferred_signals
-from canids_shared.jobs.run_folder import Checkpoint
-from canids_shared.jobs.torch_state import from_arrays, moments, restore_moments, to_arrays
-from canids_train_gnn.processes import (
-    ShardLoss,
-    Terms,
-    agreed,
-    random_states,
-    seeded,
-    set_random_states,
-    shard,
-    summed,
+from canids_shared.jobs.torch_state import (
+    from_arrays,
+    moments,
+    random_state,
+    restore_moments,
+    set_random_state,
+    to_arrays,
 )
+from canids_train_gnn.job import History, TrainingJob
 
 EXPLODED = 1e3
-"""A loss that is this many times the first one (or 1, if that is larger) is not going to come back."""
+"""A loss that is this many times the first one (or 1, if that is larger) does not recover."""
 CHECK_EVERY = {"cpu": 1, "cuda": 32}
-"""Steps after which losses are looked at: a GPU would have to be waited for."""
+"""Steps after which losses are checked; reading them makes the host wait for a GPU."""
 REPORT_S, CHECKPOINT_S = 15.0, 60.0
 """Seconds between two lines of progress, and between two checkpoints, within an epoch."""
 log = logging.getLogger(__name__)
@@ -41,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Progress:
-    """What is saved beside weights, moments and the state of the random numbers; `step` is the next one of the epoch."""
+    """The part of a checkpoint beside weights, moments and random state; `step` is the next one of the epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -50,32 +47,30 @@ class _Progress:
     first: float | None = None
     best: float | None = None
     since_best: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: History = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is learnt from what.
+    """The losses, and the windows on which they are computed.
 
     Attributes:
-        store, windows: what to train on: these windows of the store, [n] int64.
-        loss: loss of a batch as a sum of means, with gradient through every parameter.
-        select, select_windows: on what the epoch is chosen.
-        select_loss: loss of a batch as (sum, weight): the loss on all of them is the ratio of the sums.
-        order: which of `windows` an epoch uses ([m] int64 of its number), if not all.
+        fit_windows, select_windows: numbers of windows of the job's stores, [n] int64 on the host.
+        loss: loss of a batch of `fit`, a scalar with a gradient for every parameter.
+        select_loss: loss of a batch of `select` as (sum, weight); the loss on all of them is the ratio of the sums.
+        curriculum: the windows that an epoch, counted from 0, uses ([m] int64); None uses all in every epoch.
     """
 
-    store: TorchStore
-    windows: Tensor
-    loss: Callable[[Graphs], Terms]
-    select: TorchStore
+    fit_windows: Tensor
     select_windows: Tensor
+    loss: Callable[[Graphs], Tensor]
     select_loss: Callable[[Graphs], tuple[Tensor, Tensor]]
-    order: Callable[[int], Tensor] | None = None
+    curriculum: Callable[[int], Tensor] | None = None
 
-    def windows_of(self, epoch: int) -> Tensor:
-        """The windows that this epoch uses."""
-        return self.windows if self.order is None else self.order(epoch)
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seed torch for one epoch, so that a resumed training draws the same numbers as an uninterrupted one."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
@@ -85,110 +80,82 @@ def peak_memory_mb(device: torch.device) -> dict[str, float | None]:
     return {"peak_rss_mb": host and host / 2**20, "peak_gpu_mb": gpu}
 
 
-class Training:
-    """One training; `run` does it. State lives here so that it can be saved between any two steps."""
+class TrainingLoop:
+    """One training; `run` does it. Its whole state is in attributes, so that it can be saved between any two steps."""
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        objective: Objective,
-        config: dict[str, Any],
-        seed: int,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
-        """Prepare; resumes from the checkpoint if one matches.
+    def __init__(self, model: nn.Module, objective: Objective, job: TrainingJob[Any]) -> None:
+        """Prepare; resumes from the job's checkpoint if one matches.
 
         Args:
-            config: `epochs`, `patience` (epochs), `batch`, `learning_rate`, `weight_decay`, `clip` (gradient norm).
-            checkpoint: saved after every epoch, every minute and on a signal.
+            model: what is trained: the detector, and a projection where it learns from a teacher.
+            objective: losses and windows.
+            job: its config holds `epochs`, `patience` (epochs), `batch`, `learning_rate`, `weight_decay`, `clip` (gradient
+                norm). The checkpoint is saved after every epoch, every minute and on a signal.
 
         Raises `CanidsError` for fewer windows than a batch.
         """
-        self.fabric, self.objective, self.config, self.seed = fabric, objective, config, seed
-        self.model, self.checkpoint = model, checkpoint
-        if len(objective.windows) < config["batch"]:
+        self.model, self.objective, self.job, self.config = model, objective, job, job.config
+        if len(objective.fit_windows) < self.config["batch"]:
             raise CanidsError(
-                f"{len(objective.windows)} windows to train on, fewer than one batch of {config['batch']}; lower 'batch' "
-                "or add captures"
+                f"{len(objective.fit_windows)} windows to train on, fewer than one batch of {self.config['batch']}; lower "
+                "'batch' or add captures"
             )
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"]
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"]
         )
         self.progress = _Progress()
         self.best = copy.deepcopy(model.state_dict())
-        self.random: Arrays | None = None
-        if checkpoint and (saved := checkpoint.load()):
-            model.load_state_dict(from_arrays(saved[0], "model."))
-            restore_moments(self.optimizer, saved[0])
-            self.best = from_arrays(saved[0], "best.")
-            self.progress = _Progress(**saved[1])
-            self.random = saved[0]
+        self.resumed: Arrays | None = None
+        # The checkpoint's key holds config, data and code, so one that is found is of this very training.
+        if job.checkpoint and (saved := job.checkpoint.load()):
+            arrays, progress = saved
+            model.load_state_dict(from_arrays(arrays, "model."))
+            restore_moments(self.optimizer, arrays)
+            self.best = from_arrays(arrays, "best.")
+            self.progress = _Progress(**progress)
+            self.resumed = arrays
             log.info("resumed after epoch %d, step %d", self.progress.epoch, self.progress.step)
-        self.wrapped, self.optimizer = fabric.setup(
-            ShardLoss(fabric, model, objective.store, objective.loss), self.optimizer
-        )
         self.saved_at = time.perf_counter()
-        # Number, windows, loss and gradient norm of steps not yet looked at.
-        self.pending: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        self.interruption = Interruption()
+        # Number, windows, loss and gradient norm of steps whose losses were not checked yet.
+        self.unchecked: list[tuple[int, Tensor, Tensor, Tensor]] = []
 
-    def run(self) -> list[dict[str, Any]]:
-        """Train until the loss on `select` no longer falls; leaves the best weights in the model.
+    def run(self) -> History:
+        """Train until the loss on `select` stops falling; leaves the best weights in the model.
 
         Returns:
-            One row an epoch for `history.parquet`.
+            One row for each epoch of `history.parquet`.
 
         Raises:
-            CanidsError: a loss or gradient that is no number or explodes; the message names epoch, batch and the file in
-                which the batch and the weights are kept. On a GPU up to `CHECK_EVERY` steps went on meanwhile: its weights
-                are later ones.
+            CanidsError: a loss or gradient that is not finite, or a loss that explodes; the message names epoch, batch and
+                the file that holds the batch and the weights. On a GPU up to `CHECK_EVERY` steps may have followed: the
+                weights are those after them.
             SystemExit: after SIGTERM or SIGUSR1, with a checkpoint saved.
         """
         progress, config = self.progress, self.config
-        with deferred_signals() as interruption:
+        with deferred_signals() as self.interruption:
             while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
-                self._epoch(interruption)
-                if self._asked_to_stop(interruption):
-                    self._leave(interruption)
+                self._epoch()
+                self._save_if_due()
         self.model.load_state_dict(self.best)
         self.model.eval()
         return progress.history
 
-    def _epoch(self, interruption: Interruption) -> None:
+    def _epoch(self) -> None:
         progress, objective = self.progress, self.objective
-        device = self.fabric.device
-        begin = time.perf_counter() - progress.seconds
-        seeded(self.seed, progress.epoch)
-        windows = objective.windows_of(progress.epoch)
+        begin = time.perf_counter() - progress.seconds  # of an epoch that was interrupted: its seconds before that
+        # Every draw of an epoch follows from seed and epoch alone. Within an epoch a resumed training shuffles as before, then
+        # takes over the random state of the step at which it was saved.
+        seed_epoch(self.job.seed, progress.epoch)
+        windows = objective.curriculum(progress.epoch) if objective.curriculum else objective.fit_windows
         windows = windows[torch.randperm(len(windows))]
-        if self.fabric.global_rank:
-            seeded(self.seed, progress.epoch, self.fabric.global_rank)
-        if self.random is not None and progress.step:
-            set_random_states(self.fabric, self.random)
-        self.random = None
-        chunks = torch.split(windows, self.config["batch"])
-        self.model.train()
-        reported = time.perf_counter()
-        while progress.step < len(chunks):
-            self._step(chunks[progress.step], (progress.epoch + progress.step / len(chunks)) / self.config["epochs"])
-            progress.step += 1
-            every, last = CHECK_EVERY[device.type], progress.step == len(chunks)
-            if len(self.pending) >= every or last:
-                self._look_at_losses()
-            now = time.perf_counter()
-            progress.seconds = now - begin
-            if self.fabric.world_size == 1 or progress.step % every == 0 or last:  # several meet at the same steps
-                (due,) = agreed(self.fabric, now - self.saved_at > CHECKPOINT_S)
-                stop = self._asked_to_stop(interruption)
-                if stop or due:
-                    self._look_at_losses()
-                    self._save()
-                if stop:
-                    self._leave(interruption)
-            if now - reported > REPORT_S:
-                reported = now
-                self._report(len(chunks))
-        selected = self._select_loss(interruption)
+        if self.resumed is not None and progress.step:
+            set_random_state(self.resumed, self.job.device)
+        self.resumed = None
+        batches = torch.split(windows, self.config["batch"])
+        self._fit(batches, begin)
+        selected = self._select_loss()
+        # Early stopping: the weights of the lowest loss are kept, and `run` ends after `patience` epochs without a lower one.
         progress.seconds = time.perf_counter() - begin
         progress.epoch += 1
         progress.since_best += 1
@@ -197,125 +164,136 @@ class Training:
             self.best = copy.deepcopy(self.model.state_dict())
         row = {
             "epoch": progress.epoch,
-            "fit_loss": progress.total / len(chunks),
+            "fit_loss": progress.total / len(batches),
             "select_loss": selected,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": progress.seconds,
             "graphs_per_s": len(windows) / progress.seconds,
-            **peak_memory_mb(device),
+            **peak_memory_mb(self.job.device),
         }
         progress.history.append(row)
+        # The epoch's own counters begin again before the state is saved: a resumed training starts with the next epoch.
         progress.step, progress.total, progress.seconds = 0, 0.0, 0.0
         self._save()
         log.info("epoch %(epoch)d: fit %(fit_loss).5f, select %(select_loss).5f, %(graphs_per_s).0f graphs/s", row)
 
-    def _step(self, windows: Tensor, done: float) -> None:
+    def _fit(self, batches: tuple[Tensor, ...], begin: float) -> None:
+        """All steps of an epoch that are not done yet; `begin` is when the epoch would have begun without interruptions."""
+        progress = self.progress
+        self.model.train()
+        reported = time.perf_counter()
+        while progress.step < len(batches):
+            self._step(batches[progress.step], (progress.epoch + progress.step / len(batches)) / self.config["epochs"])
+            progress.step += 1
+            if len(self.unchecked) >= CHECK_EVERY[self.job.device.type] or progress.step == len(batches):
+                self._check_losses()
+            now = time.perf_counter()
+            progress.seconds = now - begin
+            self._save_if_due()
+            if now - reported > REPORT_S:
+                reported = now
+                self._report(len(batches))
+
+    def _step(self, windows: Tensor, share_done: float) -> None:
+        """One step of the optimiser, on a batch of these windows; `share_done` of the whole training lies behind."""
+        # Cosine schedule without restarts: from the full learning rate to 0 (Loshchilov and Hutter 2017, eq. 5).
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * done))
-        loss = self.wrapped(windows)
+            group["lr"] = self.config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * share_done))
+        with self._autocast():
+            loss = self.objective.loss(self.job.fit.batch(windows))
         self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        norm = self.fabric.clip_gradients(
-            self.wrapped, self.optimizer, max_norm=self.config["clip"], error_if_nonfinite=False
-        )
-        self.pending.append((self.progress.step, windows, loss.detach(), torch.as_tensor(norm).detach()))
-        if CHECK_EVERY[self.fabric.device.type] == 1:
-            self._look_at_losses()  # before the weights are touched
+        loss.backward()  # type: ignore[no-untyped-call]
+        # The norm before clipping: infinite or NaN if any gradient is.
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config["clip"])
+        self.unchecked.append((self.progress.step, windows, loss.detach(), norm.detach()))
+        if CHECK_EVERY[self.job.device.type] == 1:
+            self._check_losses()  # before the weights change, so that those that failed are kept
         self.optimizer.step()
 
-    def _look_at_losses(self) -> None:
-        if not self.pending:
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.job.device.type, torch.bfloat16, enabled=self.job.precision == "bf16-mixed")
+
+    def _check_losses(self) -> None:
+        """Add up the losses of the last steps, and fail if one of them, or a gradient, is not what it should be."""
+        if not self.unchecked:
             return
-        numbers, windows, losses, norms = zip(*self.pending, strict=True)
-        self.pending.clear()
-        shares, processes = torch.stack(losses).float(), self.fabric.world_size
-        means = summed(self.fabric, shares) / processes if processes > 1 else shares
-        found = torch.stack([means, torch.stack(norms).float()], 1).tolist()  # waits once
-        for number, chunk, (loss, norm) in zip(numbers, windows, found, strict=True):
-            self._check(number, chunk, loss, norm)
-            self.progress.total += loss
-
-    def _check(self, step: int, windows: Tensor, loss: float, norm: float) -> None:
+        steps, windows, losses, norms = zip(*self.unchecked, strict=True)
+        self.unchecked.clear()
+        # One transfer for all of them, so the host waits for a GPU once.
+        values = torch.stack([torch.stack(losses).float(), torch.stack(norms).float()], 1).tolist()
         progress = self.progress
-        if progress.first is None and math.isfinite(loss):
-            progress.first = loss
-        ceiling = EXPLODED * max(1.0, abs(progress.first or 0.0))
-        if not math.isfinite(loss) or loss > ceiling:
-            self._give_up(self.objective.store, windows, f"loss is {loss:.6g}", f"batch {step + 1}")
-        if not math.isfinite(norm):
-            self._give_up(self.objective.store, windows, "a gradient is no number", f"batch {step + 1}")
+        for step, chunk, (loss, norm) in zip(steps, windows, values, strict=True):
+            if progress.first is None and math.isfinite(loss):
+                progress.first = loss
+            # Relative to the first loss, since its scale is that of the features; at least 1, since it may be near zero.
+            ceiling = EXPLODED * max(1.0, abs(progress.first or 0.0))
+            if not math.isfinite(loss) or loss > ceiling:
+                self._fail(self.job.fit, chunk, f"loss is {loss:.6g}", f"batch {step + 1}")
+            if not math.isfinite(norm):
+                self._fail(self.job.fit, chunk, "a gradient is not finite", f"batch {step + 1}")
+            progress.total += loss
 
-    def _give_up(self, store: TorchStore, windows: Tensor, what: str, where: str) -> NoReturn:
-        graphs = store.batch(windows)
+    def _fail(self, store: TorchStore, windows: Tensor, what: str, where: str) -> NoReturn:
+        """Keep the batch and the weights beside the run, then raise `CanidsError` naming them."""
         kept = ""
-        if self.checkpoint and self.fabric.is_global_zero:
+        if self.job.checkpoint:
+            graphs, path = store.batch(windows), self.job.checkpoint.failed_batch
             tensors = {k: getattr(graphs, k) for k in ("x", "source", "target", "edge", "y", "ptr")}
-            path = self.checkpoint.failed_batch
             arrays = to_arrays({"windows": windows, **tensors}) | to_arrays(self.model.state_dict(), "model.")
-            header = {"contract": "failed-batch/1", "windows": store.names(windows), "reason": what}
-            save_arrays(path, arrays, header)
+            save_arrays(path, arrays, {"contract": "failed-batch/1", "windows": store.names(windows), "reason": what})
             kept = f"; batch and weights are in {path}"
-        self.fabric.barrier()
         names = store.names(windows[:3])
         raise CanidsError(
             f"{what} in epoch {self.progress.epoch + 1}, {where} ({', '.join(names)}, …); "
             f"lower learning_rate or clip{kept}"
         )
 
-    def _select_loss(self, interruption: Interruption) -> float:
+    def _select_loss(self) -> float:
+        """The loss on all of `select`: the ratio of the sums of losses and of weights."""
         self.model.eval()
-        objective = self.objective
+        chunks = torch.split(self.objective.select_windows, self.config["batch"])
         parts = []
-        chunks = torch.split(objective.select_windows, self.config["batch"])
-        with torch.inference_mode(), self.fabric.autocast():
+        with torch.inference_mode(), self._autocast():
             for windows in chunks:
-                if self._asked_to_stop(interruption):
-                    self._save()
-                    self._leave(interruption)
-                own = shard(self.fabric, windows)
-                part, count = objective.select_loss(objective.select.batch(own if len(own) else windows[:1]))
-                found = torch.stack([part.double(), count.double().to(part.device)])
-                parts.append(found if len(own) else torch.zeros_like(found))
-        sums = summed(self.fabric, torch.stack(parts)).cpu()
+                self._save_if_due()
+                loss, weight = self.objective.select_loss(self.job.select.batch(windows))
+                parts.append(torch.stack([loss.double(), weight.double().to(loss.device)]))
+        # One transfer for all batches; each is checked, so that the message names the one that fails.
+        sums = torch.stack(parts).cpu()  # [batches, 2]
         for number, windows in enumerate(chunks):
-            if not math.isfinite(value := float(sums[number, 0])):
-                self._give_up(
-                    objective.select, windows, f"loss on select is {value:.6g}", f"batch {number + 1} of select"
+            if not math.isfinite(loss_sum := float(sums[number, 0])):
+                self._fail(
+                    self.job.select, windows, f"loss on select is {loss_sum:.6g}", f"batch {number + 1} of select"
                 )
         total, weight = sums.sum(0)
         return float(total / weight)
 
     def _save(self) -> None:
-        states = random_states(self.fabric)
-        if self.checkpoint and self.fabric.is_global_zero:
+        if self.job.checkpoint:
             weights = to_arrays(self.model.state_dict(), "model.") | to_arrays(self.best, "best.")
-            arrays = weights | moments(self.optimizer) | states
-            self.checkpoint.save(arrays, asdict(self.progress))
+            arrays = weights | moments(self.optimizer) | random_state(self.job.device)
+            self.job.checkpoint.save(arrays, asdict(self.progress))
         self.saved_at = time.perf_counter()
 
-    def _asked_to_stop(self, interruption: Interruption) -> bool:
-        """Whether a signal came, to any process: then all stop."""
-        (number,) = agreed(self.fabric, interruption.signal or 0)
-        if number:  # else one that came just now would be forgotten
-            interruption.signal = int(number)
-        return bool(number)
-
-    def _leave(self, interruption: Interruption) -> NoReturn:
-        kept = "checkpoint saved, the same command goes on from there" if self.checkpoint else "nothing saved"
-        log.info("signal %s in epoch %d: %s", interruption.signal, self.progress.epoch + 1, kept)
-        self.fabric.barrier()  # what was saved is whole
-        if not self.fabric.is_global_zero:
-            raise SystemExit(0)  # the first process says how it ended; it would be killed for another status
-        interruption.exit()
+    def _save_if_due(self) -> None:
+        """Save a checkpoint if the last one is a minute old or a signal came; after a signal, end the process."""
+        # A signal is acted on here alone, between two steps, when weights, moments and random state belong together.
+        signalled = self.interruption.signal is not None
+        if signalled or time.perf_counter() - self.saved_at > CHECKPOINT_S:
+            self._check_losses()
+            self._save()
+        if signalled:
+            kept = "checkpoint saved, the same command goes on from there" if self.job.checkpoint else "nothing saved"
+            log.info("signal %s in epoch %d: %s", self.interruption.signal, self.progress.epoch + 1, kept)
+            self.interruption.exit()
 
     def _report(self, steps: int) -> None:
         progress = self.progress
-        rate = progress.step * self.config["batch"] / progress.seconds
         log.info(
             "epoch %d of at most %d: %.0f %%, %.0f graphs/s, %.0f s to its end",
             progress.epoch + 1,
             self.config["epochs"],
             100 * progress.step / steps,
-            rate,
+            progress.step * self.config["batch"] / progress.seconds,
             (steps - progress.step) * progress.seconds / progress.step,
         )

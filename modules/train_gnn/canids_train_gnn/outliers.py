@@ -1,7 +1,7 @@
-"""Outlier exposure (Hendrycks, Mazeika and Dietterich 2019): attack-free windows, disturbed, as further attacks.
+"""Outlier exposure (Hendrycks, Mazeika and Dietterich 2019): disturbed attack-free windows as further attacks.
 
-A classifier that has seen two kinds of attack learns what tells these two; shown windows in which any quantity of any
-ID deviates in any direction, it learns that deviation from the ordinary is what counts.
+A classifier trained on two kinds of attack learns to recognise these two. Disturbed windows, in which any quantity of any ID
+deviates in any direction, teach it that deviation from the ordinary is what counts.
 """
 
 from dataclasses import replace
@@ -14,29 +14,41 @@ from canids_train_gnn.layers import FeatureDropout, Scaling
 
 
 def exposed(
-    graphs: Graphs, scaling: Scaling, groups: FeatureDropout, rate: float, strength: tuple[float, float]
+    graphs: Graphs, scaling: Scaling, quantities: FeatureDropout, rate: float, strength: tuple[float, float]
 ) -> Graphs:
-    """Disturb a share `rate` of the attack-free windows and call them attacked.
+    """Disturb a share of the attack-free windows and label them attacked.
 
-    In a disturbed window some nodes (from one to all) and some quantities (each with probability 0.2) are shifted by
-    `strength` (lowest, highest) standard deviations; columns of one quantity move together by random parts of it.
+    In a disturbed window some nodes (from one to all) and some quantities (each with probability 0.2, one at least) are
+    shifted.
+
+    Args:
+        graphs: a batch of B graphs with N nodes and F features.
+        scaling: its standard deviations are the unit of a shift.
+        quantities: groups the Q quantities' columns (mean, minimum, maximum); they move together, each by its own part.
+        rate: share of the attack-free windows that is disturbed.
+        strength: lowest and highest shift, in standard deviations.
     """
     (n, width), b = graphs.x.shape, len(graphs.y)
     device = graphs.x.device
-    chosen = (graphs.y == 0) & (torch.rand(b, device=device) < rate)
+    chosen = (graphs.y == 0) & (torch.rand(b, device=device) < rate)  # [B] the windows to disturb
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, device=device)
 
-    share = uniform(b) ** 2  # mostly few nodes
-    hit = uniform(n) < share[graphs.graph]
+    # Which nodes of each window: a random share of them, squared so that it is small in most, and one node in any case.
+    share = uniform(b) ** 2  # [B]
+    hit = uniform(n) < share[graphs.graph]  # [N]
     hit[graphs.ptr[:-1] + (uniform(b) * graphs.sizes).long()] = True
-    moved = uniform(b, groups.groups) < 0.2
-    moved[torch.arange(b, device=device), (uniform(b) * groups.groups).long()] = True
+    # Which quantities, and by how much in which direction: the same for all nodes of a window.
+    moved = uniform(b, quantities.groups) < 0.2  # [B, Q]
+    moved[torch.arange(b, device=device), (uniform(b) * quantities.groups).long()] = True
     low, high = strength
-    shift = torch.where(uniform(b, groups.groups) < 0.5, -1.0, 1.0) * (low + (high - low) * uniform(b, groups.groups))
-    shift = (shift * moved)[:, groups.group] * (0.3 + 0.7 * uniform(b, width))  # [B, F]
+    sign = torch.where(uniform(b, quantities.groups) < 0.5, -1.0, 1.0)
+    shift = sign * (low + (high - low) * uniform(b, quantities.groups))  # [B, Q]
+    # From quantities to columns, each of which moves by 30 to 100 % of its quantity's shift.
+    shift = (shift * moved)[:, quantities.group] * (0.3 + 0.7 * uniform(b, width))  # [B, F]
     hit &= chosen[graphs.graph]
-    far = shift[graphs.graph] * scaling.scale * (0.5 + uniform(n, 1))
-    x = torch.where(hit[:, None], graphs.x + far, graphs.x)
+    # In raw units, since the encoder scales; nodes move by 50 to 150 % of it.
+    offset = shift[graphs.graph] * scaling.scale * (0.5 + uniform(n, 1))  # [N, F]
+    x = torch.where(hit[:, None], graphs.x + offset, graphs.x)
     return replace(graphs, x=x, y=torch.where(chosen, 1, graphs.y))

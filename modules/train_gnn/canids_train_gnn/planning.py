@@ -1,4 +1,4 @@
-"""What the Snakefile of train_gnn asks of the config: which files a job reads, and which environment it needs."""
+"""Choices of the Snakefile that follow from the config: which models a training reads, and which environment it needs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ def teacher(kind: str, variant: str) -> list[str]:
     return [f"<runs>/{kind}_large{{instance}}/model.safetensors"] if variant == "small_kd" else []
 
 
-def judge(stage: Stage, kind: str, variant: str) -> Callable[[Any], list[str]]:
-    """Input function: the VGAE that tells a GAT's curriculum how hard a window is, if the instance's config wants one."""
+def curriculum_vgae(stage: Stage, kind: str, variant: str) -> Callable[[Any], list[str]]:
+    """Input function: the VGAE that ranks the windows of a GAT's curriculum, if the instance's config has one."""
 
-    def of(wildcards: Any) -> list[str]:
+    def model(wildcards: Any) -> list[str]:
         by = stage.config[wildcards.instance]["gat"]["curriculum"]["by"]
         return [f"<runs>/vgae_{variant}{{instance}}/model.safetensors"] if kind == "gat" and by == "vgae" else []
 
-    return of
+    return model
 
 
 def environment(stage: Stage) -> str:

@@ -1,4 +1,4 @@
-"""A detector for callers who know nothing of this project's files: arrays of packed windows in, a score a window out."""
+"""A detector for callers outside the project: arrays of packed windows in, one score for each window out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from canids_shared.contracts.model_file import DETECTOR, load_arrays
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_train_gnn import modelfile
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn.detector_file import load_any
 
 BATCH = 256
 
@@ -20,9 +18,7 @@ class Served:
 
     def __init__(self, model: Path) -> None:
         """Read a model file; raises `CanidsError` naming it if it is absent, cut off, or of another contract."""
-        _, header = load_arrays(model, DETECTOR)
-        gat = header["kind"] == "GAT"
-        self._model: GAT | VGAE = modelfile.load(model, GAT) if gat else modelfile.load(model, VGAE)
+        self._model = load_any(model)
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """Scores float32 [W], larger is more anomalous: log-odds of the GAT, anomaly score of the VGAE.
@@ -39,26 +35,18 @@ class Served:
         for name, ptr, rows in (("node_ptr", node_ptr, len(x)), ("edge_ptr", edge_ptr, len(edge_attr))):
             if len(ptr) != len(node_ptr) or ptr[0] != 0 or ptr[-1] != rows or (np.diff(ptr) < 0).any():
                 raise CanidsError(
-                    f"{name}: must rise from 0 to {rows}, the rows that it points into, and have W + 1 values"
+                    f"{name}: must rise from 0 to {rows}, the number of rows that it points into, and have W + 1 values"
                 )
-        sizes = np.diff(node_ptr)
-        if (ends < 0).any() or (ends >= np.repeat(sizes, np.diff(edge_ptr))).any():
-            raise CanidsError("edge_index: counts the nodes of each window from 0; an edge points outside its window")
-        first = ends + np.repeat(node_ptr[:-1], np.diff(edge_ptr))
+        sizes, degrees = np.diff(node_ptr), np.diff(edge_ptr)
+        if (ends < 0).any() or (ends >= np.repeat(sizes, degrees)).any():
+            raise CanidsError(
+                "edge_index: nodes are counted from 0 within each window; an edge points outside its window"
+            )
         scores = [np.zeros(0, dtype=np.float32)]
         with torch.inference_mode():
             for a in range(0, len(sizes), BATCH):
                 b = min(a + BATCH, len(sizes))
                 nodes, edges = slice(node_ptr[a], node_ptr[b]), slice(edge_ptr[a], edge_ptr[b])
-                source, target = torch.from_numpy(first[:, edges] - node_ptr[a])
-                graphs = Graphs.of(
-                    torch.from_numpy(x[nodes]),
-                    source,
-                    target,
-                    torch.from_numpy(edge_attr[edges]),
-                    torch.full((b - a,), -1),
-                    torch.from_numpy(sizes[a:b]),
-                    int(sizes[a:b].max()),
-                )
+                graphs = Graphs.unlabelled(x[nodes], ends[:, edges], edge_attr[edges], sizes[a:b], degrees[a:b])
                 scores.append(self._model.score(graphs).numpy())
         return np.concatenate(scores)

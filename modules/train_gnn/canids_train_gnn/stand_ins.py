@@ -1,6 +1,6 @@
 """Stand-ins of this module's files (`stand_in: true`): models without weights, and detectors that know the labels.
 
-Nothing here imports torch, which alone takes seconds a job.
+Nothing here imports torch, which alone would take seconds in each job.
 """
 
 from functools import partial
@@ -9,54 +9,35 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import detectors, model_file, tables
+from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.jobs import latency, run_folder, stand_in_runner
+from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
+from canids_train_gnn import run_record
 from canids_train_gnn.columns import COLUMNS
 
-KINDS = {"gat": "GAT", "vgae": "VGAE"}
 
-
-def _facts(store: GraphStore) -> dict[str, Any]:
-    attacked = int((store["y"] == 1).sum())
-    captures = list(store.header["captures"])
-    return {"windows": len(store), "attacked": attacked, "vehicles": {}, "attacks": {}, "captures": captures}
-
-
-def detector(kind: str, call: Call) -> None:
-    """A training's model, config, history of one epoch and latency; the model file has its header and no weights."""
-    fit, select = (GraphStore(path) for path in call.inputs["graphs"])
-    header = {
-        "contract": model_file.DETECTOR,
-        "kind": KINDS[kind],
-        "size": call.config[kind][call.constants["scale"]],
-        **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
-        "parameters": 0,
-        "fit": _facts(fit),
-        "select": {**_facts(select), "auroc": None},
-    }
+def detector(name: str, call: Call) -> None:
+    """A training's files, with a history of one epoch and a model file that holds no weights."""
     epoch = {"epoch": 1, "fit_loss": 1.0, "select_loss": 1.0, "learning_rate": 0.0, "seconds": 1.0, "graphs_per_s": 1.0}
-    model_file.save_arrays(call.output["model"], {}, header)
-    run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], [{**epoch, "peak_rss_mb": None, "peak_gpu_mb": None}])
-    latency.write(call.output["latency"], [1e-3], "cpu")
+    history = [{**epoch, "peak_rss_mb": None, "peak_gpu_mb": None}]
+    run_record.write(call, name, weights={}, parameters=0, history=history, auroc=None, seconds=[1e-3], device="cpu")
 
 
 def states(call: Call) -> None:
     """All outputs of both detectors are 1 in attacked windows, else 0."""
     keys = GraphStore(call.inputs["graphs"][0]).keys()
-    says = keys["label"].fill_null(0).to_numpy().astype(np.float32)
+    known = keys["label"].fill_null(0).to_numpy().astype(np.float32)
     metadata: dict[str, Any] = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
     metadata[detectors.KEY] = detectors.as_json(detectors.DETECTORS)
-    frame = keys.with_columns(pl.Series(name, says) for name in COLUMNS)
+    frame = keys.with_columns(pl.Series(name, known) for name in COLUMNS)
     tables.write(call.output["output"], tables.STATES, frame, metadata)
 
 
-_TRAINED = ("model", "config", "history", "latency")
+_TRAINED = ("model", "config", "history", "run")
 STAND_INS = {
-    **{kind: StandIn(partial(detector, kind), _TRAINED) for kind in KINDS},
+    **{kind: StandIn(partial(detector, kind), _TRAINED) for kind in ("gat", "vgae")},
     "states": StandIn(states),
 }
 

@@ -1,9 +1,11 @@
-"""What the two detectors of a variant say of every window of a split (contract `states/1`).
+"""Outputs of the two detectors of a variant for every window of a split (contract `states/2`).
 
 `python -m canids_train_gnn.states --spec JSON --output X.parquet --graphs SPLIT --vgae MODEL --gat MODEL`
 """
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -13,11 +15,9 @@ from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
 from canids_shared.jobs import entry_point
-from canids_train_gnn import modelfile
-from canids_train_gnn.attention import Passing
+from canids_train_gnn import detector_file
+from canids_train_gnn.attention import MessagePassing
 from canids_train_gnn.batching import batches, repeatable
-from canids_train_gnn.columns import ERROR_TERMS
-from canids_train_gnn.layers import node_mean
 from canids_train_gnn.models import GAT, VGAE
 
 BATCH = 256
@@ -26,29 +26,34 @@ log = logging.getLogger(__name__)
 
 @torch.inference_mode()
 def outputs_of(vgae: VGAE, gat: GAT, graphs: Graphs) -> dict[str, Tensor]:
-    """Raw, uncalibrated outputs per window, each [B] float32.
+    """Raw, uncalibrated outputs per window, each [B] float32, in the order of `columns.COLUMNS`.
 
-    `vgae_error` (the anomaly score) and its terms, `vgae_latent_norm`; `gat_logit` (attacked minus attack-free), both
-    logits, and norm and mean of the graph embedding.
+    The one definition for splits, followed buses and exported models, which take them from the models' own `outputs`.
     """
-    made = vgae(graphs)
-    terms = made.terms(graphs)
-    logits, embedding = gat(graphs)
-    found = {
-        "vgae_error": vgae.anomaly(terms),
-        **{f"vgae_{name}": terms[:, i] for i, name in enumerate(ERROR_TERMS)},
-        "vgae_latent_norm": node_mean(made.mean.norm(dim=-1), graphs),
-        "gat_logit": logits[:, 1] - logits[:, 0],
-        "gat_logit_free": logits[:, 0],
-        "gat_logit_attacked": logits[:, 1],
-        "gat_embedding_norm": embedding.norm(dim=-1),
-        "gat_embedding_mean": embedding.mean(-1),
-    }
-    return {name: values.float() for name, values in found.items()}
+    outputs = {**vgae.outputs(graphs), **gat.outputs(graphs)}
+    return {name: values.float() for name, values in outputs.items()}
+
+
+def load_both(
+    vgae: Path, gat: Path, graphs: dict[str, Any], config: dict[str, Any], device: torch.device
+) -> tuple[VGAE, GAT]:
+    """Read both detectors of a variant, ready to be applied.
+
+    Args:
+        vgae, gat: model files.
+        graphs: header of the graph store, or of the stream, that they are to be applied to.
+        config: its key `backend` is used.
+        device: where they are applied.
+    """
+    passing = MessagePassing.of(config, device, training=False)
+    return (
+        detector_file.load(vgae, VGAE, graphs, passing).to(device),
+        detector_file.load(gat, GAT, graphs, passing).to(device),
+    )
 
 
 def detector_outputs(vgae: VGAE, gat: GAT, store: TorchStore) -> dict[str, Tensor]:
-    """The outputs (`outputs_of`) on every window of a store, each [W]."""
+    """The outputs (`outputs_of`) for every window of a store, each [W]."""
     rows = [outputs_of(vgae, gat, graphs) for graphs in batches(store, torch.arange(len(store)), BATCH)]
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
@@ -58,19 +63,12 @@ def main(call: entry_point.Call) -> None:
     device = device_of(call.config["accelerator"], "train_gnn.accelerator")
     repeatable(call.config["torch_threads"], device)
     store = GraphStore(call.inputs["graphs"][0])
-    passing = Passing.of(call.config, device, training=False)
-    vgae = modelfile.load(call.inputs["vgae"][0], VGAE, store.header, passing).to(device)
-    gat = modelfile.load(call.inputs["gat"][0], GAT, store.header, passing).to(device)
-    outputs = detector_outputs(vgae, gat, TorchStore(store, device))
-    columns = [pl.Series(name, values.cpu().numpy()) for name, values in outputs.items()]
-    frame = store.keys().hstack(columns)
-    metadata = {
-        "dataset": call.wildcards["dataset"],
-        "split": call.wildcards["split"],
-        "variant": call.wildcards["variant"],
-        detectors.KEY: detectors.as_json(detectors.DETECTORS),
-    }
-    tables.write(call.output["output"], tables.STATES, frame, metadata)
+    models = load_both(call.inputs["vgae"][0], call.inputs["gat"][0], store.header, call.config, device)
+    outputs = detector_outputs(*models, TorchStore(store, device))
+    frame = store.keys().hstack([pl.Series(name, values.cpu().numpy()) for name, values in outputs.items()])
+    metadata = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
+    declared = {detectors.KEY: detectors.as_json(detectors.DETECTORS)}
+    tables.write(call.output["output"], tables.STATES, frame, {**metadata, **declared})
     log.info("%d windows", len(frame))
 
 

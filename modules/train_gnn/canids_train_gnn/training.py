@@ -1,58 +1,44 @@
-"""What a training rule does around the training itself: open the splits and the teacher, then write the run."""
+"""The frame of both training rules: open splits, teacher and checkpoint, train, and write the run's files."""
 
 import copy
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.torch_store import TorchStore
+from canids_shared.contracts.torch_store import TorchStore, device_of
 from canids_shared.errors import CanidsError
-from canids_shared.jobs import entry_point, latency
+from canids_shared.jobs import latency
+from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.run_folder import Checkpoint
-from canids_train_gnn import modelfile, processes
-from canids_train_gnn.attention import Passing
-from canids_train_gnn.batching import scores_of
-from canids_train_gnn.modelfile import Detector
-from canids_train_gnn.models import parameter_count
+from canids_shared.jobs.torch_state import to_arrays
+from canids_train_gnn import detector_file, run_record
+from canids_train_gnn.attention import MessagePassing
+from canids_train_gnn.batching import repeatable, scores_of
+from canids_train_gnn.job import History, TrainingJob
+from canids_train_gnn.models import VGAE, Model, parameter_count
 
-OUTPUTS = ["model", "config", "history", "latency"]
+INPUTS = ["graphs", "teacher", "curriculum_vgae"]
+OUTPUTS = ["model", "config", "history", "run"]
 log = logging.getLogger(__name__)
 
 
-class Train(Protocol[Detector]):
-    """How a detector is trained."""
-
-    def __call__(
-        self,
-        fabric: Fabric,
-        fit: TorchStore,
-        select: TorchStore,
-        scale: str,
-        config: dict[str, Any],
-        seed: int,
-        teacher: Detector | None = None,
-        checkpoint: Checkpoint | None = None,
-        passing: Passing | None = None,
-    ) -> tuple[Detector, list[dict[str, Any]]]:
-        """Train on `fit`, choose the epoch on `select`; returns the detector and its history."""
-        ...
-
-
-def _look_at_own(fit: TorchStore) -> None:
-    """Say so where auxiliary_captures alone hold a class, since what is learnt of it is learnt from simulation."""
-    labels, has_auxiliary_captures = fit.y.cpu()[fit.own], not bool(fit.own.all())
-    if has_auxiliary_captures and not bool((labels == 0).any()):
+def _check_classes(fit: TorchStore) -> None:
+    """Fail, or warn, where auxiliary captures alone hold a class, so that what is learnt of it is learnt from simulation."""
+    auxiliary = torch.from_numpy(run_record.auxiliary(fit.graphs))
+    if not bool(auxiliary.any()):
+        return
+    labels = fit.y.cpu()[~auxiliary]  # of the dataset's own windows
+    if not bool((labels == 0).any()):
         raise CanidsError(
-            f"{fit.graphs.path}: no attack-free window but those of auxiliary_captures: what is usual on these vehicles cannot be "
+            f"{fit.graphs.path}: all attack-free windows are of auxiliary captures: what is usual on these vehicles cannot be "
             "learnt; add an attack-free capture, or change leave_out"
         )
-    if has_auxiliary_captures and not bool((labels == 1).any()):
+    if not bool((labels == 1).any()):
         log.warning(
-            "the dataset has no attacked training window of its own: attacks are learnt from auxiliary_captures alone"
+            "the dataset has no attacked training window of its own: attacks are learnt from auxiliary captures alone"
         )
 
 
@@ -60,20 +46,26 @@ def auroc(scores: Tensor, labels: Tensor) -> float | None:
     """Share of pairs of an attacked and an attack-free window that the scores [n] put in order, ties half; None without pairs.
 
     Args:
-        labels: [n], 1 attacked, 0 attack-free; others count nowhere.
+        scores: [n], larger for an attack.
+        labels: [n], 1 attacked, 0 attack-free; windows with other labels are left out.
     """
     attacked, free = scores[labels == 1].double(), scores[labels == 0].double().sort().values
     if not len(attacked) or not len(free):
         return None
+    # For each attacked window: how many attack-free ones score less, and how many no more; half of both counts ties half.
     below, upto = torch.searchsorted(free, attacked), torch.searchsorted(free, attacked, right=True)
     return float((below + upto).double().mean() / (2 * len(free)))
 
 
 def few(store: TorchStore, count: int) -> TorchStore:
-    """The store with the labels of all but `count` windows hidden: half of them attacked, as far as there are, spread evenly."""
+    """The store with the labels of all but `count` windows hidden: half of those attacked if there are enough, spread evenly."""
     labels = store.y.cpu()
     attacked, free = (torch.nonzero(labels == label).squeeze(1) for label in (1, 0))
     most = min(count // 2, len(attacked))
+
+    def spread(windows: Tensor, number: int) -> Tensor:
+        return windows[torch.linspace(0, len(windows) - 1, min(number, len(windows))).round().long()]
+
     chosen = torch.cat([spread(attacked, most), spread(free, count - most)])
     hidden = torch.full_like(labels, -1)
     hidden[chosen] = labels[chosen]
@@ -82,42 +74,57 @@ def few(store: TorchStore, count: int) -> TorchStore:
     return reduced
 
 
-def spread(windows: Tensor, count: int) -> Tensor:
-    """`count` of the windows (all, if they are fewer), evenly from the first to the last."""
-    return windows[torch.linspace(0, len(windows) - 1, min(count, len(windows))).round().long()]
+def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[Model]], tuple[Model, History]]) -> None:
+    """Train a detector and write its model, config, history and `run.json`.
 
-
-def _seconds_a_window(model: Detector, store: TorchStore) -> list[float]:
-    """Inference latency, from a window's arrays to its score, window by window."""
-    model.eval()
-    with torch.inference_mode():
-        return latency.measure(lambda w: model.score(store.batch(torch.tensor([w]))).item(), len(store))
-
-
-def run(call: entry_point.Call, kind: type[Detector], section: str, train: Train[Detector]) -> None:
-    """Train a detector of this kind as `section` of the config says, and write model, config, history and latency."""
-    fabric = processes.start(call.config)
-    fit, select = (TorchStore(GraphStore(p), fabric.device) for p in call.inputs["graphs"])
-    passing = Passing.of(call.config, fabric.device)
-    _look_at_own(fit)
-    if count := call.config["overfit_windows"]:
+    Args:
+        call: of the rule.
+        kind: GAT or VGAE.
+        name: of the detector, and of its section of the config.
+        train: trains it.
+    """
+    config = call.config
+    device = device_of(config["accelerator"], "train_gnn.accelerator")
+    repeatable(config["torch_threads"], device)
+    fit, select = (TorchStore(GraphStore(path), device) for path in call.inputs["graphs"])
+    message_passing = MessagePassing.of(config, device)
+    _check_classes(fit)
+    if count := config["overfit_windows"]:
         fit = select = few(fit, count)
-    teacher = None
-    if call.inputs["teacher"]:
-        teacher = modelfile.load(call.inputs["teacher"][0], kind, fit.header, Passing(passing.backend)).to(
-            fabric.device
-        )
-    scale, config = call.constants["scale"], call.config[section]
-    how = {"device": fabric.device.type, "backend": passing.backend, "compiled": passing.compiled}
+    # A teacher is applied batch by batch and never compiled, which would take longer.
+    teachers = [
+        detector_file.load(path, kind, fit.header, MessagePassing(message_passing.backend)).to(device)
+        for path in call.inputs["teacher"]
+    ]
+    rankers = [detector_file.load(path, VGAE, fit.header) for path in call.inputs["curriculum_vgae"]]
+    how = {"device": device.type, "backend": message_passing.backend, "compiled": message_passing.compiled}
     checkpoint = Checkpoint(call, call.output["model"].parent, **how)
-    model, history = train(fabric, fit, select, scale, config, call.config["seed"], teacher, checkpoint, passing)
-    if not fabric.is_global_zero:
-        return  # one process writes
-    model.encoder.use(Passing.of(call.config, fabric.device, training=False))  # from here on as it will be applied
-    scores = scores_of(model, select, torch.arange(len(select)), 256)
-    select_facts = {**modelfile.facts(select), "auroc": auroc(scores, select.y)}
-    best = min(row["select_loss"] for row in history)
-    log.info("%s %s: %d parameters, best select loss %.5f", section, scale, parameter_count(model), best)
-    modelfile.write_run(call, model, config[scale], fit, select_facts, history)
-    latency.write(call.output["latency"], _seconds_a_window(model, select), fabric.device.type)
+    job = TrainingJob(
+        fit,
+        select,
+        run_record.scale_of(call),
+        config[name],
+        config["seed"],
+        config["precision"],
+        message_passing,
+        teacher=next(iter(teachers), None),
+        curriculum_vgae=next(iter(rankers), None),
+        checkpoint=checkpoint,
+    )
+    model, history = train(job)
+    model.encoder.use(MessagePassing.of(config, device, training=False))  # from here on as it will be applied
+    scores = scores_of(model, select, torch.arange(len(select)), 256)  # [W]
+    with torch.inference_mode():  # from a window's arrays to its score, window by window
+        seconds = latency.measure(lambda w: model.score(select.batch(torch.tensor([w]))).item(), len(select))
+    record = run_record.write(
+        call,
+        name,
+        weights=to_arrays(model.state_dict()),
+        parameters=parameter_count(model),
+        history=history,
+        auroc=auroc(scores, select.y),
+        seconds=seconds,
+        device=device.type,
+    )
+    log.info("%s %s: %d parameters, best select loss %.5f", name, job.scale, record.parameters, record.select["loss"])
     checkpoint.remove()

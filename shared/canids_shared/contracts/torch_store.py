@@ -1,7 +1,7 @@
 """The graph store as torch tensors: batches gathered from packed arrays without a Python object per graph.
 
-On the CPU the arrays stay mapped from the file, so that only windows that are asked for are read; on a GPU the store
-lives on the device, and a batch is gathered there without waiting for it: how large it becomes is known on the host.
+On the CPU the arrays stay mapped from the file, so that only the requested windows are read; on a GPU the store lives on the
+device, and a batch is gathered there without the host waiting for it: the batch's sizes are computed on the host.
 """
 
 from dataclasses import dataclass
@@ -45,12 +45,37 @@ class Graphs:
     def of(
         cls, x: Tensor, source: Tensor, target: Tensor, edge: Tensor, y: Tensor, sizes: Tensor, widest: int
     ) -> "Graphs":
-        """A batch from what its graphs hold; derives what follows from their sizes."""
+        """A batch from the attributes of these names; `sizes` [B] and `widest` give the other ones."""
         ptr = torch.zeros(len(sizes) + 1, dtype=torch.int64, device=x.device)
         torch.cumsum(sizes, 0, out=ptr[1:])
         graph = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes, output_size=len(x))
         place = torch.arange(len(x), device=x.device) - ptr[graph]
         return cls(x, source, target, edge, y, ptr, graph, widest, sizes, place)
+
+    @classmethod
+    def unlabelled(
+        cls,
+        x: np.ndarray,
+        edge_index: np.ndarray,
+        edge_attr: np.ndarray,
+        sizes: np.ndarray,
+        degrees: np.ndarray,
+        device: torch.device | str = "cpu",
+    ) -> "Graphs":
+        """A batch of graphs that come as packed arrays, not from a store.
+
+        Args:
+            x, edge_attr: raw features, [ΣN, F] and [ΣE, D] float32.
+            edge_index: [2, ΣE] source and target of every edge, nodes counted from 0 within each graph.
+            sizes, degrees: [B] int64, nodes and edges of every graph.
+            device: where the batch lies.
+        """
+        first = np.repeat(np.cumsum(sizes) - sizes, degrees)  # [ΣE] the batch's number of each graph's first node
+        nodes, ends, edges, labels, counts = (
+            torch.from_numpy(np.array(array)).to(device)
+            for array in (x, edge_index + first, edge_attr, np.full(len(sizes), -1), sizes)
+        )
+        return cls.of(nodes, ends[0], ends[1], edges, labels, counts, int(sizes.max()))
 
 
 class TorchStore:
@@ -63,6 +88,7 @@ class TorchStore:
     """
 
     def __init__(self, store: GraphStore, device: torch.device) -> None:
+        """Open a store's arrays on a device."""
         self.header = store.header
         self.device = device
         self.x, self.edge_attr, self.edge_index = (
@@ -79,31 +105,30 @@ class TorchStore:
 
     def batch(self, windows: Tensor) -> Graphs:
         """The windows with these numbers ([B] int64, on the host) as one batch."""
-        nodes, _, widest = self._rows("node_ptr", windows)
-        edges, n_edges, _ = self._rows("edge_ptr", windows)
-        there = windows.to(self.device, non_blocking=True)
-        sizes = self.node_ptr[there + 1] - self.node_ptr[there]
-        degrees = self.edge_ptr[there + 1] - self.edge_ptr[there]
-        first = torch.repeat_interleave(sizes.cumsum(0) - sizes, degrees, output_size=n_edges)
+        nodes, _, widest = self._rows("node_ptr", windows)  # [ΣN]
+        edges, n_edges, _ = self._rows("edge_ptr", windows)  # [ΣE]
+        chosen = windows.to(self.device, non_blocking=True)
+        sizes = self.node_ptr[chosen + 1] - self.node_ptr[chosen]  # [B] nodes of every graph
+        degrees = self.edge_ptr[chosen + 1] - self.edge_ptr[chosen]  # [B] edges of every graph
+        # Ends of edges are counted within their graph: add the batch's number of its first node.
+        first = torch.repeat_interleave(sizes.cumsum(0) - sizes, degrees, output_size=n_edges)  # [ΣE]
         source, target = self.edge_index[:, edges].long() + first
-        return Graphs.of(self.x[nodes], source, target, self.edge_attr[edges], self.y[there], sizes, widest)
+        return Graphs.of(self.x[nodes], source, target, self.edge_attr[edges], self.y[chosen], sizes, widest)
 
     def _rows(self, ptr: str, windows: Tensor) -> tuple[Tensor, int, int]:
-        """Rows that the windows own, on the device; how many in all, and of the largest."""
-        host = self._host[ptr]
-        begin = host[windows]
-        counts = host[windows + 1] - begin
-        total = int(counts.sum())
-        shift = begin - (counts.cumsum(0) - counts)
-        on_device = [t.to(self.device, non_blocking=True) for t in (shift, counts)]
-        rows = torch.repeat_interleave(*on_device, output_size=total)
-        return rows + torch.arange(total, device=self.device), total, int(counts.max())
+        """The packed rows of the windows, [total] on the device; their total, and the most of one window.
 
-    @property
-    def own(self) -> Tensor:
-        """Which windows are of the dataset's own captures, no auxiliary_captures: [W] bool, on the host."""
-        captures, auxiliary_captures = self.header["captures"], self.header.get("auxiliary_captures", [])
-        return torch.from_numpy(~np.isin(self.graphs["capture"], [captures.index(name) for name in auxiliary_captures]))
+        Row r of the batch is row `r + shift` of the store, where `shift` is constant within a window: where its rows begin in
+        the store less where they begin in the batch.
+        """
+        host = self._host[ptr]
+        begin = host[windows]  # [B]
+        counts = host[windows + 1] - begin  # [B]
+        total = int(counts.sum())
+        shift = begin - (counts.cumsum(0) - counts)  # [B]
+        shift, counts_there = (t.to(self.device, non_blocking=True) for t in (shift, counts))
+        rows = torch.repeat_interleave(shift, counts_there, output_size=total)  # the size spares a look at the device
+        return rows + torch.arange(total, device=self.device), total, int(counts.max())
 
     def names(self, windows: Tensor) -> list[str]:
         """Capture and number of windows, for messages."""
@@ -113,7 +138,7 @@ class TorchStore:
 
 
 def _writable(array: np.ndarray) -> np.ndarray:
-    """The same memory-mapped array as torch wants it: writable, though what is written never reaches the file."""
+    """The same array, writable as torch wants it: mapped copy-on-write, so that nothing written reaches the file."""
     if not isinstance(array, np.memmap) or array.filename is None:
         return np.array(array)
     mapped: np.ndarray = np.memmap(array.filename, array.dtype, "c", offset=array.offset, shape=array.shape)
@@ -121,7 +146,7 @@ def _writable(array: np.ndarray) -> np.ndarray:
 
 
 def device_of(accelerator: str, key: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; raises `CanidsError` naming the config's `key` if there is no GPU as asked for."""
+    """The device for `auto`, `cpu` or `cuda`; raises `CanidsError` naming the config's `key` if there is no GPU for `cuda`."""
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():

@@ -17,7 +17,7 @@ def from_arrays(arrays: Arrays, prefix: str = "") -> dict[str, Tensor]:
 
 
 def moments(optimizer: torch.optim.Optimizer) -> Arrays:
-    """The optimiser's state for every parameter."""
+    """The optimiser's state for every parameter (of AdamW: both moments and the number of steps)."""
     arrays: Arrays = {}
     for index, state in optimizer.state_dict()["state"].items():
         arrays |= to_arrays(state, f"optimizer.{index}.")
@@ -34,7 +34,7 @@ def restore_moments(optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
 
 
 def random_state(device: torch.device) -> Arrays:
-    """State of torch's own random numbers, of the CPU and of the device."""
+    """State of torch's random number generators, of the CPU and of the device."""
     state = {"random.cpu": torch.get_rng_state().numpy()}
     if device.type == "cuda":
         state["random.cuda"] = torch.cuda.get_rng_state(device).numpy()

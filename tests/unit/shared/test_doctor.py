@@ -79,7 +79,7 @@ def test_a_package_that_is_missing_too_old_or_untested_is_named(monkeypatch: pyt
 
 def test_extras_are_unfolded_and_all_that_is_locked_is_known() -> None:
     extras = requirements.by_extra(REPOSITORY)
-    assert {"torch", "lightning-fabric", "pytest", "mlflow"} <= {p.name for p in extras["dev"]}
+    assert {"torch", "torch-geometric", "pytest", "mlflow"} <= {p.name for p in extras["dev"]}
     assert "canids" not in {p.name for p in extras["dev"]}
     assert set(doctor.OPTIONAL) | set(doctor.MAIN) <= set(extras)
     assert all(p.locked for extra in doctor.MAIN for p in extras[extra])

@@ -20,7 +20,7 @@ from torch import Tensor
 from canids_preprocess import ingest, simulate
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, Passing
+from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, MessagePassing
 from canids_train_gnn.models import GAT, VGAE
 
 DGL = importlib.util.find_spec("dgl") is not None
@@ -98,7 +98,7 @@ def test_attention_is_the_published_formula(backend: str, graphs: Graphs) -> Non
 def outputs_and_gradients(kind: type, graphs: Graphs, backend: str) -> list[Tensor]:
     torch.manual_seed(1)
     model = kind(NODE_FEATURES, EDGE_FEATURES, SMALL).eval()
-    model.encoder.use(Passing(backend))
+    model.encoder.use(MessagePassing(backend))
     made = model(graphs)
     outputs = list(made) if kind is GAT else [made.mean, made.log_var, made.decoded, made.terms(graphs)]
     sum((o.square().mean() for o in outputs), torch.zeros(())).backward()
@@ -132,7 +132,7 @@ def test_backends_agree_on_simulated_traffic(kind: type, backend: str, attacked:
             model = kind(graphs.header["node_features"], graphs.header["edge_features"], SMALL).eval()
             model.encoder.node_scaling.learn(graphs.x)
             model.encoder.edge_scaling.learn(graphs.edge_attr)
-            model.encoder.use(Passing(name))
+            model.encoder.use(MessagePassing(name))
             scores = model.score(batch) if kind is GAT else model(batch).terms(batch)
             scores.mean().backward()
             made.append([scores, *(p.grad for p in model.parameters() if p.grad is not None)])
@@ -185,20 +185,22 @@ def test_a_backend_whose_package_is_missing_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     config = {"backend": "dgl", "compile": "never"}
     with pytest.raises(CanidsError, match=r"train_gnn.backend: 'dgl' needs dgl, .* pip install 'canids\[dgl\]'"):
-        Passing.of(config, torch.device("cpu"))
-    assert Passing.of({**config, "backend": "dense"}, torch.device("cpu")) == Passing("dense")
+        MessagePassing.of(config, torch.device("cpu"))
+    assert MessagePassing.of({**config, "backend": "dense"}, torch.device("cpu")) == MessagePassing("dense")
 
 
 @pytest.mark.parametrize(
     ("device", "backend", "compile_", "training", "expected"),
     [
-        ("cpu", "auto", "auto", True, Passing("pyg", compiled=False)),
-        ("cpu", "auto", "auto", False, Passing("pyg", compiled=False)),
-        ("cuda", "auto", "auto", True, Passing("dense", compiled=True)),
-        ("cuda", "pyg", "auto", True, Passing("pyg", compiled=False)),
-        ("cpu", "dense", "always", True, Passing("dense", compiled=True)),
-        ("cuda", "auto", "always", False, Passing("dense", compiled=False)),
+        ("cpu", "auto", "auto", True, MessagePassing("pyg", compiled=False)),
+        ("cpu", "auto", "auto", False, MessagePassing("pyg", compiled=False)),
+        ("cuda", "auto", "auto", True, MessagePassing("dense", compiled=True)),
+        ("cuda", "pyg", "auto", True, MessagePassing("pyg", compiled=False)),
+        ("cpu", "dense", "always", True, MessagePassing("dense", compiled=True)),
+        ("cuda", "auto", "always", False, MessagePassing("dense", compiled=False)),
     ],
 )
-def test_auto_follows_the_device(device: str, backend: str, compile_: str, training: bool, expected: Passing) -> None:
-    assert Passing.of({"backend": backend, "compile": compile_}, torch.device(device), training) == expected
+def test_auto_follows_the_device(
+    device: str, backend: str, compile_: str, training: bool, expected: MessagePassing
+) -> None:
+    assert MessagePassing.of({"backend": backend, "compile": compile_}, torch.device(device), training) == expected

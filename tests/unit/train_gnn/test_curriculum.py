@@ -9,14 +9,14 @@ from canids_train_gnn import curriculum, gat, vgae
 from canids_train_gnn.models import VGAE
 
 
-def test_a_curriculum_begins_with_what_the_judge_finds_easy(stores: tuple[Path, Path]) -> None:
+def test_a_curriculum_begins_with_what_the_vgae_finds_easy(stores: tuple[Path, Path]) -> None:
     graphs = store(stores[0])
     torch.manual_seed(0)
-    judge = VGAE(NODE_FEATURES, EDGE_FEATURES, {**SMALL, "latent": 3}).eval()
+    ranker = VGAE(NODE_FEATURES, EDGE_FEATURES, {**SMALL, "latent": 3}).eval()
     windows = torch.arange(len(graphs))
-    hard = curriculum.difficulty(judge, graphs, windows, 16)
+    hard = curriculum.difficulty(ranker, graphs, windows, 16)
     with torch.inference_mode():
-        anomaly = judge.score(graphs.batch(windows))
+        anomaly = ranker.score(graphs.batch(windows))
     for label, sign in ((0, 1), (1, -1)):
         members = graphs.y == label
         assert torch.equal(torch.argsort(hard[members]), torch.argsort(sign * anomaly[members], stable=True))
@@ -34,6 +34,6 @@ def test_a_curriculum_changes_what_is_learnt(stores: tuple[Path, Path], tmp_path
     vgae.main(call(stores, tmp_path / "vgae", "vgae"))
     gat.main(call(stores, tmp_path / "plain", "gat"))
     ordered = call(stores, tmp_path / "ordered", "gat", curriculum={"by": "vgae", "start": 0.3, "whole": 0.5})
-    ordered.inputs["judge"].append(tmp_path / "vgae" / "model.safetensors")
+    ordered.inputs["curriculum_vgae"].append(tmp_path / "vgae" / "model.safetensors")
     gat.main(ordered)
     assert weights(tmp_path / "plain") != weights(tmp_path / "ordered")

@@ -1,4 +1,4 @@
-"""Detectors as ONNX say what they say in torch; and windows from a stream make the batches that the store makes."""
+"""Detectors as ONNX agree with torch; and windows from a stream make the same batches as the store."""
 
 import json
 from dataclasses import fields
@@ -8,16 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import yaml
-from gnn_data import EDGE_FEATURES, MIXED, NODE_FEATURES, SMALL, store, write
+from gnn_data import EDGE_FEATURES, MIXED, NODE_FEATURES, SMALL, call, store, write
 
-from canids_shared.contracts import model_file, streams
+from canids_shared.contracts import detectors, model_file, streams
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
-from canids_train_gnn import export, follow, modelfile
+from canids_train_gnn import detector_file, export, follow, gat, serving
 from canids_train_gnn.columns import COLUMNS
-from canids_train_gnn.models import GAT, VGAE, parameter_count
+from canids_train_gnn.models import GAT, VGAE
 from canids_train_gnn.states import outputs_of
 
 KINDS = {"gat": GAT, "vgae": VGAE}
@@ -36,7 +35,7 @@ def written(folder: Path, kind: str) -> Path:
             model.link_bias.fill_(-120.0)  # so sure that its probabilities are 0 in float32
     run = folder / f"{kind}_small_kd"
     run.mkdir()
-    header = {"contract": model_file.DETECTOR, "kind": kind.upper(), "size": SIZE, "parameters": parameter_count(model)}
+    header = {"contract": model_file.DETECTOR, "kind": kind.upper(), "size": SIZE}
     facts = {"node_features": NODE_FEATURES, "edge_features": EDGE_FEATURES, "window": 10, "window_unit": "frames"}
     model_file.save_arrays(run / "model.safetensors", to_arrays(model.state_dict()), {**header, **facts})
     return run
@@ -44,12 +43,11 @@ def written(folder: Path, kind: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gat", "vgae"])
-def test_onnxruntime_says_what_torch_says(tmp_path: Path, kind: str) -> None:
+def test_onnxruntime_agrees_with_torch(tmp_path: Path, kind: str) -> None:
     onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
     run = written(tmp_path, kind)
     graphs = write(tmp_path / "select.safetensors", MIXED, np.random.default_rng(0), [1, 2, 9, 30] * 16)
-    (run / "config.yaml").write_text(yaml.safe_dump({"files": {"graphs": ["fit", str(graphs)]}}))
-    export.export(run, run / "model.onnx", run / "export.json", None)
+    export.export(run, run / "model.onnx", run / "export.json", graphs)
     report = json.loads((run / "export.json").read_text())
     assert report["bytes"] == (run / "model.onnx").stat().st_size
     assert report["largest_difference"] < 1e-5
@@ -61,8 +59,8 @@ def test_onnxruntime_says_what_torch_says(tmp_path: Path, kind: str) -> None:
     assert (said["window"], said["stride"], said["window_unit"]) == ("10", "10", "frames")
 
     # The score is the model's own in a batch, edges in any order, several of a pair, and to itself.
-    model = modelfile.load(run / "model.safetensors", KINDS[kind])
-    exported = export.Exported.of((run / "model.onnx").read_bytes())
+    model = detector_file.load(run / "model.safetensors", KINDS[kind])
+    exported = export.Exported((run / "model.onnx").read_bytes())
     rng = torch.Generator().manual_seed(0)
     for n, e in ((1, 0), (1, 2), (2, 0), (8, 8), (9, 40), (100, 99)):
         x, edge = torch.randn(n, len(NODE_FEATURES), generator=rng), torch.randn(e, len(EDGE_FEATURES), generator=rng)
@@ -72,20 +70,33 @@ def test_onnxruntime_says_what_torch_says(tmp_path: Path, kind: str) -> None:
         with torch.inference_mode():
             wanted = model.score(batch).item()
         assert float(exported((x, pairs, edge))[0]) == pytest.approx(wanted, rel=1e-5, abs=1e-5), (n, e)
-    # A model that says something else is noticed.
+    # Another model is told apart.
     with torch.no_grad():
         next(iter(model.parameters())).add_(0.01)
     window = export.window_of(store(graphs).batch(torch.tensor([3])))
     assert export.difference(model, exported, [window]) > export.TOLERANCE
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    run = written(tmp_path, "gat")
-    with pytest.raises(CanidsError, match="gat_small_kd: its graphs of select are not here to compare on"):
+def test_what_is_not_there_is_named(stores: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "gat_small_nokd"
+    gat.main(call(stores, run, "gat", epochs=1))
+    stores[1].unlink()
+    with pytest.raises(CanidsError, match="gat_small_nokd: its graphs of select are not here to compare on"):
         export.export(run, run / "model.onnx", run / "export.json", None)
     with pytest.raises(CanidsError, match=r"nowhere/model\.safetensors: no such file"):
         export.export(tmp_path / "nowhere", run / "model.onnx", run / "export.json", None)
     assert not (run / "model.onnx").exists()
+
+
+def test_packed_arrays_are_scored_as_in_the_store(tmp_path: Path) -> None:
+    graphs = store(write(tmp_path / "g.safetensors", MIXED, np.random.default_rng(0)))
+    arrays = {name: graphs.graphs[name] for name in ("node_ptr", "edge_ptr", "x", "edge_index", "edge_attr")}
+    served = serving.Served(written(tmp_path, "gat") / "model.safetensors")
+    model = detector_file.load_any(tmp_path / "gat_small_kd" / "model.safetensors")
+    with torch.inference_mode():
+        assert np.array_equal(served(arrays), model.score(graphs.batch(torch.arange(len(graphs)))).numpy())
+    with pytest.raises(CanidsError, match="edge_index: nodes are counted from 0 within each window"):
+        served({**arrays, "edge_index": arrays["edge_index"] + 100})
 
 
 def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> None:
@@ -108,5 +119,12 @@ def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> No
         found, expected = getattr(made, field.name), getattr(wanted, field.name)
         if field.name != "y":  # nobody knows what is attacked
             assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected)), field.name
-    vgae, gat = (modelfile.load(written(tmp_path, k) / "model.safetensors", KINDS[k]) for k in ("vgae", "gat"))
-    assert tuple(outputs_of(vgae, gat, made)) == COLUMNS
+    vgae_model, gat_model = (
+        detector_file.load(written(tmp_path, k) / "model.safetensors", KINDS[k]) for k in ("vgae", "gat")
+    )
+    assert tuple(outputs_of(vgae_model, gat_model, made)) == COLUMNS
+    wide = follow.widened(schema)
+    declared = json.loads(wide.metadata[b"canids"])
+    assert detectors.declared(declared, "stream") == detectors.DETECTORS
+    assert declared["node_features"] == header["node_features"]
+    assert set(wide.names) == {*schema.names, *COLUMNS}

@@ -1,4 +1,4 @@
-"""What cannot be trained is refused, and a training that goes wrong says where."""
+"""Refusals of what cannot be trained, and messages of trainings that fail."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def test_fewer_windows_than_a_batch_are_refused(stores: tuple[Path, Path], tmp_p
         (lambda loss: loss * float("nan"), "loss is nan"),
         (lambda loss: loss * float("inf"), "loss is inf"),
         (lambda loss: loss + 1e6, r"loss is 1e\+06"),
-        (lambda loss: loss + (loss - loss.detach()).abs().sqrt().sum(), "a gradient is no number"),
+        (lambda loss: loss + (loss - loss.detach()).abs().sqrt().sum(), "a gradient is not finite"),
     ],
 )
 def test_a_training_that_fails_names_and_keeps_its_batch(
@@ -93,6 +93,6 @@ def test_where_auxiliary_captures_alone_hold_a_class(tmp_path: Path, caplog: pyt
         for k, v in halves.items()
     }
     gat.main(call((paths["free"], select), tmp_path / "run", "gat"))
-    assert "attacks are learnt from auxiliary_captures alone" in caplog.text
-    with pytest.raises(CanidsError, match="no attack-free window but those of auxiliary_captures"):
+    assert "attacks are learnt from auxiliary captures alone" in caplog.text
+    with pytest.raises(CanidsError, match="all attack-free windows are of auxiliary captures"):
         gat.main(call((paths["attacked"], select), tmp_path / "run", "gat"))

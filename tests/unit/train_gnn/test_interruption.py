@@ -37,7 +37,7 @@ def test_a_signal_between_any_two_steps_is_made_up_for(
     MAINS[kind](short(kind, graphs, tmp_path / "whole"))
     steps = 200 * (2 if kind == "gat" else 1) // 50  # of an epoch
     at = {"first step": 1, "within": 3, "last step": steps, "select": 0, "later epoch": steps + 2}[where]
-    step, select_loss, done = loop.Training._step, loop.Training._select_loss, [0]
+    step, select_loss, done = loop.TrainingLoop._step, loop.TrainingLoop._select_loss, [0]
 
     def stopping(self: Any, *args: Any) -> None:
         step(self, *args)
@@ -50,15 +50,15 @@ def test_a_signal_between_any_two_steps_is_made_up_for(
             os.kill(os.getpid(), signal.SIGTERM)
         return select_loss(self, *args)
 
-    monkeypatch.setattr(loop.Training, "_step", stopping)
-    monkeypatch.setattr(loop.Training, "_select_loss", stopping_select)
+    monkeypatch.setattr(loop.TrainingLoop, "_step", stopping)
+    monkeypatch.setattr(loop.TrainingLoop, "_select_loss", stopping_select)
     with pytest.raises(SystemExit) as stopped:
         MAINS[kind](short(kind, graphs, tmp_path / "stopped"))
     assert stopped.value.code == 128 + (signal.SIGTERM if where == "select" else signal.SIGUSR1)
     assert done[0] == (steps if where == "select" else at), "it stops at once"
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
-    monkeypatch.setattr(loop.Training, "_step", lambda self, *args: (step(self, *args), done.append(1))[0])
-    monkeypatch.setattr(loop.Training, "_select_loss", select_loss)
+    monkeypatch.setattr(loop.TrainingLoop, "_step", lambda self, *args: (step(self, *args), done.append(1))[0])
+    monkeypatch.setattr(loop.TrainingLoop, "_select_loss", select_loss)
     before = done[0]
     MAINS[kind](short(kind, graphs, tmp_path / "stopped"))
     assert before + len(done) - 1 == 3 * steps, "no step twice, none left out"
@@ -72,7 +72,7 @@ def test_a_training_killed_within_an_epoch_goes_on_from_the_last_timed_checkpoin
     after: int, graphs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gat.main(short("gat", graphs, tmp_path / "whole"))
-    step, done = loop.Training._step, [0]
+    step, done = loop.TrainingLoop._step, [0]
 
     def dying(self: Any, *args: Any) -> None:
         if done[0] == after:
@@ -82,7 +82,7 @@ def test_a_training_killed_within_an_epoch_goes_on_from_the_last_timed_checkpoin
         done[0] += 1
 
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
-    monkeypatch.setattr(loop.Training, "_step", dying)
+    monkeypatch.setattr(loop.TrainingLoop, "_step", dying)
     with pytest.raises(KeyboardInterrupt):
         gat.main(short("gat", graphs, tmp_path / "killed"))
     gat.main(short("gat", graphs, tmp_path / "killed"))

@@ -49,7 +49,7 @@ def test_pooling_keeps_to_each_graph() -> None:
 
 
 @pytest.mark.parametrize("kind", [GAT, VGAE])
-def test_a_window_is_judged_alike_in_any_batch(kind: type, tmp_path: Path) -> None:
+def test_outputs_of_a_window_are_the_same_in_any_batch(kind: type, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     graphs = store(write(tmp_path / "g.safetensors", [0, 1, 0, 1], rng, sizes=[1, 9, 3, 5]))
     torch.manual_seed(0)

@@ -10,23 +10,22 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from gnn_data import FABRIC, STILL, batch_of, call, store
 from gnn_data import GAT as GAT_CONFIG
+from gnn_data import STILL, batch_of, call, job, store
 from torch._dynamo.utils import counters
 
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.jobs import run_folder
-from canids_train_gnn import gat, loop, processes
-from canids_train_gnn.attention import Passing
+from canids_train_gnn import gat, loop
+from canids_train_gnn.attention import MessagePassing
 from canids_train_gnn.layers import node_mean
 
 
 def test_bfloat16_trains_and_differs_a_little(stores: tuple[Path, Path]) -> None:
     losses = {}
     for precision in ("32-true", "bf16-mixed"):
-        fabric = processes.start({**FABRIC, "precision": precision})
-        _, history = gat.train(fabric, store(stores[0]), store(stores[1]), "large", GAT_CONFIG, seed=0)
+        _, history = gat.train(job(stores, GAT_CONFIG, "large", precision=precision))
         losses[precision] = [row["fit_loss"] for row in history]
     assert losses["32-true"] != losses["bf16-mixed"]
     assert losses["32-true"] == pytest.approx(losses["bf16-mixed"], rel=0.1)
@@ -39,9 +38,7 @@ def test_compiled_code_trains_alike(stores: tuple[Path, Path]) -> None:
     losses = []
     counters.clear()
     for compiled in (False, True):
-        fit, select = store(stores[0]), store(stores[1])
-        passing = Passing("dense", compiled)
-        _, history = gat.train(processes.start(FABRIC), fit, select, "small", config, seed=0, passing=passing)
+        _, history = gat.train(job(stores, config, message_passing=MessagePassing("dense", compiled)))
         losses.append([row["fit_loss"] for row in history])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert not counters["graph_break"], "the encoder is one graph"
@@ -59,7 +56,7 @@ def test_a_gpu_gathers_the_same_batches_and_resumes(
         if isinstance(value := getattr(here, field.name), torch.Tensor):
             assert torch.equal(value, getattr(there, field.name).cpu())
     spec = call(stores, tmp_path / "run", "gat", accelerator="cuda")
-    step, done = loop.Training._step, [0]
+    step, done = loop.TrainingLoop._step, [0]
 
     def stopping(self: Any, *args: Any) -> None:
         step(self, *args)
@@ -67,7 +64,7 @@ def test_a_gpu_gathers_the_same_batches_and_resumes(
         if done[0] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop.Training, "_step", stopping)
+    monkeypatch.setattr(loop.TrainingLoop, "_step", stopping)
     with pytest.raises(SystemExit):
         gat.main(spec)
     gat.main(spec)
@@ -90,11 +87,6 @@ def test_a_checkpoint_of_another_device_is_ignored(stores: tuple[Path, Path], tm
 
 
 def test_the_pyg_backend_trains_to_nearly_the_same_weights(stores: tuple[Path, Path]) -> None:
-    trained = [
-        gat.train(
-            processes.start(FABRIC), store(stores[0]), store(stores[1]), "small", STILL, 0, passing=Passing(backend)
-        )[0]
-        for backend in ("dense", "pyg")
-    ]
+    trained = [gat.train(job(stores, STILL, message_passing=MessagePassing(b)))[0] for b in ("dense", "pyg")]
     for one, other in zip(*(model.parameters() for model in trained), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from gnn_data import EDGE_FEATURES, FABRIC, MIXED, NODE_FEATURES, SMALL, call, store, weights, write
+from gnn_data import COMMON, EDGE_FEATURES, MIXED, NODE_FEATURES, SMALL, call, job, store, weights, write
 from gnn_data import GAT as GAT_CONFIG
 from gnn_data import VGAE as VGAE_CONFIG
 
@@ -15,7 +15,7 @@ from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
-from canids_train_gnn import distillation, gat, loop, modelfile, processes, states, training, vgae
+from canids_train_gnn import detector_file, distillation, gat, loop, states, training, vgae
 from canids_train_gnn.models import GAT, VGAE
 
 
@@ -36,7 +36,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(
 ) -> None:
     main(call(stores, tmp_path / "whole", kind))
     killed = call(stores, tmp_path / "killed", kind)
-    seeded, epochs = loop.seeded, []
+    seeded, epochs = loop.seed_epoch, []
 
     def stopping(seed: int, epoch: int) -> None:
         if epoch == after:
@@ -44,11 +44,11 @@ def test_a_killed_training_resumes_to_the_same_bytes(
         epochs.append(epoch)
         seeded(seed, epoch)
 
-    monkeypatch.setattr(loop, "seeded", stopping)
+    monkeypatch.setattr(loop, "seed_epoch", stopping)
     with pytest.raises(KeyboardInterrupt):
         main(killed)
     assert (tmp_path / "killed" / ".checkpoint").exists()
-    monkeypatch.setattr(loop, "seeded", lambda seed, epoch: (epochs.append(epoch), seeded(seed, epoch))[1])
+    monkeypatch.setattr(loop, "seed_epoch", lambda seed, epoch: (epochs.append(epoch), seeded(seed, epoch))[1])
     main(killed)
     assert epochs == list(range(4)), "no epoch twice"
     assert weights(tmp_path / "whole") == weights(tmp_path / "killed")
@@ -57,7 +57,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(
 def test_a_checkpoint_of_another_config_is_ignored(
     stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeded, stop_at = loop.seeded, [2]
+    seeded, stop_at = loop.seed_epoch, [2]
     seen: list[int] = []
 
     def counting(seed: int, epoch: int) -> None:
@@ -66,7 +66,7 @@ def test_a_checkpoint_of_another_config_is_ignored(
         seen.append(epoch)
         seeded(seed, epoch)
 
-    monkeypatch.setattr(loop, "seeded", counting)
+    monkeypatch.setattr(loop, "seed_epoch", counting)
     with pytest.raises(KeyboardInterrupt):
         gat.main(call(stores, tmp_path / "run", "gat"))
     stop_at[0] = -1
@@ -83,15 +83,15 @@ def test_vgae_never_learns_from_an_attacked_window(tmp_path: Path) -> None:
         graphs = store(path)
         attacked = torch.repeat_interleave(graphs.y == 1, graphs.node_ptr.diff())
         graphs.x[attacked] += far
-        model, _ = vgae.train(processes.start(FABRIC), graphs, store(select), "small", VGAE_CONFIG, seed=0)
+        model, _ = vgae.train(job([graphs, select], VGAE_CONFIG))
         trained.append(model.state_dict())
     for name, value in trained[0].items():
         assert torch.equal(value, trained[1][name]), name
 
 
-def test_gat_tells_attacked_windows_apart(stores: tuple[Path, Path]) -> None:
+def test_gat_separates_attacked_windows(stores: tuple[Path, Path]) -> None:
     config = {**GAT_CONFIG, "epochs": 30, "patience": 30}
-    model, history = gat.train(processes.start(FABRIC), store(stores[0]), store(stores[1]), "large", config, seed=0)
+    model, history = gat.train(job(stores, config, "large"))
     assert min(row["select_loss"] for row in history) < 0.3 < history[0]["select_loss"]
     graphs = store(stores[1]).batch(torch.arange(64))
     with torch.inference_mode():
@@ -118,17 +118,14 @@ def test_the_teacher_changes_the_gradients_of_the_student() -> None:
 
 @pytest.mark.parametrize("kind", ["gat", "vgae"])
 def test_the_teacher_changes_the_student_that_is_trained(kind: str, stores: tuple[Path, Path]) -> None:
-    fabric, fit, select = processes.start(FABRIC), store(stores[0]), store(stores[1])
+    train, config = (gat.train, GAT_CONFIG) if kind == "gat" else (vgae.train, VGAE_CONFIG)
     trained = []
     for seed in (1, 2, None):
         teacher: Any = None
         if seed is not None:
             torch.manual_seed(seed)
             teacher = (GAT if kind == "gat" else VGAE)(NODE_FEATURES, EDGE_FEATURES, SMALL).eval().requires_grad_(False)
-        if kind == "gat":
-            model: Any = gat.train(fabric, fit, select, "small", {**GAT_CONFIG, "epochs": 1}, 0, teacher)[0]
-        else:
-            model = vgae.train(fabric, fit, select, "small", {**VGAE_CONFIG, "epochs": 1}, 0, teacher)[0]
+        model: Any = train(job(stores, {**config, "epochs": 1}, teacher=teacher))[0]
         trained.append(model.encoder.enter.weight.detach().clone())
     assert not torch.equal(trained[0], trained[1])
     assert not torch.equal(trained[0], trained[2])
@@ -139,7 +136,7 @@ def test_states_hold_the_contract(stores: tuple[Path, Path], tmp_path: Path) -> 
     vgae.main(call(stores, tmp_path / "vgae", "vgae"))
     models = {k: [tmp_path / k / "model.safetensors"] for k in ("gat", "vgae")}
     wildcards = {"dataset": "d", "split": "fuse", "variant": "small_nokd", "instance": ""}
-    states.main(Call(wildcards, FABRIC, {}, {"output": tmp_path / "s.parquet"}, {"graphs": [stores[1]], **models}, ""))
+    states.main(Call(wildcards, COMMON, {}, {"output": tmp_path / "s.parquet"}, {"graphs": [stores[1]], **models}, ""))
     frame, head = tables.read(tmp_path / "s.parquet", tables.STATES)
     assert head["variant"] == "small_nokd"
     assert frame["label"].to_list() == MIXED
@@ -154,14 +151,14 @@ def test_a_model_is_refused_on_other_features(stores: tuple[Path, Path], tmp_pat
     gat.main(call(stores, tmp_path / "gat", "gat"))
     path = tmp_path / "gat" / "model.safetensors"
     header = GraphStore(stores[0]).header
-    assert isinstance(modelfile.load(path, GAT, header), GAT)
+    assert isinstance(detector_file.load(path, GAT, header), GAT)
     with pytest.raises(CanidsError, match="trained with other node_features"):
-        modelfile.load(path, GAT, {**header, "node_features": ["another"]})
+        detector_file.load(path, GAT, {**header, "node_features": ["another"]})
     with pytest.raises(CanidsError, match="holds a GAT, not a VGAE"):
-        modelfile.load(path, VGAE)
+        detector_file.load(path, VGAE)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CanidsError, match="not a whole model file"):
-        modelfile.load(path, GAT)
+        detector_file.load(path, GAT)
 
 
 def test_a_few_windows_are_of_both_classes_and_the_others_lose_their_label(stores: tuple[Path, Path]) -> None:
