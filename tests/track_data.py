@@ -51,7 +51,7 @@ def write_training(run: Path, seed: int = 1, made: int = 1_000) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump({"spec": spec, "python": "3.11", "inputs": {"graphs": ["a", "b"]}}))
     rows = [{"epoch": e, "fit_loss": UNEVEN / e, "peak_gpu_mb": None} for e in (1, 2)]
     write_history(run / "history.parquet", rows)
-    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "fusion_baselines/1"})
+    save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "fusion_baselines/2"})
     (run / "latency.json").write_text('{"contract": "latency/1", "device": "cpu", "median_ms": 1.25}')
     (run / "log.txt").write_text("done\n")
     finish(run, made)

@@ -62,7 +62,7 @@ def test_every_contract_can_be_read(workflow_dir: Path) -> None:
         for path in sorted((results / kind).glob("*/*.parquet")):
             assert len(read(path, table)[0])
     for run in TRAININGS:
-        contract = "policy/2" if run.startswith("dqn") else "detector/2"
+        contract = "policy/3" if run.startswith("dqn") else "detector/2"
         arrays, _ = load_arrays(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors", contract)
         assert all(np.isfinite(a).all() for a in arrays.values())
 

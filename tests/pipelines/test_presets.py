@@ -21,7 +21,7 @@ def call_of(stage: str, folder: Path, inputs: dict[str, list[Path]], **constants
     schema = REPOSITORY / f"modules/{stage}/config.schema.yaml"
     checked = Stage(stage, config, schema).config[""]
     spec: dict[str, Any] = {"wildcards": {"dataset": "smoke", "instance": ""}, "config": checked, **constants}
-    output = {name: folder / name for name in ("model", "config", "history", "latency")}
+    output = {name: folder / name for name in ("model", "config", "history", "run")}
     return Call(spec["wildcards"], checked, {"code": "", **constants}, output, inputs, json.dumps(spec))
 
 
@@ -56,7 +56,8 @@ def history_of(kind: str, workflow_dir: Path, folder: Path) -> pl.DataFrame:
 
 
 def test_a_policy_plays_one_episode_without_a_mistake(workflow_dir: Path, tmp_path: Path) -> None:
-    from canids_train_drl import dqn, states  # noqa: PLC0415 (torch, as above)
+    from canids_train_drl import dqn  # noqa: PLC0415 (torch, as above)
+    from canids_train_drl.environment import states  # noqa: PLC0415
 
     folder = workflow_dir / "results/smoke/states/large"
     inputs = {name: [folder / f"{name}.parquet"] for name in ("fuse", "select", "calibrate")}

@@ -21,7 +21,7 @@ from canids_shared.jobs import latency
 pytestmark = pytest.mark.slow
 SPLITS = ("fit", "select", "fuse", "calibrate", "test_dos")
 CONFIG = ("-s", "pipelines/kd_fusion/Snakefile", "--configfile", "tiny.yaml")
-CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/2", "fusion_baselines": "fusion_baselines/1"}
+CONTRACTS = {"vgae": "detector/2", "gat": "detector/2", "dqn": "policy/3", "fusion_baselines": "fusion_baselines/2"}
 
 
 def planned(text: str) -> set[str]:

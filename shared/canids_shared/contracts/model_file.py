@@ -12,7 +12,7 @@ from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
-DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/2", "fusion_baselines/1"
+DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/3", "fusion_baselines/2"
 """Contracts of `model.safetensors`: of a detector, of a policy, of its fusion_baselines."""
 EXPORT = "export/1"
 """Contract of `export.json`: size and latency of a detector as ONNX."""

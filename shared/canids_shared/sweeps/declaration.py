@@ -26,7 +26,7 @@ METRICS = {"vgae": ("auroc", "loss"), "gat": ("auroc", "loss"), "dqn": ("reward"
 _STAGE_OF = {"vgae": "train_gnn", "gat": "train_gnn", "dqn": "train_drl"}
 _SHIFTING = {
     "loss": ("preprocess", "vgae.edge_weight", "vgae.divergence_weight"),
-    "reward": ("reward", "blind", "spliced", "episode_length"),
+    "reward": ("reward", "detector_dropout", "attack_splicing", "episode_length"),
     "f1": ("episode_length",),
 }
 """Options, or all of a stage, that change what a metric means, so that points could not be compared by it."""
