@@ -64,6 +64,7 @@ class DuelingNetwork(nn.Module):
         """Q-values [B, A] of observations [B, width]."""
         trunk = self.trunk(observation)
         advantage = self.advantage(trunk)
+        # The mean is subtracted because V and A are otherwise determined up to a constant only.
         q: Tensor = self.value(trunk) + advantage - advantage.mean(dim=1, keepdim=True)
         return q
 
@@ -80,6 +81,7 @@ class ReplayBuffer:
     def add(self, batch: Batch) -> None:
         """Append B transitions, overwriting the oldest."""
         count = len(batch["row"])
+        # Places behind the newest transition, around the end of the ring.
         at = (torch.arange(count, device=batch["row"].device) + self.next) % self.size
         for name, column in self._columns.items():
             column[at] = batch[name]
@@ -130,6 +132,7 @@ def td_targets(
     online: DuelingNetwork, target: DuelingNetwork, batch: Batch, traffic: Traffic, costs: Costs, discount: float
 ) -> Tensor:
     """Targets of temporal-difference learning for silence and alarm, [B, 2]: reward and discounted value of the successor."""
+    # What silence and alarm would each cost in this window, and the alarm that they would leave.
     before = AlarmState(batch["alarm"], batch["age"], batch["detected"])
     labels, count = traffic.labels[batch["world"], batch["row"]], len(batch["row"])
     outcomes = [before.advanced(torch.full_like(before.alarm, alarm), labels, costs) for alarm in (False, True)]
@@ -160,10 +163,12 @@ def explore(environment: FusionEnvironment, network: DuelingNetwork, epsilon: fl
     """One ε-greedy step of all B environments; returns their transitions and rewards [B]. Those that are over begin again."""
     generator, device, before = environment.generator, environment.world.device, environment.state
     batch = {"world": environment.world.clone(), "row": environment.row.clone(), **vars(before)}
+    # Greedy by the online network; with probability ε any action.
     with torch.no_grad():
         greedy = network(environment.observe()).argmax(dim=1)
     random = torch.randint(environment.actions.count, greedy.shape, generator=generator, device=device)
     explores = torch.rand(greedy.shape, generator=generator, device=device) < epsilon
+    # `next_row` is kept before the environments that are over move to their new episodes.
     reward, terminated, truncated = environment.step(torch.where(explores, random, greedy))
     batch |= {"next_row": environment.row.clone(), "terminated": terminated}
     environment.reset(terminated | truncated)
@@ -227,6 +232,7 @@ class DoubleDQN:
         # Sums of TD loss, distillation loss and reward since the last evaluation; on the device, so that no step waits for it.
         self.sums = torch.zeros(3, device=self.device)
         self.progress = _Progress()
+        # Lists for the update of the target network, which would take longer to gather than to compute.
         self._parameters: list[list[Tensor]] = [list(n.parameters()) for n in (self.target, self.online)]
         if checkpoint and (saved := checkpoint.load()):
             self._restore(*saved)
@@ -272,8 +278,10 @@ class DoubleDQN:
         config, teacher = self.config, self.teacher
         self.progress.step += 1
         self.progress.since += 1
+        # One step of every environment: B new transitions.
         transitions, reward = explore(self.environment, self.online, self.epsilon())
         self.replay.add(transitions)
+        # One gradient step on a batch of older ones.
         difference, distillation = self.losses(self.replay.sample(config["batch_size"], self.generator))
         loss = difference if teacher is None else difference + teacher.weight * distillation
         self.optimizer.zero_grad(set_to_none=True)
@@ -294,6 +302,7 @@ class DoubleDQN:
             raise CanidsError(f"the loss is {loss} at step {progress.step}; lower learning_rate or gradient_norm")
         self.sums.zero_()
         progress.since = 0
+        # Greedy on `select`, in all its worlds. The target network is the smoother of the two, so it is evaluated and kept.
         outcome = evaluate(self.target, self.select, self.actions, self.costs, self.config["episode_length"])
         row = {"step": progress.step, "epsilon": self.epsilon(), "loss": loss, "distillation_loss": distillation}
         row |= {"reward": reward, "select_reward": outcome.reward, "select_f1": outcome.f1}
@@ -319,6 +328,7 @@ class DoubleDQN:
         self.saved_at = time.perf_counter()
         if not self.checkpoint:
             return
+        # All that the next step depends on: weights, moments, replay, environments, random numbers, sums.
         arrays: Arrays = {}
         for name in ("online", "target", "best"):
             arrays |= to_arrays(getattr(self, name).state_dict(), f"{name}.")

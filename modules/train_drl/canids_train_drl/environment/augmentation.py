@@ -70,12 +70,14 @@ class Augmentation:
         dropouts = [(d.prefix, share, each) for d in states.detectors for share in SHARES] if total else []
         worlds = [(prefix, share, (1 - attack_splicing) * p) for prefix, share, p in (nobody, *dropouts)]
         windows = [np.arange(len(states))] * len(worlds)
+        # The same dropouts once more where attacks are spliced, beside some worlds in which all detectors see those.
         if attack_splicing:
             spliced = [nobody] * SPLICED + dropouts
             worlds += [
                 (prefix, share, attack_splicing * p / (1 if prefix else SPLICED)) for prefix, share, p in spliced
             ]
             windows += [_splice(states, rng) for _ in spliced]
+        # Which attacked windows are missed, and which attack-free window lends its outputs for each of them.
         donors = []
         for placed, (_, share, _) in zip(windows, worlds, strict=True):
             donor = placed.copy()
@@ -106,6 +108,7 @@ class Augmentation:
 
 def _runs(flags: np.ndarray, segments: np.ndarray) -> list[tuple[int, int]]:
     """First window and end of each run of flagged windows within a segment."""
+    # A run ends where its segment does, or where the flag changes.
     edges = np.zeros(len(flags) + 1, dtype=bool)
     edges[segments] = True
     edges[1:-1] |= flags[1:] != flags[:-1]
@@ -125,6 +128,7 @@ def _splice(states: States, rng: np.random.Generator) -> np.ndarray:
             first, last = episodes[rng.integers(len(episodes))]
             length = min(int(rng.geometric(1 / ATTACKED_WINDOWS)), last - first, end - AFTERMATH - place)
             opening = (length + 1) // 2
+            # The first windows after an attack go with it: features remember, so detector outputs may still show it.
             after = np.arange(last, min(last + AFTERMATH, segment_end[first]))
             after = after[states.labels[after] == 0]
             middle = [np.arange(first, first + opening), np.arange(last - length + opening, last)]

@@ -32,11 +32,6 @@ class FusionData:
     select: Traffic
     calibrate: Traffic
 
-    @property
-    def attack_free(self) -> np.ndarray:
-        """bool [M], which windows of `calibrate` are attack-free."""
-        return np.asarray((self.calibrate.labels[0] == 0).cpu().numpy())
-
     @classmethod
     def read(cls, inputs: dict[str, list[Path]], config: dict[str, Any], device: torch.device) -> "FusionData":
         """Read `fuse`, `select` and `calibrate` of a rule's inputs; equal config and inputs give equal worlds.

@@ -128,6 +128,7 @@ class AlarmState:
         """The state after a window with `alarm` bool [B] and `label` int8 [B], and its reward float32 [B]."""
         attacked, changed = label == 1, alarm != self.alarm
         missed = attacked & ~alarm
+        # Labels are 1, 0 or unknown (-1): an unknown window is neither missed nor a false alarm.
         reward = -(
             costs.missed_attack * missed
             + costs.false_alarm * ((label == 0) & alarm)
@@ -135,6 +136,7 @@ class AlarmState:
             + costs.late_detection * (missed & ~self.detected)
         )
         age = torch.where(changed, 0, (self.age + 1).clamp(max=AGE_CAP))
+        # An episode counts as detected from its first alarm until it ends.
         return AlarmState(alarm, age, attacked & (self.detected | alarm)), reward
 
     def reset(self, where: Tensor) -> None:
@@ -192,6 +194,7 @@ class FusionEnvironment:
         self.traffic, self.actions, self.costs, self.count, self.length = traffic, actions, costs, count, length
         self.generator = generator
         self._device = traffic.features.device
+        # An episode may start wherever its full length fits before the segment's end, or else at the segment's beginning.
         begins, ends = traffic.segments[:-1], traffic.segments[1:]
         starts = [np.arange(b, max(e - length, b) + 1) for b, e in zip(begins, ends, strict=True)]
         self._starts = torch.as_tensor(np.concatenate(starts), device=self._device)
@@ -236,6 +239,7 @@ class FusionEnvironment:
         alarm = self.actions.alarm(action, self.traffic.scores[self.world, self.row])
         self.state, reward = self.state.advanced(alarm, self.traffic.labels[self.world, self.row], self.costs)
         self._left -= 1
+        # The end of a recording is an end (nothing follows it), the end of an episode is a cut (the traffic goes on).
         terminated = self.row + 1 >= self._segment_end[self.row]
         truncated = (self._left <= 0) & ~terminated
         self.row = torch.where(terminated, self.row, self.row + 1)

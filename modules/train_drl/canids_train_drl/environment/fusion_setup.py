@@ -9,11 +9,6 @@ from canids_train_drl.environment.fusion_environment import Actions
 from canids_train_drl.environment.threshold_search import ThresholdSearch, Weights
 
 
-def scale_of(variant: str) -> str:
-    """Scale of a variant's network, `large` or `small`."""
-    return "large" if variant == "large" else "small"
-
-
 @dataclass(frozen=True)
 class FusionSetup:
     """The conditions under which a policy and its fusion baselines are trained and compared.
@@ -33,8 +28,8 @@ class FusionSetup:
     def of(cls, call: Call, data: FusionData) -> "FusionSetup":
         """The setup of a call's variant."""
         config = call.config
-        hidden = config["networks"][scale_of(call.constants["variant"])]
-        return cls(config, hidden, *ThresholdSearch.on(data, config["false_alarm_budget"]).fixed_weight())
+        hidden = config["networks"]["large" if call.constants["variant"] == "large" else "small"]
+        return cls(config, hidden, *ThresholdSearch(data, config["false_alarm_budget"]).fixed_weight())
 
     @property
     def actions(self) -> Actions:

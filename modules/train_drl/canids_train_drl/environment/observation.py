@@ -127,12 +127,14 @@ class Observer:
         Returns:
             Everything but the alarm state, float32 [n, len(layout) − 2], the D scores first; and the state after these windows.
         """
+        # `known` begins with what is remembered, or with the first score as its own past.
         scores, count = self.scores(values).astype(np.float64), len(values)
         known = np.concatenate([state.scores if state else scores[:1], scores])
         # The oldest known score, repeated, fills up the first windows of the running maximum and changes none of them.
         filled = np.pad(known, ((self.recent - 1, 0), (0, 0)), "edge")
         highest = np.lib.stride_tricks.sliding_window_view(filled, self.recent, axis=0).max(axis=-1)[-count:]
         means = self._means(scores, state)
+        # [n, D] of scores and previous scores, [n, 2 D] of means, [n, D] of maxima; the order is that of `layout`.
         parts = [scores, known[-count - 1 : -1], means, highest]
         if self.raw:
             standard = (values.astype(np.float64) - np.array(self.centre)) / np.array(self.spread)

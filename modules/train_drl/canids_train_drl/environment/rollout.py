@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -102,6 +102,7 @@ def rollout(
     for step in range(int(lengths.max(initial=0))):
         running = slice(int(np.searchsorted(-lengths, -step)))
         world, row, now = worlds[running], rows[running] + step, alarms.select(running)
+        # Observe, act, and advance the alarms: each stretch by one window, all of them in one call.
         q = network(traffic.observation(world, row, now.alarm, now.age))
         action, scores = q.argmax(dim=1), traffic.scores[world, row]
         now, reward = now.advanced(actions.alarm(action, scores), traffic.labels[world, row], costs)
@@ -110,6 +111,7 @@ def rollout(
         played.score[world, row] = fused_score(q, action, actions, scores)
         best = q.topk(min(2, actions.count), dim=1).values
         played.q_chosen[world, row], played.q_other[world, row] = best[:, 0], best[:, -1]
+    # Back from "longest first" to the order of the batch.
     return played, alarms.select(places.argsort())
 
 
@@ -153,8 +155,7 @@ def greedy_step(
     return FusionOutput(played.score[0].numpy(), played.alarm[0].numpy(), played), alarms
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """Mean reward a window over the worlds by their probability; F1 in the world of the windows as they were recorded."""
 
     reward: float

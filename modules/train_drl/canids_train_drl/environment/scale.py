@@ -43,6 +43,7 @@ class QuantileScale:
         raw = np.asarray(raw, dtype=np.float64)
         if not len(raw) or not np.isfinite(raw).all():
             raise CanidsError("a detector's scale needs attack-free calibrate windows with finite scores")
+        # The maximum of n scores is exceeded with probability 1 / (n + 1); no quantile beyond it can be estimated.
         top = np.log10(len(raw) + 1)
         shares = [q for q in QUANTILES if -np.log10(1 - q) < top]
         places = np.append(np.quantile(raw, shares), raw.max())
@@ -58,6 +59,7 @@ class QuantileScale:
         """Tail surprise, float64, of raw scores of any shape: positive, strictly increasing, unbounded."""
         x = np.asarray(raw, dtype=np.float64)
         knots, levels = np.array(self.knots), np.array(self.levels)
+        # Linear between the knots, and above the last one with the slope of the body of the distribution.
         level = np.interp(x, knots, levels)
         level += np.maximum(x - knots[-1], 0) * self.slope
         # Below the median the surprise decays exponentially and never reaches zero: attack-free windows keep their order too.

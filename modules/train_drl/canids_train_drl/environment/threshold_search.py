@@ -6,7 +6,6 @@ in their middle is taken, which leaves an unknown attack or vehicle the most roo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,47 +39,30 @@ def _middle(settings: np.ndarray, quality: np.ndarray) -> int:
     return int(good[np.argmin(distance)])
 
 
-@dataclass(frozen=True)
 class ThresholdSearch:
-    """What settings are chosen on: `fuse` in its W worlds, the attack-free windows of `calibrate`, the budget.
+    """Tries settings on `fuse` in its W worlds, within a budget of false alarms on the attack-free windows of `calibrate`.
 
     Attributes:
         scores, calibrate_scores: float32 [W, N, D] and [1, M, D].
-        attacked: bool [W, N]; probability: [W]; segments: of `fuse`.
-        attack_free: bool [M], which windows of `calibrate` are attack-free; calibrate_segments: of `calibrate`.
-        budget: highest share of them that may be alarmed.
+        attacked: bool [W, N], of `fuse`.
+        attack_free: bool [M], of `calibrate`.
+        budget: highest share of the attack-free windows that may be alarmed.
     """
 
-    scores: np.ndarray
-    calibrate_scores: np.ndarray
-    attacked: np.ndarray
-    probability: np.ndarray
-    segments: np.ndarray
-    attack_free: np.ndarray
-    calibrate_segments: np.ndarray
-    budget: float
-
-    @classmethod
-    def on(cls, data: FusionData, budget: float) -> "ThresholdSearch":
-        """Search on these splits."""
+    def __init__(self, data: FusionData, budget: float) -> None:
         fuse, calibrate = data.fuse, data.calibrate
-        return cls(
-            fuse.scores.cpu().numpy(),
-            calibrate.scores.cpu().numpy(),
-            (fuse.labels == 1).cpu().numpy(),
-            fuse.probability.cpu().numpy(),
-            fuse.segments,
-            data.attack_free,
-            calibrate.segments,
-            budget,
-        )
+        self.scores, self.calibrate_scores = (traffic.scores.cpu().numpy() for traffic in (fuse, calibrate))
+        self.attacked, self._probability = (fuse.labels == 1).cpu().numpy(), fuse.probability.cpu().numpy()
+        self.attack_free = (calibrate.labels[0] == 0).cpu().numpy()
+        self._segments, self._calibrate_segments = fuse.segments, calibrate.segments
+        self.budget = budget
 
     def levels(self, score: np.ndarray, calibrate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Thresholds [T] that keep the budget on scores `calibrate` [M], and the F1 [T] of scores [W, N] above them."""
         # `higher`: a quantile between two windows would let one more through than the budget has.
         floor = np.quantile(calibrate[self.attack_free], 1 - self.budget, method="higher")
         levels = np.linspace(floor, max(score.max(), floor), _LEVELS)
-        return levels, np.array([f1(score > level, self.attacked, self.probability) for level in levels])
+        return levels, np.array([f1(score > level, self.attacked, self._probability) for level in levels])
 
     def threshold(self, score: np.ndarray, calibrate: np.ndarray) -> float:
         """The best threshold on scores [W, N] of `fuse` and [M] of `calibrate`."""
@@ -111,11 +93,11 @@ class ThresholdSearch:
 
         The last setting is always allowed: it keeps to the budget by construction.
         """
+        # F1 on `fuse` and share of false alarms on `calibrate`, of some settings at once.
         quality, share = [], []
         for some in np.array_split(settings, -(-len(settings) // _AT_ONCE)):
-            quality.append(f1(alarms(score, self.segments, *some.T), self.attacked, self.probability))
-            raised = alarms(calibrate, self.calibrate_segments, *some.T)[:, 0, self.attack_free]
-            share.append(raised.mean(axis=1))
+            quality.append(f1(alarms(score, self._segments, *some.T), self.attacked, self._probability))
+            share.append(alarms(calibrate, self._calibrate_segments, *some.T)[:, 0, self.attack_free].mean(axis=1))
         allowed = np.concatenate(share) <= self.budget
         allowed[-1] = True
         best = _middle(settings, np.where(allowed, np.concatenate(quality), -1.0))

@@ -20,15 +20,17 @@ def _classifier(data: FusionData, setup: FusionSetup, model: Any) -> Classifier:
     labels, features = fuse.labels.cpu().numpy(), fuse.features.cpu().numpy()
     cost = np.where(labels == 1, config["reward"]["missed_attack"], config["reward"]["false_alarm"])
     weight = fuse.probability.cpu().numpy()[:, None] * cost
+    # Windows of unknown label teach nothing, nor do worlds that are never played.
     used = (labels >= 0) & (weight > 0)
     x, y, w = features[used].astype(np.float64), labels[used] == 1, weight[used]
     model.fit(x, y, sample_weight=w / w.mean())
     perceptron = isinstance(model, MLPClassifier)
     weights = [matrix.T for matrix in model.coefs_] if perceptron else [model.coef_]
     biases = model.intercepts_ if perceptron else [model.intercept_]
+    # The threshold is not that of even odds: it is chosen on `fuse` within the false-alarm budget, as those of the others are.
     without_threshold = Classifier(layers_of(zip(weights, biases, strict=True)), 0.0)
     logits, calibrate = (without_threshold.logits(traffic) for traffic in (fuse, data.calibrate))
-    search = ThresholdSearch.on(data, config["false_alarm_budget"])
+    search = ThresholdSearch(data, config["false_alarm_budget"])
     return Classifier(without_threshold.layers, search.threshold(logits, calibrate[0]))
 
 

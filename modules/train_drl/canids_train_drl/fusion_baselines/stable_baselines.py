@@ -49,13 +49,11 @@ class FusionVecEnv(VecEnv):
         """The same for all environments."""
         return [getattr(self if attr_name == "render_mode" else self._environment, attr_name, None)] * self.num_envs
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Refused: the environments have no attributes of their own."""
-        raise AttributeError(attr_name)
+    def _refuse(self, name: str, *args: Any, **options: Any) -> Any:
+        """The environments have no attributes or methods that differ between them."""
+        raise AttributeError(name)
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Refused: the environments have no methods of their own."""
-        raise AttributeError(method_name)
+    set_attr = env_method = _refuse  # type: ignore[assignment]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """No wrappers."""

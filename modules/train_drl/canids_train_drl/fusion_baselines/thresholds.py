@@ -42,6 +42,7 @@ def _scan(
     Returns:
         The states after every window, float32 [P, W, N], and after the last window of each segment, [P, W, S].
     """
+    # Windows come one after the other, settings and worlds side by side: a recursion has no other parallelism.
     out, end = np.zeros((*state.shape[:2], score.shape[1]), dtype=np.float32), state.copy()
     for segment, (first, last) in enumerate(pairwise(segments)):
         current = state[:, :, segment]
@@ -154,8 +155,9 @@ def fixed_weight(data: FusionData, setup: FusionSetup) -> FixedWeight:
 
 def with_hysteresis(data: FusionData, setup: FusionSetup) -> Hysteresis:
     """Choose two thresholds on the score of the best fixed weights, whose own threshold is one of the settings."""
-    search = ThresholdSearch.on(data, setup.config["false_alarm_budget"])
+    search = ThresholdSearch(data, setup.config["false_alarm_budget"])
     score, calibrate = (mixture(setup.weights, s) for s in (search.scores, search.calibrate_scores))
+    # Every pair with low ≤ high of evenly spaced levels; equal thresholds are a plain one, which is within the budget.
     levels = np.linspace(score.min(), score.max(), _PAIRED_LEVELS)
     high, low = (x.ravel() for x in np.meshgrid(levels, levels))
     pairs = low <= high
@@ -165,8 +167,9 @@ def with_hysteresis(data: FusionData, setup: FusionSetup) -> Hysteresis:
 
 def with_cusum(data: FusionData, setup: FusionSetup) -> Cusum:
     """Choose drift, threshold and ceiling of a cumulative sum of that score; its own threshold alone is one of the settings."""
-    search = ThresholdSearch.on(data, setup.config["false_alarm_budget"])
+    search = ThresholdSearch(data, setup.config["false_alarm_budget"])
     score, calibrate = (mixture(setup.weights, s) for s in (search.scores, search.calibrate_scores))
+    # From the median score of `calibrate`, at which sums stay near zero, up to the highest score of `fuse`.
     drifts = np.linspace(float(np.median(calibrate)), float(score.max()), _DRIFTS)
     grid = [(k, h, c) for k in drifts for h in _SUMS for c in _CEILINGS]
     settings = np.array([*grid, (setup.threshold, 0.0, 1e-6)])
