@@ -4,7 +4,7 @@
         --model model.safetensors --fusion_baselines fusion_baselines.safetensors
 
 Every segment of a capture is played from its beginning, with the alarm off, window by window: a decision depends on that
-window and those before it alone. Runs on the CPU, so that a policy decides alike wherever it was trained. What the config's
+window and those before it alone. Runs on the CPU, so that decisions do not depend on where a policy was trained. What the config's
 `fusion` names becomes the fusion; the policy, where it is not that, is a baseline like the others. With `recalibrate`, the scales
 of the detectors' scores are fitted to the first seconds of each capture, whose windows are then not decided on by the past
 alone. The splits of the training captures keep the scales that the policy learnt with: these captures are what they were fitted to.

@@ -41,7 +41,7 @@ from canids_train_drl.environment.fusion_setup import FusionSetup
 from canids_train_drl.environment.rollout import evaluate
 
 CHECKPOINT_S = 60.0
-"""Seconds between two checkpoints, beside those after every evaluation."""
+"""Seconds between two checkpoints, in addition to those after every evaluation."""
 log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 """Transitions by name, [B] each: world, row, alarm, age and detected before the window, next_row, terminated."""
@@ -107,7 +107,7 @@ class ReplayBuffer:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained policy with its own view of the student's `fuse` split (same worlds, same windows)."""
+    """A trained policy with its view of the student's `fuse` split (same worlds, same windows)."""
 
     network: DuelingNetwork
     traffic: Traffic
@@ -177,7 +177,7 @@ def explore(environment: FusionEnvironment, network: DuelingNetwork, epsilon: fl
 
 @dataclass
 class _Progress:
-    """What a checkpoint keeps beside tensors: steps done, those since the last evaluation, and the best evaluation so far.
+    """What a checkpoint keeps in addition to tensors: steps done, those since the last evaluation, and the best evaluation so far.
 
     Attributes:
         best, best_reward: row of `history` whose weights are kept, and its reward.

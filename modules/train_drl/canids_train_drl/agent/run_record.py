@@ -21,7 +21,7 @@ def write(
     Args:
         history: a row for each evaluation.
         best: the row whose weights were kept.
-        parameters: numbers of the network that were learnt.
+        parameters: number of weights of the network.
         data: split → its windows (`fusion_data.split_summary`).
         latency: of a decision (`canids_shared.jobs.latency.summary`).
     """

@@ -1,4 +1,4 @@
-"""Variations of a split, called worlds, that make fusion worth learning: detector dropout and attack splicing.
+"""Variations of a split, called worlds, from which fusion can be learnt: detector dropout and attack splicing.
 
 **Detector dropout.** A supervised detector hardly errs on the attacks that it was trained on. A policy that sees nothing else
 learns to trust it alone, and fails at the first unknown attack. So an episode may be played in a world where one detector
@@ -70,7 +70,7 @@ class Augmentation:
         dropouts = [(d.prefix, share, each) for d in states.detectors for share in SHARES] if total else []
         worlds = [(prefix, share, (1 - attack_splicing) * p) for prefix, share, p in (nobody, *dropouts)]
         windows = [np.arange(len(states))] * len(worlds)
-        # The same dropouts once more where attacks are spliced, beside some worlds in which all detectors see those.
+        # The same dropouts once more where attacks are spliced, and some worlds in which all detectors see these attacks.
         if attack_splicing:
             spliced = [nobody] * SPLICED + dropouts
             worlds += [

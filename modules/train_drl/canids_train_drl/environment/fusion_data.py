@@ -1,4 +1,4 @@
-"""What every fusion learns from, the policy and the fusion baselines alike: one scale, one view of the windows, the same worlds."""
+"""What the policy and the fusion baselines learn from: one scale, one view of the windows, the same worlds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class FusionData:
 
     Attributes:
         observer: fitted to attack-free `calibrate` windows.
-        windows, augmentation: the `fuse` split and its worlds, for a teacher with detectors of its own.
+        windows, augmentation: the `fuse` split and its worlds, for a teacher with other detectors.
         fuse, select: what to learn on and what to stop by, in all their worlds, on the device.
         calibrate: what false-alarm budgets are kept on, as it was recorded.
     """

@@ -88,7 +88,7 @@ class Actions:
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of the reward (see the module's head), all ≥ 0."""
+    """Costs of the reward (see the module's docstring), all ≥ 0."""
 
     missed_attack: float
     false_alarm: float

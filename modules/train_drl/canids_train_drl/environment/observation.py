@@ -122,12 +122,12 @@ class Observer:
 
         Args:
             values: detector outputs [n, C], n > 0.
-            state: what the windows before left; None at the beginning of a segment, whose first window is its own past.
+            state: what the windows before left; None at the beginning of a segment, whose first score then also stands for its past.
 
         Returns:
             Everything but the alarm state, float32 [n, len(layout) − 2], the D scores first; and the state after these windows.
         """
-        # `known` begins with what is remembered, or with the first score as its own past.
+        # `known` begins with what is remembered, or with the first score in its place.
         scores, count = self.scores(values).astype(np.float64), len(values)
         known = np.concatenate([state.scores if state else scores[:1], scores])
         # The oldest known score, repeated, fills up the first windows of the running maximum and changes none of them.

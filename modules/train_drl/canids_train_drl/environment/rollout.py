@@ -137,7 +137,7 @@ class Fusion(Protocol):
         """Decide on the next windows of S segments that lie one behind the other, as they were recorded.
 
         Args:
-            windows: in one world; `windows.segments` says where each of the S segments begins.
+            windows: in one world; each of the S segments begins at a row of `windows.segments`.
             state: what the windows before left, one entry a segment; None where all segments begin here.
 
         Returns:
@@ -150,7 +150,7 @@ class Fusion(Protocol):
 def greedy_step(
     network: Network, actions: Actions, windows: Traffic, state: AlarmState | None
 ) -> tuple[FusionOutput, AlarmState]:
-    """`Fusion.step` of whatever takes the action with the highest Q-value."""
+    """`Fusion.step` of a network that takes the action with the highest Q-value."""
     played, alarms = rollout(network, windows, RolloutBatch.segments(windows.segments), actions, state=state)
     return FusionOutput(played.score[0].numpy(), played.alarm[0].numpy(), played), alarms
 

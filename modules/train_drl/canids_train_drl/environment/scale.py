@@ -1,7 +1,7 @@
 """A common scale for detector scores: how surprising a score is on attack-free traffic.
 
 The tail surprise of a raw score x is −log10 P(X ≥ x), X a window without attack: 1 for the highest tenth, 2 for the
-highest hundredth. It needs no attacks, so it says the same about attacks never seen, and it stays informative where a
+highest hundredth. It needs no attacks, so it has the same meaning for unknown attacks, and it stays informative where a
 calibration of probabilities (Platt 1999) fails because known attacks are separated without an error.
 """
 

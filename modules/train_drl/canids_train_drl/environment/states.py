@@ -46,7 +46,7 @@ class States:
         return np.repeat(np.arange(len(self.segments) - 1), np.diff(self.segments))
 
     def select(self, rows: np.ndarray) -> "States":
-        """Some windows, by their rows int64 [n], with segments of their own."""
+        """Some windows, by their rows int64 [n], with the segments that they form."""
         keys = self.keys[rows]
         segments = _segments(_consecutive(keys))
         return replace(self, keys=keys, values=self.values[rows], labels=self.labels[rows], segments=segments)

@@ -154,7 +154,7 @@ def fixed_weight(data: FusionData, setup: FusionSetup) -> FixedWeight:
 
 
 def with_hysteresis(data: FusionData, setup: FusionSetup) -> Hysteresis:
-    """Choose two thresholds on the score of the best fixed weights, whose own threshold is one of the settings."""
+    """Choose two thresholds on the score of the best fixed weights; their single threshold is one of the settings."""
     search = ThresholdSearch(data, setup.config["false_alarm_budget"])
     score, calibrate = (mixture(setup.weights, s) for s in (search.scores, search.calibrate_scores))
     # Every pair with low ≤ high of evenly spaced levels; equal thresholds are a plain one, which is within the budget.
@@ -166,7 +166,7 @@ def with_hysteresis(data: FusionData, setup: FusionSetup) -> Hysteresis:
 
 
 def with_cusum(data: FusionData, setup: FusionSetup) -> Cusum:
-    """Choose drift, threshold and ceiling of a cumulative sum of that score; its own threshold alone is one of the settings."""
+    """Choose drift, threshold and ceiling of a cumulative sum of that score; its single threshold is one of the settings."""
     search = ThresholdSearch(data, setup.config["false_alarm_budget"])
     score, calibrate = (mixture(setup.weights, s) for s in (search.scores, search.calibrate_scores))
     # From the median score of `calibrate`, at which sums stay near zero, up to the highest score of `fuse`.
