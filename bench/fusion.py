@@ -22,11 +22,11 @@ from common import figures, one_core, publish, result
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from canids_shared.contracts.config import check, load_schema
-from canids_train_drl.environment import FusionEnvironment, Traffic, costs_of
+from canids_train_drl.agent.double_dqn import DoubleDQN
+from canids_train_drl.environment.fusion_environment import Costs, FusionEnvironment, Traffic
+from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.gymnasium_env import FusionEnv
 from canids_train_drl.fusion_baselines.stable_baselines import agent, dqn
-from canids_train_drl.gymnasium_env import FusionEnv
-from canids_train_drl.learning import Learning
-from canids_train_drl.terms import Terms
 
 SCHEMA = Path(__file__).parents[1] / "modules/train_drl/config.schema.yaml"
 ENVIRONMENTS, ROUNDS = 4096, 5
@@ -38,7 +38,7 @@ def traffic() -> Traffic:
     worlds, windows, width = 21, 5000, 10
     return Traffic(
         torch.from_numpy(rng.random((worlds, windows, width), dtype=np.float32)),
-        torch.from_numpy(rng.random((worlds, windows, 2), dtype=np.float32)),
+        2,
         torch.from_numpy((rng.random((worlds, windows)) < 0.2).astype(np.int8)),
         np.arange(0, windows + 1, 250),
         torch.full((worlds,), 1 / worlds),
@@ -56,16 +56,16 @@ def rate(count: int, work: Callable[[], Any]) -> float:
     return count / median(seconds)
 
 
-def terms(**options: Any) -> Terms:
+def setup(**options: Any) -> FusionSetup:
     """The module's defaults, with the small policy's widths."""
     config = check(options, load_schema(SCHEMA), where="train_drl")
-    return Terms(config, config["networks"]["small"], 0.5, 0.5)
+    return FusionSetup(config, config["networks"]["small"], (0.5, 0.5), 0.5)
 
 
 def environment_alone(steps: int = 100) -> float:
-    """Steps of environments a second: observe, act at random, step, begin anew where one is over."""
-    on = terms(environments=ENVIRONMENTS)
-    environment = FusionEnvironment.seeded(traffic(), on.actions, on.config)
+    """Steps of environments a second: observe, act at random, step, begin a new episode where one is over."""
+    defaults = setup(environments=ENVIRONMENTS)
+    environment = FusionEnvironment.seeded(traffic(), defaults.actions, defaults.config)
 
     def play() -> None:
         for _ in range(steps):
@@ -80,26 +80,26 @@ def environment_alone(steps: int = 100) -> float:
 
 def ours(steps: int = 200) -> float:
     """Steps of environments a second while the policy learns, its evaluations left out."""
-    on, split = terms(steps=10**6, evaluate_every=10**6), traffic()
-    learning = Learning(split, split, on.actions, hidden=on.hidden, config=on.config)
+    defaults, split = setup(steps=10**6, evaluate_every=10**6), traffic()
+    training = DoubleDQN(split, split, defaults)
 
     def learn() -> None:
         for _ in range(steps):
-            learning._step()
+            training._step()
 
-    return rate(steps * on.config["environments"], learn)
+    return rate(steps * defaults.config["environments"], learn)
 
 
 def theirs(steps: int, single: bool) -> float:
-    """The same of Stable-Baselines3: `single`, on Gymnasium environments one by one; else on the vector environment."""
-    on, split = terms(), traffic()
-    count = on.config["environments"]
+    """The same rate of Stable-Baselines3: `single`, on Gymnasium environments one by one; else on the vector environment."""
+    defaults, split = setup(), traffic()
+    count = defaults.config["environments"]
     if single:
-        costs, length = costs_of(on.config), on.config["episode_length"]
-        makers = [lambda: FusionEnv(split, on.actions, costs, length=length)] * count
-        learner = dqn(DummyVecEnv(makers), on, "cpu")  # type: ignore[arg-type]
+        costs, length = Costs.of(defaults.config), defaults.config["episode_length"]
+        makers = [lambda: FusionEnv(split, defaults.actions, costs, length=length)] * count
+        learner = dqn(DummyVecEnv(makers), defaults, "cpu")  # type: ignore[arg-type]
     else:
-        learner = agent(split, on)
+        learner = agent(split, defaults)
     return rate(steps * count, lambda: learner.learn(total_timesteps=steps * count, reset_num_timesteps=False))
 
 
@@ -123,14 +123,14 @@ def main() -> None:
         one_core()
         print(json.dumps({"value": MEASURED[arguments.measure]()}))
         return
-    found = {name: figures(__file__, "--measure", name)["value"] for name in MEASURED}
+    rates = {name: figures(__file__, "--measure", name)["value"] for name in MEASURED}
     unit = "environment steps/s"
-    agents, fed = found["ours"] / found["theirs"], found["ours"] / found["theirs_vectorised"]
+    agents, fed = rates["ours"] / rates["theirs"], rates["ours"] / rates["theirs_vectorised"]
     rows = [
-        result("dqn_env_steps_per_s", found["environment"], unit),
-        result("dqn_learning_steps_per_s", found["ours"], unit),
-        result("sb3_learning_steps_per_s", found["theirs"], unit),
-        result("sb3_vectorised_learning_steps_per_s", found["theirs_vectorised"], unit),
+        result("dqn_env_steps_per_s", rates["environment"], unit),
+        result("dqn_learning_steps_per_s", rates["ours"], unit),
+        result("sb3_learning_steps_per_s", rates["theirs"], unit),
+        result("sb3_vectorised_learning_steps_per_s", rates["theirs_vectorised"], unit),
         result("dqn_vs_sb3", agents, "times as fast", "Stable-Baselines3, Gymnasium environments", agents),
         result("dqn_vs_sb3_vectorised", fed, "times as fast", "Stable-Baselines3, our vector environment", fed),
     ]

@@ -127,7 +127,7 @@ def write_training(folder: Path, seed: int = 0) -> None:
     """What the report reads of a training; `folder` is named like a run (`gat_large`, `dqn_small_kd@x`, …)."""
     kind = folder.name.partition("_")[0]
     size = 16 if "large" in folder.name else 4
-    contract = "policy/2" if kind == "dqn" else "detector/2"
+    contract = "policy/3" if kind == "dqn" else "detector/2"
     graphs = {"window": 100, "window_unit": "frames", "node_features": ["share"], "edge_features": ["count"]}
     header = {"hidden": [size], "layout": ["gat", "vgae"]} if kind == "dqn" else graphs
     weights = {"weight": np.ones((size, size), np.float32)}

@@ -1,4 +1,4 @@
-"""Learn the fusion_baselines of one variant (rule fusion_baselines).
+"""Fit the fusion baselines of one variant (rule fusion_baselines).
 
 python -m canids_train_drl.fit_baselines --spec JSON --model model.safetensors --config config.yaml
     --fuse fuse.parquet --select select.parquet --calibrate calibrate.parquet
@@ -14,65 +14,59 @@ import torch
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.run_folder import write_config
-from canids_train_drl.fusion_baselines import classifiers, networks, stored, thresholds
-from canids_train_drl.prepared import Prepared, prepare
-from canids_train_drl.terms import Terms
+from canids_train_drl.environment.fusion_data import FusionData
+from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.rollout import Fusion
+from canids_train_drl.fusion_baselines import classifiers, networks, thresholds
+from canids_train_drl.fusion_baselines.stored import FusionBaselines
 
 log = logging.getLogger(__name__)
 
 
-def _stable_baselines(prepared: Prepared, terms: Terms) -> networks.Player:
+def _stable_baselines(data: FusionData, setup: FusionSetup) -> networks.Player:
     try:
-        from canids_train_drl.fusion_baselines import stable_baselines  # noqa: PLC0415 (it takes seconds, and not everyone has it)
+        from canids_train_drl.fusion_baselines import stable_baselines  # noqa: PLC0415 (slow to import, and optional)
     except ModuleNotFoundError as error:
         raise CanidsError(
             f"train_drl.fusion_baselines has 'sb3_dqn', and package '{error.name}' is not installed: install the extra train-drl, "
             "or take 'sb3_dqn' out of the list"
         ) from None
-    return stable_baselines.learn(prepared, terms)
+    return stable_baselines.learn(data, setup)
 
 
-def _hysteresis(prepared: Prepared, terms: Terms) -> thresholds.Hysteresis:
-    return thresholds.with_hysteresis(prepared, terms.weight, terms.threshold, terms.config["false_alarm_budget"])
-
-
-def _cusum(prepared: Prepared, terms: Terms) -> thresholds.Cusum:
-    return thresholds.with_cusum(prepared, terms.weight, terms.threshold, terms.config["false_alarm_budget"])
-
-
-_LEARNT: dict[str, Callable[[Prepared, Terms], stored.FusionBaseline]] = {
-    "fixed_weight": lambda _, terms: thresholds.FixedWeight(terms.weight, terms.threshold),
-    "hysteresis": _hysteresis,
-    "cusum": _cusum,
+_FIT: dict[str, Callable[[FusionData, FusionSetup], Fusion]] = {
+    "fixed_weight": thresholds.fixed_weight,
+    "hysteresis": thresholds.with_hysteresis,
+    "cusum": thresholds.with_cusum,
     "logistic": classifiers.logistic,
     "mlp": classifiers.perceptron,
     "bandit": networks.bandit,
     "sb3_dqn": _stable_baselines,
 }
-NAMES = tuple(_LEARNT)
-"""All fusion_baselines, as the config's `fusion_baselines` names them."""
+NAMES = tuple(_FIT)
+"""All fusion baselines, as the config's `fusion_baselines` names them."""
 
 
-def learn(prepared: Prepared, terms: Terms, names: list[str]) -> dict[str, stored.FusionBaseline]:
-    """Learn the named fusion_baselines, one after the other; the same config and seed give the same."""
-    learnt, seed = {}, terms.config["seed"]
+def fit(data: FusionData, setup: FusionSetup, names: list[str]) -> dict[str, Fusion]:
+    """Fit the named fusion baselines, one after the other; the same config and seed give the same."""
+    fitted, seed = {}, setup.config["seed"]
     for name in names:
         begin = time.perf_counter()
         np.random.seed(seed)  # noqa: NPY002 (scikit-learn and Stable-Baselines3 draw from it)
         torch.manual_seed(seed)
-        learnt[name] = _LEARNT[name](prepared, terms)
-        log.info("%s: learnt in %.1f s", name, time.perf_counter() - begin)
-    return learnt
+        fitted[name] = _FIT[name](data, setup)
+        log.info("%s: fitted in %.1f s", name, time.perf_counter() - begin)
+    return fitted
 
 
 def main(call: entry_point.Call) -> None:
-    """Learn and write fusion_baselines and config."""
+    """Fit and write fusion baselines and config."""
     config = call.config
     torch.set_num_threads(config["torch_threads"])
-    prepared = prepare(call.inputs, config, torch.device("cpu"))
-    wanted = dict.fromkeys([*config["fusion_baselines"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
-    fusion_baselines = learn(prepared, Terms.of(call, prepared), list(wanted))
-    stored.save(call.output["model"], fusion_baselines, prepared.observer, config["false_alarm_budget"])
+    data = FusionData.read(call.inputs, config, torch.device("cpu"))
+    names = dict.fromkeys([*config["fusion_baselines"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
+    fitted = fit(data, FusionSetup.of(call, data), list(names))
+    FusionBaselines(fitted, data.observer, config["false_alarm_budget"]).save(call.output["model"])
     write_config(call.output["config"], call)
 
 

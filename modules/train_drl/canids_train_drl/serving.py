@@ -1,4 +1,4 @@
-"""A policy for callers who know nothing of this project's files: what the detectors say in, scores and alarms out."""
+"""A policy for callers that know no file of this project: detector outputs in, scores and alarms out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,9 @@ import numpy as np
 import polars as pl
 
 from canids_shared.errors import CanidsError
-from canids_train_drl.playing import FREE, Lanes, play
-from canids_train_drl.policy import Policy
-from canids_train_drl.prepared import as_recorded
-from canids_train_drl.states import States
+from canids_train_drl.agent.policy import Policy
+from canids_train_drl.environment.fusion_data import as_recorded
+from canids_train_drl.environment.states import States
 
 
 class Served:
@@ -25,23 +24,22 @@ class Served:
     def __call__(self, table: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`fusion_score` float32 [N] in [0, 1] and `alarm` bool [N] for the N windows of one capture, in their order.
 
-        The first one begins with a quiet alarm; each depends on itself and those before it.
+        The alarm is off before the first one; each depends on itself and those before it.
 
         Args:
-            table: the columns that train_gnn's `states` have (`vgae_…`, `gat_…`), N values each.
+            table: the columns of the detectors in states files, N values each.
 
-        Raises `CanidsError` naming a column that is missing, or that holds what is no number.
+        Raises `CanidsError` naming a column that is missing, or has a value that is not finite.
         """
-        columns = self._policy.observer.columns
-        if absent := [name for name in columns if name not in table]:
-            raise CanidsError(f"column '{absent[0]}' is missing; the policy needs {', '.join(columns)}")
-        values = np.stack([np.asarray(table[name], dtype=np.float32) for name in columns], axis=1)
+        observer = self._policy.observer
+        if absent := [name for name in observer.columns if name not in table]:
+            raise CanidsError(f"column '{absent[0]}' is missing; the policy needs {', '.join(observer.columns)}")
+        values = np.stack([np.asarray(table[name], dtype=np.float32) for name in observer.columns], axis=1)
         if len(wrong := np.argwhere(~np.isfinite(values))):
-            raise CanidsError(f"column '{columns[wrong[0][1]]}', row {wrong[0][0]}: NaN or infinity")
+            raise CanidsError(f"column '{observer.columns[wrong[0][1]]}', row {wrong[0][0]}: NaN or infinity")
         count = len(values)
-        keys = pl.DataFrame({"window": np.arange(count)})
+        keys, labels = pl.DataFrame({"window": np.arange(count)}), np.full(count, -1, dtype=np.int8)
         segments = np.unique([0, count])
-        windows = States(self._path, keys, columns, values, np.full(count, -1, dtype=np.int8), segments)
-        traffic = as_recorded(windows, self._policy.observer)
-        played = play(self._policy.network, traffic, Lanes.whole(segments), self._policy.actions, FREE)
-        return {"fusion_score": played.score[0].numpy(), "alarm": played.alarm[0].numpy()}
+        windows = States(self._path, observer.detectors, keys, observer.columns, values, labels, segments)
+        output, _ = self._policy.step(as_recorded(windows, observer), None)
+        return {"fusion_score": output.score, "alarm": output.alarm}

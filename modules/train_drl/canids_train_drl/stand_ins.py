@@ -1,6 +1,6 @@
-"""Stand-ins of this module's files (`stand_in: true`): policies and fusion_baselines without weights, and decisions that know the labels.
+"""Stand-ins of this module's files (`stand_in: true`): policies and fusion baselines without weights, and decisions that know the labels.
 
-Nothing here imports torch, which alone takes seconds a job.
+Nothing here imports torch, whose import takes seconds in each job.
 """
 
 import numpy as np
@@ -12,28 +12,31 @@ from canids_shared.files import sha256_of
 from canids_shared.jobs import latency, run_folder, stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
+from canids_train_drl.agent import run_record
 
 
 def policy(call: Call) -> None:
-    """A training's model, config, history of one evaluation and latency; the model file has its header and no weights."""
-    tables.read_metadata(call.inputs["fuse"][0], STATES)
-    header = {
+    """Model, config, history of one evaluation and record of a training; the model file has its header and no weights."""
+    header = tables.read_metadata(call.inputs["fuse"][0], STATES)
+    scale = "large" if call.constants["variant"] == "large" else "small"
+    model = {
         "contract": model_file.POLICY,
-        "hidden": call.config["networks"]["large" if call.constants["variant"] == "large" else "small"],
+        "hidden": call.config["networks"][scale],
         "layout": [],
-        "observer": {},
-        "actions": {"kind": call.config["action_set"], "threshold": 0.5},
+        "observer": {"detectors": header[detectors.KEY]},
+        "actions": {"kind": call.config["action_set"], "threshold": 0.5, "detectors": len(header[detectors.KEY])},
         "config": call.config,
     }
     row = {"step": 1, "epsilon": 0.0, "loss": 1.0, "distillation_loss": 0.0, "reward": 0.0}
-    model_file.save_arrays(call.output["model"], {}, header)
+    history = [{**row, "select_reward": 0.0, "select_f1": None}]
+    model_file.save_arrays(call.output["model"], {}, model)
     run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], [{**row, "select_reward": 0.0, "select_f1": None}])
-    latency.write(call.output["latency"], [1e-3], "cpu")
+    run_folder.write_history(call.output["history"], history)
+    run_record.write(call, history, 0, parameters=0, data={}, latency=latency.summary([1e-3], "cpu"))
 
 
 def fusion_baselines(call: Call) -> None:
-    """The fusion_baselines' names, and nothing that they learnt."""
+    """The names of the fusion baselines, and nothing that they learnt."""
     fusion = call.config["fusion"]
     names = dict.fromkeys([*call.config["fusion_baselines"], *([] if fusion == "dqn" else [fusion])])
     header = {"contract": model_file.FUSION_BASELINES, "fusion_baselines": {name: {} for name in names}, "observer": {}}
@@ -44,14 +47,15 @@ def fusion_baselines(call: Call) -> None:
 
 def decisions(call: Call) -> None:
     """Scores are 1 and alarms on in attacked windows, else 0 and off."""
-    (model,), (beside,) = call.inputs["model"], call.inputs["fusion_baselines"]
-    _, head = model_file.load_arrays(beside, model_file.FUSION_BASELINES)
+    (model,), (baselines,) = call.inputs["model"], call.inputs["fusion_baselines"]
+    _, header = model_file.load_arrays(baselines, model_file.FUSION_BASELINES)
     fusion = call.config["fusion"]
-    others = [name for name in (*head["fusion_baselines"], *(["dqn"] if fusion != "dqn" else [])) if name != fusion]
-    states, states_head = tables.read(call.inputs["states"][0], STATES)
+    others = [name for name in (*header["fusion_baselines"], *(["dqn"] if fusion != "dqn" else [])) if name != fusion]
+    states, states_header = tables.read(call.inputs["states"][0], STATES)
     keys = states.select(list(KEYS))
     attacked = keys["label"].fill_null(0).to_numpy()
-    columns = ("vgae_score", "gat_score", "fusion_score", "q_chosen", "q_other")
+    declared = detectors.declared(states_header, call.inputs["states"][0])
+    columns = (*(detector.decided for detector in declared), "fusion_score", "q_chosen", "q_other")
     scores = [*columns, *(f"baseline_{name}_{what}" for name in others for what in ("score", "alarm"))]
     frame = keys.with_columns(
         *(pl.Series(name, attacked.astype(np.float32)) for name in scores),
@@ -63,16 +67,16 @@ def decisions(call: Call) -> None:
         "fusion": fusion,
         "recalibrate": call.config["recalibrate"],
         "policy": sha256_of(model),
-        "fusion_baselines": sha256_of(beside),
-        "false_alarm_budget": head["false_alarm_budget"],
+        "fusion_baselines": sha256_of(baselines),
+        "false_alarm_budget": header["false_alarm_budget"],
         "digests": tables.digests(frame),
-        detectors.KEY: states_head[detectors.KEY],
+        detectors.KEY: states_header[detectors.KEY],
     }
     tables.write(call.output["output"], DECISIONS, frame, metadata)
 
 
 STAND_INS = {
-    "dqn": StandIn(policy, ("model", "config", "history", "latency")),
+    "dqn": StandIn(policy, ("model", "config", "history", "run")),
     "fit_baselines": StandIn(fusion_baselines, ("model", "config")),
     "decide": StandIn(decisions),
 }

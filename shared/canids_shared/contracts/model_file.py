@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from canids_shared.contracts.whole import check_contract, reading
 from canids_shared.files import canonical_json, written_whole
 
-DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/2", "fusion_baselines/1"
+DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/3", "fusion_baselines/2"
 """Contracts of `model.safetensors`: of a detector, of a policy, of the fusion baselines beside it."""
 EXPORT = "export/1"
 """Contract of `export.json`: size and latency of a detector as ONNX."""

@@ -1,4 +1,3 @@
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,10 @@ from canids_shared.contracts.manifest import SPLITS
 from canids_shared.contracts.tables import DECISIONS, KEYS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
-from canids_train_drl import decide, dqn, follow
-from canids_train_drl.fusion_baselines import learn, stored
-from canids_train_drl.policy import Policy
-from canids_train_drl.states import States, by_capture, read
+from canids_train_drl import decide, dqn, fit_baselines
+from canids_train_drl.agent.policy import Policy
+from canids_train_drl.environment.states import States, by_capture, read
+from canids_train_drl.fusion_baselines.stored import FusionBaselines
 from train_drl.test_dqn import call_of
 from train_drl.test_states import loaded, synthetic, written
 
@@ -37,12 +36,12 @@ def beside(model: Path) -> Path:
     folder = model.parent.parent
     files = {s: folder / f"{s}.parquet" for s in ("fuse", "select", "calibrate")}
     call = call_of(folder / "fusion_baselines", "small_nokd", files, fusion_baselines=SIMPLE)
-    learn.main(call)
+    fit_baselines.main(call)
     return call.output["model"]
 
 
 def decided(model: Path, beside: Path, split: States, fusion: str = "dqn") -> pl.DataFrame:
-    return decide.decide(Policy.load(model), stored.load(beside)[0], split, fusion)
+    return decide.decide(Policy.load(model), FusionBaselines.load(beside).fusions, split, fusion)
 
 
 def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path) -> None:
@@ -64,7 +63,9 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     assert 0 < above.sum() < len(above)
     np.testing.assert_array_equal(above, logit > 0)
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
-    assert set(decisions.columns) - DECISIONS.columns.keys() == FUSION_BASELINES | {"q_chosen", "q_other"}
+    assert set(decisions.columns) - DECISIONS.columns.keys() == FUSION_BASELINES | {
+        *("gat_score", "vgae_score", "q_chosen", "q_other")
+    }
     assert (decisions["q_chosen"] >= decisions["q_other"]).all()
     scores = decisions.select("vgae_score", "gat_score", "fusion_score", *FUSION_BASELINES).to_numpy()
     assert scores.min() >= 0
@@ -121,7 +122,7 @@ def test_fusion_baselines_of_other_detectors_are_refused(model: Path, beside: Pa
         for n, s in enumerate(("fuse", "select", "calibrate"))
     }
     call = call_of(tmp_path / "other", "small_nokd", files, fusion_baselines=["fixed_weight"])
-    learn.main(call)
+    fit_baselines.main(call)
     inputs = {"states": [folder / "select.parquet"], "model": [model], "fusion_baselines": [call.output["model"]]}
     wrong = entry_point.Call(
         {}, {"torch_threads": 1, "fusion": "dqn", "recalibrate": 0}, {}, {"output": tmp_path / "d"}, inputs, "{}"
@@ -131,7 +132,7 @@ def test_fusion_baselines_of_other_detectors_are_refused(model: Path, beside: Pa
 
 
 def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, tmp_path: Path) -> None:
-    policy, fusion_baselines = Policy.load(model), stored.load(beside)[0]
+    policy, fusion_baselines = Policy.load(model), FusionBaselines.load(beside).fusions
     frame = synthetic(6, 2, 300, drift=0.0).with_columns(label=pl.lit(None, dtype=pl.UInt8))
     shifted = frame.with_columns(pl.col("gat_logit") + 30, pl.col("vgae_error") + 30)
     usual, other = loaded(tmp_path, frame, "a"), loaded(tmp_path, shifted, "b")
@@ -167,31 +168,3 @@ def test_splits_of_the_training_captures_keep_the_scales(model: Path, beside: Pa
         assert decide_on(split).equals(decided(model, beside, read(path)))
     with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
         decide_on("test")
-
-
-@pytest.mark.parametrize("fusion", ["dqn", *SIMPLE])
-def test_windows_that_come_in_pieces_are_decided_on_alike(
-    model: Path, beside: Path, tmp_path: Path, fusion: str
-) -> None:
-    frame = synthetic(9, 1, 120)
-    frame = pl.concat([frame[:70], frame[71:]])  # a window that is missing: history and alarm begin anew
-    split = loaded(tmp_path, frame)
-    whole = decided(model, beside, split, fusion)
-    fusion_baselines, _ = stored.load(beside)
-    follower = follow.Follower(Policy.load(model), None if fusion == "dqn" else fusion_baselines[fusion])
-    number, borders = split.keys["window"].to_numpy(), [0, 1, 2, 30, 31, 65, 100, len(split)]
-    parts = [follower.decide(number[a:b], split.values[a:b]) for a, b in pairwise(borders)]
-    for name in ("vgae_score", "gat_score", "fusion_score", "alarm", "action"):
-        found = np.concatenate([part[name] for part in parts])
-        np.testing.assert_allclose(found.astype(float), whole[name].cast(pl.Float64).to_numpy(), rtol=0, atol=1e-6)
-
-
-def test_history_goes_on_with_the_same_numbers(model: Path, tmp_path: Path) -> None:
-    observer, values = Policy.load(model).observer, loaded(tmp_path, synthetic(10, 1, 100)).values
-    past, parts = None, []
-    for begin, end in pairwise([0, 1, 3, 40, 100]):
-        features, past = observer.resumed(values[begin:end], past)
-        parts.append(features)
-    np.testing.assert_array_equal(np.concatenate(parts), observer.features(values, np.zeros(100, np.int64)))
-    assert past is not None
-    assert len(past.scores) == observer.recent, "what is kept does not grow"

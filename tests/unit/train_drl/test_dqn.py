@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,21 +8,23 @@ import pytest
 import torch
 import yaml
 
+from canids_shared.contracts import training_run
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json
 from canids_shared.jobs import entry_point
 from canids_shared.planning.pipeline import merged
-from canids_train_drl import dqn, learning, worlds
+from canids_train_drl import dqn
+from canids_train_drl.agent import double_dqn
+from canids_train_drl.agent.double_dqn import DuelingNetwork, Teacher
+from canids_train_drl.agent.policy import Policy
 from canids_train_drl.decide import decide
-from canids_train_drl.environment import WEIGHTS, Actions, Costs, FusionEnvironment
-from canids_train_drl.learning import Teacher
-from canids_train_drl.networks import DuelingNetwork
-from canids_train_drl.observation import Observer
-from canids_train_drl.playing import f1
-from canids_train_drl.policy import Policy
-from canids_train_drl.prepared import traffic_of
-from canids_train_drl.states import read
+from canids_train_drl.environment.augmentation import Augmentation
+from canids_train_drl.environment.fusion_data import traffic_of
+from canids_train_drl.environment.fusion_environment import Actions, Costs, FusionEnvironment, fusion_weights
+from canids_train_drl.environment.observation import Observer
+from canids_train_drl.environment.rollout import f1
+from canids_train_drl.environment.states import read
 from train_drl.test_states import loaded, synthetic, written
 
 SCHEMA = Path(__file__).parents[3] / "modules/train_drl/config.schema.yaml"
@@ -35,8 +38,8 @@ def call_of(folder: Path, variant: str, inputs: dict[str, Path], **config: Any) 
     return entry_point.Call(
         wildcards={"dataset": "simulated", "instance": ""},
         config=checked,
-        constants={"variant": variant},
-        output={name: folder / name for name in dqn.OUTPUTS},
+        constants={"variant": variant, "code": "0"},
+        output={name: folder / f"{name}.json" if name == "run" else folder / name for name in dqn.OUTPUTS},
         inputs={name: [inputs[name]] if name in inputs else [] for name in dqn.INPUTS},
         spec=canonical_json({"config": checked, "variant": variant}),
     )
@@ -82,6 +85,25 @@ def test_run_folder_holds_config_and_history(trained: dict[str, Path]) -> None:
     assert len(record["inputs"]["fuse"][0]) == 64
 
 
+def test_record_has_the_evaluation_that_was_kept(trained: dict[str, Path], files: dict[str, Path]) -> None:
+    content = json.loads(trained["run"].read_text())
+    history = pl.read_parquet(trained["history"])
+    best = int(history["select_reward"].arg_max() or 0)
+    assert content["contract"] == training_run.CONTRACT
+    assert (content["kind"], content["label"], content["detectors"], content["scale"]) == ("dqn", "DQN", [], "large")
+    assert content["best"] == best
+    assert content["select"] == {"reward": history["select_reward"][best], "f1": history["select_f1"][best]}
+    assert content["history"]["loss"] == history["loss"].to_list()
+    fuse = read(files["fuse"])
+    attacked = int((fuse.labels == 1).sum())
+    assert content["data"]["fuse"]["windows"] == len(fuse)
+    assert sum(content["data"]["fuse"]["attacks"].values()) == content["data"]["fuse"]["attacked"] == attacked
+    assert content["latency"]["device"] == "cpu"
+    assert content["sizes"] == {"model": trained["model"].stat().st_size}
+    weights = Policy.load(trained["model"]).network.state_dict().values()
+    assert content["parameters"] == sum(weight.numel() for weight in weights)
+
+
 def test_same_seed_same_bytes_other_seed_other_bytes(files: dict[str, Path], tmp_path: Path) -> None:
     models = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -95,27 +117,26 @@ def test_same_seed_same_bytes_other_seed_other_bytes(files: dict[str, Path], tmp
 def test_teacher_changes_the_students_gradient(files: dict[str, Path]) -> None:
     fuse, calibrate = read(files["fuse"]), read(files["calibrate"])
     observer = Observer.fit(calibrate, {"history": {"fast": 3, "slow": 20, "recent": 8}, "raw_columns": False})
-    traffic = traffic_of(fuse, observer, worlds.draw(fuse, 0.25, 0.5, np.random.default_rng(0)), CPU)
+    traffic = traffic_of(fuse, observer, Augmentation.draw(fuse, 0.25, 0.5, np.random.default_rng(0)), CPU)
     costs, generator = Costs(1, 2, 0.25, 0.5), torch.Generator()
-    env = FusionEnvironment(traffic, Actions("alarm", 0.5), costs, count=64, length=16, generator=generator)
+    env = FusionEnvironment(traffic, Actions("alarm", 0.5, 2), costs, count=64, length=16, generator=generator)
     torch.manual_seed(0)
     online, teacher_network = DuelingNetwork(traffic.width, [16], 2), DuelingNetwork(traffic.width, [24], 2)
-    batch, _ = learning._interact(env, online, 0.5)
+    batch, _ = double_dqn.explore(env, online, 0.5)
 
     def gradient(teacher: Teacher | None) -> torch.Tensor:
         online.zero_grad()
-        difference, distillation = learning.losses(
-            online, online, batch, traffic, env.actions, costs, discount=0.9, teacher=teacher
-        )
-        (difference + distillation).backward()
+        double_dqn.distillation_loss(online(double_dqn.observation(batch, traffic)), batch, teacher).backward()
         return torch.cat([p.grad.flatten() for p in online.parameters() if p.grad is not None]).clone()
 
-    without, first = gradient(None), gradient(Teacher(teacher_network, traffic, 1.0))
+    first = gradient(Teacher(teacher_network, traffic, 1.0))
     with torch.no_grad():
         teacher_network.advantage.weight[0] += 1  # the same for all actions would cancel
     second = gradient(Teacher(teacher_network, traffic, 1.0))
-    assert not torch.allclose(without, first)
+    assert (first != 0).any()
     assert not torch.allclose(first, second)
+    q = torch.ones(len(batch["row"]), 2)
+    assert double_dqn.distillation_loss(q, batch, None) == 0
 
 
 def test_student_learns_from_the_teachers_own_view(
@@ -139,7 +160,7 @@ def test_action_set_of_weights(files: dict[str, Path], tmp_path: Path) -> None:
     dqn.main(call)
     policy = Policy.load(call.output["model"])
     decisions = decide(policy, {}, read(files["select"]))
-    weight = np.array(WEIGHTS)[decisions["action"].to_numpy()]
+    weight = np.array(fusion_weights(2))[:, 0][decisions["action"].to_numpy()]
     mixed = weight * decisions["gat_score"].to_numpy() + (1 - weight) * decisions["vgae_score"].to_numpy()
     np.testing.assert_allclose(decisions["fusion_score"].to_numpy(), mixed, atol=1e-6)
     assert ((decisions["fusion_score"] > np.float32(policy.actions.threshold)) == decisions["alarm"]).all()
@@ -165,10 +186,10 @@ def test_gpu_asked_for_where_there_is_none(
         dqn.main(call_of(tmp_path, "large", files, accelerator="cuda"))
 
 
-def test_goals_are_what_playing_each_action_gives(files: dict[str, Path]) -> None:
+def test_targets_are_what_playing_each_action_gives(files: dict[str, Path]) -> None:
     fuse, calibrate = read(files["fuse"]), read(files["calibrate"])
     observer = Observer.fit(calibrate, {"history": {"fast": 3, "slow": 20, "recent": 8}, "raw_columns": False})
-    traffic = traffic_of(fuse, observer, worlds.draw(fuse, 0.25, 0.5, np.random.default_rng(0)), CPU)
+    traffic = traffic_of(fuse, observer, Augmentation.draw(fuse, 0.25, 0.5, np.random.default_rng(0)), CPU)
     costs, torch_seed = Costs(1, 2, 0.25, 0.5), 3
     torch.manual_seed(torch_seed)
     online, target = DuelingNetwork(traffic.width, [16], 2), DuelingNetwork(traffic.width, [16], 2)
@@ -176,7 +197,7 @@ def test_goals_are_what_playing_each_action_gives(files: dict[str, Path]) -> Non
     for action in (0, 1):
         generator = torch.Generator()
         generator.manual_seed(0)
-        env = FusionEnvironment(traffic, Actions("alarm", 0.5), costs, count=64, length=16, generator=generator)
+        env = FusionEnvironment(traffic, Actions("alarm", 0.5, 2), costs, count=64, length=16, generator=generator)
         for step in range(5):
             env.step((torch.arange(64) + step) % 2)
         state = env.state
@@ -184,7 +205,7 @@ def test_goals_are_what_playing_each_action_gives(files: dict[str, Path]) -> Non
             "world": env.world.clone(),
             "row": env.row.clone(),
             "alarm": state.alarm,
-            "since": state.since,
+            "age": state.age,
             "detected": state.detected,
         }
         reward, terminated, _ = env.step(torch.full((64,), action))
@@ -192,13 +213,13 @@ def test_goals_are_what_playing_each_action_gives(files: dict[str, Path]) -> Non
             best = online(env.observe()).argmax(1, keepdim=True)
             goal = reward + 0.9 * target(env.observe()).gather(1, best)[:, 0] * ~terminated
         made.append((goal, {**batch, "next_row": env.row.clone(), "terminated": terminated}))
-    goals = learning._goals(online, target, made[0][1], traffic, costs, 0.9)
+    goals = double_dqn.td_targets(online, target, made[0][1], traffic, costs, 0.9)
     torch.testing.assert_close(goals, torch.stack([goal for goal, _ in made], dim=1))
 
 
 @pytest.mark.parametrize("kind", ["alarm", "alpha"])
 def test_outcomes_are_the_alarms_of_every_action(kind: str) -> None:
-    actions, scores = Actions(kind, 0.4), torch.rand(20, 2)
+    actions, scores = Actions(kind, 0.4, 2), torch.rand(20, 2)
     every = torch.stack([actions.alarm(torch.full((20,), a), scores) for a in range(actions.count)], dim=1)
     assert (actions.outcomes(scores) == every).all()
 

@@ -8,12 +8,13 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from canids_shared.contracts.config import check, load_schema
-from canids_train_drl import worlds
-from canids_train_drl.environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic, costs_of
-from canids_train_drl.gymnasium_env import FusionEnv, FusionVectorEnv
-from canids_train_drl.observation import Observer, with_alarm_state
-from canids_train_drl.prepared import traffic_of
-from canids_train_drl.states import States
+from canids_train_drl.environment import augmentation
+from canids_train_drl.environment.augmentation import Augmentation
+from canids_train_drl.environment.fusion_data import traffic_of
+from canids_train_drl.environment.fusion_environment import Actions, AlarmState, Costs, FusionEnvironment, Traffic
+from canids_train_drl.environment.gymnasium_env import FusionEnv, FusionVectorEnv
+from canids_train_drl.environment.observation import Observer, with_alarm_state
+from canids_train_drl.environment.states import States
 from train_drl.test_states import loaded, synthetic
 
 COSTS = Costs(missed_attack=1.0, false_alarm=2.0, flapping=0.25, late_detection=0.5)
@@ -32,11 +33,11 @@ def observer(split: States) -> Observer:
 
 @pytest.fixture(scope="module")
 def traffic(split: States, observer: Observer) -> Traffic:
-    return traffic_of(split, observer, worlds.draw(split, 0.25, 0.5, np.random.default_rng(0)), CPU)
+    return traffic_of(split, observer, Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(0)), CPU)
 
 
 def reward_of(label: list[int], alarm: list[int]) -> list[float]:
-    state, rewards = AlarmState.quiet(1, CPU), []
+    state, rewards = AlarmState.off(1, CPU), []
     for y, a in zip(label, alarm, strict=True):
         state, reward = state.advanced(torch.tensor([a == 1]), torch.tensor([y], dtype=torch.int8), COSTS)
         rewards.append(float(reward[0]))
@@ -56,11 +57,11 @@ def test_unknown_labels_cost_only_flapping() -> None:
 
 def test_gymnasium_accepts_the_single_environment(traffic: Traffic) -> None:
     for kind in ("alarm", "alpha"):
-        check_env(FusionEnv(traffic, Actions(kind, 0.5), COSTS, length=16), skip_render_check=True)
+        check_env(FusionEnv(traffic, Actions(kind, 0.5, 2), COSTS, length=16), skip_render_check=True)
 
 
 def test_vector_environment_keeps_gymnasiums_interface(traffic: Traffic) -> None:
-    vector = FusionVectorEnv(traffic, Actions("alarm", 0.5), COSTS, count=7, length=10)
+    vector = FusionVectorEnv(traffic, Actions("alarm", 0.5, 2), COSTS, count=7, length=10)
     assert vector.metadata["autoreset_mode"] is gym.vector.AutoresetMode.SAME_STEP
     env = RecordEpisodeStatistics(vector)
     first, _ = env.reset(seed=3)
@@ -82,7 +83,7 @@ def test_vector_environment_keeps_gymnasiums_interface(traffic: Traffic) -> None
 
 
 def test_episodes_stay_within_one_capture_and_end_at_its_end(traffic: Traffic) -> None:
-    env = FusionEnvironment(traffic, Actions("alarm", 0.5), COSTS, count=200, length=60, generator=torch.Generator())
+    env = FusionEnvironment(traffic, Actions("alarm", 0.5, 2), COSTS, count=200, length=60, generator=torch.Generator())
     begins = traffic.segments[:-1]
     assert np.isin(env.row.numpy(), begins).all(), "only whole captures fit"
     for step in range(60):
@@ -92,17 +93,17 @@ def test_episodes_stay_within_one_capture_and_end_at_its_end(traffic: Traffic) -
 
 
 def test_a_capture_of_one_window_is_an_episode(split: States, observer: Observer) -> None:
-    one = States(split.path, split.keys[:1], split.columns, split.values[:1], split.labels[:1], np.array([0, 1]))
-    traffic = traffic_of(one, observer, worlds.none(one), CPU)
-    env = FusionEnvironment(traffic, Actions("alarm", 0.5), COSTS, count=3, length=8, generator=torch.Generator())
+    one = split.select(np.arange(1))
+    traffic = traffic_of(one, observer, Augmentation.none(one), CPU)
+    env = FusionEnvironment(traffic, Actions("alarm", 0.5, 2), COSTS, count=3, length=8, generator=torch.Generator())
     assert env.step(torch.tensor([0, 1, 0]))[1].all()
 
 
 def test_observation_is_causal(split: States, observer: Observer) -> None:
-    before = observer.features(split.values, split.segment_of)
+    before = observer.observe(split.values, split.segments)
     changed = split.values.copy()
     changed[90:] += 50
-    after = observer.features(changed, split.segment_of)
+    after = observer.observe(changed, split.segments)
     np.testing.assert_array_equal(before[:90], after[:90])
     assert (before[90] != after[90]).any()
 
@@ -111,7 +112,7 @@ def test_history_does_not_cross_captures(split: States, observer: Observer) -> N
     changed = split.values.copy()
     changed[:60] += 50
     np.testing.assert_array_equal(
-        observer.features(split.values, split.segment_of)[60:], observer.features(changed, split.segment_of)[60:]
+        observer.observe(split.values, split.segments)[60:], observer.observe(changed, split.segments)[60:]
     )
 
 
@@ -121,8 +122,8 @@ def test_layout_names_every_component(observer: Observer, traffic: Traffic) -> N
     assert two[:, -2:].tolist() == [[1, 0], [0, 1]]
 
 
-def test_blindness_touches_only_attacked_windows_of_that_detector(split: States) -> None:
-    alike = worlds.draw(split, 0.25, 0.5, np.random.default_rng(1))
+def test_dropout_touches_only_attacked_windows_of_that_detector(split: States) -> None:
+    alike = Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(1))
     assert alike.probability.sum() == pytest.approx(1)
     np.testing.assert_array_equal(alike.values(split, 0), split.values)
     quiet = split.labels == 0
@@ -133,20 +134,20 @@ def test_blindness_touches_only_attacked_windows_of_that_detector(split: States)
         np.testing.assert_array_equal(values[~attacked], seen[~attacked])
         for i, column in enumerate(split.columns):
             differs = values[attacked, i] != seen[attacked, i]
-            if not alike.blind[world] or not column.startswith(alike.blind[world]):
+            if not alike.dropped[world] or not column.startswith(alike.dropped[world]):
                 assert not differs.any()
             else:
-                shares.add(min(worlds.SHARES, key=lambda s: abs(s - differs.mean())))
+                shares.add(min(augmentation.SHARES, key=lambda s: abs(s - differs.mean())))
                 assert set(values[attacked, i][differs]) <= quiet_values[column]
-    assert shares == set(worlds.SHARES)
+    assert shares == set(augmentation.SHARES)
 
 
 def test_spliced_attacks_are_recorded_ones_in_stretches_without(tmp_path: Path) -> None:
     split = loaded(tmp_path, synthetic(0, 3, 400))
-    alike = worlds.draw(split, 0.25, 0.5, np.random.default_rng(1))
+    alike = Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(1))
     labels = alike.labels(split)
     spliced = [w for w in range(len(alike)) if (alike.windows[w] != np.arange(len(split))).any()]
-    assert len(spliced) == worlds.SPLICED + 2 * len(worlds.SHARES)
+    assert len(spliced) == augmentation.SPLICED + 2 * len(augmentation.SHARES)
     assert alike.probability[spliced].sum() == pytest.approx(0.5)
     for world in spliced:
         there = alike.windows[world]
@@ -158,9 +159,9 @@ def test_spliced_attacks_are_recorded_ones_in_stretches_without(tmp_path: Path) 
         assert set(there[begins]) <= set(first), "attacks begin with their first window"
 
 
-@pytest.mark.parametrize(("blind", "spliced", "count"), [(0, 0, 1), (0.25, 0, 9), (0, 0.5, 5)])
-def test_worlds_that_are_not_wanted_are_not_there(split: States, blind: float, spliced: float, count: int) -> None:
-    alike = worlds.draw(split, blind, spliced, np.random.default_rng(0))
+@pytest.mark.parametrize(("dropout", "splicing", "count"), [(0, 0, 1), (0.25, 0, 9), (0, 0.5, 5)])
+def test_worlds_that_are_not_wanted_are_not_there(split: States, dropout: float, splicing: float, count: int) -> None:
+    alike = Augmentation.draw(split, dropout, splicing, np.random.default_rng(0))
     assert len(alike) == count
     assert (alike.probability > 0).all()
 
@@ -168,4 +169,4 @@ def test_worlds_that_are_not_wanted_are_not_there(split: States, blind: float, s
 def test_defaults_of_the_schema_are_valid() -> None:
     schema = Path(__file__).parents[3] / "modules/train_drl/config.schema.yaml"
     config = check({}, load_schema(schema, common=True), where="train_drl")
-    assert costs_of(config) == COSTS
+    assert Costs.of(config) == COSTS

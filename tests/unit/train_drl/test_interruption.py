@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from canids_train_drl import dqn, learning
-from canids_train_drl.learning import Learning
+from canids_train_drl import dqn
+from canids_train_drl.agent import double_dqn
+from canids_train_drl.agent.double_dqn import DoubleDQN
 from train_drl.test_dqn import call_of
 from train_drl.test_states import synthetic, written
 
@@ -30,16 +31,16 @@ def undisturbed(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, how: signal.Signals | None) -> None:
     """Send this process the signal within the given step, or (None) die there without a word."""
-    ordinary = Learning._step
+    ordinary = DoubleDQN._step
 
-    def _step(self: Learning) -> None:
+    def _step(self: DoubleDQN) -> None:
         ordinary(self)
         if self.progress.step == step:
             if how is None:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), how)
 
-    monkeypatch.setattr(Learning, "_step", _step)
+    monkeypatch.setattr(DoubleDQN, "_step", _step)
 
 
 @pytest.mark.parametrize("step", [1, 7, 20, 33, 59])
@@ -76,8 +77,8 @@ def test_death_goes_on_from_the_last_evaluation(
             dqn.main(call)
     begun = []
     with monkeypatch.context() as patch:
-        restore = Learning._restore
-        patch.setattr(Learning, "_restore", lambda self, *a: (restore(self, *a), begun.append(self.progress.step))[0])
+        restore = DoubleDQN._restore
+        patch.setattr(DoubleDQN, "_restore", lambda self, *a: (restore(self, *a), begun.append(self.progress.step))[0])
         dqn.main(call)
     assert begun == ([40] if step == 45 else [])
     assert call.output["model"].read_bytes() == undisturbed
@@ -101,7 +102,7 @@ def test_checkpoint_of_another_config_is_ignored(
 def test_every_minute_is_every_step_when_minutes_are_short(
     files: dict[str, Path], undisturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(double_dqn, "CHECKPOINT_S", 0.0)
     call = call_of(tmp_path / "run", "small_nokd", files, **FAST)
     with monkeypatch.context() as patch:
         stop_at(patch, 47, None)

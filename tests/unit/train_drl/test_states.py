@@ -1,5 +1,6 @@
 """Synthetic detector outputs for the tests of train_drl, and the tests of reading them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import polars as pl
 import pytest
 
 from canids_shared.contracts import tables
+from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.tables import KEYS, STATES
 from canids_shared.errors import CanidsError
-from canids_train_drl import states
+from canids_shared.files import canonical_json
+from canids_train_drl.environment import states
 
 LEVELS = {"known": (8.0, 2.0), "unknown": (-3.0, 4.0), "a": (8.0, 2.0), "b": (-8.0, 1.5)}
 """Mean and spread of the GAT's logit by attack; without attack −8 and 1.5."""
@@ -60,8 +63,8 @@ def synthetic(
     return pl.concat(parts)
 
 
-def written(path: Path, frame: pl.DataFrame) -> Path:
-    tables.write(path, STATES, frame, {})
+def written(path: Path, frame: pl.DataFrame, detectors: Sequence[Detector] = DETECTORS) -> Path:
+    tables.write(path, STATES, frame, {KEY: as_json(detectors)})
     return path
 
 
@@ -82,14 +85,17 @@ def test_time_running_backwards_is_named(tmp_path: Path) -> None:
 
 
 def test_score_column_missing(tmp_path: Path) -> None:
-    with pytest.raises(CanidsError, match="'vgae_error' is missing"):
-        loaded(tmp_path, synthetic(0, 1, 10).drop("vgae_error"))
+    frame, header = synthetic(0, 1, 10).drop("vgae_error"), {"contract": STATES.contract, KEY: as_json(DETECTORS)}
+    frame.write_parquet(tmp_path / "bad.parquet", metadata={"canids": canonical_json(header)})
+    with pytest.raises(CanidsError, match=r"bad\.parquet.*'vgae_error' is missing"):
+        states.read(tmp_path / "bad.parquet")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_value_not_finite_names_file_and_column(tmp_path: Path, value: float) -> None:
     frame = synthetic(0, 1, 10).with_columns(vgae_kl=pl.lit(value, dtype=pl.Float32))
-    frame.write_parquet(tmp_path / "bad.parquet", metadata={"canids": '{"contract":"states/1"}'})
+    header = {"contract": STATES.contract, KEY: as_json(DETECTORS)}
+    frame.write_parquet(tmp_path / "bad.parquet", metadata={"canids": canonical_json(header)})
     with pytest.raises(CanidsError, match=r"bad\.parquet.*vgae_kl"):
         states.read(tmp_path / "bad.parquet")
 
@@ -102,10 +108,9 @@ def test_missing_class_is_named(tmp_path: Path) -> None:
 
 def labelled(labels: list[int], segments: list[int]) -> states.States:
     numbers = np.arange(len(labels))
-    keys = pl.DataFrame({"window": numbers})
-    return states.States(
-        Path("fuse"), keys, ("gat_logit",), numbers[:, None], np.array(labels, np.int8), np.array(segments)
-    )
+    keys = pl.DataFrame({"capture": ["a"] * len(labels), "window": numbers})
+    values, known = numbers[:, None], np.array(labels, np.int8)
+    return states.States(Path("fuse"), DETECTORS, keys, ("gat_logit",), values, known, np.array(segments))
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The fusions that the policy is measured against: learnt on the same windows, in the same worlds, under the same costs."""
+"""The fusions that the policy is compared with: fitted to the same windows, in the same worlds, under the same costs."""

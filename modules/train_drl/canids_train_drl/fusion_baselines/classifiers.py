@@ -8,48 +8,48 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
+from canids_train_drl.environment.fusion_data import FusionData
+from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.threshold_search import ThresholdSearch
 from canids_train_drl.fusion_baselines.networks import Classifier, layers_of
-from canids_train_drl.fusion_baselines.thresholds import Ground, thresholded
-from canids_train_drl.prepared import Prepared
-from canids_train_drl.terms import Terms
 
 
-def _classifier(prepared: Prepared, terms: Terms, model: Any) -> Classifier:
-    """Fit on every labelled window of `fuse` in every world, weighted by the world's probability and the costs of an error."""
-    fuse, config = prepared.fuse, terms.config
+def _classifier(data: FusionData, setup: FusionSetup, model: Any) -> Classifier:
+    """Fit to every labelled window of `fuse` in every world, weighted by the world's probability and the cost of an error."""
+    fuse, config = data.fuse, setup.config
     labels, features = fuse.labels.cpu().numpy(), fuse.features.cpu().numpy()
     cost = np.where(labels == 1, config["reward"]["missed_attack"], config["reward"]["false_alarm"])
     weight = fuse.probability.cpu().numpy()[:, None] * cost
+    # Windows of unknown label teach nothing, nor do worlds that are never played.
     used = (labels >= 0) & (weight > 0)
     x, y, w = features[used].astype(np.float64), labels[used] == 1, weight[used]
     model.fit(x, y, sample_weight=w / w.mean())
-    pairs = (
-        list(zip((c.T for c in model.coefs_), model.intercepts_, strict=True))
-        if isinstance(model, MLPClassifier)
-        else [(model.coef_, model.intercept_)]
-    )
-    layers = layers_of(pairs)
-    raw = Classifier(layers, 0.0)
-    ground = Ground.of(prepared, config["false_alarm_budget"])
-    return Classifier(layers, thresholded(raw.logits(fuse), raw.logits(prepared.calibrate)[0], ground))
+    perceptron = isinstance(model, MLPClassifier)
+    weights = [matrix.T for matrix in model.coefs_] if perceptron else [model.coef_]
+    biases = model.intercepts_ if perceptron else [model.intercept_]
+    # The threshold is not that of even odds: it is chosen on `fuse` within the false-alarm budget, as those of the others are.
+    without_threshold = Classifier(layers_of(zip(weights, biases, strict=True)), 0.0)
+    logits, calibrate = (without_threshold.logits(traffic) for traffic in (fuse, data.calibrate))
+    search = ThresholdSearch(data, config["false_alarm_budget"])
+    return Classifier(without_threshold.layers, search.threshold(logits, calibrate[0]))
 
 
-def logistic(prepared: Prepared, terms: Terms) -> Classifier:
+def logistic(data: FusionData, setup: FusionSetup) -> Classifier:
     """Logistic regression."""
-    return _classifier(prepared, terms, LogisticRegression(max_iter=1000))
+    return _classifier(data, setup, LogisticRegression(max_iter=1000))
 
 
-def perceptron(prepared: Prepared, terms: Terms) -> Classifier:
-    """A multilayer perceptron with the policy's widths, given as many gradient steps as the policy may take."""
-    config, rows = terms.config, int((prepared.fuse.labels >= 0).sum())
+def perceptron(data: FusionData, setup: FusionSetup) -> Classifier:
+    """A multilayer perceptron with the policy's widths, with as many gradient steps as the policy may take."""
+    config, rows = setup.config, int((data.fuse.labels >= 0).sum())
     epochs = -(-config["steps"] * config["batch_size"] // rows)
     model = MLPClassifier(
-        tuple(terms.hidden),
+        tuple(setup.hidden),
         batch_size=config["batch_size"],
         max_iter=epochs,
         n_iter_no_change=epochs,
         random_state=config["seed"],
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the budget ends it, as is meant
-        return _classifier(prepared, terms, model)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the budget of steps is what ends it
+        return _classifier(data, setup, model)

@@ -5,7 +5,7 @@ several with ReLU between), so one file format and one way of applying them serv
 libraries is in `classifiers.py` and `stable_baselines.py`: deciding does not need these, and they take seconds to import.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from canids_train_drl.environment import Actions, AlarmState, FusionEnvironment, Traffic
-from canids_train_drl.fusion_baselines.thresholds import squashed
-from canids_train_drl.playing import FREE, Lanes, play
-from canids_train_drl.prepared import Prepared
-from canids_train_drl.terms import Terms
+from canids_train_drl.environment.fusion_data import FusionData
+from canids_train_drl.environment.fusion_environment import Actions, AlarmState, FusionEnvironment, Traffic
+from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.rollout import FusionOutput, greedy_step
+from canids_train_drl.environment.threshold_search import squashed
 
 Layers = tuple[tuple[np.ndarray, np.ndarray], ...]
 """Weights float32 [out, in] and biases [out], first layer first."""
@@ -34,14 +34,14 @@ def network(layers: Layers) -> nn.Sequential:
     return nn.Sequential(*list(chain.from_iterable((m, nn.ReLU()) for m in linear))[:-1]).eval().requires_grad_(False)
 
 
-def layers_of(pairs: Sequence[tuple[Any, Any]]) -> Layers:
+def layers_of(pairs: Iterable[tuple[Any, Any]]) -> Layers:
     """Pairs of weights and biases as float32."""
     return tuple((np.asarray(w, dtype=np.float32), np.asarray(b, dtype=np.float32)) for w, b in pairs)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Alarm where the log odds of an attack, seen from the window and its recent past, exceed the threshold."""
+    """Alarm where the log odds of an attack, given the window and its recent past, exceed the threshold."""
 
     layers: Layers
     threshold: float
@@ -51,14 +51,10 @@ class Classifier:
         with torch.inference_mode():
             return np.asarray(network(self.layers)(traffic.features.cpu())[..., 0].numpy())
 
-    def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float32 [N] in [0, 1], above one half where the alarm is on, and alarms bool [N]."""
-        above = self.logits(traffic)[0] - np.float32(self.threshold)
-        return squashed(above), above > 0
-
-    def resumed(self, traffic: Traffic, past: None) -> tuple[np.ndarray, np.ndarray, None]:
-        """The same on the next windows of a segment; there is nothing to remember (`stored.FusionBaseline`)."""
-        return *self.decide(traffic), None
+    def step(self, windows: Traffic, state: None) -> tuple[FusionOutput, None]:
+        """Decide on the next windows (`rollout.Fusion`); the observation has their past. A score above one half is an alarm."""
+        above = self.logits(windows)[0] - np.float32(self.threshold)
+        return FusionOutput(squashed(above), above > 0), None
 
 
 @dataclass(frozen=True)
@@ -68,33 +64,28 @@ class Player:
     layers: Layers
     actions: Actions
 
-    def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float32 [N] in [0, 1] and alarms bool [N], from a quiet alarm at the start of each segment."""
-        return self._played(traffic, None)[:2]
-
-    def resumed(self, traffic: Traffic, past: AlarmState | None) -> tuple[np.ndarray, np.ndarray, AlarmState]:
-        """The same on the next windows of a segment, from the alarm `past` (`stored.FusionBaseline`)."""
-        return self._played(traffic, past)
-
-    def _played(self, traffic: Traffic, past: AlarmState | None) -> tuple[np.ndarray, np.ndarray, AlarmState]:
-        played = play(network(self.layers), traffic, Lanes.whole(traffic.segments), self.actions, FREE, past)
-        return played.score[0].numpy(), played.alarm[0].numpy(), played.end
+    def step(self, windows: Traffic, state: AlarmState | None) -> tuple[FusionOutput, AlarmState]:
+        """Decide on the next windows (`rollout.Fusion`); remembered are the alarms."""
+        output, alarms = greedy_step(network(self.layers), self.actions, windows, state)
+        return FusionOutput(output.score, output.alarm), alarms
 
 
-def bandit(prepared: Prepared, terms: Terms) -> Player:
+def bandit(data: FusionData, setup: FusionSetup) -> Player:
     """LinUCB with disjoint linear models (Li et al. 2010, algorithm 1), all environments a step at once.
 
     It sees what the policy sees and gets the same rewards, but looks no step ahead.
     """
-    fuse, actions = prepared.fuse, terms.actions
-    environment = FusionEnvironment.seeded(fuse, actions, terms.config)
+    fuse, actions = data.fuse, setup.actions
+    environment = FusionEnvironment.seeded(fuse, actions, setup.config)
     device, size = fuse.features.device, fuse.width + 1
+    # Of each action a: A_a = I + Σ x xᵀ [A, size, size] and b_a = Σ r x [A, size], over the contexts x in which it was taken.
     gram = torch.eye(size, dtype=torch.float64, device=device).repeat(actions.count, 1, 1)
     earned = torch.zeros((actions.count, size), dtype=torch.float64, device=device)
-    for _ in range(int(terms.config["steps"])):
+    for _ in range(int(setup.config["steps"])):
         context = nn.functional.pad(environment.observe(), (0, 1), value=1.0).double()
         inverse = torch.linalg.inv(gram)
         weight = (inverse @ earned[:, :, None])[:, :, 0]
+        # Upper confidence bound: the estimate θᵀx and so many standard deviations √(xᵀ A⁻¹ x) above it, [B, A].
         spread = torch.einsum("bi,aij,bj->ba", context, inverse, context).clamp(min=0).sqrt()
         action = (context @ weight.T + _CONFIDENCE * spread).argmax(dim=1)
         reward, terminated, truncated = environment.step(action)

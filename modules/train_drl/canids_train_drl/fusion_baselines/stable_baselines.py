@@ -8,11 +8,11 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from canids_train_drl.environment import Traffic, costs_of
+from canids_train_drl.environment.fusion_data import FusionData
+from canids_train_drl.environment.fusion_environment import Costs, Traffic
+from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.gymnasium_env import FusionVectorEnv
 from canids_train_drl.fusion_baselines.networks import Player, layers_of
-from canids_train_drl.gymnasium_env import FusionVectorEnv
-from canids_train_drl.prepared import Prepared
-from canids_train_drl.terms import Terms
 
 Array = np.ndarray[Any, Any]
 
@@ -31,11 +31,11 @@ class FusionVecEnv(VecEnv):
         return self._environment.reset(seed=self._seeds[0])[0]
 
     def step_async(self, actions: Array) -> None:
-        """Note what is to be played."""
+        """Keep the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
-        """Play it."""
+        """Play the actions of `step_async`."""
         observation, reward, terminated, truncated, info = self._environment.step(self._actions)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(terminated | truncated):
@@ -49,22 +49,20 @@ class FusionVecEnv(VecEnv):
         """The same for all environments."""
         return [getattr(self if attr_name == "render_mode" else self._environment, attr_name, None)] * self.num_envs
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Refused: the environments have no attributes of their own."""
-        raise AttributeError(attr_name)
+    def _refuse(self, name: str, *args: Any, **options: Any) -> Any:
+        """The environments have no attributes or methods that differ between them."""
+        raise AttributeError(name)
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Refused: the environments have no methods of their own."""
-        raise AttributeError(method_name)
+    set_attr = env_method = _refuse  # type: ignore[assignment]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """No wrappers."""
         return [False] * self.num_envs
 
 
-def dqn(environment: VecEnv, terms: Terms, device: torch.device | str) -> DQN:
-    """The agent with the policy's own settings: widths, replay, batch, discount, exploration, a gradient step a step of all environments."""
-    config, exploration = terms.config, terms.config["exploration"]
+def dqn(environment: VecEnv, setup: FusionSetup, device: torch.device | str) -> DQN:
+    """The agent with the settings of the policy: widths, replay, batch, discount, exploration, one gradient step for each step of all environments."""
+    config, exploration = setup.config, setup.config["exploration"]
     return DQN(
         "MlpPolicy",
         environment,
@@ -82,25 +80,25 @@ def dqn(environment: VecEnv, terms: Terms, device: torch.device | str) -> DQN:
         exploration_initial_eps=exploration["start"],
         exploration_final_eps=exploration["end"],
         max_grad_norm=config["gradient_norm"],
-        policy_kwargs={"net_arch": list(terms.hidden)},
+        policy_kwargs={"net_arch": list(setup.hidden)},
         seed=int(config["seed"]),
         device=device,
     )
 
 
-def agent(traffic: Traffic, terms: Terms) -> DQN:
+def agent(traffic: Traffic, setup: FusionSetup) -> DQN:
     """The agent on the vector environment over this traffic."""
-    config = terms.config
+    config = setup.config
     size = {"count": config["environments"], "length": config["episode_length"]}
-    environment = FusionVecEnv(FusionVectorEnv(traffic, terms.actions, costs_of(config), **size))
+    environment = FusionVecEnv(FusionVectorEnv(traffic, setup.actions, Costs.of(config), **size))
     environment.seed(int(config["seed"]))
-    return dqn(environment, terms, traffic.features.device)
+    return dqn(environment, setup, traffic.features.device)
 
 
-def learn(prepared: Prepared, terms: Terms) -> Player:
-    """Train for as many steps as the policy may; no stopping on `select`, of which this agent knows nothing."""
-    trained = agent(prepared.fuse, terms)
-    trained.learn(total_timesteps=terms.config["steps"] * terms.config["environments"])
+def learn(data: FusionData, setup: FusionSetup) -> Player:
+    """Train for as many steps as the policy may; this agent does not know `select`, so nothing stops it earlier."""
+    trained = agent(data.fuse, setup)
+    trained.learn(total_timesteps=setup.config["steps"] * setup.config["environments"])
     linear = [m for m in trained.q_net.q_net if isinstance(m, nn.Linear)]
     with torch.no_grad():
-        return Player(layers_of([(m.weight.cpu().numpy(), m.bias.cpu().numpy()) for m in linear]), terms.actions)
+        return Player(layers_of([(m.weight.cpu().numpy(), m.bias.cpu().numpy()) for m in linear]), setup.actions)

@@ -1,73 +1,76 @@
-"""The fusion_baselines' file (contract `fusion_baselines/1`): what each of them learnt, and the observer through which they see the traffic."""
+"""File of the fusion baselines (contract `fusion_baselines/2`): what each of them learnt, and the observer through which they see the traffic."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from canids_shared.contracts.model_file import FUSION_BASELINES, Arrays, load_arrays, save_arrays
-from canids_train_drl.environment import Actions, Traffic
+from canids_shared.contracts.whole import reading
+from canids_shared.errors import CanidsError
+from canids_train_drl.environment.fusion_environment import Actions
+from canids_train_drl.environment.observation import Observer
+from canids_train_drl.environment.rollout import Fusion
 from canids_train_drl.fusion_baselines.networks import Classifier, Player
 from canids_train_drl.fusion_baselines.thresholds import Cusum, FixedWeight, Hysteresis
-from canids_train_drl.observation import Observer
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (FixedWeight, Hysteresis, Cusum, Classifier, Player)}
 
 
-class FusionBaseline(Protocol):
-    """A fusion that has been learnt."""
+@dataclass(frozen=True)
+class FusionBaselines:
+    """The fusion baselines of a variant.
 
-    def decide(self, traffic: Traffic) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float32 [N] in [0, 1] and alarms bool [N] on traffic as recorded."""
-        ...
+    Attributes:
+        fusions: each of them, by name.
+        observer: how they see a window.
+        budget: the false-alarm budget that they keep to.
+    """
 
-    def resumed(self, traffic: Traffic, past: Any) -> tuple[np.ndarray, np.ndarray, Any]:
-        """The same on the next windows of one segment, and what they leave behind.
+    fusions: dict[str, Any]
+    observer: Observer
+    budget: float
 
-        `past` is what the windows before left behind; None at the beginning.
+    def save(self, path: Path) -> None:
+        """Write them whole; the same fusion baselines give the same bytes."""
+        arrays: Arrays = {}
+        entries = {}
+        for name, fusion in self.fusions.items():
+            entry = {"kind": type(fusion).__name__, **{f.name: getattr(fusion, f.name) for f in fields(fusion)}}
+            if "actions" in entry:
+                entry["actions"] = asdict(entry["actions"])
+            if "layers" in entry:
+                for number, (weight, bias) in enumerate(entry["layers"]):
+                    arrays |= {f"{name}.{number}.weight": weight, f"{name}.{number}.bias": bias}
+                entry["layers"] = len(entry["layers"])
+            entries[name] = entry
+        header = {
+            "contract": FUSION_BASELINES,
+            "fusion_baselines": entries,
+            "observer": self.observer.to_json(),
+            "false_alarm_budget": self.budget,
+        }
+        save_arrays(path, arrays, header)
+
+    @classmethod
+    def load(cls, path: Path, observer: Observer | None = None) -> "FusionBaselines":
+        """Read fusion baselines.
+
+        Raises `CanidsError` naming the file if it is absent, cut off, of another contract, or has another observer than `observer`.
         """
-        ...
-
-
-def save(path: Path, fusion_baselines: dict[str, Any], observer: Observer, budget: float) -> None:
-    """Write the fusion_baselines by name, and the false-alarm budget that they keep to; the same fusion_baselines give the same bytes."""
-    arrays: Arrays = {}
-    heads = {}
-    for name, baseline in fusion_baselines.items():
-        head: dict[str, Any] = {"kind": type(baseline).__name__}
-        for field in fields(baseline):
-            value = getattr(baseline, field.name)
-            if field.name == "layers":
-                for n, (weight, bias) in enumerate(value):
-                    arrays |= {f"{name}.{n}.weight": weight, f"{name}.{n}.bias": bias}
-                head["layers"] = len(value)
-            else:
-                head[field.name] = asdict(value) if isinstance(value, Actions) else value
-        heads[name] = head
-    header = {
-        "contract": FUSION_BASELINES,
-        "fusion_baselines": heads,
-        "observer": observer.to_json(),
-        "false_alarm_budget": budget,
-    }
-    save_arrays(path, arrays, header)
-
-
-def budget_of(path: Path) -> float | None:
-    """The false-alarm budget that the fusion_baselines keep to, by their file."""
-    found: float | None = load_arrays(path, FUSION_BASELINES)[1].get("false_alarm_budget")
-    return found
-
-
-def load(path: Path) -> tuple[dict[str, FusionBaseline], Observer]:
-    """Read fusion_baselines and observer; raises `CanidsError` naming the file if it is absent, cut off, or of another contract."""
-    arrays, header = load_arrays(path, FUSION_BASELINES)
-    fusion_baselines: dict[str, FusionBaseline] = {}
-    for name, head in header["fusion_baselines"].items():
-        options: dict[str, Any] = {k: Actions(**v) if k == "actions" else v for k, v in head.items() if k != "kind"}
-        if "layers" in options:
-            count = options["layers"]
-            options["layers"] = tuple((arrays[f"{name}.{n}.weight"], arrays[f"{name}.{n}.bias"]) for n in range(count))
-        fusion_baselines[name] = _KINDS[head["kind"]](**options)
-    return fusion_baselines, Observer.from_json(header["observer"])
+        arrays, header = load_arrays(path, FUSION_BASELINES)
+        fusions: dict[str, Fusion] = {}
+        with reading(path, "file of fusion baselines"):
+            for name, entry in header["fusion_baselines"].items():
+                kind = _KINDS[entry.pop("kind")]
+                if "actions" in entry:
+                    entry["actions"] = Actions(**entry["actions"])
+                if "weights" in entry:
+                    entry["weights"] = tuple(entry["weights"])
+                if "layers" in entry:
+                    numbers = range(entry["layers"])
+                    entry["layers"] = tuple((arrays[f"{name}.{n}.weight"], arrays[f"{name}.{n}.bias"]) for n in numbers)
+                fusions[name] = kind(**entry)
+            stored = cls(fusions, Observer.from_json(header["observer"]), header["false_alarm_budget"])
+        if observer not in (None, stored.observer):
+            raise CanidsError(f"{path}: learnt from other detectors than the policy was; delete it and run again")
+        return stored

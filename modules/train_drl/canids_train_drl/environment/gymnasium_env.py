@@ -1,4 +1,4 @@
-"""Gymnasium's view of the fusion environment, for its wrappers and for other libraries' agents."""
+"""The fusion environment with Gymnasium's interface, for its wrappers and for other libraries' agents."""
 
 from typing import Any
 
@@ -8,17 +8,16 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from canids_train_drl.environment import Actions, Costs, FusionEnvironment, Traffic
-from canids_train_drl.observation import CLIP
+from canids_train_drl.environment.fusion_environment import Actions, Costs, FusionEnvironment, Traffic
+from canids_train_drl.environment.observation import CLIP
 
 Array = np.ndarray[Any, Any]
 
 
 class FusionVectorEnv(VectorEnv[Array, Array, Array]):
-    """B fusion environments with Gymnasium's vector interface; a finished one restarts within the same step.
+    """B fusion environments with Gymnasium's vector interface; a finished one restarts within the same step (`AutoresetMode.SAME_STEP`).
 
-    As `AutoresetMode.SAME_STEP` says: the observation returned is the new episode's first, the last one of the finished
-    episode is `info["final_obs"]`.
+    The observation returned is then the new episode's first; the last one of the finished episode is `info["final_obs"]`.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (declared so by Gymnasium)

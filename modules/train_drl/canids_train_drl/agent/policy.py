@@ -1,0 +1,60 @@
+"""The policy file: weights, scales and observation layout in one safetensors file (contract `policy/3`)."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from canids_shared.contracts.model_file import POLICY, load_arrays, save_arrays
+from canids_shared.contracts.whole import reading
+from canids_train_drl.agent.double_dqn import DuelingNetwork
+from canids_train_drl.environment.fusion_environment import Actions, AlarmState, Traffic
+from canids_train_drl.environment.observation import Observer
+from canids_train_drl.environment.rollout import FusionOutput, greedy_step
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All that is needed to turn detector outputs into decisions.
+
+    Attributes:
+        network: the Q-network, on the CPU.
+        hidden: widths of its hidden layers.
+        observer: how it sees a window.
+        actions: what it can do.
+        config: the config that it was trained with, for the record.
+    """
+
+    network: DuelingNetwork
+    hidden: list[int]
+    observer: Observer
+    actions: Actions
+    config: dict[str, Any]
+
+    def step(self, windows: Traffic, state: AlarmState | None) -> tuple[FusionOutput, AlarmState]:
+        """Decide on the next windows (`rollout.Fusion`); remembered are the alarms."""
+        return greedy_step(self.network, self.actions, windows, state)
+
+    def save(self, path: Path) -> None:
+        """Write the file whole; the same policy gives the same bytes."""
+        header = {
+            "contract": POLICY,
+            "hidden": self.hidden,
+            "layout": self.observer.layout,
+            "observer": self.observer.to_json(),
+            "actions": asdict(self.actions),
+            "config": self.config,
+        }
+        save_arrays(path, {name: w.detach().cpu().numpy() for name, w in self.network.state_dict().items()}, header)
+
+    @classmethod
+    def load(cls, path: Path) -> "Policy":
+        """Read a policy; raises `CanidsError` naming the file if it is absent, cut off, or of another contract."""
+        arrays, header = load_arrays(path, POLICY)
+        with reading(path, "policy file", RuntimeError):
+            actions = Actions(**header["actions"])
+            network = DuelingNetwork(len(header["layout"]), header["hidden"], actions.count)
+            network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
+            observer = Observer.from_json(header["observer"])
+        return cls(network.eval(), header["hidden"], observer, actions, header["config"])
