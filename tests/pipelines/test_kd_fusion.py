@@ -215,7 +215,7 @@ def test_cards_have_the_numbers_of_the_metrics(workflow_dir: Path) -> None:
         check_card(text, f"smoke/{run}", own)
         weights = sha256_of(workflow_dir / f"experimentruns/smoke/{run}/model.safetensors")
         assert weights in text
-        assert "Every capture that it was judged on comes from a simulator" in text
+        assert "Every capture that it was evaluated on comes from a simulator" in text
         if kind == "gat":
             assert "never learnt from: spoofing in `test_unknown_attack`" in text
 

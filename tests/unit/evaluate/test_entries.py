@@ -1,7 +1,9 @@
 """The entry points on small synthetic decisions and graph stores."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,14 @@ from evaluate_data import (
     write_training,
 )
 
-from canids_evaluate import evaluate, summary, window_baselines
+from canids_evaluate import cards, evaluate, planning, report, summary, window_baselines
 from canids_evaluate.judging import id_rate
-from canids_evaluate.pages import run_figures
+from canids_evaluate.pages import curve_figures, run_figures, sentences
+from canids_evaluate.pages.rows import by_scenario, rows_of
 from canids_evaluate.planning import FIGURES
 from canids_evaluate.runs import provenance, reading_log
-from canids_evaluate.runs.trainings import Cost, read_config, read_cost, read_training
+from canids_evaluate.runs.trainings import Cost, read_cost, read_trainings
+from canids_shared.contracts.detectors import DETECTORS, Detector, as_json
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
@@ -33,7 +37,7 @@ CONFIG = {
     "seed": 0,
     "bootstrap": 20,
     "bootstrap_block": 5.0,
-    "false_alarm_rate": 0.01,
+    "false_alarm_budget": 0.01,
     "episode_gap": 1.0,
     "trees": 5,
 }
@@ -56,7 +60,7 @@ def call(output: str, inputs: dict[str, list[Path]], **constants: Any) -> Call:
 
 def split(name: str, rng: np.random.Generator) -> dict[str, tuple[str, list[int]]]:
     labels = {a: [-1] * 20 if name == UNLABELLED else episodes(200, 0.4, rng) for a in ("dos", "fuzzing")}
-    return {f"{name}-{a}": (a, own) for a, own in labels.items()}
+    return {f"{name}-{a}": (a, values) for a, values in labels.items()}
 
 
 def stores(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
@@ -68,7 +72,7 @@ def stores(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
     return {"fit": [paths["fit"]], "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
 
 
-def judged_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+def evaluated_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
     """The inputs that an evaluation takes from the baselines."""
     folder = Path("window_baselines", "-".join(scenarios))
     if not folder.exists():
@@ -79,14 +83,16 @@ def judged_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
     return {"window_baselines": [folder / "metrics.json"], "window_baseline_curves": [folder / "curves.json"]}
 
 
-def decisions(variant: str, noise: float, scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+def decisions(
+    variant: str, noise: float, scenarios: list[str] = SCENARIOS, detectors: Sequence[Detector] = DETECTORS
+) -> dict[str, list[Path]]:
     """Decisions on the windows of `stores`, and the baselines on the same."""
-    found = judged_baselines(scenarios)
+    found = evaluated_baselines(scenarios)
     rng = np.random.default_rng(int(10 * noise))
     paths = {}
     for i, name in enumerate(["calibrate", *scenarios]):
         paths[name] = Path(f"{variant}/{name}.parquet")
-        write_decisions(paths[name], GraphStore(f"graphs/{name}.safetensors").keys(), noise * (1 + i), rng)
+        write_decisions(paths[name], GraphStore(f"graphs/{name}.safetensors").keys(), noise * (1 + i), rng, detectors)
     return {**found, "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
 
 
@@ -101,7 +107,7 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
     for name in ("metrics.json", "curves.json"):
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
     found = json.loads(Path("a/metrics.json").read_text())
-    assert (found["contract"], found["dataset"], found["variant"], found["seed"]) == ("metrics/2", "d", "large", 0)
+    assert (found["contract"], found["dataset"], found["variant"], found["seed"]) == ("metrics/3", "d", "large", 0)
     assert (found["code"], found["config"]) == ("0123456789abcdef", CONFIG)
     methods = {"gat", "vgae", "fusion", "fixed_weight", "hysteresis"}
     assert found["scenarios"].keys() == set(SCENARIOS)
@@ -169,7 +175,7 @@ def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pyte
     evaluate.main(call("b", inputs, variant="large", code="other"))
     found = [
         json.loads(Path(p).read_text())
-        for p in ("a/metrics.json", "b/metrics.json", judged_baselines()["window_baselines"][0])
+        for p in ("a/metrics.json", "b/metrics.json", evaluated_baselines()["window_baselines"][0])
     ]
     (one, two, unlogged) = provenance.evaluations(found).rows
     assert (one[:3], one[-1]) == (["eval_large", "0123456789abcdef", "0"], "commit old, with uncommitted changes")
@@ -186,7 +192,7 @@ def test_baselines_judged_by_another_config_are_refused() -> None:
     other = json.loads(inputs["window_baselines"][0].read_text())
     other["config"]["bootstrap"] += 1
     inputs["window_baselines"][0].write_text(json.dumps(other))
-    with pytest.raises(CanidsError, match=r"curves\.json: judged with another bootstrap; delete it and run again"):
+    with pytest.raises(CanidsError, match=r"curves\.json: evaluated with another bootstrap; delete it and run again"):
         evaluate.main(call("a", inputs, variant="large"))
 
 
@@ -238,7 +244,7 @@ def evaluated(*variants: str) -> dict[str, list[Path]]:
     """Metrics and curves of these variants, each noisier than the one before, and of the baselines."""
     for i, variant in enumerate(variants):
         evaluate.main(call(f"eval_{variant}", decisions(variant, 0.6 + 0.1 * i), variant=variant))
-    runs = [*(Path(f"eval_{v}") for v in variants), judged_baselines()["window_baselines"][0].parent]
+    runs = [*(Path(f"eval_{v}") for v in variants), evaluated_baselines()["window_baselines"][0].parent]
     return {k: [run / f"{k}.json" for run in runs] for k in ("metrics", "curves")}
 
 
@@ -269,7 +275,7 @@ def test_summary_of_a_scenario_without_labels() -> None:
 
 def test_summary_refuses_a_foreign_file() -> None:
     Path("metrics.json").write_text('{"contract": "metrics/0"}')
-    with pytest.raises(CanidsError, match=r"metrics\.json: not of contract metrics/2"):
+    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/3"):
         summarised("a", metrics=[Path("metrics.json")], curves=[])
 
 
@@ -283,52 +289,98 @@ def test_what_a_run_took_is_null_where_it_was_not_measured() -> None:
     with pytest.raises(CanidsError, match=r"absent\.tsv: no such file"):
         read_cost(Path("absent.tsv"))
     Path("b.tsv").write_bytes(b"s\xff\n1\n")
-    with pytest.raises(CanidsError, match=r"b\.tsv: damaged"):
+    with pytest.raises(CanidsError, match=r"b\.tsv: not a whole benchmark"):
         read_cost(Path("b.tsv"))
 
 
+TRIO = [Detector(n, n.title(), f"{n}_error", supervised=n == "forest") for n in ("forest", "pca", "rate")]
+
+
+def test_detectors_are_those_that_the_decisions_declare() -> None:
+    """Three detectors of other names, trained in one run, from decisions to tables, figures, cards and report."""
+    variants = ("large", "small_kd", "small_nokd")
+    for i, variant in enumerate(variants):
+        inputs = decisions(variant, 0.6 + 0.1 * i, detectors=TRIO)
+        evaluate.main(call(f"eval_{variant}", inputs, variant=variant))
+    baselines = evaluated_baselines()
+    names = [d.name for d in TRIO]
+    metrics = {v: json.loads(Path(f"eval_{v}/metrics.json").read_text()) for v in variants}
+    assert metrics["large"]["detectors"] == as_json(TRIO)
+    assert {*names, "fusion"} < metrics["large"]["scenarios"]["test_known"].keys()
+    runs = {k: [Path(f"eval_{v}/{k}.json") for v in variants] for k in ("metrics", "curves")}
+    everything = {
+        "metrics": runs["metrics"] + baselines["window_baselines"],
+        "curves": runs["curves"] + baselines["window_baseline_curves"],
+    }
+    summarised("s", **everything)
+    page = Path("s/results.md").read_text()
+    for label in ("Forest", "Pca", "Rate", "Fusion", "Extra Trees"):
+        assert f"| {label} |" in page
+    kinds = {"detector": names, "dqn": []}
+    trainings = [
+        write_training(Path(f"runs/{kind}_{v}"), detectors=detectors)
+        for kind, detectors in kinds.items()
+        for v in variants
+    ]
+    cards_ = {f"{kind}_{v}": Path(f"s/cards/{kind}_{v}.md") for kind in kinds for v in variants}
+    graphs = stores()
+    given = {**runs, **baselines, "trainings": trainings, "fit": graphs["fit"], "calibrate": graphs["calibrate"]}
+    cards.main(
+        Call({"dataset": "d", "instance": ""}, {}, {"simulated": []}, cards_, {**given, "fuse": given["fit"]}, "")
+    )
+    assert "As Pca in `metrics.json`" in cards_["detector_small_kd"].read_text()
+    for v in variants:
+        write_benchmark(Path(f"eval_{v}"))
+    pages = {name: Path("s", name + suffix) for name, suffix in report_outputs().items()}
+    benchmarks = [p.with_name("benchmark.tsv") for p in (*trainings, *runs["metrics"])]
+    figures = [Path(f"s/{name}.svg") for name in FIGURES]
+    shown = {"figures": figures, "trainings": trainings, "benchmarks": benchmarks, "cards": [*cards_.values()]}
+    report.main(Call({"dataset": "d", "instance": ""}, {}, {}, pages, {**everything, **shown}, ""))
+    text = pages["page"].read_text()
+    assert "<td>Pca</td>" in text
+    assert "gat" not in text.lower().replace("navigation", "")
+    assert [c for c in ("Forest", "Pca", "Rate") if f"{c} " not in text] == []
+
+
+def report_outputs() -> dict[str, str]:
+    return {"page": ".html", "learning": ".svg", "cost": ".svg", "resources": ".svg"}
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_one_or_five_detectors(count: int) -> None:
+    detectors = [Detector(f"d{i}", f"D{i}", f"d{i}_error", supervised=False) for i in range(count)]
+    evaluate.main(call("eval_large", decisions("large", 0.6, detectors=detectors), variant="large"))
+    content = json.loads(Path("eval_large/metrics.json").read_text())
+    rows = by_scenario(rows_of([content]))["test_known"]
+    assert [row.label for row in rows[: count + 1]] == ["Fusion", *(d.label for d in detectors)]
+    assert "D0" in " ".join(sentences.findings(rows))
+    curve_figures.policy(Path("policy.svg"), json.loads(Path("eval_large/curves.json").read_text()))
+    assert Path("policy.svg").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["hysteresis", "extra_trees"])
+def test_a_detector_with_the_name_of_a_baseline_is_refused(name: str) -> None:
+    inputs = decisions("large", 0.6, detectors=[Detector(name, "X", f"{name}_error", supervised=False)])
+    with pytest.raises(CanidsError, match=f"'{name}' is the name of a .*call (one|it) otherwise"):
+        evaluate.main(call("a", inputs, variant="large"))
+
+
+def test_runs_that_train_the_detectors_follow_from_the_config() -> None:
+    stage = SimpleNamespace(config={"": {}}, upstream=lambda path: lambda wildcards: [path.replace("{instance}", "@s")])
+    assert planning.card_names(stage)[:4] == ["vgae_large", "vgae_small_kd", "vgae_small_nokd", "gat_large"]  # type: ignore[arg-type]
+    stage.config = {"": {"detector_runs": ["detector"]}}
+    expected = [f"<runs>/{k}_{v}@s/run.json" for k in ("detector", "dqn") for v in ("large", "small_kd", "small_nokd")]
+    assert planning.trainings(stage, "run.json")(None) == expected  # type: ignore[arg-type]
+    assert planning.cards_on_command_line(["--spec", "--detector_small_kd", "--metrics"]) == ["detector_small_kd"]
+
+
 def test_a_training_is_read_whole_or_refused() -> None:
-    run = Path("gat_small_kd@seed-2")
-    write_training(run, seed=2)
-    history = run / "history.parquet"
-    found = read_training(run)
-    assert (found.run, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
-    assert (found.parameters, len(found.history)) == (16, 4)
-    assert (found.latency_ms, found.device) == (pytest.approx(8.0), "cpu")
-    assert found.cost == Cost(12.5, 345.6)
-    assert found.export is None
-    assert provenance.exports([found]).rows == []
-    facts = {"bytes": 20480, "largest_difference": 3e-7, "onnxruntime_ms": 0.25, "torch_ms": 0.75, "windows": 9}
-    (run / "export.json").write_text(json.dumps({"contract": "export/1", **facts}))
-    table = provenance.exports([read_training(run)])
-    assert table.rows == [["gat_small_kd@seed-2", "20", "3e-07", "0.25", "0.75"]]
-    (run / "export.json").write_text(json.dumps({"contract": "export/1"}))
-    with pytest.raises(CanidsError, match=r"export\.json: damaged; delete it and export again"):
-        read_training(run)
-    (run / "export.json").unlink()
-    history.write_bytes(history.read_bytes()[:50])
+    record = write_training(Path("gat_small_kd@seed-2"), seed=2)
+    (found,) = read_trainings([record])
+    assert (found.name, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
+    assert provenance.runs([found]).rows == [["gat_small_kd@seed-2", "0123456789abcdef", "2", "16", "4"]]
+    record.write_bytes(record.read_bytes()[:50])
     with pytest.raises(
-        CanidsError,
-        match=r"gat_small_kd@seed-2/history\.parquet: damaged: .*; delete the folder gat_small_kd@seed-2 and",
+        CanidsError, match=r"gat_small_kd@seed-2/run\.json: not a whole .*; delete the folder gat_small_kd@seed-2 and"
     ):
-        read_training(run)
-    history.unlink()
-    with pytest.raises(CanidsError, match=r"history\.parquet: no such file; delete the folder gat_small_kd@seed-2 and"):
-        read_training(run)
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (None, "no such file"),
-        ("spec: [", "damaged"),
-        ("", "spec is missing or no mapping"),
-        ("spec: {config: {seed: 1}}", "spec.code is missing"),
-        ("spec: {code: a, config: {}}", "spec.config.seed is missing or no whole number"),
-    ],
-)
-def test_a_training_without_a_whole_config_is_refused(content: str | None, complaint: str) -> None:
-    if content is not None:
-        Path("config.yaml").write_text(content)
-    with pytest.raises(CanidsError, match=rf"^config\.yaml: {complaint}"):
-        read_config(Path("config.yaml"))
+        read_trainings([record])
