@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +44,11 @@ def cards_on_command_line(arguments: Sequence[str]) -> list[str]:
     """Names of the cards that a command line asks for, as options such as `--gat_large cards/gat_large.md`."""
     option = re.compile(f"--([a-z][a-z0-9_]*_(?:{'|'.join(VARIANTS)}))")
     return [match[1] for argument in arguments if (match := option.fullmatch(argument))]
+
+
+def output_options(names: Iterable[str]) -> Callable[[Any, Any], str]:
+    """Params function: the outputs of these names as options of a command line."""
+    return lambda wildcards, output: " ".join(f"--{name} {output[name]}" for name in names)
 
 
 def trainings(stage: Stage, file: str) -> InputFunction:
