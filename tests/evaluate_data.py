@@ -141,9 +141,9 @@ def write_training(folder: Path, seed: int = 0, **changes: Any) -> Path:
     if kind == "dqn":
         columns = {"step": 100, "reward": -1.0, "select_reward": -0.9}
     else:
-        columns = {"epoch": 1, "fit_loss": 1.0, "select_loss": 1.1}
+        columns = {"fit_loss": 1.0, "select_loss": 1.1}
     history: dict[str, list[float | None]] = {
-        c: [k * scale if c in ("step", "epoch") else scale / k for k in steps] for c, scale in columns.items()
+        c: [k * scale if c == "step" else scale / k for k in steps] for c, scale in columns.items()
     }
     teacher = [f"experimentruns/{folder.parent.name}/{kind}_large/model.safetensors"] if variant == "small_kd" else []
     record = {

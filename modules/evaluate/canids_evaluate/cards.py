@@ -20,8 +20,7 @@ from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.rows import methods_of, plain
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number, with_interval
 from canids_evaluate.planning import cards_on_command_line
-from canids_evaluate.runs.provenance import rows_of_history
-from canids_evaluate.runs.trainings import read_trainings
+from canids_evaluate.runs.trainings import read_trainings, rows_of_history
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -110,7 +109,7 @@ def _list(points: list[str]) -> str:
 
 def _details(subject: Subject) -> str:
     training = subject.training
-    steps = "epochs" if "epoch" in training.history else "evaluations on `select`"
+    steps = "evaluations on `select`" if subject.is_policy else "epochs"
     facts = {
         "Kind": f"{training.label}, {training.variant}",
         "Parameters": f"{training.parameters:,}",

@@ -80,10 +80,7 @@ def main(call: Call) -> None:
     run_figures.resources(call.output["resources"], costs)
     drawn = {**{path.stem: path for path in inputs["figures"]}, **call.output}
     sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
-    facts = {
-        "Code that made this report": provenance.code(),
-        "Machine that made this report": provenance.machine(),
-    }
+    facts = {"Code that made this report": provenance.code(), "Machine that made this report": provenance.machine()}
     origins = {
         "Evaluations": provenance.evaluations(metrics),
         "Trainings": provenance.runs(trainings),

@@ -14,7 +14,7 @@ BINS = 300
 AROUND = 20
 """Windows shown before and after the beginning, or the end, of an episode."""
 WEIGHT_STEP = 0.05
-"""Action n of the action set `alpha` weighs the first detector with n times this (README of train_drl)."""
+"""Of two detectors, action n of the action set `alpha` weighs the first one with n times this (README of train_drl)."""
 FPR_FLOOR = 1e-4
 """Where the logarithmic axis of the ROC curve begins."""
 
@@ -80,18 +80,13 @@ def timelines(windows: Windows, scores: dict[str, np.ndarray], alarms: dict[str,
     return out
 
 
-def closeups(
-    windows: Windows, series: dict[str, np.ndarray], action: np.ndarray, alarms: dict[str, np.ndarray]
-) -> list[dict[str, Any]]:
+def closeups(windows: Windows, series: dict[str, np.ndarray], alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Close-ups of the policy around the beginning and the end of the first episode of each kind of attack, window by window.
 
     Args:
         series: scores and the policy's values, f32 or f64 [W] each.
-        action: i16 [W]; where there are more than two, they weigh the first detector, and the weight is shown too.
         alarms: method → bool [W].
     """
-    if action.max(initial=0) > 1:
-        series = {**series, "weight": action * WEIGHT_STEP}
     out: list[dict[str, Any]] = []
     first: dict[str, int] = {}
     for row in np.flatnonzero(windows.attacked):

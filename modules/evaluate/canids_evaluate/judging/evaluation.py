@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.judging import metrics, paired
-from canids_evaluate.judging.curves import closeups, curves, timelines
+from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timelines
 from canids_evaluate.judging.equal_recall import at_equal_recall
 from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
@@ -234,7 +234,9 @@ def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> 
         return []
     shown = [*(detector.name for detector in scores.detectors), "fusion"]
     series = {m: scores.score[m] for m in shown} | scores.values
-    return closeups(windows, series, scores.action, {m: alarms[m] for m in shown})
+    if len(scores.detectors) == 2 and scores.action.max(initial=0) > 1:  # not alarms: the mixture is the action
+        series["weight"] = scores.action * WEIGHT_STEP
+    return closeups(windows, series, {m: alarms[m] for m in shown})
 
 
 def _at_f1_optimum(windows: Windows, score: np.ndarray, threshold: float | None) -> dict[str, float | int | None]:

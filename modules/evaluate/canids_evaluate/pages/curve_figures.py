@@ -94,13 +94,7 @@ def scored(path: Path, frame: pl.DataFrame, detectors: tuple[Detector, ...]) -> 
 
 
 def _panel(
-    ax: Axes,
-    methods: Methods,
-    edges: np.ndarray,
-    t: Any,
-    scores: dict[str, Any],
-    attacked: list[int],
-    alarm: list[int],
+    ax: Axes, methods: Methods, edges: np.ndarray, t: Any, scores: dict[str, Any], attacked: list[int], alarm: list[int]
 ) -> None:
     """Scores at times `t`, the fusion on top; spans of `attacked` and `alarm` between the `edges` [len + 1] of the bins."""
     _shade(ax, attacked, edges)

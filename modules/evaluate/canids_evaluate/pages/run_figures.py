@@ -10,14 +10,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from canids_evaluate.pages import style
 from canids_evaluate.pages.rows import FUSION, Row, by_scenario
-from canids_evaluate.runs.trainings import Cost, kinds
+from canids_evaluate.runs.trainings import Cost, kinds, rows_of_history
 from canids_shared.contracts.training_run import TrainingRun
 
-_LEARNING = {
-    "epoch": ("Epoch", {"fit_loss": "Loss on fit", "select_loss": "Loss on select"}),
-    "step": ("Step", {"reward": "Mean reward on fuse", "select_reward": "Mean reward on select"}),
-}
-"""Column of a history that counts → its axis label and the curves to draw."""
+_OF_DETECTOR = ("Epoch", {"fit_loss": "Loss on fit", "select_loss": "Loss on select"})
+_OF_POLICY = ("Step", {"reward": "Mean reward on fuse", "select_reward": "Mean reward on select"})
+"""Axis label and curves of a history, in the panels from above; the column `step` or `epoch` counts, else the row."""
 _DODGE = {"large": 1.0, "small_kd": 0.93, "small_nokd": 1.07}
 """Students of one size would lie on top of each other."""
 
@@ -39,19 +37,18 @@ def learning(path: Path, trainings: list[TrainingRun]) -> None:
 
 def _learning_curves(column: np.ndarray, training: TrainingRun) -> None:
     """One training's curves in the two panels of its kind."""
-    history = {name: np.array(values, dtype=float) for name, values in training.history.items()}
+    axis, curves = _OF_DETECTOR if training.detectors else _OF_POLICY
+    rows = range(1, rows_of_history(training) + 1)
+    x = training.history.get(axis.lower(), list(map(float, rows)))
     colour, marker = style.VARIANTS[training.variant]
     line = style.VARIANT_LINES[training.variant]
-    for counter, (axis, curves) in _LEARNING.items():
-        if counter not in history:
-            continue
-        for (curve, text), ax in zip(curves.items(), column, strict=True):
-            if curve in history:
-                x, y = history[counter], history[curve]
-                ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=2.6, linewidth=1.2)
-            ax.set_ylabel(text)
-            style.grid(ax)
-        column[-1].set_xlabel(axis)
+    for (curve, text), ax in zip(curves.items(), column, strict=True):
+        if curve in training.history:
+            y = np.array(training.history[curve], dtype=float)
+            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=2.6, linewidth=1.2)
+        ax.set_ylabel(text)
+        style.grid(ax)
+    column[-1].set_xlabel(axis)
 
 
 def cost(path: Path, rows: list[Row], trainings: list[TrainingRun], costs: Mapping[str, Cost]) -> None:
@@ -89,11 +86,7 @@ def cost(path: Path, rows: list[Row], trainings: list[TrainingRun], costs: Mappi
 
 
 def _against_cost(
-    ax: Axes,
-    row: Row,
-    amounts: Mapping[str, float | None],
-    trainings: list[TrainingRun],
-    dodge: Mapping[str, float],
+    ax: Axes, row: Row, amounts: Mapping[str, float | None], trainings: list[TrainingRun], dodge: Mapping[str, float]
 ) -> None:
     """A method's F1 and interval over the sum of the `amounts` of the trainings that it needs; nothing where one is unknown."""
     if row.variant is None or row.values["f1"] is None:

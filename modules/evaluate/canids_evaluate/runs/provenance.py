@@ -8,6 +8,7 @@ from typing import Any
 
 from canids_evaluate.pages.tables import UNDEFINED, Table
 from canids_evaluate.runs.reading_log import commit, reading_behind, rule_of
+from canids_evaluate.runs.trainings import rows_of_history
 from canids_shared.contracts.training_run import TrainingRun
 
 _PACKAGES = (
@@ -98,8 +99,3 @@ def runs(trainings: list[TrainingRun]) -> Table:
     """Seed, code and size of every training."""
     rows = [[t.name, t.code, str(t.seed), f"{t.parameters:,}", str(rows_of_history(t))] for t in trainings]
     return Table(["Run", "Code", "Seed", "Parameters", "Rows of history"], rows, names=2)
-
-
-def rows_of_history(training: TrainingRun) -> int:
-    """Epochs (detectors) or evaluations (policies) of a training."""
-    return max(map(len, training.history.values()), default=0)

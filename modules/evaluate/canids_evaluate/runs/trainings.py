@@ -31,6 +31,11 @@ def kinds(trainings: Iterable[TrainingRun]) -> dict[str, str]:
     return {training.kind: training.label for training in trainings}
 
 
+def rows_of_history(training: TrainingRun) -> int:
+    """Epochs (detectors) or evaluations (policies) of a training."""
+    return max(map(len, training.history.values()), default=0)
+
+
 def read_cost(path: Path) -> Cost:
     """Read a `benchmark.tsv` of Snakemake: seconds, and peak resident memory in megabytes.
 
