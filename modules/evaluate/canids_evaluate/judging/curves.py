@@ -57,6 +57,7 @@ def timelines(windows: Windows, scores: dict[str, np.ndarray], alarms: dict[str,
         chosen.setdefault(str(attack), str(capture))
     out = []
     for attack, capture in sorted(chosen.items()):
+        # Seconds from the capture's first window, and the capture's length.
         rows = np.flatnonzero(windows.capture == capture)
         time = windows.t_start[rows] - windows.t_start[rows[0]]
         span = max(float(windows.t_end[rows].max() - windows.t_start[rows[0]]), 1e-9)
@@ -95,6 +96,7 @@ def closeups(windows: Windows, series: dict[str, np.ndarray], alarms: dict[str, 
         rows = np.flatnonzero(windows.episode == episode)
         same = np.flatnonzero(windows.capture == windows.capture[rows[0]])
         for part, place in (("begin", rows[0]), ("end", rows[-1])):
+            # Windows of the capture around the episode's first or last one.
             near = same[(same >= place - AROUND) & (same <= place + AROUND)]
             out.append(
                 {

@@ -25,6 +25,7 @@ def threshold_for(recall: float, attacked_scores: np.ndarray, weights: np.ndarra
 
     Scores that are equal are alarmed together, so more may be. Windows count with `weights` [N], if given.
     """
+    # Attacked windows by falling score; the first at which the alarmed weight reaches the share sets the threshold, just below it.
     order = np.argsort(-attacked_scores, kind="stable")
     share = np.cumsum(np.ones(len(order)) if weights is None else weights[order])
     place = int(np.searchsorted(share, recall * share[-1] - 1e-9))

@@ -81,6 +81,7 @@ class Evaluation:
         """
         self._refuse_other_methods(scores)
         alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
+        # Windows of the scenario, and of its parts: rows outside a part have no label there. One set of resamples for all methods.
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
         parts = {kind: {k: self._windows(f) for k, f in g.items()} for kind, g in _groups(scores.keys).items()}
@@ -134,6 +135,7 @@ class Evaluation:
         here = implied_threshold(scores.alarm[method], scores.score[method])
         if here is None or method not in self.between:
             return
+        # Each file bounds the threshold from both sides; bounds that do not overlap belong to two thresholds.
         low, high = max(self.between[method][0], here[0]), min(self.between[method][1], here[1])
         if low > high:
             before = " or ".join(map(str, (self.calibrate.path, *self.paths.values())))

@@ -31,6 +31,7 @@ class IdRate:
         known = self.ids[place] == ids
         frames = np.bincount(window, weights=count, minlength=len(store))
         unknown = np.bincount(window, weights=np.where(known, 0, count), minlength=len(store))
+        # Of a window, the ID that is most above its highest count counts.
         excess = np.zeros(len(store))
         np.maximum.at(excess, window, np.where(known, count / self.highest[place] - 1, 0))
         return np.asarray(1 - (1 - unknown / np.maximum(frames, 1)) / (1 + excess))
@@ -57,6 +58,7 @@ def learn(store: GraphStore) -> IdRate:
     free = ((np.asarray(store["y"]) == 0) & not_auxiliary(store))[window]
     if not free.any():
         raise CanidsError(f"{store.path}: no attack-free window; give the dataset an attack-free training capture")
+    # Most frames of each ID in one attack-free window.
     known, place = np.unique(ids[free], return_inverse=True)
     highest = np.zeros(len(known), dtype=np.int64)
     np.maximum.at(highest, place, count[free])

@@ -86,7 +86,7 @@ def ranking_counts(attacked: np.ndarray, score: np.ndarray) -> tuple[np.ndarray,
 
 
 def _ranking(windows: Windows, score: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """AUROC and average precision for each row of unit weights [B, U]; equal scores share one threshold."""
+    """AUROC and average precision, f64 [B] each, for each row of unit weights [B, U]; equal scores share one threshold."""
     replicates = len(weights)
     if not 0 < windows.attacked.sum() < len(windows):
         return {"auroc": np.full(replicates, np.nan), "pr_auc": np.full(replicates, np.nan)}
@@ -95,7 +95,7 @@ def _ranking(windows: Windows, score: np.ndarray, weights: np.ndarray) -> dict[s
     unit, hits = windows.unit[order], windows.attacked[order]
     starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
     auroc, pr_auc = np.empty(replicates), np.empty(replicates)
-    step = max(1, _CHUNK // len(order))
+    step = max(1, _CHUNK // len(order))  # replicates at a time, or weights [B, W] would not fit
     for low in range(0, replicates, step):
         w = weights[low : low + step, unit]  # [b, W]
         pos = np.add.reduceat(w * hits, starts, axis=1)  # [b, T], per distinct score
@@ -104,6 +104,7 @@ def _ranking(windows: Windows, score: np.ndarray, weights: np.ndarray) -> dict[s
         p, n = tps[:, -1], fps[:, -1]  # [b], all attacked and all attack-free windows
         # Mann-Whitney: the share of pairs in which the attacked window scores higher, ties as half.
         auroc[low : low + step] = _ratio((neg * (tps - pos / 2)).sum(axis=1), p * n)
+        # Average precision: precision at each distinct score, weighted by the attacked windows with that score.
         alarms = tps + fps
         precision = tps / np.where(alarms == 0, 1, alarms)
         pr_auc[low : low + step] = np.where(n == 0, np.nan, _ratio((pos * precision).sum(axis=1), p))
@@ -149,6 +150,7 @@ def resamples(windows: Windows, count: int, seed: int, name: str) -> np.ndarray:
     Episodes and attack-free pieces are resampled each among themselves, so that no resample lacks either. They depend on
     the labels alone: all methods share the same resamples.
     """
+    # A seed of the scenario's name, so that a scenario more or less leaves the resamples of the others as they are.
     rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode())]))
     kinds = (windows.n_episodes, windows.n_units - windows.n_episodes)
     parts = [rng.multinomial(n, np.full(n, 1 / n), size=count) if n else np.zeros((count, 0)) for n in kinds]

@@ -41,6 +41,7 @@ def differences(
     result: dict[str, Difference] = {}
     for metric in COMPARED:
         values, interval = (one[metric], other[metric]), None
+        # Where either has no interval, there are too few episodes for one of the difference.
         if one["intervals"][metric] and other["intervals"][metric]:
             a, b = (np.array(r[metric], dtype=np.float64) for r in (one_replicates, other_replicates))
             interval = percentiles(a - b)
@@ -53,6 +54,7 @@ def fingerprints(keys: pl.DataFrame) -> dict[str, str]:
     hashes = {}
     for (capture,), rows in keys.select(list(KEYS)).group_by("capture", maintain_order=True):
         digest = hashlib.sha256()
+        # Nulls (unlabelled windows) must differ from all labels.
         for column in rows.iter_columns():
             numeric = column.dtype.is_numeric()
             digest.update(column.fill_null(255).to_numpy().tobytes() if numeric else "\0".join(column).encode())

@@ -19,6 +19,7 @@ def within_budget(attack_free: np.ndarray, budget: float) -> float:
 
     Scores equal to it raise no alarm, so ties can only make the false alarms fewer.
     """
+    # The sum keeps a product such as .005 · 400 = 1.9999… from losing the window that the budget has.
     allowed = int(np.floor(budget * len(attack_free) + 1e-9))
     return float(np.sort(attack_free)[::-1][allowed])
 
@@ -27,9 +28,11 @@ def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
     """Threshold with the best F1, midway between two scores; the highest of equals, None without attacked windows."""
     if not attacked.any():
         return None
-    values, tps, fps = ranking_counts(attacked, score)
+    values, tps, fps = ranking_counts(attacked, score)  # [T] each, distinct scores in falling order
+    # F1 = 2·TP / (2·TP + FP + FN), and TP + FN are the attacked windows.
     best = int(np.argmax(2 * tps / (tps + fps + attacked.sum())))
     below = values[best + 1] if best + 1 < len(values) else values[best] - 1
+    # Midway, unless the two scores are neighbours in floating point and the midpoint is the upper one.
     middle = float((values[best] + below) / 2)
     return middle if middle < values[best] else float(below)
 
