@@ -1,4 +1,4 @@
-"""Synthetic decisions and graph stores for the tests of the module evaluate, made with the shared writers."""
+"""Synthetic decisions, graph stores and trainings for the tests of the module evaluate, and calls of its entry points on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,26 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from canids_evaluate import summary, window_baselines
+from canids_evaluate.planning import FIGURES
 from canids_shared.contracts import training_run
 from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.tables import DECISIONS, KEYS, write
 from canids_shared.contracts.training_run import TrainingRun
+from canids_shared.jobs.entry_point import Call
+
+CONFIG = {
+    "seed": 0,
+    "bootstrap": 20,
+    "bootstrap_block": 5.0,
+    "false_alarm_budget": 0.01,
+    "episode_gap": 1.0,
+    "trees": 5,
+}
+SCENARIOS = ["test_known", "test_unknown"]
+UNLABELLED = "test_unlabelled"
+LOG = Path("experimentruns/test_readings.jsonl")
 
 
 def keys(labels: list[int | None], capture: str = "c", attack: str = "dos", **columns: list[Any]) -> pl.DataFrame:
@@ -175,3 +190,53 @@ def write_benchmark(folder: Path) -> None:
     """`benchmark.tsv` as Snakemake writes it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.tsv").write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t345.6\n")
+
+
+def call(output: str, inputs: dict[str, list[Path]], **constants: Any) -> Call:
+    paths = {"metrics": Path(output) / "metrics.json", "curves": Path(output) / "curves.json"}
+    constants = {"scenarios": SCENARIOS, "code": "0123456789abcdef", **constants}
+    return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, inputs, "{}")
+
+
+def split(name: str, rng: np.random.Generator) -> dict[str, tuple[str, list[int]]]:
+    labels = {a: [-1] * 20 if name == UNLABELLED else episodes(200, 0.4, rng) for a in ("dos", "fuzzing")}
+    return {f"{name}-{a}": (a, values) for a, values in labels.items()}
+
+
+def stores(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+    rng = np.random.default_rng(0)
+    paths = {}
+    for name in ["fit", "calibrate", *scenarios]:
+        paths[name] = Path(f"graphs/{name}.safetensors")
+        write_split(paths[name], split(name, rng), rng)
+    return {"fit": [paths["fit"]], "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
+
+
+def evaluated_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+    """The inputs that an evaluation takes from the baselines."""
+    folder = Path("window_baselines", "-".join(scenarios))
+    if not folder.exists():
+        before = LOG.read_bytes() if LOG.exists() else b""
+        window_baselines.main(call(str(folder), stores(scenarios), scenarios=scenarios))
+        LOG.parent.mkdir(exist_ok=True)
+        LOG.write_bytes(before)
+    return {"window_baselines": [folder / "metrics.json"], "window_baseline_curves": [folder / "curves.json"]}
+
+
+def decisions(
+    variant: str, noise: float, scenarios: list[str] = SCENARIOS, detectors: Sequence[Detector] = DETECTORS
+) -> dict[str, list[Path]]:
+    """Decisions on the windows of `stores`, and the baselines on the same."""
+    baselines = evaluated_baselines(scenarios)
+    rng = np.random.default_rng(int(10 * noise))
+    paths = {}
+    for i, name in enumerate(["calibrate", *scenarios]):
+        paths[name] = Path(f"{variant}/{name}.parquet")
+        write_decisions(paths[name], GraphStore(f"graphs/{name}.safetensors").keys(), noise * (1 + i), rng, detectors)
+    return {**baselines, "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
+
+
+def summarised(output: str, **inputs: list[Path]) -> None:
+    paths = {"markdown": Path(output, "results.md"), "csv": Path(output, "results.csv")}
+    paths |= {name: Path(output, f"{name}.svg") for name in FIGURES}
+    summary.main(Call({"dataset": "d", "instance": ""}, {}, {}, paths, inputs, "{}"))
