@@ -231,7 +231,7 @@ def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
 
 
 def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Close-ups of what the policy did, where it is the fusion."""
+    """Close-ups of the policy at attacks, where it is the fusion."""
     if scores.action is None or not scores.values:
         return []
     shown = [*(detector.name for detector in scores.detectors), "fusion"]

@@ -157,7 +157,7 @@ def policy(path: Path, content: dict[str, Any]) -> None:
         if any("weight" in c["series"] for _, c in closeups):
             weighed = f"weight of the {methods.detectors[0].label}"
             handles.append(Line2D([], [], color="0.4", linewidth=0.8, label=weighed))
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) < 8 else 5)
 
 
 def _scores_and_alarms(ax: Axes, methods: Methods, close: dict[str, Any], edges: np.ndarray) -> None:
