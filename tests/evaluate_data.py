@@ -1,16 +1,32 @@
-"""Synthetic decisions and graph stores for the tests of the module evaluate, made with the shared writers."""
+"""Synthetic decisions, graph stores and trainings for the tests of the module evaluate, and calls of its entry points on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from canids_evaluate import summary, window_baselines
+from canids_evaluate.planning import FIGURES
+from canids_shared.contracts import training_run
+from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
-from canids_shared.contracts.model_file import save_arrays
 from canids_shared.contracts.tables import DECISIONS, KEYS, write
-from canids_shared.jobs import latency
-from canids_shared.jobs.run_folder import write_history
+from canids_shared.contracts.training_run import TrainingRun
+from canids_shared.jobs.entry_point import Call
+
+CONFIG = {
+    "seed": 0,
+    "bootstrap": 20,
+    "bootstrap_block": 5.0,
+    "false_alarm_budget": 0.01,
+    "episode_gap": 1.0,
+    "trees": 5,
+}
+SCENARIOS = ["test_known", "test_unknown"]
+UNLABELLED = "test_unlabelled"
+LOG = Path("experimentruns/test_readings.jsonl")
 
 
 def keys(labels: list[int | None], capture: str = "c", attack: str = "dos", **columns: list[Any]) -> pl.DataFrame:
@@ -34,7 +50,14 @@ def episodes(windows: int, attacked: float, rng: np.random.Generator) -> list[in
     return [int(v) for v in np.repeat(rng.random(-(-windows // 10)) < attacked, 10)[:windows]]
 
 
-def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.random.Generator, **metadata: str) -> None:
+def write_decisions(
+    path: Path,
+    table: pl.DataFrame,
+    noise: float,
+    rng: np.random.Generator,
+    detectors: Sequence[Detector] = DETECTORS,
+    **metadata: str,
+) -> None:
     """Decisions whose scores follow the label, the worse the larger `noise`."""
     label = table["label"].fill_null(0).to_numpy().astype(float)
 
@@ -42,7 +65,8 @@ def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.rando
         raw = label + level * rng.normal(size=len(label))
         return (1 / (1 + np.exp(-4 * (raw - 0.5)))).astype(np.float32)
 
-    columns = {f"{m}_score": score(noise * k) for m, k in (("vgae", 1.6), ("gat", 1.2), ("fusion", 1.0))}
+    columns = {d.decided: score(noise * (1.6 if d.supervised else 1.2)) for d in detectors}
+    columns["fusion_score"] = score(noise)
     fusion_baselines = {f"baseline_{m}_score": score(noise) for m in ("fixed_weight", "hysteresis")}
     alarms = {c.replace("_score", "_alarm"): (s > 0.7).astype(np.float32) for c, s in fusion_baselines.items()}
     alarm = columns["fusion_score"] > 0.6
@@ -50,7 +74,7 @@ def write_decisions(path: Path, table: pl.DataFrame, noise: float, rng: np.rando
     frame = table.with_columns(**{k: pl.Series(v) for k, v in {**columns, "alarm": alarm, "action": action}.items()})
     values = {"q_chosen": score(noise), "q_other": -score(noise)}
     frame = frame.with_columns(**{k: pl.Series(v) for k, v in {**fusion_baselines, **alarms, **values}.items()})
-    write(path, DECISIONS, frame, {"split": path.stem, "policy": "p", **metadata})
+    write(path, DECISIONS, frame, {KEY: as_json(detectors), "split": path.stem, "policy": "p", **metadata})
 
 
 def write_store(
@@ -123,31 +147,96 @@ def _write(
         )
 
 
-def write_training(folder: Path, seed: int = 0) -> None:
-    """What the report reads of a training; `folder` is named like a run (`gat_large`, `dqn_small_kd@x`, …)."""
-    kind = folder.name.partition("_")[0]
-    size = 16 if "large" in folder.name else 4
-    contract = "policy/3" if kind == "dqn" else "detector/2"
-    graphs = {"window": 100, "window_unit": "frames", "node_features": ["share"], "edge_features": ["count"]}
-    header = {"hidden": [size], "layout": ["gat", "vgae"]} if kind == "dqn" else graphs
-    weights = {"weight": np.ones((size, size), np.float32)}
-    save_arrays(folder / "model.safetensors", weights, {"contract": contract, **header})
-    steps = np.arange(1, 5)
+def write_training(folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """`run.json` and `benchmark.tsv` of a training; `folder` is named like a run (`gat_large`, `dqn_small_kd@x`, …)."""
+    name, at, instance = folder.name.partition("@")
+    kind, _, variant = name.partition("_")
+    size = 16 if variant == "large" else 4
+    steps = range(1, 5)
     if kind == "dqn":
-        history = {"step": steps * 100, "reward": -1 / steps, "select_reward": -0.9 / steps}
+        columns = {"step": 100, "reward": -1.0, "select_reward": -0.9}
     else:
-        history = {"epoch": steps, "fit_loss": 1 / steps, "select_loss": 1.1 / steps}
-    write_history(folder / "history.parquet", pl.DataFrame(history).to_dicts())
-    teacher = (
-        f"[experimentruns/{folder.parent.name}/{kind}_large/model.safetensors]" if "small_kd" in folder.name else "[]"
-    )
-    spec = f"{{code: 0123456789abcdef, config: {{seed: {seed}}}}}"
-    (folder / "config.yaml").write_text(f"spec: {spec}\nfiles: {{teacher: {teacher}}}\n")
-    latency.write(folder / "latency.json", [1e-3 * size, 2e-3 * size, 3e-3 * size], "cpu")
+        columns = {"fit_loss": 1.0, "select_loss": 1.1}
+    history: dict[str, list[float | None]] = {
+        c: [k * scale if c == "step" else scale / k for k in steps] for c, scale in columns.items()
+    }
+    teacher = [f"experimentruns/{folder.parent.name}/{kind}_large/model.safetensors"] if variant == "small_kd" else []
+    record = {
+        "kind": kind,
+        "label": kind.upper(),
+        "detectors": [] if kind == "dqn" else [kind],
+        "variant": variant,
+        "scale": variant.partition("_")[0],
+        "dataset": "d",
+        "instance": at + instance,
+        "seed": seed,
+        "code": "0123456789abcdef",
+        "config": {"seed": seed, kind: {"large": {"width": 16}, "small": {"width": 4}}},
+        "inputs": {"teacher": teacher},
+        "parameters": size * size,
+        "best": 3,
+        "history": history,
+        "select": {"auroc": 0.9},
+        "data": {},
+        "latency": {"median_ms": 2.0 * size, "device": "cpu"},
+        "sizes": {"model.safetensors": 2048},
+    }
+    training_run.write(folder / "run.json", TrainingRun(**{**record, **changes}))
     write_benchmark(folder)
+    return folder / "run.json"
 
 
 def write_benchmark(folder: Path) -> None:
     """`benchmark.tsv` as Snakemake writes it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.tsv").write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t345.6\n")
+
+
+def call(output: str, inputs: dict[str, list[Path]], **constants: Any) -> Call:
+    paths = {"metrics": Path(output) / "metrics.json", "curves": Path(output) / "curves.json"}
+    constants = {"scenarios": SCENARIOS, "code": "0123456789abcdef", **constants}
+    return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, inputs, "{}")
+
+
+def split(name: str, rng: np.random.Generator) -> dict[str, tuple[str, list[int]]]:
+    labels = {a: [-1] * 20 if name == UNLABELLED else episodes(200, 0.4, rng) for a in ("dos", "fuzzing")}
+    return {f"{name}-{a}": (a, values) for a, values in labels.items()}
+
+
+def stores(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+    rng = np.random.default_rng(0)
+    paths = {}
+    for name in ["fit", "calibrate", *scenarios]:
+        paths[name] = Path(f"graphs/{name}.safetensors")
+        write_split(paths[name], split(name, rng), rng)
+    return {"fit": [paths["fit"]], "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
+
+
+def evaluated_baselines(scenarios: list[str] = SCENARIOS) -> dict[str, list[Path]]:
+    """The inputs that an evaluation takes from the baselines."""
+    folder = Path("window_baselines", "-".join(scenarios))
+    if not folder.exists():
+        before = LOG.read_bytes() if LOG.exists() else b""
+        window_baselines.main(call(str(folder), stores(scenarios), scenarios=scenarios))
+        LOG.parent.mkdir(exist_ok=True)
+        LOG.write_bytes(before)
+    return {"window_baselines": [folder / "metrics.json"], "window_baseline_curves": [folder / "curves.json"]}
+
+
+def decisions(
+    variant: str, noise: float, scenarios: list[str] = SCENARIOS, detectors: Sequence[Detector] = DETECTORS
+) -> dict[str, list[Path]]:
+    """Decisions on the windows of `stores`, and the baselines on the same."""
+    baselines = evaluated_baselines(scenarios)
+    rng = np.random.default_rng(int(10 * noise))
+    paths = {}
+    for i, name in enumerate(["calibrate", *scenarios]):
+        paths[name] = Path(f"{variant}/{name}.parquet")
+        write_decisions(paths[name], GraphStore(f"graphs/{name}.safetensors").keys(), noise * (1 + i), rng, detectors)
+    return {**baselines, "calibrate": [paths["calibrate"]], "scenarios": [paths[s] for s in scenarios]}
+
+
+def summarised(output: str, **inputs: list[Path]) -> None:
+    paths = {"markdown": Path(output, "results.md"), "csv": Path(output, "results.csv")}
+    paths |= {name: Path(output, f"{name}.svg") for name in FIGURES}
+    summary.main(Call({"dataset": "d", "instance": ""}, {}, {}, paths, inputs, "{}"))

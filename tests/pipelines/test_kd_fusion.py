@@ -156,7 +156,7 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
 def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> None:
     reports = [(metrics(workflow_dir, v), v, {"gat", "vgae", "fusion", *FUSION_BASELINES}) for v in VARIANTS]
     for report, variant, methods in [*reports, (baselines(workflow_dir), None, BASELINES)]:
-        identity = {"contract", "dataset", "variant", "instance", "seed", "code", "config"}
+        identity = {"contract", "dataset", "variant", "instance", "detectors", "seed", "code", "config"}
         assert report.keys() == {*identity, "thresholds", "scenarios"}
         assert (report["dataset"], report["variant"], report["instance"]) == ("smoke", variant, "")
         assert set(report["scenarios"]) == set(SCENARIOS)

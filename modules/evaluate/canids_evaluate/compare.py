@@ -3,26 +3,25 @@
     python -m canids_evaluate.compare experimentruns/hcrl_sa/eval_large@* results/hcrl_sa/window_baselines@*
     python -m canids_evaluate.compare --markdown RUN RUN …
 
-RUN is a folder with `metrics.json` and `curves.json`, or the former's path. Instances that differ by seed alone are one
-line: `@seed-1` belongs to the plain run (seed 0), `@without-dos-seed-1` to the fold `@without-dos`. A cell is the mean ±
-the standard deviation over the seeds, and the 95 % bootstrap interval of that mean: the one says how much training
-varies, the other how much the captures do. Differences between the fusion and the others are paired over both.
+RUN is a folder with `metrics.json` and `curves.json`, or the former's path. Instances that differ by seed alone share a
+row: `@seed-1` belongs to the plain run (seed 0), `@without-dos-seed-1` to the fold `@without-dos`. A cell is the mean ±
+the standard deviation over the seeds (spread of training), and the 95 % bootstrap interval of that mean (spread of the
+captures). Differences between the fusion and the others are paired over both.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from canids_evaluate.judging.paired import COMPARED
 from canids_evaluate.pages import figures
-from canids_evaluate.pages.comparison import Line, fusion_minus, lines_of
-from canids_evaluate.pages.rows import Row, label, rank
+from canids_evaluate.pages.comparison import MethodResults, paired_differences, places, read_results
+from canids_evaluate.pages.rows import Row
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
-from canids_shared.planning.pipeline import VARIANTS
 
 _LEGEND = (
     "Mean ± standard deviation over seeds [95 % bootstrap interval of the mean]. Differences are paired over the same seeds "
@@ -30,86 +29,77 @@ _LEGEND = (
 )
 
 
-def _places(lines: list[Line]) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys(line.place for line in lines))
-
-
-def detailed(lines: list[Line]) -> Table:
+def detailed(results: list[MethodResults]) -> Table:
     """Every metric of every method in one place (fold and scenario); the best mean F1 is bold."""
-    best = max((v for line in lines if (v := line.average("f1")) is not None), default=None)
+    best = max((v for r in results if (v := r.average("f1")) is not None), default=None)
     rows = []
-    for line in lines:
-        cells = [line.cell(m) for m in COLUMNS]
-        if best is not None and line.average("f1") == best:
+    for result in results:
+        cells = [result.cell(m) for m in COLUMNS]
+        if best is not None and result.average("f1") == best:
             value, gap, rest = cells[0].partition(" ")
             cells[0] = f"**{value}**{gap}{rest}"
-        rows.append([label(line.method), line.variant or UNDEFINED, str(len(line.runs)), *cells])
+        rows.append([result.label, result.variant or UNDEFINED, str(len(result.runs)), *cells])
     return Table(["Method", "Variant", "Runs", *COLUMNS.values()], rows, names=2)
 
 
-def overview(lines: list[Line], metric: str) -> Table:
+def overview(results: list[MethodResults], metric: str) -> Table:
     """One metric (or the differences in it), a column per place, and the mean over the places where there are several."""
-    places = _places(lines)
-    several = len(places) > 1
-    by_place = {(line.variant, line.method, *line.place): line for line in lines}
-    signed = any(line.difference for line in lines)
+    columns = places(results)
+    several = len(columns) > 1
+    by_place = {(r.variant, r.method, *r.place): r for r in results}
+    signed = any(r.difference for r in results)
     rows = []
-    for variant, method in dict.fromkeys((line.variant, line.method) for line in sorted(lines, key=_by_method)):
-        found = [by_place.get((variant, method, *place)) for place in places]
-        means = [line.average(metric) if line else None for line in found]
-        complete = [m for m in means if m is not None]
-        over = number(metric, mean(complete), signed) if len(complete) == len(places) else UNDEFINED
-        cells = [line.cell(metric) if line else UNDEFINED for line in found]
-        rows.append([label(method), variant or UNDEFINED, *cells, *([over] if several else [])])
+    for variant, method, label in dict.fromkeys(
+        (r.variant, r.method, r.label) for r in sorted(results, key=lambda r: r.order)
+    ):
+        cells = [by_place.get((variant, method, *place)) for place in columns]
+        means = [cell.average(metric) if cell else None for cell in cells]
+        defined = [m for m in means if m is not None]
+        over_places = number(metric, mean(defined), signed) if len(defined) == len(columns) else UNDEFINED
+        texts = [cell.cell(metric) if cell else UNDEFINED for cell in cells]
+        rows.append([label, variant or UNDEFINED, *texts, *([over_places] if several else [])])
     title = f"Fusion minus …, {COLUMNS[metric]}" if signed else COLUMNS[metric]
-    header = [title, "Variant", *(_heading(p, places) for p in places), *(["Mean"] if several else [])]
+    header = [title, "Variant", *(_heading(p, columns) for p in columns), *(["Mean"] if several else [])]
     return Table(header, rows, names=2)
 
 
-def _by_method(line: Line) -> tuple[Any, ...]:
-    return rank(line.method), line.method, (*VARIANTS, None).index(line.variant)
-
-
-def _heading(place: tuple[str, str, str], places: list[tuple[str, str, str]]) -> str:
-    """The parts of a place that tell it from the others."""
-    differing = [i for i in range(3) if len({p[i] for p in places}) > 1]
+def _heading(place: tuple[str, str, str], columns: list[tuple[str, str, str]]) -> str:
+    """The parts of a place in which it differs from the others."""
+    differing = [i for i in range(3) if len({p[i] for p in columns}) > 1]
     return " ".join(place[i].removeprefix("@") or "plain" for i in differing or [2])
 
 
-def _overviews(lines: list[Line]) -> list[Table]:
-    differences = fusion_minus(lines)
-    return [overview(found, m) for found in (lines, differences) if found for m in COMPARED]
+def _sections(results: list[MethodResults]) -> Iterator[tuple[str | None, Table]]:
+    """Tables of the comparison, those of one place with its name."""
+    for rows in (results, paired_differences(results)):
+        yield from ((None, overview(rows, m)) for m in COMPARED if rows)
+    for place in places(results):
+        yield f"{place[0]}{place[1]}, {place[2]}", detailed([r for r in results if r.place == place])
 
 
-def markdown(lines: list[Line]) -> str:
+def markdown(results: list[MethodResults]) -> str:
     """The whole comparison as Markdown."""
-    parts = [table.markdown() for table in _overviews(lines)]
-    for place in _places(lines):
-        own = [line for line in lines if line.place == place]
-        parts += [f"### {place[0]}{place[1]}, {place[2]}", detailed(own).markdown()]
-    return "\n\n".join([_LEGEND, *parts]) + "\n"
+    sections = [(f"### {name}\n\n" if name else "") + table.markdown() for name, table in _sections(results)]
+    return "\n\n".join([_LEGEND, *sections]) + "\n"
 
 
-def terminal(lines: list[Line]) -> str:
+def terminal(results: list[MethodResults]) -> str:
     """The whole comparison for a terminal."""
-    parts = [table.terminal() for table in _overviews(lines)]
-    for place in _places(lines):
-        own = [line for line in lines if line.place == place]
-        parts.append(f"{place[0]}{place[1]}, {place[2]}\n{detailed(own).terminal()}")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join((f"{name}\n" if name else "") + t.terminal() for name, t in _sections(results)) + "\n"
 
 
-def figure(path: Path, lines: list[Line]) -> None:
+def figure(path: Path, results: list[MethodResults]) -> None:
     """F1 and AUROC of every method, a column of panels a place; bars are the intervals of the means over the seeds."""
-    places = _places(lines)
+    columns = places(results)
     rows = [
         Row(
-            _heading(line.place, places),
-            line.variant,
-            line.method,
-            {m: line.average(m) for m in COMPARED} | {"intervals": {m: line.interval(m) for m in COMPARED}},
+            _heading(r.place, columns),
+            r.variant,
+            r.method,
+            {**{m: r.average(m) for m in COMPARED}, "intervals": {m: r.interval(m) for m in COMPARED}},
+            r.methods,
         )
-        for line in lines
+        for r in results
     ]
     figures.dots(path, rows, {m: COLUMNS[m] for m in COMPARED})
 
@@ -123,15 +113,15 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw the comparison into this file, as SVG")
     given = parser.parse_args()
     try:
-        lines = lines_of(given.runs)
+        results = read_results(given.runs)
         if given.output:
-            write_text(given.output, markdown(lines))
+            write_text(given.output, markdown(results))
         if given.figure:
-            figure(given.figure, lines)
+            figure(given.figure, results)
     except CanidsError as error:
         sys.exit(f"error: {error}")
     if not given.output:
-        print(markdown(lines) if given.markdown else terminal(lines), end="")
+        print(markdown(results) if given.markdown else terminal(results), end="")
 
 
 if __name__ == "__main__":

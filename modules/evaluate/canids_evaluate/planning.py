@@ -1,10 +1,12 @@
-"""What the Snakefile of evaluate asks: names of figures and cards, which instances are folds, where the runs of other stages lie."""
+"""Helpers of evaluate's Snakefile: names of figures and cards, instances that are folds, runs of other stages."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import VARIANTS
@@ -16,43 +18,66 @@ FIGURES = {
     "roc": "ROC",
     "pr": "precision and recall",
     "timelines": "scores over time",
-    "policy": "what the policy does",
+    "policy": "close-ups of the policy",
     "confusion": "alarms by kind of attack",
-    "distillation": "what distillation changed",
+    "distillation": "effect of distillation",
 }
-"""Figures of the rule summary: name of the output and of the file (SVG) → what Snakemake's report calls it."""
-CARDS = [f"{kind}_{variant}" for kind in ("vgae", "gat", "dqn") for variant in VARIANTS]
-"""Names of the trainings' cards, and of the outputs of the rule cards."""
+"""Figures of the rule summary: name of the output and of the file (SVG) → its name in Snakemake's report."""
+POLICY = "dqn"
+"""Kind of the runs that train policies."""
+InputFunction = Callable[[Any], list[str]]
 
 
-def trainings(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: `benchmark.tsv` of every training behind an evaluation, detectors and policies.
+def detector_runs(stage: Stage) -> list[str]:
+    """Kinds of the runs that train the detectors (`detector_runs`); by default one run for each detector, unsupervised first."""
+    default = [d.name for d in sorted(DETECTORS, key=lambda d: d.supervised)]
+    kinds: list[str] = stage.config[""].get("detector_runs", default)
+    return kinds
 
-    A run's instance is that of the files which its stage hands on. Model, history, config and latency lie in the same
-    folder and come from the same job; as inputs they would be half of all files that a plan looks at. The benchmark is
-    written last, and never twice the same: a report is made anew though a model that was trained again has the bytes it had.
+
+def card_names(stage: Stage) -> list[str]:
+    """Names of the trainings' cards, which are the outputs of the rule cards: `gat_large`, …"""
+    return [f"{kind}_{variant}" for kind in (*detector_runs(stage), POLICY) for variant in VARIANTS]
+
+
+def cards_on_command_line(arguments: Sequence[str]) -> list[str]:
+    """Names of the cards that a command line asks for, as options such as `--gat_large cards/gat_large.md`."""
+    option = re.compile(f"--([a-z][a-z0-9_]*_(?:{'|'.join(VARIANTS)}))")
+    return [match[1] for argument in arguments if (match := option.fullmatch(argument))]
+
+
+def output_options(names: Iterable[str]) -> Callable[[Any, Any], str]:
+    """Params function: the outputs of these names as options of a command line."""
+    return lambda wildcards, output: " ".join(f"--{name} {output[name]}" for name in names)
+
+
+def trainings(stage: Stage, file: str) -> InputFunction:
+    """Input function: a file (`run.json`, `benchmark.tsv`) of every training behind an evaluation, detectors and policies.
+
+    A run's instance is that of the files which its stage hands on.
     """
-    detectors, policies = (stage.upstream(f"<{port}>{{instance}}") for port in ("states", "decisions"))
+    states, decisions = (stage.upstream(f"<{port}>{{instance}}") for port in ("states", "decisions"))
 
-    def of(wildcards: Any) -> list[str]:
-        of_detectors = detectors(wildcards)[0].removeprefix("<states>")
-        of_policies = policies(wildcards)[0].removeprefix("<decisions>")
-        kinds = {"vgae": of_detectors, "gat": of_detectors, "dqn": of_policies}
-        return [f"<runs>/{kind}_{v}{instance}/benchmark.tsv" for kind, instance in kinds.items() for v in VARIANTS]
+    def files(wildcards: Any) -> list[str]:
+        of_detectors = states(wildcards)[0].removeprefix("<states>")
+        of_policies = decisions(wildcards)[0].removeprefix("<decisions>")
+        instances = {**dict.fromkeys(detector_runs(stage), of_detectors), POLICY: of_policies}
+        return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in instances.items() for v in VARIANTS]
 
-    return of
+    return files
 
 
-def benchmarks(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: `benchmark.tsv` of the evaluations, and of the baselines."""
+def benchmarks(stage: Stage) -> InputFunction:
+    """Input function: `benchmark.tsv` of the trainings, the evaluations, and the window baselines."""
+    of_trainings = trainings(stage, "benchmark.tsv")
     baselines = stage.upstream("<window_baselines>{instance}")
 
-    def of(wildcards: Any) -> list[str]:
-        own = f"<runs>/window_baselines{baselines(wildcards)[0].removeprefix('<window_baselines>')}/benchmark.tsv"
+    def files(wildcards: Any) -> list[str]:
+        instance = baselines(wildcards)[0].removeprefix("<window_baselines>")
         evaluations = [f"<runs>/eval_{v}{wildcards.instance}/benchmark.tsv" for v in VARIANTS]
-        return [*evaluations, own]
+        return [*of_trainings(wildcards), *evaluations, f"<runs>/window_baselines{instance}/benchmark.tsv"]
 
-    return of
+    return files
 
 
 def folds(stage: Stage, dataset: str) -> list[str]:
@@ -60,23 +85,23 @@ def folds(stage: Stage, dataset: str) -> list[str]:
     return [i for i in stage.config if i and stage.scenarios(dataset, i) == [LEFT_OUT] and stage.has(dataset, i)]
 
 
-def files_of_folds(stage: Stage, file: str) -> Callable[[Any], list[str]]:
-    """Input function: `metrics.json` or `curves.json` of a dataset's folds, all variants, and each fold's baselines once."""
+def files_of_folds(stage: Stage, file: str) -> InputFunction:
+    """Input function: `metrics.json` or `curves.json` of a dataset's folds, all variants, and once of each fold's window baselines."""
     baselines = stage.upstream(f"<window_baselines>{{instance}}/{file}")
 
-    def of(wildcards: Any) -> list[str]:
-        own = folds(stage, wildcards.dataset)
-        found = [f"<runs>/eval_{v}{fold}/{file}" for fold in own for v in VARIANTS]
-        found += [path for fold in own for path in baselines(SimpleNamespace(instance=fold))]
-        return list(dict.fromkeys(found))
+    def files(wildcards: Any) -> list[str]:
+        instances = folds(stage, wildcards.dataset)
+        evaluations = [f"<runs>/eval_{v}{fold}/{file}" for fold in instances for v in VARIANTS]
+        of_baselines = [path for fold in instances for path in baselines(SimpleNamespace(instance=fold))]
+        return [*evaluations, *dict.fromkeys(of_baselines)]
 
-    return of
+    return files
 
 
 def use_own_commands(stage: Stage) -> None:
-    """Let `notebook:` find papermill, which it looks for on PATH alone, also where nothing is activated.
+    """Put the stage's commands on PATH, where `notebook:` looks for papermill, also where nothing is activated.
 
-    The folder comes last, so that whatever was found before still is. Raises `CanidsError` if the notebook is wanted where
+    The folder comes last, so that all other commands stay the same. Raises `CanidsError` if the notebook is wanted where
     stand-ins are made: it is no entry point, and has none.
     """
     if stage.stand_in and any(config["notebook"] for config in stage.config.values()):

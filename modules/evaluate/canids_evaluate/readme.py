@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from canids_evaluate.compare import overview
-from canids_evaluate.judging.evaluation import METRICS_CONTRACT, other_judgement, read
-from canids_evaluate.pages.comparison import Line, fold_and_seed, lines_of
+from canids_evaluate.judging.evaluation import METRICS_CONTRACT, incompatible_settings, read
+from canids_evaluate.pages.comparison import fold_and_seed, read_results
 from canids_evaluate.pages.tables import COLUMNS
-from canids_evaluate.runs.trainings import KINDS, read_config
+from canids_shared.contracts import training_run
+from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import VARIANTS
 from canids_shared.tools.documents import insert
@@ -40,42 +41,42 @@ def _runs(dataset: str) -> list[Path]:
 
 
 def _otherwise(run: Path, reference: Path) -> dict[Path, str]:
-    """Of an evaluation and the trainings behind it, those that do not go with the plain ones, and in what they differ."""
-    own, wanted = (read(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
-    found = {}
-    # The baselines have an entry point, and so a hash, of their own.
-    if own["variant"] is not None and own["code"] != wanted["code"]:
-        found[run] = "other code"
-    elif other := other_judgement(own["config"], wanted["config"]):
-        found[run] = f"another {other[0]}"
-    for kind in KINDS if own["instance"] else ():
-        plain = run.with_name(f"{kind}_{own['variant']}")
-        training = plain.with_name(plain.name + own["instance"])
-        # An instance whose seed does not reach a stage has no training of its own there.
-        if (training / "config.yaml").exists() and (plain / "config.yaml").exists():
-            one, two = (_recipe(r / "config.yaml") for r in (training, plain))
+    """An evaluation and the trainings behind it → their differences from the plain ones; those without any are left out."""
+    ours, theirs = (read(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
+    differences = {}
+    # The window baselines have an entry point, and so a hash, of their own.
+    if ours["variant"] is not None and ours["code"] != theirs["code"]:
+        differences[run] = "other code"
+    elif other := incompatible_settings(ours["config"], theirs["config"]):
+        differences[run] = f"another {other[0]}"
+    if not ours["instance"]:
+        return differences
+    # An instance whose seed does not reach a stage has no training of its own there.
+    for record in sorted(run.parent.glob(f"*_{ours['variant']}{ours['instance']}/run.json")):
+        training = record.parent
+        plain = training.with_name(training.name.removesuffix(ours["instance"])) / "run.json"
+        if plain.exists():
+            one, two = (_recipe(training_run.read(r)) for r in (record, plain))
             if differing := [what for what in one if one[what] != two[what]]:
-                found[training] = f"other {' and '.join(differing)}"
-    return found
+                differences[training] = f"other {' and '.join(differing)}"
+    return differences
 
 
-def _recipe(config: Path) -> dict[str, Any]:
-    """What seeds have in common."""
-    content = read_config(config)
-    spec = content["spec"]
-    settings = {k: v for k, v in spec["config"].items() if k != "seed"}
-    return {"code": spec["code"], "config": settings, "graphs": (content.get("inputs") or {}).get("graphs")}
+def _recipe(training: TrainingRun) -> dict[str, Any]:
+    """The settings that seeds have in common."""
+    settings = {k: v for k, v in training.config.items() if k != "seed"}
+    return {"code": training.code, "config": settings, "data": training.data}
 
 
-def _kept(lines: list[Line], methods: Sequence[str]) -> list[Line]:
-    """Those of the named methods, and all baselines; all of them if none is named."""
-    return [line for line in lines if not methods or line.variant is None or line.method in methods]
+def _tables(title: str, runs: Sequence[Path], metrics: Sequence[str], methods: Sequence[str]) -> str:
+    """A table a metric, of the named methods (all if none is named) and all window baselines."""
+    kept = [r for r in read_results(runs) if not methods or r.variant is None or r.method in methods]
+    return "\n\n".join([title, *(overview(kept, m).markdown() for m in metrics)])
 
 
 def table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequence[str] = ()) -> str:
     """Markdown tables, one a metric: a row per method and variant, a column per scenario."""
-    lines = _kept(lines_of(_runs(dataset)), methods)
-    return "\n\n".join([f"By window, dataset `{dataset}`:", *(overview(lines, m).markdown() for m in metrics)])
+    return _tables(f"By window, dataset `{dataset}`:", _runs(dataset), metrics, methods)
 
 
 def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequence[str] = ()) -> str:
@@ -84,17 +85,15 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
     Raises `CanidsError` if no fold has been evaluated, or naming an evaluation that is of other code than the first.
     """
     folder, results = Path("experimentruns") / dataset, Path("results") / dataset
-    found = sorted(folder.glob("eval_*@*/metrics.json"))
-    evaluations = [p.parent for p in found if "@without-" in p.parent.name]
+    evaluations = [p.parent for p in sorted(folder.glob("eval_*@*/metrics.json")) if "@without-" in p.parent.name]
     if not evaluations:
         raise CanidsError(f"{folder}: no evaluation of a fold; make folds first")
     codes = {run: read(run / "metrics.json", METRICS_CONTRACT)["code"] for run in evaluations}
     if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
         raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
     baselines = [p.parent for p in sorted(results.glob("window_baselines@without-*/metrics.json"))]
-    lines = _kept(lines_of([*evaluations, *baselines]), methods)
     title = f"By window, on folds of the training captures of dataset `{dataset}`:"
-    return "\n\n".join([title, *(overview(lines, m).markdown() for m in metrics)])
+    return _tables(title, [*evaluations, *baselines], metrics, methods)
 
 
 def main() -> None:

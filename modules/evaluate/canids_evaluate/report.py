@@ -1,8 +1,8 @@
-"""One HTML page on a dataset that opens anywhere, with the figures of its runs (rule `report`).
+"""One self-contained HTML page on a dataset, with the figures of its runs (rule `report`).
 
 python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
     --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
-    --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --trainings …/benchmark.tsv …
+    --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --trainings …/run.json …
     --benchmarks …/benchmark.tsv … --cards …/gat_large.md …
 """
 
@@ -12,10 +12,11 @@ import yaml
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
 from canids_evaluate.pages import page, run_figures, sentences, tables
-from canids_evaluate.pages.rows import Row, by_scenario, plain, rows_of
+from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
 from canids_evaluate.runs import provenance
-from canids_evaluate.runs.trainings import Training, read_cost, read_training
-from canids_evaluate.summary import distillation
+from canids_evaluate.runs.trainings import read_cost, read_trainings
+from canids_evaluate.summary import distillation, fusion_and_detectors
+from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
@@ -26,13 +27,13 @@ CAPTIONS = {
     "roc": "ROC curves of the teacher and the baselines; the false-positive rate is on a logarithmic axis.",
     "pr": "Precision and recall of the teacher and the baselines.",
     "timelines": "Scores over time in the first capture of each kind of attack; attacks are shaded.",
-    "policy": "What the teacher's policy does as an attack begins and ends, window by window: scores, alarms (bars above: fusion, "
-    "GAT, VGAE), and the values of the action it takes and of the best other one.",
+    "policy": "The teacher's policy as an attack begins and ends, window by window: scores, alarms (bars above: the fusion, then its "
+    "detectors), and the values of its action and of the best other one.",
     "confusion": "Share of windows that are alarmed, in percent, by kind of attack: teacher and baselines.",
-    "distillation": "What distillation changed in the student; paired 95 % intervals.",
+    "distillation": "Effect of distillation on the student; paired 95 % intervals.",
     "learning": "Learning curves. With distillation the loss on fit holds the distance to the teacher as well.",
     "cost": "F1 against the number of parameters, inference latency (median over windows, one at a time) and "
-    "training time; the fusion counts all three models.",
+    "training time; a detector counts its training, the fusion all trainings of its variant.",
     "resources": "Time and peak memory of every run.",
 }
 """Figure → caption, in the order of the page."""
@@ -52,17 +53,18 @@ def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
     return {"name": name, "counts": sentences.counts(rows), "tables": {k: t for k, t in shown.items() if t.rows}}
 
 
-def _short(rows: dict[str, list[Row]], changes: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    found = {}
-    for scenario, own in rows.items():
-        found[plain(scenario)] = sentences.findings(own)
+def _short(rows: dict[str, list[Row]], changes: dict[str, dict[str, Any]], methods: Methods) -> dict[str, list[str]]:
+    short = {}
+    for scenario, of_scenario in rows.items():
+        short[plain(scenario)] = sentences.findings(of_scenario)
         if scenario in changes:
-            found[plain(scenario)].append(sentences.distillation({m: d["f1"] for m, d in changes[scenario].items()}))
-    return found
+            short[plain(scenario)].append(sentences.distillation(changes[scenario], methods))
+    return short
 
 
-def _config(training: Training) -> str:
-    return yaml.safe_dump(training.config, sort_keys=True, allow_unicode=True)
+def _config(training: TrainingRun) -> str:
+    content = {"config": training.config, "inputs": training.inputs}
+    return yaml.safe_dump(content, sort_keys=True, allow_unicode=True)
 
 
 def main(call: Call) -> None:
@@ -70,35 +72,31 @@ def main(call: Call) -> None:
     inputs = call.inputs
     metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
     curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
-    trainings = [read_training(path.parent) for path in inputs["trainings"]]
-    costs = {t.run: t.cost for t in trainings} | {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
+    trainings = read_trainings(inputs["trainings"])
+    costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)
     run_figures.learning(call.output["learning"], trainings)
-    run_figures.cost(call.output["cost"], rows, trainings)
+    run_figures.cost(call.output["cost"], rows, trainings, costs)
     run_figures.resources(call.output["resources"], costs)
     drawn = {**{path.stem: path for path in inputs["figures"]}, **call.output}
     sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
-    facts = {
-        "Code that made this report": provenance.code(),
-        "Machine that made this report": provenance.machine(),
-    }
-    known = {
+    facts = {"Code that made this report": provenance.code(), "Machine that made this report": provenance.machine()}
+    origins = {
         "Evaluations": provenance.evaluations(metrics),
         "Trainings": provenance.runs(trainings),
-        "Exported to ONNX; latencies are medians on one core": provenance.exports(trainings),
         "Captures": provenance.captures(sources),
         "Packages in the environment that made this report": provenance.packages(),
     }
-    grouped = by_scenario(rows)
+    grouped, changes = by_scenario(rows), distillation(metrics, curves)
     content = page.render(
         title=f"Results on {call.wildcards['dataset']}{call.instance}",
-        short=_short(grouped, distillation(metrics, curves)),
+        short=_short(grouped, changes, fusion_and_detectors(metrics)),
         method=tables.METHOD,
-        scenarios=[_scenario(scenario, own) for scenario, own in grouped.items()],
+        scenarios=[_scenario(scenario, of_scenario) for scenario, of_scenario in grouped.items()],
         figures={caption: page.image(drawn[name]) for name, caption in CAPTIONS.items()},
         facts=facts,
-        tables={title: table for title, table in known.items() if table.rows},
-        configs={t.run: _config(t) for t in trainings},
+        tables={title: table for title, table in origins.items() if table.rows},
+        configs={t.name: _config(t) for t in trainings},
         cards={path.stem: path.read_text(encoding="utf-8") for path in inputs["cards"]},
     )
     write_text(call.output["page"], content)

@@ -1,24 +1,26 @@
-"""Stand-ins of this module's files (`stand_in: true`): a judgement of eight made-up windows, and pages that say what they are.
+"""Stand-ins of this module's files (`stand_in: true`): an evaluation of eight made-up windows, and pages marked as stand-ins.
 
-No score of a test scenario is read, and so none is logged as read.
+No score of a test scenario is read, so no reading is logged.
 """
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Judgement, Scores, judgement
+from canids_evaluate.evaluate import fusion_baselines
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Evaluation, Scores, calibrated
 from canids_evaluate.judging.evaluation import read as read_json
-from canids_evaluate.judging.metrics import METRICS
-from canids_evaluate.pages.sentences import COUNTS
-from canids_evaluate.planning import CARDS, FIGURES
+from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
+from canids_evaluate.pages.tables import CSV_COLUMNS
+from canids_evaluate.planning import FIGURES, cards_on_command_line
 from canids_evaluate.runs.measured import MEASURED
 from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
-from canids_shared.contracts.detectors import declared
+from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.files import write_json, write_text
 from canids_shared.jobs import stand_in_runner
@@ -27,11 +29,10 @@ from canids_shared.jobs.stand_in_runner import StandIn
 from canids_shared.sweeps.metrics import metrics_of
 
 WINDOWS = 8
-BASELINES = ("id_rate", "extra_trees", "isolation_forest", "always_attack")
 
 
-def _scores(path: Path, methods: list[str], alarms: list[str]) -> Scores:
-    """Windows of a second, two of them attacked, which every method finds."""
+def _scores(path: Path, methods: list[str], alarms: list[str], detectors: tuple[Detector, ...]) -> Scores:
+    """Windows of a second, two of them attacked, with scores of every method that find both."""
     attacked = np.arange(WINDOWS) // 2 == 1
     keys = pl.DataFrame(
         {
@@ -45,41 +46,40 @@ def _scores(path: Path, methods: list[str], alarms: list[str]) -> Scores:
         },
         schema=tables.KEYS,
     )
-    action = attacked.astype(np.int16) if "fusion" in methods else None
-    return Scores(path, keys, dict.fromkeys(methods, attacked.astype(float)), dict.fromkeys(alarms, attacked), action)
+    score = dict.fromkeys(methods, attacked.astype(float))
+    action = attacked.astype(np.int16) if FUSION in methods else None
+    return Scores(path, keys, score, dict.fromkeys(alarms, attacked), detectors, action)
 
 
-def _judged(call: Call, methods: list[str], alarms: list[str]) -> Judgement:
-    judged = judgement(call.config, _scores(call.inputs["calibrate"][0], methods, alarms))
+def _evaluated(call: Call, methods: list[str], alarms: list[str], detectors: tuple[Detector, ...] = ()) -> Evaluation:
+    result = calibrated(call.config, _scores(call.inputs["calibrate"][0], methods, alarms, detectors))
     for scenario, path in zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True):
-        judged.add(scenario, _scores(path, methods, alarms))
-    return judged
+        result.add(scenario, _scores(path, methods, alarms, detectors))
+    return result
 
 
 def baselines(call: Call) -> None:
-    """Metrics and curves of the baselines."""
+    """Metrics and curves of the window baselines."""
     stores = [GraphStore(path) for name in ("fit", "calibrate", "scenarios") for path in call.inputs[name]]
     sources = {name: store.header["sources"][name] for store in stores for name in store.header["captures"]}
-    _judged(call, list(BASELINES), ["always_attack"]).write(call, None, sources=sources)
+    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources)
 
 
 def evaluation(call: Call) -> None:
-    """Metrics and curves of the methods that the decisions' columns name."""
-    columns = pl.read_parquet_schema(call.inputs["calibrate"][0])
-    fusion_baselines = [c.removeprefix("baseline_").removesuffix("_score") for c in columns if c.endswith("_score")]
-    fusion_baselines = [name for name in fusion_baselines if f"baseline_{name}_alarm" in columns]
-    judged = _judged(call, ["gat", "vgae", "fusion", *fusion_baselines], ["fusion", *fusion_baselines])
-    (found,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
-    judged.add_baselines(drawn, read_json(found, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
-    judged.write(call, call.constants["variant"])
+    """Metrics and curves of the methods in the decisions' header and columns."""
+    path = call.inputs["calibrate"][0]
+    detectors = declared(tables.read_metadata(path, tables.DECISIONS), path)
+    alarms = [FUSION, *fusion_baselines(path, list(pl.read_parquet_schema(path)))]
+    result = _evaluated(call, [*(d.name for d in detectors), *alarms], alarms, detectors)
+    (metrics,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
+    result.add_baselines(drawn, read_json(metrics, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
+    result.write(call, call.constants["variant"])
 
 
 def summary(call: Call) -> None:
-    """The table's head without a row."""
-    ends = [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
-    head = ["dataset", "instance", "scenario", "variant", "method", *METRICS, "f1_optimal", *COUNTS, *ends]
+    """The table's header without a row."""
     with open(call.output["csv"], "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerow(head)
+        csv.writer(stream, lineterminator="\n").writerow(CSV_COLUMNS)
 
 
 def alarms(call: Call) -> None:
@@ -105,7 +105,7 @@ def point(call: Call) -> None:
 
 
 def sweep(call: Call) -> None:
-    """Tables' heads without a row."""
+    """Tables' headers without a row."""
     write_text(call.output["csv"], "instance\n")
     write_text(call.output["params"], "instance\n")
 
@@ -117,7 +117,7 @@ STAND_INS = {
     "report": StandIn(outputs=("page", "learning", "cost", "resources")),
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),
-    "cards": StandIn(outputs=tuple(CARDS)),
+    "cards": StandIn(outputs=tuple(cards_on_command_line(sys.argv))),
     "resources": StandIn(resources, ("table", "markdown", "profile")),
     "sweep_point": StandIn(point),
     "sweep": StandIn(sweep, ("markdown", "csv", "params", "parallel", "importance", "best")),

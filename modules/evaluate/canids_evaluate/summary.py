@@ -1,4 +1,4 @@
-"""Tables and figures of a dataset from what the evaluation rules found (rule `summary`).
+"""Tables and figures of a dataset from its evaluations (rule `summary`).
 
 python -m canids_evaluate.summary --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
     --markdown results.md --csv results.csv --f1 f1.svg --detection_delay detection_delay.svg --roc roc.svg --pr pr.svg
@@ -13,7 +13,7 @@ from canids_evaluate.judging import paired
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages import curve_figures, figures, sentences, tables
-from canids_evaluate.pages.rows import Row, by_scenario, rows_of
+from canids_evaluate.pages.rows import Methods, Row, by_scenario, methods_of, rows_of
 from canids_evaluate.planning import FIGURES
 from canids_shared.files import write_text, written_whole
 from canids_shared.jobs import entry_point
@@ -25,56 +25,49 @@ STUDENTS = ("small_kd", "small_nokd")
 def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
     """The whole page."""
     parts = [f"# Results on {dataset}{instance}", f"{tables.METHOD} {tables.UNDEFINED}: undefined."]
-    for scenario, own in by_scenario(rows).items():
-        parts += [f"## {scenario}", sentences.counts(own), tables.results(own).markdown(), sentences.verdict(own)]
-        parts.append(tables.fusion_minus(own, "f1").markdown())
+    for scenario, of_scenario in by_scenario(rows).items():
+        results, differences = tables.results(of_scenario), tables.fusion_minus(of_scenario, "f1")
+        parts += [f"## {scenario}", sentences.counts(of_scenario), results.markdown(), sentences.verdict(of_scenario)]
+        parts.append(differences.markdown())
     return "\n\n".join(parts) + "\n"
 
 
 def distillation(metrics: list[dict[str, Any]], curves: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Scenario → method → difference (see `paired.differences`) of the student with distillation minus that without.
+    """Scenario → method → differences (see `paired.differences`), the student with distillation minus that without.
 
     Empty unless both students are there.
     """
-    found = {c["variant"]: c["scenarios"] for c in metrics}
+    results = {c["variant"]: c["scenarios"] for c in metrics}
     drawn = {c["variant"]: c["scenarios"] for c in curves}
-    if not all(s in found for s in STUDENTS):
+    if not all(s in results for s in STUDENTS):
         return {}
     with_, without = STUDENTS
     return {
         scenario: {
             method: paired.differences(
-                methods[method],
-                found[without][scenario][method],
-                drawn[with_][scenario]["replicates"][method],
-                drawn[without][scenario]["replicates"][method],
+                *(results[student][scenario][method] for student in STUDENTS),
+                *(drawn[student][scenario]["replicates"][method] for student in STUDENTS),
             )
-            for method in ("fusion", "gat", "vgae")
+            for method in fusion_and_detectors(metrics).networks
+            if method in results[without][scenario]
         }
-        for scenario, methods in sorted(found[with_].items())
+        for scenario in sorted(results[with_])
     }
 
 
+def fusion_and_detectors(metrics: list[dict[str, Any]]) -> Methods:
+    """The methods of the first variant, whose detectors are those of all variants."""
+    return methods_of(next(c for c in metrics if c["variant"] is not None))
+
+
 def _write_csv(call: Call, rows: list[Row]) -> None:
-    bounds = [f"{m}_{end}" for m in METRICS for end in ("low", "high")]
     with written_whole(call.output["csv"]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        head = [
-            "dataset",
-            "instance",
-            "scenario",
-            "variant",
-            "method",
-            *METRICS,
-            "f1_optimal",
-            *sentences.COUNTS,
-            *bounds,
-        ]
-        writer.writerow(head)
+        writer.writerow(tables.CSV_COLUMNS)
         for r in rows:
             ends = [end for m in METRICS for end in (r.values["intervals"][m] or (None, None))]
             values = [*(r.values[k] for k in METRICS), r.values["f1_optimal"]["f1"]]
-            values += [r.values[k] for k in sentences.COUNTS]
+            values += [r.values[k] for k in tables.COUNTS]
             writer.writerow([call.wildcards["dataset"], call.instance, r.scenario, r.variant, r.method, *values, *ends])
 
 
@@ -97,7 +90,8 @@ def main(call: Call) -> None:
     curve_figures.timelines(call.output["timelines"], teacher[0])
     curve_figures.policy(call.output["policy"], teacher[0])
     figures.confusion(call.output["confusion"], [r for r in rows if r.variant in ("large", None)])
-    figures.distillation(call.output["distillation"], distillation(metrics, curves))
+    changes = distillation(metrics, curves)
+    figures.distillation(call.output["distillation"], changes, fusion_and_detectors(metrics))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Judge what needs no network, from the graph stores alone (rule `window_baselines`).
+"""Evaluate methods that need no network, from the graph stores alone (rule `window_baselines`).
 
     python -m canids_evaluate.window_baselines --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
         "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
         --fit fit.safetensors --calibrate calibrate.safetensors --scenarios test_known_attack.safetensors
 
-`id_rate` knows the IDs and rates of attack-free traffic; `extra_trees` (Geurts et al. 2006) learns from labelled window
+`id_rate` holds the IDs and rates of attack-free traffic; `extra_trees` (Geurts et al. 2006) learns from labelled window
 statistics, `isolation_forest` (Liu et al. 2008) from attack-free ones; `always_attack` alarms on every window.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 
 from canids_evaluate.judging import id_rate
-from canids_evaluate.judging.evaluation import Scores, judgement
+from canids_evaluate.judging.evaluation import Scores, calibrated
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
@@ -29,7 +29,7 @@ Scorer = Callable[[GraphStore], np.ndarray]
 def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     """Fit the baselines; each returned function gives the score of every window of a store, f64 [W] in [0, 1].
 
-    `id_rate` says nothing (NaN) of auxiliary_captures: their IDs are those of other vehicles.
+    `id_rate` has no score (NaN) for auxiliary captures: their IDs are those of other vehicles.
 
     Raises `CanidsError` if `fit` lacks attacked or attack-free windows.
     """
@@ -45,7 +45,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(statistics[label == 0])
     return {
-        "id_rate": lambda store: np.where(id_rate.own(store), rule.score(store), np.nan),
+        "id_rate": lambda store: np.where(id_rate.not_auxiliary(store), rule.score(store), np.nan),
         "extra_trees": lambda store: np.asarray(classifier.predict_proba(store["statistics"])[:, 1], dtype=np.float64),
         "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
         "always_attack": lambda store: np.ones(len(store)),
@@ -59,7 +59,7 @@ def scores_of(store: GraphStore, scorers: dict[str, Scorer]) -> Scores:
 
 
 def refuse_leakage(fit: GraphStore, tested: GraphStore) -> None:
-    """Raise `CanidsError` if a capture of `tested` has the content of one that `fit` was made from."""
+    """Raise `CanidsError` if a capture of `tested` has the content of a capture of `fit`."""
     trained = _hashes(fit)
     for content, capture in _hashes(tested).items():
         if content in trained:
@@ -87,14 +87,14 @@ def main(call: Call) -> None:
     stores = {s: _open(path, fit) for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)}
     scorers = learn(fit, call.config["trees"], call.config["seed"])
     calibrate = GraphStore(call.inputs["calibrate"][0])
-    judged = judgement(call.config, scores_of(calibrate, scorers))
+    evaluation = calibrated(call.config, scores_of(calibrate, scorers))
     for scenario, store in stores.items():
-        judged.add(scenario, scores_of(store, scorers))
-    judged.write(call, None, sources=_sources([fit, calibrate, *stores.values()]))
+        evaluation.add(scenario, scores_of(store, scorers))
+    evaluation.write(call, None, sources=_sources([fit, calibrate, *stores.values()]))
 
 
 def _sources(stores: list[GraphStore]) -> dict[str, Any]:
-    """Capture → what it was made from (hash of the raw file, vehicle, attack, rows), for the record of the report."""
+    """Capture → hash of its raw file, vehicle, attack and rows, for cards and report."""
     return {capture: s.header["sources"][capture] for s in stores for capture in s.header["captures"]}
 
 

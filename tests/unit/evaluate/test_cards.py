@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import polars as pl
 import pytest
 import yaml
 from workflows import check_card
@@ -11,7 +10,9 @@ from canids_evaluate import cards
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.card_data import Split, Subject
 from canids_evaluate.pages.card_limits import limits
-from canids_evaluate.runs.trainings import Cost, Training
+from canids_evaluate.pages.rows import Methods
+from canids_shared.contracts.detectors import DETECTORS, Detector
+from canids_shared.contracts.training_run import TrainingRun
 
 COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40}
 
@@ -42,13 +43,31 @@ def judged(attacks: dict[str, float], captures: list[str], **changes: Any) -> di
 
 
 def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subject:
-    header: dict[str, Any] = {"window": 100, "window_unit": "frames", "node_features": ["a"], "edge_features": ["b"]}
-    header |= {"hidden": [8], "layout": ["gat"]}
-    config = {"spec": {"code": "c0de", "config": {"seed": 3}}, "files": {"teacher": []}}
-    history = pl.DataFrame({"epoch": [1, 2]})
-    training = Training(f"{kind}_large", kind, "large", 1234, history, config, 1.5, "cpu", Cost(None, None), header)
-    config_of_metrics = {"false_alarm_rate": 0.005, "bootstrap": 20, "bootstrap_block": 5.0}
-    methods = {m: {"budget": 0.5, "f1": 0.4} for m in ("gat", "vgae")} | {"fusion": {"budget": None, "f1": 0.3}}
+    detectors = changes.pop("detectors", DETECTORS)
+    training = TrainingRun(
+        kind=kind,
+        label=kind.upper(),
+        detectors=changes.pop("trained", [] if kind == "dqn" else [kind]),
+        variant="large",
+        scale="large",
+        dataset="d",
+        instance="",
+        seed=3,
+        code="c0de",
+        config={"seed": 3, kind: {"large": {"heads": 4}, "small": {"heads": 2}}},
+        inputs={"teacher": []},
+        parameters=1234,
+        best=1,
+        history={"epoch": [1, 2]},
+        select={"auroc": 0.98765},
+        data={},
+        latency={"median_ms": 1.5, "device": "cpu"},
+        sizes={"model.safetensors": 2048},
+    )
+    config_of_metrics = {"false_alarm_budget": 0.005, "bootstrap": 20, "bootstrap_block": 5.0}
+    methods = {m: {"budget": 0.5, "f1": 0.4} for m in (d.name for d in detectors)} | {
+        "fusion": {"budget": None, "f1": 0.3}
+    }
     methods |= changes.pop("fusion_baselines", {})
     metrics = {"dataset": "d", "instance": "", "config": config_of_metrics, "thresholds": methods}
     metrics["scenarios"] = {"test_a": dict.fromkeys(methods, scenario)}
@@ -57,8 +76,9 @@ def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subj
         c: {"vehicle": v, "attack": "dos", "sha256": "ab" * 32, "rows_read": 9}
         for c, v in (("c", "van"), ("bus", "bus"))
     }
-    given: dict[str, Any] = {"learnt": learnt, "window_baselines": {}, "sources": sources, "simulated": [], **changes}
-    return Subject(training, "dqn_large", "cafe", calibrate=learnt, metrics=metrics, **given)
+    given: dict[str, Any] = {"learnt": learnt, "baselines": {}, "sources": sources, "simulated": [], **changes}
+    names = Methods(tuple(detectors))
+    return Subject(training, "dqn_large", calibrate=learnt, metrics=metrics, names=names, **given)
 
 
 def test_a_card_is_a_model_card_of_the_hub() -> None:
@@ -68,6 +88,8 @@ def test_a_card_is_a_model_card_of_the_hub() -> None:
     assert "score above 0.5, set so that at most 0.50% of the 60 attack-free `calibrate` windows alarm" in text
     assert "| 0.9900 [0.900, 1.000] |" in text
     assert yaml.safe_load(text.split("---\n")[1])["pipeline_tag"] == "graph-ml"
+    for line in ("- On `select`: auroc 0.9877", "- Size: heads 4", "- Inference: 1.50 ms a window on cpu"):
+        assert line in text
 
 
 def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
@@ -80,8 +102,8 @@ def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
 @pytest.mark.parametrize(
     ("scenario", "changes", "said"),
     [
-        (judged({"dos": 1.0}, ["c"]), {}, "Every vehicle that it was judged on (van) is one that it learnt from"),
-        (judged({"dos": 1.0}, ["bus"]), {}, "Judged on vehicles that it never learnt from: bus."),
+        (judged({"dos": 1.0}, ["c"]), {}, "Every vehicle that it was evaluated on (van) is one that it learnt from"),
+        (judged({"dos": 1.0}, ["bus"]), {}, "Evaluated on vehicles that it never learnt from: bus."),
         (judged({"replay": 1.0}, ["c"]), {}, "never learnt from: replay in `test_a` (recall 1.000)."),
         (judged({"replay": 1.0}, ["c"]), {}, "Learnt from attacks that no test scenario holds: DoS."),
         (
@@ -98,17 +120,17 @@ def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
         (
             judged({"dos": 1.0}, ["c"]),
             {"simulated": ["c"]},
-            "Every capture that it was judged on comes from a simulator",
+            "Every capture that it was evaluated on comes from a simulator",
         ),
         (
             judged({"dos": 1.0}, ["c"]),
-            {"window_baselines": {"test_a": {"extra_trees": values(f1=0.995)}}},
+            {"baselines": {"test_a": {"extra_trees": values(f1=0.995)}}},
             "Extra Trees (0.9950)",
         ),
         (
             judged({"dos": 1.0}, ["c"]),
             {"learnt": Split(60, 40, {"van": 100}, {"dos": 40}, 75, ["c"])},
-            "75% of the windows behind it (75 of 100) are of simulated auxiliary_captures",
+            "75% of the windows that it learnt from (75 of 100) are of simulated auxiliary captures",
         ),
     ],
 )
@@ -122,6 +144,19 @@ def test_nothing_is_said_that_the_data_do_not_say() -> None:
 
 
 def test_a_policy_is_judged_as_the_fusion_unless_something_else_is() -> None:
-    assert subject(judged({}, []), "dqn").method == "fusion"
-    assert subject(judged({}, []), "dqn", fusion_baselines={"dqn": {"budget": None, "f1": 0.2}}).method == "dqn"
+    assert subject(judged({}, []), "dqn").methods == {"fusion": ""}
+    assert subject(judged({}, []), "dqn", fusion_baselines={"dqn": {"budget": None, "f1": 0.2}}).methods == {"dqn": ""}
     assert "its own alarms, no threshold" in cards.card(subject(judged({"dos": 1.0}, ["c"]), "dqn"))
+
+
+def test_a_training_of_several_detectors_has_one_card_with_all_of_them() -> None:
+    trio = [Detector(n, n.upper(), f"{n}_error", supervised=n == "forest") for n in ("forest", "pca", "rate")]
+    text = cards.card(subject(judged({"dos": 0.5}, ["c"]), "detector", detectors=trio, trained=[d.name for d in trio]))
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert len(front["model-index"][0]["results"]) == 3
+    for detector in trio:
+        assert f"As {detector.label} in `metrics.json`:" in text
+        assert f"- {detector.label}: Finds less than 90%" in text
+        assert f"- {detector.label}: Operating point of the results below" in text
+    assert "supervised: attacked window or not; unsupervised" in text
+    assert text.count("| Scenario | Capture |") == 1

@@ -12,6 +12,7 @@ from evaluate_data import write_training
 from canids_evaluate import compare, readme
 from canids_evaluate.pages import comparison
 from canids_evaluate.pages.tables import Table, number
+from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.errors import CanidsError
 
 SPREAD = {"fusion": 0.2, "gat": 0.12}
@@ -27,13 +28,14 @@ def write_metrics(folder: str, variant: str | None, instance: str = "", **f1: fl
         scenarios["left_out"][method] = {**values, "intervals": {"f1": interval, "auroc": None}}
         around = (value or 0) + SPREAD.get(method, 0) * np.linspace(-0.5, 0.5, 41)
         replicates[method] = {"f1": around.tolist(), "auroc": [0.5] * 41}
-    head = {"dataset": "d", "instance": instance, "variant": variant}
+    detectors = as_json(DETECTORS) if variant else []
+    head = {"dataset": "d", "instance": instance, "variant": variant, KEY: detectors}
     made = {"code": "e0", "config": {"bootstrap": 41, "seed": 0}, "seed": 0, "thresholds": {}}
     path = Path(folder, "metrics.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"contract": "metrics/2", **head, **made, "scenarios": scenarios}))
+    path.write_text(json.dumps({"contract": "metrics/3", **head, **made, "scenarios": scenarios}))
     drawn = {"left_out": {"replicates": replicates, "windows": {"c": "0"}}}
-    path.with_name("curves.json").write_text(json.dumps({"contract": "curves/2", **head, "scenarios": drawn}))
+    path.with_name("curves.json").write_text(json.dumps({"contract": "curves/3", **head, "scenarios": drawn}))
     return path.parent
 
 
@@ -77,7 +79,7 @@ def test_folds_and_seeds_are_told_apart(instance: str, expected: tuple[str, str]
 
 
 def test_seeds_become_mean_and_spread(runs: list[Path]) -> None:
-    table = compare.overview(comparison.lines_of(runs), "f1")
+    table = compare.overview(comparison.read_results(runs), "f1")
     assert table.header == ["F1", "Variant", "without-dos", "without-kia", "Mean"]
     assert table.rows == [
         ["Fusion", "large", "0.8500 ± 0.0707 [0.755, 0.945]", "0.6000 [0.100, 0.900]", "0.7250"],
@@ -87,14 +89,14 @@ def test_seeds_become_mean_and_spread(runs: list[Path]) -> None:
 
 
 def test_differences_are_paired_over_seeds_and_resamples(runs: list[Path]) -> None:
-    table = compare.overview(comparison.fusion_minus(comparison.lines_of(runs)), "f1")
+    table = compare.overview(comparison.paired_differences(comparison.read_results(runs)), "f1")
     assert table.header == ["Fusion minus …, F1", "Variant", "without-dos", "without-kia", "Mean"]
     # GAT is undefined in the second seed of the first fold; the only run of the baselines goes with both seeds.
     assert table.rows == [
         ["GAT", "large", "**+0.1000** [+0.062, +0.138]", "**+0.1000** [+0.062, +0.138]", "+0.1000"],
         ["ID and rate", "large", "**-0.1500** ± 0.0707 [-0.245, -0.055]", "**+0.1000** [+0.005, +0.195]", "-0.0250"],
     ]
-    auroc = compare.overview(comparison.fusion_minus(comparison.lines_of(runs)), "auroc").rows
+    auroc = compare.overview(comparison.paired_differences(comparison.read_results(runs)), "auroc").rows
     assert [row[2] for row in auroc] == ["+0.0000 ± 0.0000"] * 2
 
 
@@ -104,7 +106,7 @@ def test_differences_are_paired_over_seeds_and_resamples(runs: list[Path]) -> No
         (
             "metrics.json",
             {"config__bootstrap": 40},
-            r"metrics\.json: judged with another bootstrap than .*@without-dos/",
+            r"metrics\.json: evaluated with another bootstrap than .*@without-dos/",
         ),
         ("curves.json", {"scenarios__left_out__windows": {"c": "1"}}, r"metrics\.json: other windows .* of capture c"),
         ("curves.json", {"variant": "small_kd"}, r"metrics\.json: of another run than curves\.json"),
@@ -115,11 +117,11 @@ def test_runs_that_do_not_compare_are_refused(
 ) -> None:
     change(runs[1] / file, **values)
     with pytest.raises(CanidsError, match=complaint):
-        comparison.lines_of(runs)
+        comparison.read_results(runs)
 
 
 def test_the_order_of_runs_changes_nothing(runs: list[Path]) -> None:
-    assert compare.markdown(comparison.lines_of(runs)) == compare.markdown(comparison.lines_of(runs[::-1]))
+    assert compare.markdown(comparison.read_results(runs)) == compare.markdown(comparison.read_results(runs[::-1]))
 
 
 def test_terminal_and_markdown_hold_the_same_numbers(
@@ -144,7 +146,7 @@ def test_terminal_and_markdown_hold_the_same_numbers(
 def test_a_run_named_twice_is_refused(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     again = write_metrics("copy", "large", "@without-kia", fusion=0.6)
     with pytest.raises(CanidsError, match=r"copy/metrics\.json: the same run as eval_large@without-kia"):
-        comparison.lines_of([*runs, again])
+        comparison.read_results([*runs, again])
     monkeypatch.setattr(sys, "argv", ["compare", "nowhere"])
     with pytest.raises(SystemExit, match=r"error: nowhere: no such file"):
         compare.main()
@@ -172,15 +174,16 @@ def test_the_readme_refuses_what_is_of_other_code_or_config(runs: list[Path]) ->
     for instance in ("", "@seed-1"):
         write_training(Path(f"experimentruns/d/gat_large{instance}"), seed=len(instance))
     assert "± 0.1414" in readme.table("d")  # a seed of its own is no other config
-    config = Path("experimentruns/d/gat_large@seed-1/config.yaml")
-    config.write_text("spec: {code: old, config: {seed: 1, epochs: 2}}\n")
+    write_training(
+        Path("experimentruns/d/gat_large@seed-1"), code="old", config={"seed": 1, "epochs": 2}, data={"fit": {}}
+    )
     change(seed / "metrics.json", code="e1")
     change(Path("experimentruns/d/eval_small_kd/metrics.json"), config__bootstrap=7)
     with pytest.raises(CanidsError) as refused:
         readme.table("d")
     assert str(refused.value) == (
         "experimentruns/d/eval_small_kd (another bootstrap), experimentruns/d/eval_large@seed-1 (other code), "
-        "experimentruns/d/gat_large@seed-1 (other code and config): not as in experimentruns/d/eval_large; "
+        "experimentruns/d/gat_large@seed-1 (other code and config and data): not as in experimentruns/d/eval_large; "
         "run again, or move away what is old"
     )
 

@@ -1,4 +1,4 @@
-"""Methods compared where they find equally much, and what the policy did around an attack."""
+"""Methods compared at the fusion's recall, and close-ups of the policy around an attack."""
 
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from canids_evaluate.judging.equal_recall import at_equal_recall, threshold_for
 from canids_evaluate.judging.evaluation import _policy
 from canids_evaluate.judging.windows import Windows, windows_of
 from canids_evaluate.pages import curve_figures
-from canids_evaluate.pages.rows import Row
+from canids_evaluate.pages.rows import Methods, Row
 from canids_evaluate.pages.tables import at_fusion_recall
+from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 
 LABELS: list[int | None] = [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0]
 
@@ -54,7 +55,7 @@ def test_false_alarms_and_delay_worked_by_hand() -> None:
     assert minus["fpr"]["difference"] == pytest.approx(-3 / 9)
     # The fusion finds the first episode a window later, and the second a window earlier.
     assert minus["detection_delay_s"]["difference"] == pytest.approx(0.0)
-    table = at_fusion_recall([Row("s", "large", "gat", {"at_fusion_recall": found["gat"]})])
+    table = at_fusion_recall([Row("s", "large", "gat", {"at_fusion_recall": found["gat"]}, Methods(DETECTORS))])
     assert table.rows[0][:4] == ["GAT", "large", "0.800", "800.0"]
 
 
@@ -92,7 +93,7 @@ def test_nothing_to_compare(labels: list[int | None], alarm: bool) -> None:
     split = windows(labels)
     weights = metrics.resamples(split, 5, 0, "s")
     assert at_equal_recall(split, {"gat": np.zeros(14)}, np.full(14, alarm), weights) == {}
-    assert at_fusion_recall([Row("s", "large", "gat", {})]).rows == []
+    assert at_fusion_recall([Row("s", "large", "gat", {}, Methods(DETECTORS))]).rows == []
 
 
 def test_closeups_show_beginning_and_end_of_the_first_episode(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_closeups_show_beginning_and_end_of_the_first_episode(tmp_path: Path) ->
         assert close["attacked"] == split.attacked[near].astype(int).tolist()
         assert set(close["series"]) == {"gat", "vgae", "fusion", "q_chosen", "q_other"}
         assert close["alarms"]["gat"] == alarms["gat"][near].astype(int).tolist()
-    content = {"scenarios": {"test_x": {"policy": [begin, end]}}}
+    content = {KEY: as_json(DETECTORS), "scenarios": {"test_x": {"policy": [begin, end]}}}
     curve_figures.policy(tmp_path / "policy.svg", content)
     assert "value of the action" in (tmp_path / "policy.svg").read_text()
 

@@ -12,10 +12,10 @@ from evaluate_data import episodes, keys, write_decisions, write_split
 
 from canids_evaluate import evaluate, window_baselines
 from canids_evaluate.judging import metrics, paired
-from canids_evaluate.judging.evaluation import Scores, judgement
-from canids_evaluate.judging.thresholds import is_alarm, own_threshold
-from canids_evaluate.judging.windows import windows_of
-from canids_evaluate.pages.mistakes import mistakes
+from canids_evaluate.judging.evaluation import Scores, calibrated
+from canids_evaluate.judging.thresholds import implied_threshold, is_alarm
+from canids_evaluate.judging.windows import mistakes, windows_of
+from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.tables import DECISIONS, KEYS, digests, read, write
 from canids_shared.errors import CanidsError
@@ -25,7 +25,7 @@ CONFIG = {
     "seed": 0,
     "bootstrap": 60,
     "bootstrap_block": 5.0,
-    "false_alarm_rate": 0.01,
+    "false_alarm_budget": 0.01,
     "episode_gap": 1.0,
     "trees": 10,
 }
@@ -90,7 +90,12 @@ def test_shuffled_labels_bring_every_method_to_chance(folder: Path) -> None:
             )
             changed[:] = GraphStore("shuffled.safetensors")[tensor]
             changed.flush()
-        write(f"{name}.parquet", DECISIONS, table.with_columns(fresh["label"], fresh["attack"]), {"split": name})
+        write(
+            f"{name}.parquet",
+            DECISIONS,
+            table.with_columns(fresh["label"], fresh["attack"]),
+            {"split": name, KEY: as_json(DETECTORS)},
+        )
     found = judge_baselines()["scenarios"]["test"] | judge()["scenarios"]["test"]
     assert len(found) == 9
     prevalence = found["always_attack"]["precision"]
@@ -165,12 +170,12 @@ def test_decisions_made_otherwise_than_on_calibrate_are_noticed(key: str, value:
 def test_detectors_and_fusion_baselines_keep_to_one_budget() -> None:
     judge_baselines()
     for split in ("calibrate", "test"):
-        change(split, lambda f: f, false_alarm_budget=CONFIG["false_alarm_rate"])
+        change(split, lambda f: f, false_alarm_budget=CONFIG["false_alarm_budget"])
     judge()
     for split in ("calibrate", "test"):
         change(split, lambda f: f, false_alarm_budget=0.005)
     with pytest.raises(
-        CanidsError, match=r"false_alarm_budget 0\.005, and evaluate\.false_alarm_rate is 0\.01; set both"
+        CanidsError, match=r"false_alarm_budget 0\.005, and evaluate\.false_alarm_budget is 0\.01; set both"
     ):
         judge()
 
@@ -195,10 +200,10 @@ def test_thresholds_that_calibrate_leaves_open_are_compared_between_scenarios() 
     def scores(path: str, level: float, only: np.ndarray) -> Scores:
         return Scores(Path(path), free.filter(only), {"fusion": score[only]}, {"fusion": score[only] > level})
 
-    judged = judgement(CONFIG, scores("calibrate", 0.5, (score < 0.3) | (score > 0.7)))
-    judged.add("one", scores("one", 0.5, score < 2))
+    evaluation = calibrated(CONFIG, scores("calibrate", 0.5, (score < 0.3) | (score > 0.7)))
+    evaluation.add("one", scores("one", 0.5, score < 2))
     with pytest.raises(CanidsError, match="two: 'fusion' alarms by another threshold than in calibrate or one"):
-        judged.add("two", scores("two", 0.62, score < 2))
+        evaluation.add("two", scores("two", 0.62, score < 2))
 
 
 def test_alarms_that_are_not_the_actions_are_noticed() -> None:
@@ -236,11 +241,11 @@ def test_thresholds_follow_from_calibrate_alone() -> None:
     assert changed["vgae"] == before["vgae"]
 
 
-def test_own_threshold_by_hand() -> None:
+def test_implied_threshold_by_hand() -> None:
     score = np.array([0.1, 0.4, 0.6, 0.9])
-    assert own_threshold(np.array([False, False, True, True]), score) == (0.4, 0.6)
-    assert own_threshold(np.array([False, True, False, True]), score) is None
-    assert own_threshold(np.ones(4, dtype=bool), score) == (-np.inf, 0.1)
+    assert implied_threshold(np.array([False, False, True, True]), score) == (0.4, 0.6)
+    assert implied_threshold(np.array([False, True, False, True]), score) is None
+    assert implied_threshold(np.ones(4, dtype=bool), score) == (-np.inf, 0.1)
 
 
 def test_actions_that_are_alarms_by_hand() -> None:

@@ -12,7 +12,7 @@ from evaluate_data import write_split, write_store
 
 from canids_evaluate import window_baselines
 from canids_evaluate.judging import id_rate
-from canids_evaluate.judging.evaluation import judgement
+from canids_evaluate.judging.evaluation import calibrated
 from canids_preprocess import graphs, planning
 from canids_preprocess.simulation.vehicle import design
 from canids_shared.contracts import manifest
@@ -165,16 +165,16 @@ def test_the_rule_of_ids_and_rates_knows_nothing_of_auxiliary_captures(workplace
         members = captures if auxiliary_captures else {"own": captures["own"]}
         write_split(Path(f"{name}.safetensors"), members, np.random.default_rng(0), auxiliary_captures)
     both, alone = GraphStore("with.safetensors"), GraphStore("without.safetensors")
-    assert id_rate.own(both).tolist() == [True] * 80 + [False] * 80
+    assert id_rate.not_auxiliary(both).tolist() == [True] * 80 + [False] * 80
     rules = [id_rate.learn(store) for store in (both, alone)]
     assert np.array_equal(rules[0].ids, rules[1].ids)
     assert np.array_equal(rules[0].highest, rules[1].highest)
-    config = {"false_alarm_rate": 0.05, "bootstrap": 5, "seed": 0}
+    config = {"false_alarm_budget": 0.05, "bootstrap": 5, "seed": 0}
     judged = []
     for store in (both, alone):
         scorers = window_baselines.learn(store, trees=5, seed=0)
         assert np.isnan(scorers["id_rate"](both)[80:]).all()
-        judged.append(judgement(config, window_baselines.scores_of(store, scorers)).thresholds)
+        judged.append(calibrated(config, window_baselines.scores_of(store, scorers)).thresholds)
     assert judged[0]["id_rate"] == judged[1]["id_rate"]
     assert judged[0]["isolation_forest"] != judged[1]["isolation_forest"]
     write_store(Path("test.safetensors"), [{1: 5}], [0])

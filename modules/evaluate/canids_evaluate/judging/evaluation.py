@@ -1,4 +1,4 @@
-"""Judges methods scenario by scenario and writes `metrics.json` (contract metrics/2) and `curves.json` (curves/2)."""
+"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/3) and `curves.json` (curves/3)."""
 
 import json
 import logging
@@ -10,17 +10,18 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.judging import metrics, paired
-from canids_evaluate.judging.curves import closeups, curves, timelines
+from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timelines
 from canids_evaluate.judging.equal_recall import at_equal_recall
-from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, is_alarm, own_threshold, within_budget
+from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
-from canids_shared.contracts import stand_in_mark
+from canids_shared.contracts.detectors import KEY, Detector, as_json
+from canids_shared.contracts.whole import read_json
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, write_text
 from canids_shared.jobs.entry_point import Call
 
-METRICS_CONTRACT = "metrics/2"
-CURVES_CONTRACT = "curves/2"
+METRICS_CONTRACT = "metrics/3"
+CURVES_CONTRACT = "curves/3"
 log = logging.getLogger(__name__)
 
 
@@ -29,31 +30,33 @@ class Scores:
     """Scores of all methods on one split, one value a window.
 
     Attributes:
-        path: the file they come from, for messages.
+        path: the file that they come from, for messages.
         keys: key columns of the windows.
         score: method → f64 [W].
-        alarm: method → bool [W], for the methods that bring their own alarms; the others get a threshold.
+        alarm: method → bool [W], for methods with alarms of their own; the others get a threshold.
+        detectors: which of the methods are detectors, as their decisions declare them.
         action: i16 [W], what the fusion did, if there is one.
-        values: the policy's values of what it did (`q_chosen`) and of the best else (`q_other`), f32 [W], if there is one.
-        even_odds: method → the score of windows that it holds for attacked and attack-free alike, where that is known.
+        values: the policy's values of its action (`q_chosen`) and of the best other one (`q_other`), f32 [W], if there is a policy.
+        even_odds: method → the score of windows that are attacked or attack-free with equal probability, where that is known.
     """
 
     path: Path
     keys: pl.DataFrame
     score: dict[str, np.ndarray]
     alarm: dict[str, np.ndarray]
+    detectors: tuple[Detector, ...] = ()
     action: np.ndarray | None = None
     values: dict[str, np.ndarray] = field(default_factory=dict)
     even_odds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
-class Judgement:
-    """The methods' operating points, and their results as scenarios are added.
+class Evaluation:
+    """The methods' operating points, and their results as scenarios are added; made by `calibrated`.
 
     Attributes:
         calibrate: what the operating points were set on.
-        between: method with alarms of its own → between which scores its threshold lies, after all files so far.
+        between: method with alarms of its own → the scores between which its threshold lies, after all files so far.
     """
 
     config: dict[str, Any]
@@ -66,52 +69,43 @@ class Judgement:
 
     def __post_init__(self) -> None:
         for method, alarm in self.calibrate.alarm.items():
-            # Alarms that are no threshold on the score (a memory that the score does not show) prove nothing.
-            if found := own_threshold(alarm, self.calibrate.score[method]):
-                self.between[method] = found
+            # Alarms that no threshold on the score gives (a memory that the score does not show) prove nothing.
+            if bounds := implied_threshold(alarm, self.calibrate.score[method]):
+                self.between[method] = bounds
 
     def add(self, scenario: str, scores: Scores) -> None:
-        """Judge every method on a scenario.
+        """Evaluate every method on a scenario.
 
         Raises `CanidsError` if its methods are not those of `calibrate`, one alarms by another threshold than there (or in
         the scenarios before), or the fusion's alarms are its actions there and not here.
         """
-        if scores.score.keys() != self.thresholds.keys():
-            found, wanted = ", ".join(sorted(scores.score)), ", ".join(sorted(self.thresholds))
-            raise CanidsError(
-                f"{scores.path}: has methods {found}, but calibrate has {wanted}; delete both and run again"
-            )
-        for method in scores.alarm:
-            self._refuse_another_threshold(method, scores)
-        if is_alarm(self.calibrate.action, self.calibrate.alarm.get("fusion")) and (
-            scores.action is None or (scores.action != scores.alarm["fusion"]).any()
-        ):
-            raise CanidsError(
-                f"{scores.path}: alarms are not the policy's actions, as they are in {self.calibrate.path}; delete it and run again"
-            )
+        self._refuse_other_methods(scores)
         alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
+        # Windows of the scenario, and of its parts: rows outside a part have no label there. One set of resamples for all methods.
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
         parts = {kind: {k: self._windows(f) for k, f in g.items()} for kind, g in _groups(scores.keys).items()}
-        self.paths[scenario], self.scenarios[scenario], stored = scores.path, {}, {}
+        results: dict[str, dict[str, Any]] = {}
+        stored = {}
         for method, score in scores.score.items():
-            alarm = alarms[method]
+            alarm, optimal = alarms[method], self.thresholds[method]["f1"]
             replicates = metrics.replicates(whole, whole.take(alarm), whole.take(score), weights)
             stored[method] = paired.stored(replicates)
-            result: dict[str, Any] = {
+            results[method] = {
                 **metrics.evaluate(whole, whole.take(alarm), whole.take(score)),
                 "intervals": metrics.intervals(whole, replicates),
-                "f1_optimal": _at_f1_optimum(whole, whole.take(score), self.thresholds[method]["f1"]),
+                "f1_optimal": _at_f1_optimum(whole, whole.take(score), optimal),
+                **{
+                    kind: {k: metrics.evaluate(w, w.take(alarm), w.take(score)) for k, w in windows.items()}
+                    for kind, windows in parts.items()
+                },
             }
-            for kind, windows in parts.items():
-                result[kind] = {k: metrics.evaluate(w, w.take(alarm), w.take(score)) for k, w in windows.items()}
-            self.scenarios[scenario][method] = result
-            log.info("%s  %s  F1 %s  AUROC %s", scenario, method, result["f1"], result["auroc"])
+            log.info("%s  %s  F1 %s  AUROC %s", scenario, method, results[method]["f1"], results[method]["auroc"])
         ordered = {m: whole.take(s) for m, s in scores.score.items()}
         if "fusion" in alarms:
-            equal = at_equal_recall(whole, ordered, whole.take(alarms["fusion"]), weights)
-            for method, at in equal.items():
-                self.scenarios[scenario][method]["at_fusion_recall"] = at
+            for method, at in at_equal_recall(whole, ordered, whole.take(alarms["fusion"]), weights).items():
+                results[method]["at_fusion_recall"] = at
+        self.paths[scenario], self.scenarios[scenario] = scores.path, results
         self.curves[scenario] = {
             "methods": {m: curves(whole.attacked, s) for m, s in ordered.items()},
             "timelines": timelines(whole, ordered, {m: whole.take(a) for m, a in alarms.items()}),
@@ -120,10 +114,28 @@ class Judgement:
             "windows": paired.fingerprints(scores.keys),
         }
 
+    def _refuse_other_methods(self, scores: Scores) -> None:
+        """Raise `CanidsError` unless `scores` are of the methods of `calibrate`, with the same thresholds and actions."""
+        first = self.calibrate
+        if scores.score.keys() != first.score.keys() or scores.detectors != first.detectors:
+            here, there = (", ".join(sorted(s.score)) for s in (scores, first))
+            raise CanidsError(
+                f"{scores.path}: has methods {here}, but calibrate has {there}, or declares them otherwise; delete both and run again"
+            )
+        for method in scores.alarm:
+            self._refuse_another_threshold(method, scores)
+        if is_alarm(first.action, first.alarm.get("fusion")) and (
+            scores.action is None or (scores.action != scores.alarm["fusion"]).any()
+        ):
+            raise CanidsError(
+                f"{scores.path}: alarms are not the policy's actions, as they are in {first.path}; delete it and run again"
+            )
+
     def _refuse_another_threshold(self, method: str, scores: Scores) -> None:
-        here = own_threshold(scores.alarm[method], scores.score[method])
+        here = implied_threshold(scores.alarm[method], scores.score[method])
         if here is None or method not in self.between:
             return
+        # Each file bounds the threshold from both sides; bounds that do not overlap belong to two thresholds.
         low, high = max(self.between[method][0], here[0]), min(self.between[method][1], here[1])
         if low > high:
             before = " or ".join(map(str, (self.calibrate.path, *self.paths.values())))
@@ -132,26 +144,30 @@ class Judgement:
             )
         self.between[method] = (low, high)
 
-    def add_baselines(self, path: Path, found: dict[str, Any], drawn: dict[str, Any]) -> None:
-        """Add to the fusion's results by how much it differs from every other method, under `minus`.
+    def add_baselines(self, path: Path, baselines: dict[str, Any], drawn: dict[str, Any]) -> None:
+        """Add to the fusion's results its differences from every other method, under `minus`.
 
         Args:
-            path: of the baselines' curves, for messages.
-            found, drawn: content of the baselines' `metrics.json` and `curves.json`.
+            path: of the window baselines' curves, for messages.
+            baselines, drawn: content of the window baselines' `metrics.json` and `curves.json`.
 
-        Raises `CanidsError` if they were judged on other windows or resamples.
+        Raises `CanidsError` if they were evaluated on other windows or resamples, or have the name of another method.
         """
-        for scenario, own in self.scenarios.items():
+        if other := incompatible_settings(baselines["config"], self.config):
+            raise CanidsError(f"{path}: evaluated with another {other[0]}; delete it and run again")
+        for scenario, results in self.scenarios.items():
             if scenario not in drawn["scenarios"]:
                 raise CanidsError(f"{path}: scenario '{scenario}' is missing; delete it and run again")
-            if other := other_judgement(found["config"], self.config):
-                raise CanidsError(f"{path}: judged with another {other[0]}; delete it and run again")
             theirs, curve = drawn["scenarios"][scenario], self.curves[scenario]
             paired.refuse_other_windows(self.paths[scenario], curve["windows"], path, theirs["windows"])
-            methods = {**found["scenarios"][scenario], **own}
+            if twice := sorted(results.keys() & baselines["scenarios"][scenario].keys()):
+                raise CanidsError(
+                    f"{self.paths[scenario]}: '{twice[0]}' is the name of a window baseline; call it otherwise"
+                )
+            methods = {**baselines["scenarios"][scenario], **results}
             replicates = {**theirs["replicates"], **curve["replicates"]}
-            own["fusion"]["minus"] = {
-                m: paired.differences(own["fusion"], methods[m], replicates["fusion"], replicates[m])
+            results["fusion"]["minus"] = {
+                m: paired.differences(results["fusion"], methods[m], replicates["fusion"], replicates[m])
                 for m in methods
                 if m != "fusion"
             }
@@ -160,23 +176,27 @@ class Judgement:
         return windows_of(keys, self.config["episode_gap"], self.config["bootstrap_block"])
 
     def write(self, call: Call, variant: str | None, **further: Any) -> None:
-        """Write both files; the keys say which run they belong to, and by which code and config. `further` goes into `curves.json`."""
-        head = {"dataset": call.wildcards["dataset"], "instance": call.instance, "variant": variant}
-        # The code's hash and not its commit: equal inputs give equal bytes.
-        made = {"code": call.constants["code"], "config": self.config}
+        """Write both files; their keys name the run, its code and its config. `further` goes into `curves.json`."""
+        identity = {
+            "dataset": call.wildcards["dataset"],
+            "instance": call.instance,
+            "variant": variant,
+            KEY: as_json(self.calibrate.detectors),
+        }
         content = {
-            **head,
-            **made,
+            **identity,
+            "code": call.constants["code"],  # the code's hash and not its commit: equal inputs give equal bytes
+            "config": self.config,
             "seed": self.config["seed"],
             "thresholds": self.thresholds,
             "scenarios": self.scenarios,
         }
         write_json(call.output["metrics"], {"contract": METRICS_CONTRACT, **content})
-        drawn = {"contract": CURVES_CONTRACT, **head, **further, "scenarios": self.curves}
+        drawn = {"contract": CURVES_CONTRACT, **identity, **further, "scenarios": self.curves}
         write_text(call.output["curves"], json.dumps(drawn, sort_keys=True, allow_nan=False) + "\n")
 
 
-def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
+def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
     """Set the operating points of all methods on `calibrate`, each on the windows that it has a score for (not NaN).
 
     Raises `CanidsError` if it has no attack-free window.
@@ -193,17 +213,17 @@ def judgement(config: dict[str, Any], calibrate: Scores) -> Judgement:
         scored = ~np.isnan(score)
         if not (free & scored).any():
             raise CanidsError(
-                f"{calibrate.path}: no attack-free window that '{method}' has a score for (of auxiliary_captures it has none); "
+                f"{calibrate.path}: no attack-free window that '{method}' has a score for (auxiliary captures have none); "
                 "give the dataset an attack-free training capture of its own, or `calibrate` a larger share"
             )
         budget = None
         if method not in calibrate.alarm:
-            granted = within_budget(score[free & scored], config["false_alarm_rate"])
-            # A budget is a ceiling: what a classifier itself holds for attack-free is no alarm because there is room left.
+            granted = within_budget(score[free & scored], config["false_alarm_budget"])
+            # A budget is a ceiling: below even odds a classifier holds a window for attack-free, and does not alarm to use it up.
             budget = max(granted, calibrate.even_odds.get(method, granted))
-        judged = labelled & scored
-        thresholds[method] = {"budget": budget, "f1": f1_optimal(label[judged] == 1, score[judged])}
-    return Judgement(config, calibrate, thresholds)
+        counted = labelled & scored
+        thresholds[method] = {"budget": budget, "f1": f1_optimal(label[counted] == 1, score[counted])}
+    return Evaluation(config, calibrate, thresholds)
 
 
 def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
@@ -211,20 +231,22 @@ def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
 
 
 def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Close-ups of what the policy did, where it is the fusion."""
+    """Close-ups of the policy at attacks, where it is the fusion."""
     if scores.action is None or not scores.values:
         return []
-    shown = ("gat", "vgae", "fusion")
+    shown = [*(detector.name for detector in scores.detectors), "fusion"]
     series = {m: scores.score[m] for m in shown} | scores.values
-    return closeups(windows, series, scores.action, {m: alarms[m] for m in shown})
+    if len(scores.detectors) == 2 and scores.action.max(initial=0) > 1:  # not alarms: the mixture is the action
+        series["weight"] = scores.action * WEIGHT_STEP
+    return closeups(windows, series, {m: alarms[m] for m in shown})
 
 
 def _at_f1_optimum(windows: Windows, score: np.ndarray, threshold: float | None) -> dict[str, float | int | None]:
     names = ("f1", "precision", "recall")
     if threshold is None:
         return dict.fromkeys((*names, "threshold"))
-    found = metrics.evaluate(windows, score > threshold, score)
-    return {**{name: found[name] for name in names}, "threshold": threshold}
+    result = metrics.evaluate(windows, score > threshold, score)
+    return {**{name: result[name] for name in names}, "threshold": threshold}
 
 
 def _groups(keys: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
@@ -246,23 +268,11 @@ def _groups(keys: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
     return {"per_attack": per_attack, "per_capture": {c: only(pl.col("capture") == c) for c in names}}
 
 
-def other_judgement(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Keys of two configs of `metrics.json` that make results incomparable; what the baselines alone have is none."""
+def incompatible_settings(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Keys of two configs of `metrics.json` that make results incomparable: those of both whose values differ."""
     return sorted(k for k in one.keys() & other.keys() if one[k] != other[k])
 
 
 def read(path: Path, contract: str) -> dict[str, Any]:
-    """Read `metrics.json` or `curves.json`.
-
-    Raises `CanidsError` naming the file if it is not whole, of another contract or a stand-in.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file") from None
-    except ValueError:
-        raise CanidsError(f"{path}: not whole JSON; delete it and run again") from None
-    if not isinstance(content, dict) or content.get("contract") != contract:
-        raise CanidsError(f"{path}: not of contract {contract}; delete it and run again")
-    stand_in_mark.refuse(path, content)
-    return content
+    """`metrics.json` or `curves.json`; raises `CanidsError` naming the file if it is not whole, of another contract or a stand-in."""
+    return read_json(path, contract, "result of an evaluation")

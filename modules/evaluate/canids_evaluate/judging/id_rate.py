@@ -1,4 +1,4 @@
-"""The rule an engineer would write first: which arbitration IDs there are, and how many frames of each a window holds."""
+"""A rule without a network: the arbitration IDs on the bus, and the number of frames of each in a window."""
 
 from dataclasses import dataclass
 
@@ -26,11 +26,12 @@ class IdRate:
         With `u` the share of frames whose ID is unknown and `e` the largest relative excess of a known ID's count over
         its highest, the score is `1 - (1 - u) / (1 + e)`.
         """
-        window, ids, count = _nodes(store)
+        window, ids, count = _nodes(store)  # [ΣN] each
         place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         known = self.ids[place] == ids
         frames = np.bincount(window, weights=count, minlength=len(store))
         unknown = np.bincount(window, weights=np.where(known, 0, count), minlength=len(store))
+        # Of a window, the ID that is most above its highest count counts.
         excess = np.zeros(len(store))
         np.maximum.at(excess, window, np.where(known, count / self.highest[place] - 1, 0))
         return np.asarray(1 - (1 - unknown / np.maximum(frames, 1)) / (1 + excess))
@@ -42,21 +43,22 @@ def _nodes(store: GraphStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return window, np.asarray(store["node_id"]), np.asarray(store["node_count"], dtype=np.int64)
 
 
-def own(store: GraphStore) -> np.ndarray:
-    """Which windows bool [W] are of the dataset's own captures; auxiliary_captures have other vehicles, whose IDs mean nothing here."""
-    captures, auxiliary_captures = store.header["captures"], store.header.get("auxiliary_captures", [])
-    return ~np.isin(store["capture"], [captures.index(name) for name in auxiliary_captures])
+def not_auxiliary(store: GraphStore) -> np.ndarray:
+    """Windows of the dataset's own captures, bool [W]; auxiliary captures have other vehicles, whose IDs mean nothing here."""
+    captures, auxiliary = store.header["captures"], store.header.get("auxiliary_captures", [])
+    return ~np.isin(store["capture"], [captures.index(name) for name in auxiliary])
 
 
 def learn(store: GraphStore) -> IdRate:
-    """Learn the table from the attack-free windows of `fit`, auxiliary_captures left out.
+    """Learn the table from the attack-free windows of `fit`, auxiliary captures left out.
 
     Raises `CanidsError` if there is none.
     """
     window, ids, count = _nodes(store)
-    free = ((np.asarray(store["y"]) == 0) & own(store))[window]
+    free = ((np.asarray(store["y"]) == 0) & not_auxiliary(store))[window]
     if not free.any():
         raise CanidsError(f"{store.path}: no attack-free window; give the dataset an attack-free training capture")
+    # Most frames of each ID in one attack-free window.
     known, place = np.unique(ids[free], return_inverse=True)
     highest = np.zeros(len(known), dtype=np.int64)
     np.maximum.at(highest, place, count[free])

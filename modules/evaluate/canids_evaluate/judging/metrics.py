@@ -2,7 +2,7 @@
 
 Every metric is a function of sums over units (attack episodes and attack-free pieces, see `windows`), each unit counted
 with a weight. With all weights 1 that is the metric itself; with the counts of a resample it is one bootstrap
-replicate, so both come from the same lines. An undefined metric is NaN inside this file and None outside it, never 0.
+replicate: one definition for both. An undefined metric is NaN inside this file and None outside it, never 0.
 """
 
 import zlib
@@ -20,6 +20,7 @@ average precision (stepwise, not interpolated), false-positive rate. By event: r
 hour, mean seconds from an episode's first attacked window's start to the end of the first alarmed one (found episodes
 only), share of episodes found."""
 _CHUNK = 1 << 22
+"""Weights (replicates × windows) in memory at a time."""
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -35,8 +36,10 @@ def sums(windows: Windows, alarm: np.ndarray) -> dict[str, np.ndarray]:
 
     attacked = windows.attacked
     false = alarm & ~attacked
+    # A false alarm goes on with the next window of the same stretch; a run counts in the unit in which it begins.
     run_goes_on = np.zeros(len(windows), dtype=bool)
     run_goes_on[1:] = false[:-1] & windows.follows[1:]
+    # Episodes are the first units. Delay: from the first attacked window's start to the first alarmed one's end.
     found = np.zeros(windows.n_units)
     delay = np.zeros(windows.n_units)
     first = np.unique(windows.episode[attacked], return_index=True)[1]
@@ -83,22 +86,25 @@ def ranking_counts(attacked: np.ndarray, score: np.ndarray) -> tuple[np.ndarray,
 
 
 def _ranking(windows: Windows, score: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """AUROC and average precision for each row of unit weights [B, U]; equal scores share one threshold."""
+    """AUROC and average precision, f64 [B] each, for each row of unit weights [B, U]; equal scores share one threshold."""
     replicates = len(weights)
     if not 0 < windows.attacked.sum() < len(windows):
         return {"auroc": np.full(replicates, np.nan), "pr_auc": np.full(replicates, np.nan)}
+    # Windows by falling score; `starts` [T] are the first windows of each distinct score, at which `reduceat` sums.
     order = np.argsort(-score, kind="stable")
     unit, hits = windows.unit[order], windows.attacked[order]
     starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
     auroc, pr_auc = np.empty(replicates), np.empty(replicates)
-    step = max(1, _CHUNK // len(order))
+    step = max(1, _CHUNK // len(order))  # replicates at a time, or weights [B, W] would not fit
     for low in range(0, replicates, step):
         w = weights[low : low + step, unit]  # [b, W]
         pos = np.add.reduceat(w * hits, starts, axis=1)  # [b, T], per distinct score
         neg = np.add.reduceat(w * ~hits, starts, axis=1)
         tps, fps = np.cumsum(pos, axis=1), np.cumsum(neg, axis=1)
-        p, n = tps[:, -1], fps[:, -1]
+        p, n = tps[:, -1], fps[:, -1]  # [b], all attacked and all attack-free windows
+        # Mann-Whitney: the share of pairs in which the attacked window scores higher, ties as half.
         auroc[low : low + step] = _ratio((neg * (tps - pos / 2)).sum(axis=1), p * n)
+        # Average precision: precision at each distinct score, weighted by the attacked windows with that score.
         alarms = tps + fps
         precision = tps / np.where(alarms == 0, 1, alarms)
         pr_auc[low : low + step] = np.where(n == 0, np.nan, _ratio((pos * precision).sum(axis=1), p))
@@ -121,9 +127,9 @@ def replicates(windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: 
     return {name: values[name] for name in METRICS}
 
 
-def of_alarms(found: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that rest on alarms alone (all but AUROC and average precision), as `replicates` has them, from `sums`."""
-    return _from_sums({k: np.einsum("bu,u->b", weights, v) for k, v in found.items()})
+def of_alarms(by_unit: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics that rest on alarms alone (all but AUROC and average precision), f64 [B], from `sums` and weights [B, U]."""
+    return _from_sums({k: np.einsum("bu,u->b", weights, v) for k, v in by_unit.items()})
 
 
 def evaluate(windows: Windows, alarm: np.ndarray, score: np.ndarray) -> dict[str, float | int | None]:
@@ -139,21 +145,22 @@ def or_none(value: float) -> float | None:
 
 
 def resamples(windows: Windows, count: int, seed: int, name: str) -> np.ndarray:
-    """Unit weights [count, U] of bootstrap resamples (Efron 1979), drawn anew for each scenario `name`.
+    """Unit weights [count, U] of bootstrap resamples (Efron 1979), others for each scenario `name`.
 
     Episodes and attack-free pieces are resampled each among themselves, so that no resample lacks either. They depend on
-    the labels alone: all methods are judged on the same resamples.
+    the labels alone: all methods share the same resamples.
     """
+    # A seed of the scenario's name, so that a scenario more or less leaves the resamples of the others as they are.
     rng = np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode())]))
     kinds = (windows.n_episodes, windows.n_units - windows.n_episodes)
     parts = [rng.multinomial(n, np.full(n, 1 / n), size=count) if n else np.zeros((count, 0)) for n in kinds]
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
-def intervals(windows: Windows, found: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
-    """Percentile intervals, 95 %, of every metric over its replicates `found` (of `replicates`).
+def intervals(windows: Windows, values: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
+    """Percentile intervals, 95 %, of every metric over its values in the resamples (of `replicates`).
 
-    None where a metric rests on fewer than two episodes (or attack-free pieces), which say nothing about the spread
+    None where a metric rests on fewer than two episodes (or attack-free pieces), too few for a spread
     between them, or is undefined in more than half of the resamples.
     """
     enough = {"episodes": windows.n_episodes > 1, "free": windows.n_units - windows.n_episodes > 1}
@@ -162,7 +169,7 @@ def intervals(windows: Windows, found: dict[str, np.ndarray]) -> dict[str, list[
         **dict.fromkeys(_ON_FREE, enough["free"]),
         **dict.fromkeys(_ON_BOTH, enough["episodes"] and enough["free"]),
     }
-    return {name: percentiles(values) if rests_on[name] else None for name, values in found.items()}
+    return {name: percentiles(v) if rests_on[name] else None for name, v in values.items()}
 
 
 def percentiles(values: np.ndarray) -> list[float] | None:

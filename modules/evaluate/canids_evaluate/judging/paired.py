@@ -1,4 +1,4 @@
-"""Differences between methods that were judged on the same windows and the same bootstrap resamples.
+"""Differences between methods that were evaluated on the same windows and the same bootstrap resamples.
 
 Each resample gives one value of every method, so the replicates of two methods can be subtracted one by one: what makes
 a scenario hard for both cancels out, and the interval of the difference is narrower than two intervals side by side
@@ -17,16 +17,16 @@ from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 
 COMPARED = ("f1", "auroc")
-"""Metrics whose differences are given."""
+"""Metrics that are compared."""
 _DIGITS = 6
 
 Replicates = dict[str, list[float | None]]
 Difference = dict[str, Any]
 
 
-def stored(found: dict[str, np.ndarray]) -> Replicates:
+def stored(values: dict[str, np.ndarray]) -> Replicates:
     """The replicates that differences need, as JSON: metric → one value a resample, None where undefined."""
-    return {m: [round(float(v), _DIGITS) if np.isfinite(v) else None for v in found[m]] for m in COMPARED}
+    return {m: [round(float(v), _DIGITS) if np.isfinite(v) else None for v in values[m]] for m in COMPARED}
 
 
 def differences(
@@ -38,31 +38,33 @@ def differences(
         one, other: the metrics of two methods on one scenario, with `intervals`.
         one_replicates, other_replicates: their values on the same resamples.
     """
-    found: dict[str, Difference] = {}
+    result: dict[str, Difference] = {}
     for metric in COMPARED:
         values, interval = (one[metric], other[metric]), None
+        # Where either has no interval, there are too few episodes for one of the difference.
         if one["intervals"][metric] and other["intervals"][metric]:
             a, b = (np.array(r[metric], dtype=np.float64) for r in (one_replicates, other_replicates))
             interval = percentiles(a - b)
-        found[metric] = {"difference": None if None in values else values[0] - values[1], "interval": interval}
-    return found
+        result[metric] = {"difference": None if None in values else values[0] - values[1], "interval": interval}
+    return result
 
 
 def fingerprints(keys: pl.DataFrame) -> dict[str, str]:
     """Capture → hash over the keys of its windows (number, times, label, attack), in their order."""
-    found = {}
+    hashes = {}
     for (capture,), rows in keys.select(list(KEYS)).group_by("capture", maintain_order=True):
         digest = hashlib.sha256()
+        # Nulls (unlabelled windows) must differ from all labels.
         for column in rows.iter_columns():
             numeric = column.dtype.is_numeric()
             digest.update(column.fill_null(255).to_numpy().tobytes() if numeric else "\0".join(column).encode())
-        found[str(capture)] = digest.hexdigest()[:16]
-    return found
+        hashes[str(capture)] = digest.hexdigest()[:16]
+    return hashes
 
 
-def refuse_other_windows(path: Path, own: dict[str, str], reference: Path, wanted: dict[str, str]) -> None:
+def refuse_other_windows(path: Path, here: dict[str, str], reference: Path, wanted: dict[str, str]) -> None:
     """Raise `CanidsError` naming file and captures if the windows behind two files differ (see `fingerprints`)."""
-    if differing := sorted(c for c in own.keys() | wanted.keys() if own.get(c) != wanted.get(c)):
+    if differing := sorted(c for c in here.keys() | wanted.keys() if here.get(c) != wanted.get(c)):
         raise CanidsError(
             f"{path}: other windows (number, times or labels) of capture {', '.join(differing)} than in {reference}; "
             "delete it and run again"

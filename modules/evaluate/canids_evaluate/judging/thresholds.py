@@ -8,18 +8,19 @@ from canids_evaluate.judging.metrics import ranking_counts
 
 
 class Thresholds(TypedDict):
-    """`budget`: keeps the false-alarm budget (None: the method brings its own alarms); `f1`: F1-optimal."""
+    """`budget`: keeps the false-alarm budget (None: the method has alarms of its own); `f1`: F1-optimal."""
 
     budget: float | None
     f1: float | None
 
 
-def within_budget(attack_free: np.ndarray, rate: float) -> float:
-    """Smallest threshold that at most the share `rate` (0 ≤ rate < 1) of the attack-free scores [N ≥ 1] exceeds.
+def within_budget(attack_free: np.ndarray, budget: float) -> float:
+    """Smallest threshold that at most the share `budget` (0 ≤ budget < 1) of the attack-free scores [N ≥ 1] exceeds.
 
     Scores equal to it raise no alarm, so ties can only make the false alarms fewer.
     """
-    allowed = int(np.floor(rate * len(attack_free) + 1e-9))
+    # The sum keeps a product such as .005 · 400 = 1.9999… from losing the window that the budget has.
+    allowed = int(np.floor(budget * len(attack_free) + 1e-9))
     return float(np.sort(attack_free)[::-1][allowed])
 
 
@@ -27,9 +28,11 @@ def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
     """Threshold with the best F1, midway between two scores; the highest of equals, None without attacked windows."""
     if not attacked.any():
         return None
-    values, tps, fps = ranking_counts(attacked, score)
+    values, tps, fps = ranking_counts(attacked, score)  # [T] each, distinct scores in falling order
+    # F1 = 2·TP / (2·TP + FP + FN), and TP + FN are the attacked windows.
     best = int(np.argmax(2 * tps / (tps + fps + attacked.sum())))
     below = values[best + 1] if best + 1 < len(values) else values[best] - 1
+    # Midway, unless the two scores are neighbours in floating point and the midpoint is the upper one.
     middle = float((values[best] + below) / 2)
     return middle if middle < values[best] else float(below)
 
@@ -41,8 +44,8 @@ def is_alarm(action: np.ndarray | None, alarm: np.ndarray | None) -> bool:
     return bool((action == alarm).all())
 
 
-def own_threshold(alarm: np.ndarray, score: np.ndarray) -> tuple[float, float] | None:
-    """Between which scores the threshold of a method lies that brings its own alarms, bool [N], and scores [N].
+def implied_threshold(alarm: np.ndarray, score: np.ndarray) -> tuple[float, float] | None:
+    """The two scores between which the threshold of a method with alarms of its own lies; alarms bool [N], scores [N].
 
     None if no threshold on the score gives these alarms.
     """

@@ -1,6 +1,7 @@
-"""The windows of one scenario as the metrics need them: labels, attack episodes, and the units of the bootstrap."""
+"""Windows of one scenario for the metrics: labels, attack episodes, and the units of the bootstrap; and runs of mistakes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -46,7 +47,7 @@ class Windows:
         return len(self.row)
 
     def take(self, values: np.ndarray) -> np.ndarray:
-        """Bring the values of all rows of the table (scores, alarms) into the order of these windows."""
+        """The values of all rows of the table (scores, alarms) in the order of these windows."""
         return np.asarray(values[self.row])
 
 
@@ -60,11 +61,12 @@ def windows_of(keys: pl.DataFrame, episode_gap: float, block_s: float) -> Window
     row = frame["row"].to_numpy().astype(np.int64)
 
     follows = np.zeros(len(row), dtype=bool)
-    # Window numbers begin anew in each block of a training capture, so a block's first window follows nothing.
+    # Window numbers begin at 0 in each block of a training capture, so a block's first window follows nothing.
     follows[1:] = (capture[1:] == capture[:-1]) & (number[1:] == number[:-1] + 1)
     duration = t_end - t_start
     duration[:-1] = np.where(follows[1:], t_start[1:] - t_start[:-1], duration[:-1])
 
+    # Episodes: an attacked window begins one unless it is close behind the last one of the same capture and attack.
     episode = np.full(len(row), -1)
     hit = np.flatnonzero(attacked)
     begins = np.ones(len(hit), dtype=bool)
@@ -75,6 +77,7 @@ def windows_of(keys: pl.DataFrame, episode_gap: float, block_s: float) -> Window
     episode[hit] = np.cumsum(begins) - 1
     n_episodes = int(begins.sum())
 
+    # Attack-free stretches end at an attacked window or a gap; each is cut into pieces of `block_s` seconds.
     free = np.flatnonzero(~attacked)
     breaks = np.ones(len(free), dtype=bool)
     breaks[1:] = ~follows[free[1:]] | (np.diff(free) > 1)
@@ -98,3 +101,40 @@ def windows_of(keys: pl.DataFrame, episode_gap: float, block_s: float) -> Window
         n_episodes=n_episodes,
         n_units=n_episodes + int(cuts.sum()),
     )
+
+
+def mistakes(keys: pl.DataFrame, alarm: np.ndarray, episode_gap: float = 1.0) -> pl.DataFrame:
+    """Runs of consecutive windows with the same mistake, the longest first.
+
+    Args:
+        keys: key columns of W windows (`canids_shared.contracts.tables.KEYS`).
+        alarm: bool [W].
+
+    Returns:
+        A row a run: `capture`, `kind` (missed, false alarm), `attack`, `t_start` and `t_end` (seconds from the start of
+        the capture), `windows`.
+    """
+    windows = windows_of(keys, episode_gap, np.inf)
+    rows = np.flatnonzero(windows.take(alarm) != windows.attacked)
+    # A run goes on with the next window if that has the same mistake in the same attack.
+    begins = np.ones(len(rows), dtype=bool)
+    begins[1:] = (
+        (np.diff(rows) > 1)
+        | ~windows.follows[rows[1:]]
+        | (windows.attacked[rows[1:]] != windows.attacked[rows[:-1]])
+        | (windows.attack[rows[1:]] != windows.attack[rows[:-1]])
+    )
+    first = rows[begins]
+    length = np.diff(np.append(np.flatnonzero(begins), len(rows)))
+    captures, places = np.unique(windows.capture, return_index=True)
+    origin = windows.t_start[places][np.searchsorted(captures, windows.capture[first])]
+    columns: dict[str, tuple[Any, Any]] = {
+        "capture": (windows.capture[first].tolist(), pl.String),
+        "kind": (["missed" if a else "false alarm" for a in windows.attacked[first]], pl.String),
+        "attack": (windows.attack[first].tolist(), pl.String),
+        "t_start": (windows.t_start[first] - origin, pl.Float64),
+        "t_end": (windows.t_end[first + length - 1] - origin, pl.Float64),
+        "windows": (length, pl.Int64),
+    }
+    frame = pl.DataFrame({name: pl.Series(values, dtype=kind) for name, (values, kind) in columns.items()})
+    return frame.sort("windows", "capture", "t_start", descending=[True, False, False])

@@ -1,34 +1,34 @@
-"""What a model card is made from: a training, the data that it learnt from, and how it was judged."""
+"""Data of a model card: a training, the windows that it learnt from, and its evaluation."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from canids_evaluate.runs.trainings import Training
+from canids_evaluate.pages.rows import FUSION, Methods
 from canids_shared.contracts.graph_store import GraphStore
-
-METHODS = {"vgae": "vgae", "gat": "gat"}
-"""Kind of detector → method in `metrics.json`."""
+from canids_shared.contracts.training_run import TrainingRun
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a split of the training captures holds.
+    """Labelled windows of a split of the training captures.
 
     Attributes:
-        free, attacked: labelled windows without and with an attack.
+        free, attacked: windows without and with an attack.
         vehicles, attacks: name → windows (of `attacks`, attacked ones).
-        auxiliary_captures: how many windows are of simulated auxiliary_captures.
+        auxiliary: windows of simulated auxiliary captures.
         captures: names.
+        graphs: description of the windows' graphs.
     """
 
     free: int
     attacked: int
     vehicles: dict[str, int]
     attacks: dict[str, int]
-    auxiliary_captures: int
+    auxiliary: int
     captures: list[str]
+    graphs: str = ""
 
     @property
     def windows(self) -> int:
@@ -38,45 +38,50 @@ class Split:
 
 def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     """Count the labelled windows of a split, or with `attack_free` those without an attack."""
-    head, y = store.header, np.asarray(store["y"])
+    header, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
-    joined = np.array([name in head.get("auxiliary_captures", []) for name in head["captures"]], dtype=bool)
+    auxiliary = np.array([name in header.get("auxiliary_captures", []) for name in header["captures"]], dtype=bool)
 
     def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
-        amount = np.bincount(index, minlength=len(names))
-        return {name: int(n) for name, n in sorted(zip(names, amount, strict=True)) if name and n}
+        amounts = np.bincount(index, minlength=len(names))
+        return {name: int(n) for name, n in sorted(zip(names, amounts, strict=True)) if name and n}
 
     return Split(
         free=int((y == 0).sum()),
         attacked=int((y[chosen] == 1).sum()),
-        vehicles=counts(head["vehicles"], store["vehicle"][chosen]),
-        attacks=counts(head["attacks"], store["attack"][chosen & (y == 1)]),
-        auxiliary_captures=int(joined[store["capture"][chosen]].sum()),
-        captures=list(head["captures"]),
+        vehicles=counts(header["vehicles"], store["vehicle"][chosen]),
+        attacks=counts(header["attacks"], store["attack"][chosen & (y == 1)]),
+        auxiliary=int(auxiliary[store["capture"][chosen]].sum()),
+        captures=list(header["captures"]),
+        graphs=(
+            f"graphs of windows of {header.get('window', 0):g} {header.get('window_unit', 'frames')}: "
+            f"{len(header['node_features'])} features of nodes (arbitration IDs), {len(header['edge_features'])} of edges"
+        ),
     )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Who a card is about.
+    """The training that a card describes.
 
     Attributes:
-        training: the run.
-        policy: the run of the policy that fuses the variant's detectors.
-        weights: SHA-256 of its model file.
-        learnt, calibrate: what it learnt from (`fit`, of a VGAE its attack-free windows; for a policy `fuse`), and what the thresholds were set on.
+        training: its record.
+        policy: name of the run of the policy that fuses the variant's detectors.
+        learnt, calibrate: the windows that it learnt from (`fit`, of an unsupervised detector the attack-free ones; for a policy
+            `fuse`), and those that the thresholds were set on.
         metrics: content of the variant's `metrics.json`.
-        baselines: scenario → baseline → its values.
+        names: labels of its methods.
+        baselines: scenario → window baseline → its values.
         sources: capture → vehicle, attack, SHA-256 and rows of its raw file.
-        simulated: captures of the dataset that the simulator made, auxiliary_captures aside.
+        simulated: captures of the dataset that the simulator made, auxiliary captures aside.
     """
 
-    training: Training
+    training: TrainingRun
     policy: str
-    weights: str
     learnt: Split
     calibrate: Split
     metrics: dict[str, Any]
+    names: Methods
     baselines: dict[str, dict[str, Any]]
     sources: dict[str, dict[str, Any]]
     simulated: list[str]
@@ -87,28 +92,42 @@ class Subject:
         return str(self.metrics["dataset"])
 
     @property
-    def method(self) -> str:
-        """Its name in `metrics.json`; a policy that is not the fusion is judged as `dqn`, like a baseline."""
-        found = METHODS.get(self.training.kind)
-        return found or ("dqn" if "dqn" in self.metrics["thresholds"] else "fusion")
+    def is_policy(self) -> bool:
+        """Whether it fuses detectors, instead of being one."""
+        return not self.training.detectors
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """Its methods in `metrics.json` and what tells them apart in a sentence: of one method nothing has to.
+
+        A training may have several detectors; a policy that is not the fusion is evaluated as `dqn`, like a baseline.
+        """
+        if self.is_policy:
+            return {"dqn" if "dqn" in self.metrics["thresholds"] else FUSION: ""}
+        several = len(self.training.detectors) > 1
+        return {name: f"{self.names.label(name)}: " if several else "" for name in self.training.detectors}
+
+    def results(self, method: str) -> dict[str, dict[str, Any]]:
+        """Scenario → values of a method."""
+        return {name: results[method] for name, results in sorted(self.metrics["scenarios"].items())}
 
     @property
     def scenarios(self) -> dict[str, dict[str, Any]]:
-        """Scenario → its own values."""
-        return {name: found[self.method] for name, found in sorted(self.metrics["scenarios"].items())}
+        """Scenario → values of the first method: what they count of windows and captures is the same for all."""
+        return self.results(next(iter(self.methods)))
 
     @property
     def teacher(self) -> str | None:
-        """Name of the run that taught it."""
-        files = self.training.config.get("files", {}).get("teacher") or []
-        return str(files[0]).split("/")[-2] if files else None
+        """Name of the run that it was distilled from."""
+        files = self.training.inputs.get("teacher")
+        return files[0].split("/")[-2] if files else None
 
     def vehicles_in(self, scenario: str) -> list[str]:
-        """Vehicles of a scenario, as far as its captures' sources say."""
+        """Vehicles of a scenario, as far as the sources of its captures are known."""
         captures = self.scenarios[scenario]["per_capture"]
         return sorted({str(self.sources[c]["vehicle"]) for c in captures if c in self.sources})
 
 
 def same(name: str, names: dict[str, int]) -> bool:
-    """Whether a vehicle or an attack is among those learnt from; captures from different sources spell names differently."""
+    """Whether a vehicle or an attack is among `names`; captures from different sources spell names differently."""
     return name.casefold() in {n.casefold() for n in names}

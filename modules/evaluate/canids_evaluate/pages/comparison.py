@@ -1,10 +1,11 @@
-"""Several runs as lines of a comparison: seeds of one fold together, and the fusion minus every other method.
+"""Several runs compared: seeds of one fold together, and the fusion minus every other method.
 
-All runs on one scenario of one fold are judged on the same bootstrap resamples (`metrics.resamples`), so their replicates
+All runs on one scenario of one fold are evaluated on the same bootstrap resamples (`metrics.resamples`), so their replicates
 can be averaged over seeds and subtracted from one another, resample by resample (`paired`).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from canids_evaluate.judging import paired
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, other_judgement, read
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, incompatible_settings, read
 from canids_evaluate.judging.metrics import percentiles
-from canids_evaluate.pages.rows import rank
-from canids_evaluate.pages.tables import number, with_interval
+from canids_evaluate.pages.rows import FUSION, Methods, methods_of
+from canids_evaluate.pages.tables import leaves_out_zero, number, with_interval
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import VARIANTS
 
 _SEED = re.compile(r"(@.+?)?[-@]seed-(\d+)")
+_IDENTITY = ("dataset", "instance", "variant")
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,10 @@ class Run:
 
     def minus(self, other: "Run") -> "Run":
         """This run less the other, in the metrics that are compared."""
-        found = paired.differences(self.values, other.values, self.replicates, other.replicates)
-        values = {m: found[m]["difference"] for m in found}
-        intervals = {m: found[m]["interval"] for m in found}
-        return Run(
-            {**values, "intervals": intervals},
-            {m: (self.resampled(m) - other.resampled(m)).tolist() for m in paired.COMPARED},
-        )
+        differences = paired.differences(self.values, other.values, self.replicates, other.replicates)
+        values: dict[str, Any] = {m: d["difference"] for m, d in differences.items()}
+        values["intervals"] = {m: d["interval"] for m, d in differences.items()}
+        return Run(values, {m: (self.resampled(m) - other.resampled(m)).tolist() for m in paired.COMPARED})
 
     def resampled(self, metric: str) -> np.ndarray:
         """The replicates of a metric, f64 [B]; NaN where undefined."""
@@ -46,10 +45,11 @@ class Run:
 
 
 @dataclass
-class Line:
-    """One method of one variant (None: a baseline) on one scenario of one fold (or the plain run), over its seeds.
+class MethodResults:
+    """One method of one variant (None: a window baseline) on one scenario of one fold (or the plain run), over its seeds.
 
     Attributes:
+        methods: labels and order of the methods that it was evaluated with.
         runs: seed → run.
         difference: whether the values are those of the fusion less those of `method`.
     """
@@ -59,13 +59,24 @@ class Line:
     scenario: str
     variant: str | None
     method: str
+    methods: Methods
     runs: dict[str, Run] = field(default_factory=dict)
     difference: bool = False
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Where it was judged: dataset, fold, scenario."""
+        """Dataset, fold and scenario."""
         return self.dataset, self.fold, self.scenario
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables and figures."""
+        return self.methods.label(self.method)
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sort key of the method and, within it, the variant."""
+        return self.methods.rank(self.method), (*VARIANTS, None).index(self.variant)
 
     def _defined(self, metric: str) -> list[Run]:
         return [self.runs[s] for s in sorted(self.runs, key=int) if self.runs[s].values[metric] is not None]
@@ -87,71 +98,69 @@ class Line:
         """Mean ± standard deviation over the seeds, then the interval; a difference is bold where that leaves out zero."""
         values, interval = [r.values[metric] for r in self._defined(metric)], self.interval(metric)
         text = number(metric, self.average(metric), sign=self.difference)
-        if self.difference and interval and (interval[0] > 0 or interval[1] < 0):
+        if self.difference and leaves_out_zero(interval):
             text = f"**{text}**"
         if len(values) > 1:
             text += f" ± {number(metric, stdev(values))}"
         return with_interval(metric, text, interval, sign=self.difference)
 
 
+def places(results: Sequence[MethodResults]) -> list[tuple[str, str, str]]:
+    """All places of the results, in their order."""
+    return list(dict.fromkeys(result.place for result in results))
+
+
 def fold_and_seed(instance: str) -> tuple[str, str]:
     """Split an instance: `@without-dos-seed-1` → `@without-dos`, `1`; without a seed in its name it is seed `0`."""
-    found = _SEED.fullmatch(instance)
-    return (found[1] or "", found[2]) if found else (instance, "0")
+    match = _SEED.fullmatch(instance)
+    return (match[1] or "", match[2]) if match else (instance, "0")
 
 
-def lines_of(runs: list[Path]) -> list[Line]:
+def read_results(runs: Sequence[Path]) -> list[MethodResults]:
     """All methods of the given runs, folders with `metrics.json` and `curves.json` (or the former's path).
 
     Raises `CanidsError` naming the file if it is absent or of another contract, is the second of the same run, or was
-    judged on other windows or by another config than the other runs on that scenario of that fold.
+    evaluated on other windows or with another config than the other runs on that scenario of that fold.
     """
-    lines: dict[tuple[str, ...], Line] = {}
-    seen: dict[tuple[str, ...], Path] = {}
-    first: dict[tuple[str, ...], tuple[Path, dict[str, Any], dict[str, str]]] = {}
+    results: dict[tuple[str, ...], MethodResults] = {}
+    paths: dict[tuple[str, ...], Path] = {}
+    references: dict[tuple[str, ...], tuple[Path, dict[str, Any], dict[str, str]]] = {}
     for run in runs:
         path = run / "metrics.json" if run.is_dir() else run
         content, drawn = read(path, METRICS_CONTRACT), read(path.with_name("curves.json"), CURVES_CONTRACT)
-        head = ("dataset", "instance", "variant")
-        if [content[k] for k in head] != [drawn[k] for k in head] or content["scenarios"].keys() != drawn[
-            "scenarios"
-        ].keys():
+        ours, theirs = ([*(c[k] for k in _IDENTITY), sorted(c["scenarios"])] for c in (content, drawn))
+        if ours != theirs:
             raise CanidsError(f"{path}: of another run than curves.json beside it; delete both and run again")
         fold, seed = fold_and_seed(content["instance"])
-        same = seen.setdefault((content["dataset"], fold, seed, str(content["variant"])), path)
+        same = paths.setdefault((content["dataset"], fold, seed, str(content["variant"])), path)
         if same != path:
             raise CanidsError(f"{path}: the same run as {same}; name it once")
-        for scenario, methods in content["scenarios"].items():
-            place = (content["dataset"], fold, scenario)
-            windows = drawn["scenarios"][scenario]["windows"]
-            reference, config, wanted = first.setdefault(place, (path, content["config"], windows))
-            if other := other_judgement(content["config"], config):
-                raise CanidsError(f"{path}: judged with another {other[0]} than {reference}; run both again")
-            paired.refuse_other_windows(path, windows, reference, wanted)
-            for method, values in methods.items():
-                line = Line(*place, content["variant"], method)
-                replicates = drawn["scenarios"][scenario]["replicates"][method]
-                lines.setdefault((*place, str(line.variant), method), line).runs[seed] = Run(values, replicates)
-    return sorted(lines.values(), key=_order)
+        for scenario, values in content["scenarios"].items():
+            place, curves = (content["dataset"], fold, scenario), drawn["scenarios"][scenario]
+            reference, config, windows = references.setdefault(place, (path, content["config"], curves["windows"]))
+            if other := incompatible_settings(content["config"], config):
+                raise CanidsError(f"{path}: evaluated with another {other[0]} than {reference}; run both again")
+            paired.refuse_other_windows(path, curves["windows"], reference, windows)
+            for method in values:
+                result = MethodResults(*place, content["variant"], method, methods_of(content))
+                result = results.setdefault((*place, str(result.variant), method), result)
+                result.runs[seed] = Run(values[method], curves["replicates"][method])
+    return sorted(results.values(), key=lambda r: (r.place, (*VARIANTS, None).index(r.variant), r.order))
 
 
-def fusion_minus(lines: list[Line]) -> list[Line]:
-    """The fusion less every other method of its variant and less every baseline, seed by seed.
+def paired_differences(results: Sequence[MethodResults]) -> list[MethodResults]:
+    """The fusion less every other method of its variant and less every window baseline, seed by seed.
 
-    A baseline is trained once a fold: its only run is the counterpart of all seeds.
+    A window baseline is fitted once a fold: its only run is the counterpart of all seeds.
     """
-    found = []
-    for fusion in (line for line in lines if line.method == "fusion"):
-        for other in lines:
+    differences = []
+    for fusion in (r for r in results if r.method == FUSION):
+        for other in results:
             if other is fusion or other.place != fusion.place or other.variant not in (fusion.variant, None):
                 continue
             once = next(iter(other.runs.values())) if other.variant is None and len(other.runs) == 1 else None
             counterparts = {seed: other.runs.get(seed, once) for seed in fusion.runs}
-            runs = {s: fusion.runs[s].minus(run) for s, run in counterparts.items() if run is not None}
-            if runs:
-                found.append(Line(*fusion.place, fusion.variant, other.method, runs, difference=True))
-    return found
-
-
-def _order(line: Line) -> tuple[Any, ...]:
-    return *line.place, (*VARIANTS, None).index(line.variant), rank(line.method), line.method
+            if runs := {s: fusion.runs[s].minus(run) for s, run in counterparts.items() if run is not None}:
+                names = (*fusion.place, fusion.variant, other.method, other.methods)
+                differences.append(MethodResults(*names, runs, difference=True))
+    return differences

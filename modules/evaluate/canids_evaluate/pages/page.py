@@ -1,12 +1,10 @@
-"""The report as one HTML page that needs nothing else: no script, no network, figures inside."""
+"""The report as one self-contained HTML page: no script, no network, figures inside."""
 
 import base64
 from pathlib import Path
 from typing import Any
 
 import jinja2
-
-from canids_evaluate.pages.tables import Table
 
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -59,7 +57,7 @@ pre { font-size: .75rem; overflow-x: auto; background: #f5f5f5; padding: .6rem; 
 <figure><img src="{{ image }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}
 <h2 id="cards">Model cards</h2>
-<p>What each model is, what it learnt from, how well it does, and what speaks against relying on it; as files in <code>cards/</code>.</p>
+<p>Every model: its data, its quality, and the reasons against relying on it; as files in <code>cards/</code>.</p>
 {% for name, text in cards.items() %}
 <details><summary>{{ name }}</summary><pre>{{ text }}</pre></details>
 {% endfor %}
@@ -85,38 +83,19 @@ def image(path: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def render(
-    title: str,
-    short: dict[str, list[str]],
-    method: str,
-    scenarios: list[dict[str, Any]],
-    figures: dict[str, str],
-    facts: dict[str, str],
-    tables: dict[str, Table],
-    configs: dict[str, str],
-    cards: dict[str, str],
-) -> str:
+def render(**content: Any) -> str:
     """The page.
 
     Args:
+        title: its heading.
         short: scenario → sentences.
         method: how to read the tables.
-        scenarios: `name`, `counts` and `tables` (caption → table) of each.
+        scenarios: `name`, `counts` and `tables` (caption → `Table`) of each.
         figures: caption → data URI.
-        facts: what → one line of provenance.
-        tables: caption → table of provenance.
+        facts: provenance, name → one line.
+        tables: caption → `Table` of provenance.
         configs: run → YAML.
         cards: model → its card, Markdown.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_TEMPLATE).render(
-        title=title,
-        short=short,
-        method=method,
-        scenarios=scenarios,
-        figures=figures,
-        facts=facts,
-        tables=tables,
-        configs=configs,
-        cards=cards,
-    )
+    return environment.from_string(_TEMPLATE).render(content)

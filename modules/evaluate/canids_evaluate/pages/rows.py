@@ -1,14 +1,14 @@
-"""One row a method, variant and scenario: what tables, figures and words are made from."""
+"""A row a method, variant and scenario, and how methods are named and ordered: tables, figures and sentences are made from these."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from canids_shared.contracts.detectors import KEY, Detector, declared
 from canids_shared.errors import CanidsError
 
-LABELS = {
-    "fusion": "Fusion",
-    "gat": "GAT",
-    "vgae": "VGAE",
+FUSION = "fusion"
+FUSION_BASELINES = {
     "fixed_weight": "Fixed weight",
     "hysteresis": "Fixed weight, hysteresis",
     "cusum": "Fixed weight, CUSUM",
@@ -17,6 +17,9 @@ LABELS = {
     "bandit": "Bandit (LinUCB)",
     "sb3_dqn": "DQN of Stable-Baselines3",
     "dqn": "DQN",
+}
+"""Method → label, in the order of tables; a further one comes after these, its label is its name."""
+WINDOW_BASELINES = {
     "id_rate": "ID and rate",
     "extra_trees": "Extra Trees",
     "isolation_forest": "Isolation Forest",
@@ -25,53 +28,86 @@ LABELS = {
 
 
 @dataclass(frozen=True)
+class Methods:
+    """Labels and order of methods: the fusion, its detectors as declared, fusion baselines, window baselines."""
+
+    detectors: tuple[Detector, ...] = ()
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The fusion and its detectors: method → label."""
+        return {FUSION: "Fusion", **{d.name: d.label for d in self.detectors}}
+
+    def label(self, method: str) -> str:
+        """The name of a method in tables and figures."""
+        return {**FUSION_BASELINES, **WINDOW_BASELINES, **self.networks}.get(method, method.replace("_", " "))
+
+    def rank(self, method: str) -> tuple[int, int, str]:
+        """Sort key of a method."""
+        for group, names in enumerate((self.networks, FUSION_BASELINES, WINDOW_BASELINES)):
+            if method in names:
+                return group, list(names).index(method), method
+        return 1, len(FUSION_BASELINES), method
+
+
+def methods_of(content: Mapping[str, Any]) -> Methods:
+    """The methods of a `metrics.json` or `curves.json`; those of the window baselines declare no detectors."""
+    return Methods(declared(content, "metrics.json") if content[KEY] else ())
+
+
+@dataclass(frozen=True)
 class Row:
-    """One method of one variant (None: a baseline) on one scenario, with its metrics as in `metrics.json`."""
+    """One method of one variant (None: a window baseline) on one scenario, with its metrics as in `metrics.json`."""
 
     scenario: str
     variant: str | None
     method: str
     values: dict[str, Any]
+    methods: Methods
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables and figures."""
+        return self.methods.label(self.method)
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """Sort key of the method."""
+        return self.methods.rank(self.method)
 
 
-def label(method: str) -> str:
-    """How tables and figures name a method."""
-    return LABELS.get(method, method.replace("_", " "))
-
-
-def rank(method: str) -> int:
-    """Place of a method in tables and figures; those without a label come after the last baseline."""
-    return list(LABELS).index(method) if method in LABELS else list(LABELS).index("id_rate")
+def labels(rows: list[Row]) -> dict[str, str]:
+    """Method → label of all methods in `rows`, in the order of tables."""
+    return {row.method: row.label for row in sorted(rows, key=lambda row: row.rank)}
 
 
 def plain(scenario: str) -> str:
-    """A scenario's name as headings and figures show it."""
+    """A scenario's name in headings and figures."""
     return scenario.removeprefix("test_").replace("_", " ")
 
 
 def rows_of(contents: list[dict[str, Any]]) -> list[Row]:
     """Rows of all metrics files: scenario by scenario, within it in the order of the files, the fusion first.
 
-    Raises `CanidsError` if the files do not speak of the same scenarios.
+    Raises `CanidsError` if the files do not have the same scenarios.
     """
-    scenarios = list(dict.fromkeys(s for c in contents for s in c["scenarios"]))
     rows = []
-    for scenario in sorted(scenarios):
+    for scenario in sorted({s for c in contents for s in c["scenarios"]}):
         for content in contents:
             if scenario not in content["scenarios"]:
                 name = content["variant"] or "window_baselines"
                 raise CanidsError(
                     f"scenario '{scenario}' is missing from the metrics of {name}; delete them and run again"
                 )
-            methods = content["scenarios"][scenario]
-            for method in sorted(methods, key=lambda m: (rank(m), m)):
-                rows.append(Row(scenario, content["variant"], method, methods[method]))
+            methods, results = methods_of(content), content["scenarios"][scenario]
+            for method in sorted(results, key=methods.rank):
+                rows.append(Row(scenario, content["variant"], method, results[method], methods))
     return rows
 
 
 def by_scenario(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows of each scenario."""
-    found: dict[str, list[Row]] = {}
+    scenarios: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.scenario, []).append(row)
-    return found
+        scenarios.setdefault(row.scenario, []).append(row)
+    return scenarios

@@ -9,38 +9,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from canids_evaluate.pages import style
-from canids_evaluate.pages.rows import Row, by_scenario, label
-from canids_evaluate.runs.trainings import KINDS, Cost, Training
-from canids_shared.errors import CanidsError
+from canids_evaluate.pages.rows import FUSION, Row, by_scenario
+from canids_evaluate.runs.trainings import Cost, kinds, rows_of_history
+from canids_shared.contracts.training_run import TrainingRun
 
-_LEARNING = {
-    "epoch": ("Epoch", {"fit_loss": "Loss on fit", "select_loss": "Loss on select"}),
-    "step": ("Step", {"reward": "Mean reward on fuse", "select_reward": "Mean reward on select"}),
-}
-"""Column that counts → its axis label and the curves to draw."""
+_OF_DETECTOR = ("Epoch", {"fit_loss": "Loss on fit", "select_loss": "Loss on select"})
+_OF_POLICY = ("Step", {"reward": "Mean reward on fuse", "select_reward": "Mean reward on select"})
+"""Axis label and curves of a history, in the panels from above; the column `step` or `epoch` counts, else the row."""
 _DODGE = {"large": 1.0, "small_kd": 0.93, "small_nokd": 1.07}
 """Students of one size would lie on top of each other."""
-_PARTS = {"vgae": ("vgae",), "gat": ("gat",), "fusion": ("vgae", "gat", "dqn")}
-"""Method → the trainings that it needs."""
 
 
-def learning(path: Path, trainings: list[Training]) -> None:
-    """Learning curves: a column per kind of model, training above, `select` below."""
-    with style.figure(path, 2, len(KINDS), 2.5 * len(KINDS), 4.2) as (figure, axes):
-        for (kind, name), column in zip(KINDS.items(), axes.T, strict=True):
+def learning(path: Path, trainings: list[TrainingRun]) -> None:
+    """Learning curves: a column per kind of training, training above, `select` below; empty where the history has none."""
+    names = kinds(trainings)
+    with style.figure(path, 2, len(names), 2.5 * len(names), 4.2) as (figure, axes):
+        for (kind, name), column in zip(names.items(), axes.T, strict=True):
             for training in (t for t in trainings if t.kind == kind):
-                counter = next((c for c in _LEARNING if c in training.history.columns), None)
-                if counter is None:
-                    raise CanidsError(f"history of {training.run}: no column {' or '.join(_LEARNING)}")
-                axis, curves = _LEARNING[counter]
-                for (curve, text), ax in zip(curves.items(), column, strict=True):
-                    colour, marker = style.VARIANTS[training.variant]
-                    x, y = (training.history[c].to_numpy() for c in (counter, curve))
-                    line = style.VARIANT_LINES[training.variant]
-                    ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=2.6, linewidth=1.2)
-                    ax.set_ylabel(text)
-                    style.grid(ax)
-                column[-1].set_xlabel(axis)
+                _learning_curves(column, training)
             column[0].set_title(name)
         handles = [
             Line2D([], [], color=style.VARIANTS[v][0], marker=style.VARIANTS[v][1], linestyle=line, label=v)
@@ -49,48 +35,74 @@ def learning(path: Path, trainings: list[Training]) -> None:
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-def cost(path: Path, rows: list[Row], trainings: list[Training]) -> None:
+def _learning_curves(column: np.ndarray, training: TrainingRun) -> None:
+    """One training's curves in the two panels of its kind."""
+    axis, curves = _OF_DETECTOR if training.detectors else _OF_POLICY
+    rows = range(1, rows_of_history(training) + 1)
+    x = training.history.get(axis.lower(), list(map(float, rows)))
+    colour, marker = style.VARIANTS[training.variant]
+    line = style.VARIANT_LINES[training.variant]
+    for (curve, text), ax in zip(curves.items(), column, strict=True):
+        if curve in training.history:
+            y = np.array(training.history[curve], dtype=float)
+            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=2.6, linewidth=1.2)
+        ax.set_ylabel(text)
+        style.grid(ax)
+    column[-1].set_xlabel(axis)
+
+
+def cost(path: Path, rows: list[Row], trainings: list[TrainingRun], costs: Mapping[str, Cost]) -> None:
     """F1 against parameters, latency and training time, a column of panels per scenario.
 
-    The fusion counts its two detectors and its policy.
+    A detector counts the training that has it, the fusion all trainings of its variant.
     """
     scenarios = by_scenario(rows)
-    size = {(t.kind, t.variant): t.parameters for t in trainings}
-    seconds = {(t.kind, t.variant): t.cost.seconds for t in trainings}
-    devices = " and ".join(sorted({t.device.upper() for t in trainings}))
-    latency = {(t.kind, t.variant): t.latency_ms for t in trainings}
-    sides: dict[str, Mapping[tuple[str, str], float | None]] = {
-        "Parameters": size,
-        f"Inference latency (ms, {devices})": latency,
-        "Training time (s)": seconds,
+    devices = " and ".join(sorted({t.latency["device"].upper() for t in trainings}))
+    sides: dict[str, Mapping[str, float | None]] = {
+        "Parameters": {t.name: t.parameters for t in trainings},
+        f"Inference latency (ms, {devices})": {t.name: t.latency["median_ms"] for t in trainings},
+        "Training time (s)": {t.name: costs[t.name].seconds for t in trainings},
     }
-    with style.figure(
-        path, len(sides), len(scenarios), max(1.2 + 2.4 * len(scenarios), 5.0), 7.4, sharex="row", sharey=True
-    ) as (figure, axes):
+    size = (max(1.2 + 2.4 * len(scenarios), 5.0), 7.4)
+    with style.figure(path, len(sides), len(scenarios), *size, sharex="row", sharey=True) as (figure, axes):
         for (text, amounts), line in zip(sides.items(), axes, strict=True):
-            for (scenario, own), ax in zip(scenarios.items(), line, strict=True):
-                for row in own:
-                    if row.variant is None or row.method not in _PARTS or row.values["f1"] is None:
-                        continue
-                    found = [amounts[k, row.variant] for k in _PARTS[row.method]]
-                    x = np.sum([v for v in found if v is not None]) if None not in found else np.nan
-                    x *= _DODGE[row.variant] if text == "Parameters" else 1.0
-                    colour, marker = style.METHODS[row.method][0], style.VARIANTS[row.variant][1]
-                    interval = row.values["intervals"]["f1"]
-                    if interval:
-                        ax.plot([x, x], interval, color=colour, linewidth=0.9, alpha=0.7)
-                    ax.plot(x, row.values["f1"], color=colour, marker=marker, markersize=5, linestyle="")
+            for (scenario, scenario_rows), ax in zip(scenarios.items(), line, strict=True):
+                for row in scenario_rows:
+                    _against_cost(ax, row, amounts, trainings, _DODGE if text == "Parameters" else {})
                 _logarithmic(ax)
                 style.grid(ax)
                 ax.set_xlabel(text)
                 if text == "Parameters":
                     ax.set_title(style.title(scenario))
             line[0].set_ylabel("F1")
-        handles = [Line2D([], [], color=style.METHODS[m][0], linewidth=3, label=label(m)) for m in _PARTS]
+        methods = next(row.methods for row in rows if row.variant is not None)
+        colours = {m: colour for m, (colour, _) in style.networks(methods).items()}
+        # Detectors first, the fusion last.
+        handles = [Line2D([], [], color=c, linewidth=3, label=methods.label(m)) for m, c in reversed(colours.items())]
         handles += [
             Line2D([], [], color="0.3", marker=style.VARIANTS[v][1], linestyle="", label=v) for v in style.VARIANT_LINES
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
+
+
+def _against_cost(
+    ax: Axes, row: Row, amounts: Mapping[str, float | None], trainings: list[TrainingRun], dodge: Mapping[str, float]
+) -> None:
+    """A method's F1 and interval over the sum of the `amounts` of the trainings that it needs; nothing where one is unknown."""
+    if row.variant is None or row.values["f1"] is None:
+        return
+    needed = [
+        amounts[t.name]
+        for t in trainings
+        if t.variant == row.variant and (row.method == FUSION or row.method in t.detectors)
+    ]
+    if not needed:
+        return
+    x = sum(v if v is not None else np.nan for v in needed) * dodge.get(row.variant, 1.0)
+    colour, marker = style.networks(row.methods)[row.method][0], style.VARIANTS[row.variant][1]
+    if interval := row.values["intervals"]["f1"]:
+        ax.plot([x, x], interval, color=colour, linewidth=0.9, alpha=0.7)
+    ax.plot(x, row.values["f1"], color=colour, marker=marker, markersize=5, linestyle="")
 
 
 def _logarithmic(ax: Axes) -> None:
@@ -102,13 +114,13 @@ def _logarithmic(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def resources(path: Path, costs: dict[str, Cost]) -> None:
+def resources(path: Path, costs: Mapping[str, Cost]) -> None:
     """Time and peak memory of every run; a run too short to be measured has no bar."""
     names = list(costs)
     sides = {"Time (s)": [c.seconds for c in costs.values()], "Peak memory (MB)": [c.peak_mb for c in costs.values()]}
     with style.figure(path, 1, 2, 7.2, 0.8 + 0.23 * len(names), sharey=True) as (_, axes):
         for (text, values), ax in zip(sides.items(), axes[0], strict=True):
-            bars = ax.barh(names, [v or 0 for v in values], height=0.55, color="#0072B2")
+            bars = ax.barh(names, [v or 0 for v in values], height=0.55, color=style.BLUE)
             ax.bar_label(bars, [_amount(v) for v in values], padding=3, fontsize=7)
             ax.set_xlabel(text)
             ax.margins(x=0.14)

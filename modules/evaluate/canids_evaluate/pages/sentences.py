@@ -1,78 +1,77 @@
-"""What the numbers say, in sentences; every sentence is made from them, none is fixed."""
+"""Results as sentences; every sentence follows from the numbers, none is fixed."""
 
 from typing import Any
 
-from canids_evaluate.pages.rows import Row, label
-from canids_evaluate.pages.tables import difference, number, with_interval
-
-COUNTS = ("n_windows", "n_attacked", "n_episodes")
+from canids_evaluate.pages.rows import FUSION, Methods, Row
+from canids_evaluate.pages.tables import COUNTS, difference, leaves_out_zero, number, with_interval
 
 
 def counts(rows: list[Row]) -> str:
-    """How large a scenario is."""
+    """Size of a scenario."""
     windows, attacked, episodes = (rows[0].values[c] for c in COUNTS)
     return f"{windows} windows, {attacked} attacked, in {episodes} attack episodes."
 
 
-def spokesman(rows: list[Row]) -> Row | None:
-    """The fusion that sentences speak of, the first variant's (the teacher's); None where its F1 is undefined.
+def reference_fusion(rows: list[Row]) -> Row | None:
+    """The fusion of the first variant (the teacher), which the sentences are about; None where its F1 is undefined.
 
     To take the best of several variants would be a choice made on the scenario itself.
     """
-    return next((r for r in rows if r.method == "fusion" and r.values["f1"] is not None), None)
+    return next((r for r in rows if r.method == FUSION and r.values["f1"] is not None), None)
 
 
 def verdict(rows: list[Row]) -> str:
-    """Which baselines have a better F1 than the fusion on a scenario, and whether that is certain."""
-    fusion = spokesman(rows)
+    """Window baselines with a better F1 than the fusion on a scenario, and whether that is certain."""
+    fusion = reference_fusion(rows)
     if fusion is None:
         return "F1 is undefined here: the scenario has no attacked windows."
     reached = f"the fusion ({fusion.variant}, F1 {number('f1', fusion.values['f1'])})"
-    fusion_baselines = [r for r in rows if r.variant is None and r.values["f1"] is not None]
+    baselines = [r for r in rows if r.variant is None and r.values["f1"] is not None]
     better = sorted(
-        (r for r in fusion_baselines if r.values["f1"] > fusion.values["f1"]), key=lambda r: -float(r.values["f1"])
+        (r for r in baselines if r.values["f1"] > fusion.values["f1"]), key=lambda r: -float(r.values["f1"])
     )
     if not better:
         return f"No baseline beats {reached}."
     return " ".join(
-        f"{label(r.method)} (F1 {number('f1', r.values['f1'])}) beats {reached}"
+        f"{r.label} (F1 {number('f1', r.values['f1'])}) beats {reached}"
         f"{_certainty(fusion.values['minus'][r.method]['f1'])}."
         for r in better
     )
 
 
-def _certainty(found: dict[str, Any]) -> str:
-    interval = found["interval"]
-    if not interval:
+def _certainty(paired: dict[str, Any]) -> str:
+    if not paired["interval"]:
         return ""
-    text = difference("f1", found).replace("**", "")
-    certain = interval[0] > 0 or interval[1] < 0
-    return f"; fusion minus it is {text}, " + ("which leaves out zero" if certain else "which does not leave out zero")
+    does = "leaves" if leaves_out_zero(paired["interval"]) else "does not leave"
+    return f"; fusion minus it is {_plain_difference(paired)}, which {does} out zero"
+
+
+def _plain_difference(paired: dict[str, Any]) -> str:
+    return difference("f1", paired).replace("**", "")
 
 
 def findings(rows: list[Row]) -> list[str]:
-    """Sentences on one scenario: how good the fusion is, against its detectors and fusion_baselines, and what it costs."""
-    fusion = spokesman(rows)
+    """Sentences on one scenario: quality of the fusion, against its detectors and the fusion baselines, and its false alarms."""
+    fusion = reference_fusion(rows)
     if fusion is None:
         return [verdict(rows)]
     values = fusion.values
     f1 = with_interval("f1", number("f1", values["f1"]), values["intervals"]["f1"])
-    found = [
+    sentences = [
         f"The fusion ({fusion.variant}) reaches F1 {f1} and AUROC {number('auroc', values['auroc'])}; it finds "
         f"{_percent(values['episodes_found'])} of the attack episodes, {_delay(values)}, and raises "
         f"{number('false_alarms_per_hour', values['false_alarms_per_hour'])} false alarms an hour."
     ]
-    others = [m for m in values["minus"] if any(r.method == m and r.variant == fusion.variant for r in rows)]
-    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not to be told apart from": []}
-    for method in others:
-        difference_ = values["minus"][method]["f1"]
-        low, high = difference_["interval"] or (-1, 1)
-        kind = "better than" if low > 0 else "worse than" if high < 0 else "not to be told apart from"
-        groups[kind].append(f"{label(method)} ({difference('f1', difference_).replace('**', '')})")
-    told = [f"{kind} {', '.join(names)}" for kind, names in groups.items() if names]
-    if told:
-        found.append("In F1, paired over the same episodes, it is " + "; ".join(told) + ".")
-    return [*found, verdict(rows)]
+    others = [r for r in rows if r.method in values["minus"] and r.variant == fusion.variant]
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
+    for row in sorted(others, key=lambda row: row.method):
+        paired = values["minus"][row.method]["f1"]
+        low, high = paired["interval"] or (-1, 1)
+        kind = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+        groups[kind].append(f"{row.label} ({_plain_difference(paired)})")
+    if compared := [f"{kind} {', '.join(names)}" for kind, names in groups.items() if names]:
+        sentences.append("In F1, paired over the same episodes, it is " + "; ".join(compared) + ".")
+    return [*sentences, verdict(rows)]
 
 
 def _percent(value: float | None) -> str:
@@ -84,7 +83,7 @@ def _delay(values: dict[str, Any]) -> str:
     return "never in time" if delay is None else f"on average {number('detection_delay_s', delay)} s after their start"
 
 
-def distillation(changes: dict[str, dict[str, Any]]) -> str:
-    """What distillation did to the student, from method → difference in F1 (small_kd minus small_nokd)."""
-    told = [f"{label(m)} {difference('f1', d).replace('**', '')}" for m, d in changes.items()]
-    return "Distillation changed the student's F1 by: " + ", ".join(told) + "."
+def distillation(changes: dict[str, dict[str, Any]], methods: Methods) -> str:
+    """The effect of distillation on the student, from method → differences (small_kd minus small_nokd)."""
+    amounts = [f"{methods.label(m)} {_plain_difference(d['f1'])}" for m, d in changes.items()]
+    return "Distillation changed the student's F1 by: " + ", ".join(amounts) + "."

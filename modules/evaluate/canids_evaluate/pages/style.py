@@ -1,7 +1,7 @@
-"""How all figures look, and how they are written: SVG with the same bytes for the same numbers.
+"""Look of all figures, written as SVG with the same bytes for the same numbers.
 
-Colours are those of Okabe and Ito (2008), told apart also by the colour-blind; marker or line style says the same once
-more, for print in grey.
+Colours are those of Okabe and Ito (2008), and two of Tol (2021), which the colour-blind distinguish too; marker or line style
+repeats them, for print in grey.
 """
 
 import textwrap
@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from canids_evaluate.pages.rows import plain
+from canids_evaluate.pages.rows import FUSION, Methods, plain
 from canids_shared.files import written_whole
 
 VARIANTS: dict[str | None, tuple[str, str]] = {
@@ -29,15 +29,20 @@ VARIANTS: dict[str | None, tuple[str, str]] = {
     None: ("#000000", "D"),
 }
 VARIANT_LINES: dict[str, Any] = {"large": "-", "small_kd": "--", "small_nokd": "-."}
-METHODS: dict[str, tuple[str, Any]] = {
-    "fusion": ("#0072B2", "-"),
-    "gat": ("#D55E00", "--"),
-    "vgae": ("#009E73", "-."),
+BLUE = "#0072B2"
+_DETECTORS: tuple[tuple[str, Any], ...] = (
+    ("#D55E00", "--"),
+    ("#009E73", "-."),
+    ("#56B4E9", (0, (7, 2))),
+    ("#882255", (0, (1, 1))),
+    ("#999933", (0, (7, 1, 1, 1))),
+)
+"""Colour and line style of detectors, by their position in the declaration."""
+_BASELINES: dict[str, tuple[str, Any]] = {
     "id_rate": ("#000000", ":"),
     "extra_trees": ("#CC79A7", (0, (5, 1))),
     "isolation_forest": ("#E69F00", (0, (3, 1, 1, 1, 1, 1))),
 }
-"""What the curves show; the fixed-weight fusion_baselines would lie on top of the fusion."""
 ATTACK = "#F0E442"
 FONT_SIZE = 8.5
 _STYLE: Any = {
@@ -49,6 +54,22 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+
+
+def networks(methods: Methods) -> dict[str, tuple[str, Any]]:
+    """The fusion and its detectors: method → colour and line style."""
+    detectors = {d.name: _DETECTORS[i % len(_DETECTORS)] for i, d in enumerate(methods.detectors)}
+    return {FUSION: (BLUE, "-"), **detectors}
+
+
+def curves(methods: Methods) -> dict[str, tuple[str, Any]]:
+    """Methods that have a curve: method → colour and line style; the fusion baselines would lie on top of the fusion."""
+    return {**networks(methods), **{m: line for m, line in _BASELINES.items() if m not in networks(methods)}}
+
+
+def handles(methods: Methods, lines: dict[str, tuple[str, Any]]) -> list[Any]:
+    """Entries of a legend: one line for each method."""
+    return [Line2D([], [], color=c, linestyle=s, label=methods.label(m)) for m, (c, s) in lines.items()]
 
 
 def title(scenario: str) -> str:
@@ -70,7 +91,7 @@ def figure(
 
 
 def empty(path: Path, reason: str) -> None:
-    """A figure that says why there is nothing to draw."""
+    """A figure with the reason why there is nothing to draw."""
     with figure(path, 1, 1, 5.0, 0.8) as (_, axes):
         axes[0][0].axis("off")
         axes[0][0].text(0.5, 0.5, reason, ha="center", va="center")
@@ -84,9 +105,9 @@ def grid(ax: Axes, axis: Any = "both") -> None:
 
 def variant_legend(made: Figure, variants: list[str | None]) -> None:
     """Legend of the variants' markers above all panels."""
-    handles = [
+    markers = [
         Line2D([], [], color=c, marker=m, linestyle="", label=v or "baseline")
         for v, (c, m) in VARIANTS.items()
         if v in variants
     ]
-    made.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    made.legend(handles=markers, loc="outside upper center", ncols=len(markers))

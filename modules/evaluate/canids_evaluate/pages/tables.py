@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from canids_evaluate.pages.rows import Row, label
+from canids_evaluate.judging.metrics import METRICS
+from canids_evaluate.pages.rows import FUSION, Row
 
 COLUMNS = {
     "f1": "F1",
@@ -20,14 +21,20 @@ COLUMNS = {
 }
 _DIGITS = {"f1": 4, "auroc": 4, "pr_auc": 4, "fpr": 4, "false_alarms_per_hour": 1}
 METHOD = (
-    "GAT, VGAE and the baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows (the GAT not below even odds); "
-    "the fusion and its fusion_baselines bring their own alarms. The F1-optimal threshold is chosen on calibrate too. Intervals are "
+    "Detectors and window baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows (a detector that has "
+    "even odds, not below them); the fusion and the fusion baselines have alarms of their own. The F1-optimal threshold is chosen on calibrate too. Intervals are "
     "95 % bootstrap intervals over attack episodes and attack-free stretches; differences are paired over the same "
     "resamples, bold where the interval leaves out zero. By event: runs of false alarms an hour of attack-free time, mean "
     "delay over the episodes that were found, share of episodes found."
 )
 """How to read the tables."""
 UNDEFINED = "–"
+COUNTS = ("n_windows", "n_attacked", "n_episodes")
+CSV_COLUMNS = [
+    *("dataset", "instance", "scenario", "variant", "method", *METRICS, "f1_optimal", *COUNTS),
+    *(f"{metric}_{end}" for metric in METRICS for end in ("low", "high")),
+]
+"""Of `results.csv`."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def _bold(cell: str) -> str:
 
 
 def number(metric: str, value: float | None, sign: bool = False) -> str:
-    """A metric's value as it is shown everywhere."""
+    """A metric's value, rounded as everywhere."""
     if value is None:
         return UNDEFINED
     return f"{value:{'+' if sign else ''}.{_DIGITS.get(metric, 3)}f}"
@@ -102,27 +109,33 @@ def results(rows: list[Row]) -> Table:
         cells = [number(m, values[m]) for m in COLUMNS if m != "f1"]
         optimal = number("f1", values["f1_optimal"]["f1"])
         f1 = with_interval("f1", f1, values["intervals"]["f1"])
-        lines.append([label(row.method), row.variant or UNDEFINED, f1, *cells, optimal])
+        lines.append([row.label, row.variant or UNDEFINED, f1, *cells, optimal])
     return Table(header, lines, names=2)
 
 
-def difference(metric: str, found: dict[str, Any]) -> str:
+def difference(metric: str, paired: dict[str, Any]) -> str:
     """A difference of `paired.differences` with its interval; bold where the interval leaves out zero."""
-    text, interval = number(metric, found["difference"], sign=True), found["interval"]
-    certain = interval is not None and (interval[0] > 0 or interval[1] < 0)
-    return with_interval(metric, f"**{text}**" if certain else text, interval, sign=True)
+    text, interval = number(metric, paired["difference"], sign=True), paired["interval"]
+    return with_interval(metric, f"**{text}**" if leaves_out_zero(interval) else text, interval, sign=True)
+
+
+def leaves_out_zero(interval: list[float] | None) -> bool:
+    """Whether there is an interval, and zero is not in it."""
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
 def fusion_minus(rows: list[Row], metric: str) -> Table:
     """The fusion of each variant minus every other method of one scenario, in one metric."""
-    fusions = {r.variant: r.values["minus"] for r in rows if r.method == "fusion"}
-    methods = list(dict.fromkeys(r.method for r in rows if r.method != "fusion"))
+    fusions = {r.variant: r.values["minus"] for r in rows if r.method == FUSION}
+    others = {r.method: r.label for r in rows if r.method != FUSION}
     header = [f"Fusion minus …, {COLUMNS[metric]}", *(v or UNDEFINED for v in fusions)]
-    return Table(header, [[label(m), *(difference(metric, f[m][metric]) for f in fusions.values())] for m in methods])
+    return Table(
+        header, [[text, *(difference(metric, f[m][metric]) for f in fusions.values())] for m, text in others.items()]
+    )
 
 
 AT_FUSION_RECALL = (
-    "The variant's methods with thresholds moved to the fusion's recall (as nobody could know them beforehand), and the fusion "
+    "The variant's methods with thresholds moved to the fusion's recall (nobody could know these beforehand), and the fusion "
     "minus the method; delays over the episodes that both find:"
 )
 
@@ -134,9 +147,9 @@ def at_fusion_recall(rows: list[Row]) -> Table:
     header += [h for m in compared for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
     lines = []
     for row in rows:
-        if found := row.values.get("at_fusion_recall"):
-            cells = [c for m in compared for c in (number(m, found[m]), difference(m, found["fusion_minus"][m]))]
-            lines.append([label(row.method), row.variant or UNDEFINED, number("recall", found["recall"]), *cells])
+        if moved := row.values.get("at_fusion_recall"):
+            cells = [c for m in compared for c in (number(m, moved[m]), difference(m, moved["fusion_minus"][m]))]
+            lines.append([row.label, row.variant or UNDEFINED, number("recall", moved["recall"]), *cells])
     return Table(header, lines, names=2)
 
 
@@ -144,7 +157,6 @@ def parts(rows: list[Row], group: str, metric: str) -> Table:
     """One metric of every method on one scenario, by `per_attack` or `per_capture`."""
     names = list(dict.fromkeys(n for r in rows for n in r.values[group]))
     lines = [
-        [label(r.method), r.variant or UNDEFINED, *(number(metric, r.values[group][n][metric]) for n in names)]
-        for r in rows
+        [r.label, r.variant or UNDEFINED, *(number(metric, r.values[group][n][metric]) for n in names)] for r in rows
     ]
     return Table(["Method", "Variant", *names], lines, names=2)

@@ -1,4 +1,4 @@
-"""Where results come from: code, packages, machine, seeds, data."""
+"""Origin of results: code, packages, machine, seeds, data."""
 
 import importlib.metadata
 import os
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from canids_evaluate.pages.tables import UNDEFINED, Table
-from canids_evaluate.runs.reading_log import commit, reading_behind
-from canids_evaluate.runs.trainings import Training
+from canids_evaluate.runs.reading_log import commit, reading_behind, rule_of
+from canids_evaluate.runs.trainings import rows_of_history
+from canids_shared.contracts.training_run import TrainingRun
 
 _PACKAGES = (
     "canids",
@@ -26,7 +27,7 @@ _PACKAGES = (
 
 
 def code() -> str:
-    """Version and commit of the code that runs now, in words."""
+    """Version and commit of the code that runs now."""
     return f"canids {importlib.metadata.version('canids')}, {_revision(*commit())}"
 
 
@@ -44,7 +45,7 @@ def evaluations(metrics: list[dict[str, Any]]) -> Table:
     """
     rows = []
     for content in metrics:
-        name = (f"eval_{content['variant']}" if content["variant"] else "window_baselines") + content["instance"]
+        name = rule_of(content) + content["instance"]
         line = reading_behind(content)
         read = (line["time"], _revision(line["commit"], line["dirty"])) if line else (UNDEFINED, UNDEFINED)
         rows.append([name, content["code"], str(content["seed"]), *read])
@@ -63,7 +64,7 @@ def packages() -> Table:
 
 
 def machine() -> str:
-    """Processor, cores, memory and system, in words."""
+    """Processor, cores, memory and system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory, {platform.system()} {platform.machine()}"
@@ -80,7 +81,7 @@ def _processor() -> str:
 
 
 def captures(sources: dict[str, dict[str, Any]]) -> Table:
-    """What was read: hash, vehicle, attack and rows of every capture (`sources` of the baselines' `curves.json`)."""
+    """Hash, vehicle, attack and rows of every capture (`sources` of the window baselines' `curves.json`)."""
     rows = [
         [
             name,
@@ -94,30 +95,7 @@ def captures(sources: dict[str, dict[str, Any]]) -> Table:
     return Table(["Capture", "Vehicle", "Attack", "SHA-256", "Rows"], rows, names=4)
 
 
-def runs(trainings: list[Training]) -> Table:
+def runs(trainings: list[TrainingRun]) -> Table:
     """Seed, code and size of every training."""
-    rows = [[t.run, t.code, str(t.seed), f"{t.parameters:,}", str(len(t.history))] for t in trainings]
+    rows = [[t.name, t.code, str(t.seed), f"{t.parameters:,}", str(rows_of_history(t))] for t in trainings]
     return Table(["Run", "Code", "Seed", "Parameters", "Rows of history"], rows, names=2)
-
-
-def exports(trainings: list[Training]) -> Table:
-    """Size and speed of every detector that was exported to ONNX; no row where none was."""
-    rows = [
-        [
-            t.run,
-            f"{t.export.bytes / 1024:,.0f}",
-            f"{t.export.largest_difference:.0e}",
-            f"{t.export.onnxruntime_ms:.2f}",
-            f"{t.export.torch_ms:.2f}",
-        ]
-        for t in trainings
-        if t.export
-    ]
-    head = [
-        "Run",
-        "ONNX file (KiB)",
-        "Largest difference from torch",
-        "onnxruntime (ms a window)",
-        "torch (ms a window)",
-    ]
-    return Table(head, rows, names=1)

@@ -1,4 +1,4 @@
-"""A record of every look at a test scenario: test figures are made by one command, they are not a tuning loop."""
+"""The log of every reading of a test scenario: test figures are made by one command, they are not a tuning loop."""
 
 import datetime
 import json
@@ -24,7 +24,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> tuple[str | None, bool | None]:
-    """Commit of this code and whether files differ from it; neither, if it is not run from a checkout."""
+    """Commit of this code and whether files differ from it; None for both if it is not run from a checkout."""
     # An installed copy may lie inside somebody else's repository, whose commit says nothing about this code.
     if (
         _git("ls-files", "--error-unmatch", Path(__file__).name) is None
@@ -35,7 +35,7 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]) -> None:
-    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold are none.
+    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold do not count.
 
     Args:
         wildcards: of the job.
@@ -55,9 +55,14 @@ def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]
         "instance": wildcards.get("instance", ""),
         "scenarios": tests,
     }
-    # Jobs that run side by side may do so on several nodes, and over NFS appending alone is not one step.
+    # Jobs may run side by side on several nodes, and over NFS appending is not atomic.
     with run_folder(READINGS.parent), open(READINGS, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def rule_of(metrics: dict[str, Any]) -> str:
+    """The rule that made a `metrics.json`."""
+    return f"eval_{metrics['variant']}" if metrics["variant"] else "window_baselines"
 
 
 def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
@@ -65,15 +70,14 @@ def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises `CanidsError` naming file and line if the log is damaged.
     """
-    rule = "window_baselines" if metrics["variant"] is None else f"eval_{metrics['variant']}"
-    wanted = {"rule": rule, **{k: metrics[k] for k in ("code", "dataset", "instance")}}
-    found = None
+    wanted = {"rule": rule_of(metrics), **{k: metrics[k] for k in ("code", "dataset", "instance")}}
+    last = None
     lines = READINGS.read_text(encoding="utf-8").splitlines() if READINGS.exists() else []
     for number, text in enumerate(lines, start=1):
         try:
             line: dict[str, Any] = json.loads(text)
             if all(line[k] == v for k, v in wanted.items()):
-                found = line
+                last = line
         except (ValueError, KeyError, TypeError):
-            raise CanidsError(f"{READINGS}: line {number} is damaged; mend or remove it") from None
-    return found
+            raise CanidsError(f"{READINGS}: line {number} is damaged; repair or remove it") from None
+    return last
