@@ -228,7 +228,7 @@ def test_every_job_says_what_it_took(workflow_dir: Path) -> None:
         *TRAININGS,
         *EVALUATIONS,
         *CACHED,
-        "account",
+        "capture_inventory",
         "fusion_baselines",
         "states",
         "decisions",

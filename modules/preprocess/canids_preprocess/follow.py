@@ -23,13 +23,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from canids_preprocess import buses, frames
-from canids_preprocess.cutting import FEATURES, windows_of
-from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch, Format
-from canids_preprocess.formats.growing import POLL, Growing, Patience
-from canids_preprocess.frames import Frames
-from canids_preprocess.ingest import Account, read
+from canids_preprocess.formats.growing import POLL, Growing, IdleTimeout
+from canids_preprocess.ingest import RowCounts, read
+from canids_preprocess.windowing.frames import ALL, Frames, arrays_of
+from canids_preprocess.windowing.windows import FEATURES, windows_of
 from canids_shared.contracts import streams
 from canids_shared.errors import CanidsError
 
@@ -74,16 +73,16 @@ def _format(path: Growing, name: str) -> str:
         time.sleep(POLL)
 
 
-def batches(source: str, options: argparse.Namespace, account: Account, patience: Patience) -> Iterator[Batch]:
+def batches(source: str, options: argparse.Namespace, counts: RowCounts, timeout: IdleTimeout) -> Iterator[Batch]:
     """Frames and rejects of a log or a bus, as they come; raises as `ingest.read`."""
     if buses.is_bus(source):
         path = Path(source)
-        form = Format(lambda *_: buses.read(source, patience), lambda *_: True, labelled=False)
+        form = Format(lambda *_: buses.read(source, timeout), lambda *_: True, labelled=False)
     else:
-        path = Growing.of(Path(source), patience)
+        path = Growing.of(Path(source), timeout)
         form = FORMATS[_format(path, options.format)]
     tolerance, quarantine = options.timestamp_tolerance, options.on_bad_rows == "quarantine"
-    yield from read(path, form, _ENTRY, tolerance=tolerance, quarantine=quarantine, account=account)
+    yield from read(path, form, _ENTRY, tolerance=tolerance, quarantine=quarantine, counts=counts)
 
 
 def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
@@ -103,10 +102,10 @@ def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterat
                 if writer:
                     writer.writerows(batch.rejects.iter_rows())
             if len(batch.frames):
-                table = batch.frames[frames.ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
-                table = table.set_column(frames.ALL.index("attack"), "attack", table["attack"].dictionary_encode())
+                table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
+                table = table.set_column(ALL.index("attack"), "attack", table["attack"].dictionary_encode())
                 (part,) = table.combine_chunks().to_batches()
-                yield frames.arrays_of(path, part, frames.ALL)
+                yield arrays_of(path, part, ALL)
 
 
 def _warm_up() -> None:
@@ -146,31 +145,31 @@ def _batch(schema: pa.Schema, name: str, vehicle: str, arrays: dict[str, np.ndar
     return pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
 
 
-def follow(options: argparse.Namespace, patience: Patience, stream: BinaryIO) -> int:
+def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) -> int:
     """Write the windows of a source to a stream until there is nothing more to wait for; returns how many."""
-    source, account, sent = options.source, Account(), 0
+    source, counts, sent = options.source, RowCounts(), 0
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
     schema = streams.schema_of_graphs(header_of(source, options))
     with streams.sending(stream, schema) as send:
         _warm_up()
-        found = _frames(source, batches(source, options, account, patience), options.rejects)
+        found = _frames(source, batches(source, options, counts, timeout), options.rejects)
         for arrays in windows_of(Path(source), found, 0, config, [""], MOST_IDS):
             send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))
             sent += len(arrays["y"])
-    log.info("%s: %d frames, %d rejects, %d windows", source, account.frames, account.rejects, sent)
+    log.info("%s: %d frames, %d rejects, %d windows", source, counts.frames, counts.rejects, sent)
     return sent
 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
-    patience = Patience(options.exit_at_end, options.idle)
+    timeout = IdleTimeout(options.exit_at_end, options.idle)
 
     def stop(*_: Any) -> None:
-        patience.stopped = True
+        timeout.stopped = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    follow(options, patience, sys.stdout.buffer)
+    follow(options, timeout, sys.stdout.buffer)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Account:
+class RowCounts:
     """What happened to a capture's rows so far; `late` and `on_time` are frames behind that of the latest timestamp, in `line`."""
 
     frames: int = 0
@@ -54,7 +54,7 @@ def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     raise CanidsError(f"{path}, line {line}: {reason}{more}; mend or remove the line, or set on_bad_rows to quarantine")
 
 
-def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quarantine: bool) -> Batch:
+def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quarantine: bool) -> Batch:
     """`batch` without the frames whose time lies further than the tolerance before that of an earlier one.
 
     Within the tolerance they stay, and are counted. Beyond it they are rejects with quarantine, else an error.
@@ -63,17 +63,17 @@ def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quara
     if not len(frames):
         return batch
     timestamp = frames["timestamp"].to_numpy()
-    start = timestamp[0] if account.last is None else account.last
+    start = timestamp[0] if counts.last is None else counts.last
     before = np.maximum.accumulate(np.concatenate([[start], timestamp[:-1]]))
     back = before - timestamp
     late = back > tolerance
-    account.stepped_back += int(np.count_nonzero((back > 0) & ~late))
+    counts.stepped_back += int(np.count_nonzero((back > 0) & ~late))
     latest, behind = int(timestamp.argmax()), late
-    if account.last is None or timestamp[latest] > account.last:
-        account.line, account.late, account.on_time = frames["line"][latest], 0, 0
+    if counts.last is None or timestamp[latest] > counts.last:
+        counts.line, counts.late, counts.on_time = frames["line"][latest], 0, 0
         behind = late[latest + 1 :]
-    account.late += int(np.count_nonzero(behind))
-    account.on_time += int(np.count_nonzero(~behind))
+    counts.late += int(np.count_nonzero(behind))
+    counts.on_time += int(np.count_nonzero(~behind))
     if not late.any():
         return batch
     row = int(np.argmax(late))
@@ -117,9 +117,9 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
 
 
 def read(
-    path: Path, form: Format, entry: dict[str, Any], *, tolerance: float, quarantine: bool, account: Account
+    path: Path, form: Format, entry: dict[str, Any], *, tolerance: float, quarantine: bool, counts: RowCounts
 ) -> Iterator[Batch]:
-    """Read a capture by batches, labelled and accounted for; frames as `canids_shared.contracts.tables.FRAMES` and their line.
+    """Read a capture by batches, labelled and counted; frames as `canids_shared.contracts.tables.FRAMES` and their line.
 
     Args:
         path: the raw file.
@@ -127,43 +127,43 @@ def read(
         entry: what the manifest says of it: `attack`, `content`, `attacked`, and for ROAD `metadata`.
         tolerance: by how much a timestamp may step back, seconds.
         quarantine: whether rejects are passed on rather than refused.
-        account: is kept up to date.
+        counts: is kept up to date.
 
     Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, a timestamp that makes
     most frames behind it look like one, or a label that contradicts the manifest.
     """
     for batch in form.read(path, entry):
-        frames, rejects = _in_time(path, batch, account, tolerance, quarantine)
+        frames, rejects = _in_time(path, batch, counts, tolerance, quarantine)
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
         if len(frames):
-            if account.last is None:
-                account.first = frames["timestamp"][0]
+            if counts.last is None:
+                counts.first = frames["timestamp"][0]
             latest = float(frames["timestamp"].to_numpy().max())
-            account.last = latest if account.last is None else max(latest, account.last)
+            counts.last = latest if counts.last is None else max(latest, counts.last)
             none = frames["channel"].null_count() == len(frames)
-            account.channels |= {None} if none else set(frames["channel"].unique().to_list())
-            if len(account.channels) > 1:
-                names = ", ".join(sorted(str(c) for c in account.channels))
+            counts.channels |= {None} if none else set(frames["channel"].unique().to_list())
+            if len(counts.channels) > 1:
+                names = ", ".join(sorted(str(c) for c in counts.channels))
                 raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
-        account.frames += len(frames)
-        account.rejects += len(rejects)
-        frames = _labelled(path, frames, entry, account.first)
-        account.attacked += int(frames["label"].sum())
+        counts.frames += len(frames)
+        counts.rejects += len(rejects)
+        frames = _labelled(path, frames, entry, counts.first)
+        counts.attacked += int(frames["label"].sum())
         yield Batch(frames, rejects)
-    if account.late > max(account.on_time, _STRAYS):
+    if counts.late > max(counts.on_time, _STRAYS):
         raise CanidsError(
-            f"{path}, line {account.line}: the timestamp is later than those of {account.late} frames below it, which "
+            f"{path}, line {counts.line}: the timestamp is later than those of {counts.late} frames below it, which "
             "quarantine would put aside; mend or remove the line, or cut the capture there"
         )
     for start, end in entry["attacked"]:
-        if account.last is not None and start > account.last - account.first:
+        if counts.last is not None and start > counts.last - counts.first:
             raise CanidsError(
                 f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies behind the capture's end, "
-                f"{account.last - account.first:.1f} s after its first frame; intervals are seconds since that"
+                f"{counts.last - counts.first:.1f} s after its first frame; intervals are seconds since that"
             )
-    if not account.frames:
-        raise CanidsError(f"{path}: no frames in it" + (f", {account.rejects} rejects" if account.rejects else ""))
+    if not counts.frames:
+        raise CanidsError(f"{path}: no frames in it" + (f", {counts.rejects} rejects" if counts.rejects else ""))
 
 
 def main(call: entry_point.Call) -> None:
@@ -177,14 +177,14 @@ def main(call: entry_point.Call) -> None:
         log.info("%s: %s", path.name, entry["format"])
     # The simulator writes what most public captures are written in.
     form = FORMATS["can-train-and-test" if entry["format"] == "simulated" else entry["format"]]
-    account = Account()
+    counts = RowCounts()
     batches = read(
         path,
         form,
         entry,
         tolerance=call.config["timestamp_tolerance"],
         quarantine=call.config["on_bad_rows"] == "quarantine",
-        account=account,
+        counts=counts,
     )
     with (
         tables.writing(call.output["output"], tables.FRAMES) as frames,
@@ -199,17 +199,17 @@ def main(call: entry_point.Call) -> None:
             "format": entry["format"],
             "content": entry["content"],
             "attack": entry["attack"],
-            "attacks": [_attack_name(entry)] if account.attacked or entry["attacked"] else [],
+            "attacks": [_attack_name(entry)] if counts.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
-            "rows_read": account.rows,
-            "frames": account.frames,
-            "rejects": account.rejects,
-            "stepped_back": account.stepped_back,
-            "attacked": [[account.first + start, account.first + end] for start, end in entry["attacked"]],
+            "rows_read": counts.rows,
+            "frames": counts.frames,
+            "rejects": counts.rejects,
+            "stepped_back": counts.stepped_back,
+            "attacked": [[counts.first + start, counts.first + end] for start, end in entry["attacked"]],
         }
         frames.close(metadata)
         rejects.close({"capture": entry["name"]})
-    log.info("%s: %d frames, %d rejects", entry["name"], account.frames, account.rejects)
+    log.info("%s: %d frames, %d rejects", entry["name"], counts.frames, counts.rejects)
 
 
 if __name__ == "__main__":

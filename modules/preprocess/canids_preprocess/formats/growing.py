@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Patience:
+class IdleTimeout:
     """When to wait no longer for more frames.
 
     Attributes:
@@ -47,13 +47,13 @@ class Patience:
 class Growing(PosixPath):
     """The path of a log that may still grow; the readers of text formats get its lines as they are written."""
 
-    patience: Patience
+    timeout: IdleTimeout
 
     @classmethod
-    def of(cls, path: Path, patience: Patience) -> "Growing":
+    def of(cls, path: Path, timeout: IdleTimeout) -> "Growing":
         """`path`, as a log that may still grow."""
         growing = cls(path)
-        growing.patience = patience
+        growing.timeout = timeout
         return growing
 
     def arrive(self, most: int) -> bool:
@@ -62,7 +62,7 @@ class Growing(PosixPath):
         Returns at once with False where waiting is over; the file may then be absent, empty, or without a line end.
         """
         told = False
-        while not self.patience.over():
+        while not self.timeout.over():
             if self.is_file():
                 with open(self, "rb") as stream:
                     head = stream.read(most)
@@ -84,7 +84,7 @@ class Growing(PosixPath):
             while True:
                 data = stream.read(_AT_ONCE)
                 if data:
-                    self.patience.renew()
+                    self.timeout.renew()
                     data = data.removeprefix(_BOM) if stream.tell() == len(data) else data
                     whole, end, rest = data.rpartition(b"\n")
                     if end:
@@ -98,12 +98,12 @@ class Growing(PosixPath):
                         raise CanidsError(
                             f"{self}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text"
                         )
-                    if self.patience.stopped:
+                    if self.timeout.stopped:
                         return
                     continue
                 self._check(stream.fileno(), stream.tell(), line)
-                if self.patience.over():
-                    if begun and not self.patience.stopped:
+                if self.timeout.over():
+                    if begun and not self.timeout.stopped:
                         yield Piece(line, 1, begun)
                     return
                 time.sleep(POLL)
