@@ -23,7 +23,7 @@ def test_broken_row_names_file_and_line(checkout: Checkout) -> None:
     (checkout.folder / "data/tiny/test.csv").write_text("\n".join(rows) + "\n")
     done = checkout.module("preprocess", "results/tiny/frames/test.parquet", "--configfile", TINY)
     assert done.returncode != 0
-    one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "data_field '00FG'", "mend or remove the line")
+    one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "payload '00FG'", "correct or remove the line")
     assert "Traceback" not in done.stderr
     assert not (checkout.folder / "results/tiny/frames/test.parquet").exists()
 

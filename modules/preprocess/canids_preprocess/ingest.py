@@ -51,7 +51,7 @@ class RowCounts:
 def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     line, reason, _ = rejects.row(0)
     more = f" (and {len(rejects) - 1} more rows)" if len(rejects) > 1 else ""
-    raise CanidsError(f"{path}, line {line}: {reason}{more}; mend or remove the line, or set on_bad_rows to quarantine")
+    raise CanidsError(f"{path}, line {line}: {reason}{more}; correct or remove the line, or set on_bad_rows to quarantine")
 
 
 def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quarantine: bool) -> Batch:
@@ -154,7 +154,7 @@ def read(
     if counts.late > max(counts.on_time, _STRAYS):
         raise CanidsError(
             f"{path}, line {counts.line}: the timestamp is later than those of {counts.late} frames below it, which "
-            "quarantine would put aside; mend or remove the line, or cut the capture there"
+            "quarantine would put aside; correct or remove the line, or cut the capture there"
         )
     for start, end in entry["attacked"]:
         if counts.last is not None and start > counts.last - counts.first:

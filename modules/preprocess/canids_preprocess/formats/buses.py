@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 def is_bus(source: str) -> bool:
     """Whether a source is `interface:channel`, and no file. Where it could be a path, the interface has to be known."""
-    found = _BUS.fullmatch(source)
-    if not found or Path(source).exists():
+    match = _BUS.fullmatch(source)
+    if not match or Path(source).exists():
         return False
-    return "/" not in source or found[1] in _interfaces()
+    return "/" not in source or match[1] in _interfaces()
 
 
 def _interfaces() -> frozenset[str]:
@@ -46,12 +46,12 @@ def read(source: str, timeout: IdleTimeout) -> Iterator[Batch]:
     """
     import can  # noqa: PLC0415 (as above)
 
-    found = _BUS.fullmatch(source)
-    assert found
+    match = _BUS.fullmatch(source)
+    assert match
     try:
-        bus = can.Bus(interface=found[1], channel=found[2])
+        bus = can.Bus(interface=match[1], channel=match[2])
     except (can.CanError, OSError, ValueError, TypeError, ImportError) as error:
-        known = "" if found[1] in _interfaces() else f"; interfaces: {', '.join(sorted(_interfaces()))}"
+        known = "" if match[1] in _interfaces() else f"; interfaces: {', '.join(sorted(_interfaces()))}"
         raise CanidsError(f"{source}: cannot be opened: {_line(error)}{known}") from None
     with bus:
         try:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class IdleTimeout:
-    """When to wait no longer for more frames.
+    """When to stop waiting for more frames.
 
     Attributes:
         at_end: whether to stop where there is nothing more for now.
@@ -35,11 +35,11 @@ class IdleTimeout:
     _parent: int = field(default_factory=os.getppid)
 
     def renew(self) -> None:
-        """Something new has come."""
+        """Start again to count idle seconds, since something new has come."""
         self._since = time.monotonic()
 
     def over(self) -> bool:
-        """Whether to stop waiting. True also where the process that started this one is gone: nobody listens any more."""
+        """Whether to stop waiting; also true where the process that started this one is gone, since nobody listens any more."""
         idle = self.idle is not None and time.monotonic() - self._since >= self.idle
         return self.stopped or self.at_end or idle or os.getppid() != self._parent
 
@@ -61,16 +61,16 @@ class Growing(PosixPath):
 
         Returns at once with False where waiting is over; the file may then be absent, empty, or without a line end.
         """
-        told = False
+        logged = False
         while not self.timeout.over():
             if self.is_file():
                 with open(self, "rb") as stream:
                     head = stream.read(most)
                 if b"\n" in head:
                     return len(head) < most
-            if not told:
+            if not logged:
                 log.info("%s: %s; waiting for it", self, "has no line yet" if self.is_file() else "not there yet")
-                told = True
+                logged = True
             time.sleep(POLL)
         return False
 
@@ -115,6 +115,6 @@ class Growing(PosixPath):
         except FileNotFoundError:
             raise CanidsError(f"{self}: removed or moved away behind line {line - 1}; follow the new log") from None
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
-            raise CanidsError(f"{self}: replaced by another file behind line {line - 1}; follow the log anew")
+            raise CanidsError(f"{self}: replaced by another file behind line {line - 1}; follow the log again")
         if here.st_size < position:
-            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log anew")
+            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log again")
