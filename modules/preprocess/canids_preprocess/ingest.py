@@ -51,7 +51,9 @@ class RowCounts:
 def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     line, reason, _ = rejects.row(0)
     more = f" (and {len(rejects) - 1} more rows)" if len(rejects) > 1 else ""
-    raise CanidsError(f"{path}, line {line}: {reason}{more}; correct or remove the line, or set on_bad_rows to quarantine")
+    raise CanidsError(
+        f"{path}, line {line}: {reason}{more}; correct or remove the line, or set on_bad_rows to quarantine"
+    )
 
 
 def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quarantine: bool) -> Batch:

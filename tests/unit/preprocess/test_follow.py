@@ -181,15 +181,15 @@ def test_a_bad_line_stops_with_its_number_or_is_put_aside(
 ) -> None:
     path = tmp_path / "a.csv"
     parts = [csv(*GOOD), b"1.004,1G,00,0\n", b"1.005,123,00,0\n"]
-    with pytest.raises(CanidsError, match=r"a\.csv, line 6: arbitration_id '1G' is not a hexadecimal number; mend"):
+    with pytest.raises(CanidsError, match=r"a\.csv, line 6: arbitration ID '1G' is not a hexadecimal number; correct"):
         followed(options(path), writing(*appending(path, *parts)))
     path.unlink()
     rejects = tmp_path / "rejects.csv"
     chosen = options(path, "--on-bad-rows", "quarantine", "--rejects", str(rejects), "--window", "5")
     _, batch = followed(chosen, writing(*appending(path, *parts)))
     assert len(batch) == 1
-    assert pl.read_csv(rejects).rows() == [(6, "arbitration_id '1G' is not a hexadecimal number", "1.004,1G,00,0")]
-    assert "line 6: arbitration_id '1G' is not a hexadecimal number; put aside" in caplog.text
+    assert pl.read_csv(rejects).rows() == [(6, "arbitration ID '1G' is not a hexadecimal number", "1.004,1G,00,0")]
+    assert "line 6: arbitration ID '1G' is not a hexadecimal number; put aside" in caplog.text
 
 
 def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from canids_preprocess.features.relative import BusState
-from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES
+from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
 
 BYTES = 8
 BYTE_FEATURES = tuple(f"byte_{b}" for b in range(BYTES))
@@ -55,15 +55,7 @@ def fill(  # noqa: PLR0915 (one compiled loop)
     node_id: np.ndarray,
     starts: np.ndarray,
     stops: np.ndarray,
-    node_of_frame: np.ndarray,
-    edge_of_frame: np.ndarray,
-    first_frame: np.ndarray,
-    node_count: np.ndarray,
-    source: np.ndarray,
-    target: np.ndarray,
-    reciprocal: np.ndarray,
-    node_counts: np.ndarray,
-    edge_counts: np.ndarray,
+    graph: Topology,
     x: np.ndarray,
     edge_attr: np.ndarray,
 ) -> None:
@@ -72,11 +64,11 @@ def fill(  # noqa: PLR0915 (one compiled loop)
     Positions and intervals count frames within the window, as published; a degree is how often the ID begins or ends a
     transition.
     """
-    most = node_counts.max()
+    most = graph.node_counts.max()
     total, degree = np.empty((most, BYTES)), np.empty(most)
     row, node, edge = 0, 0, 0
     for w in range(len(starts)):
-        first, window, n, e = starts[w], stops[w] - starts[w], node_counts[w], edge_counts[w]
+        first, window, n, e = starts[w], stops[w] - starts[w], graph.node_counts[w], graph.edge_counts[w]
         total[:n] = 0.0
         degree[:n] = 0.0
         edge_attr[edge : edge + e] = 0.0
@@ -84,14 +76,14 @@ def fill(  # noqa: PLR0915 (one compiled loop)
         # their intervals and of the intervals' squares, 5 and 6 the first and the last transition.
         before = 0
         for k in range(window):
-            here = node_of_frame[row + k]
+            here = graph.node_of_frame[row + k]
             for b in range(BYTES):
                 total[here, b] += features[first + k, b]
             x[node + here, 10] = k / max(window - 1, 1)
             if k > 0:
                 degree[before] += 1.0
                 degree[here] += 1.0
-                at, transition = edge + edge_of_frame[row + k], k - 1
+                at, transition = edge + graph.edge_of_frame[row + k], k - 1
                 if edge_attr[at, 0] == 0.0:
                     edge_attr[at, 5] = transition
                 else:
@@ -105,11 +97,11 @@ def fill(  # noqa: PLR0915 (one compiled loop)
         # Nodes: the ID, its mean payload, its frames on a scale from the rarest ID of the window to the most frequent.
         largest, fewest = 0.0, 1.0
         for j in range(node, node + n):
-            share = node_count[j] / window
+            share = graph.node_count[j] / window
             largest, fewest = max(largest, share), min(fewest, share)
         for j in range(n):
-            count = node_count[node + j]
-            x[node + j, 0] = node_id[first_frame[node + j]] & _ID_BITS
+            count = graph.node_count[node + j]
+            x[node + j, 0] = node_id[graph.first_frame[node + j]] & _ID_BITS
             for b in range(BYTES):
                 x[node + j, 1 + b] = total[j, b] / count
             share = count / window
@@ -118,7 +110,7 @@ def fill(  # noqa: PLR0915 (one compiled loop)
         # Edges: the sums become means, deviations and shares of the window.
         transitions = window - 1
         for j in range(edge, edge + e):
-            a, b = source[j], target[j]
+            a, b = graph.source[j], graph.target[j]
             values = edge_attr[j]
             count = values[0]
             values[1] = count / transitions
@@ -131,7 +123,7 @@ def fill(  # noqa: PLR0915 (one compiled loop)
             values[5] /= transitions
             values[6] /= transitions
             values[7] = values[6] - values[5]
-            values[8] = 1.0 if reciprocal[j] else 0.0
+            values[8] = 1.0 if graph.reciprocal[j] else 0.0
             values[9] = degree[a] * degree[b]
             values[10] = degree[a] / degree[b]
         row += window

@@ -12,7 +12,7 @@ from numba import njit
 
 from canids_preprocess.features.frame_kernel import FRAME_FEATURES, LATEST, MAX_BYTES, SEEN, WIDTH, frame_features
 from canids_preprocess.features.id_index import IdIndex
-from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES
+from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
 
 NODE_FEATURES = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in ("mean", "min", "max")), "share")
 EDGE_FEATURES = ("count", "share", "gap_mean", "gap_min", "position", "reciprocal")
@@ -106,15 +106,7 @@ def fill(
     node_id: np.ndarray,
     starts: np.ndarray,
     stops: np.ndarray,
-    node_of_frame: np.ndarray,
-    edge_of_frame: np.ndarray,
-    first_frame: np.ndarray,
-    node_count: np.ndarray,
-    source: np.ndarray,
-    target: np.ndarray,
-    reciprocal: np.ndarray,
-    node_counts: np.ndarray,
-    edge_counts: np.ndarray,
+    graph: Topology,
     x: np.ndarray,
     edge_attr: np.ndarray,
 ) -> None:
@@ -124,28 +116,28 @@ def fill(
         features: [n, P] frame features.
         timestamp, node_id: [n] seconds, and arbitration ID (bit 31 set if extended).
         starts, stops: [W] first frame of each window, and the one behind its last.
-        node_of_frame, …, edge_counts: the windows' `topology.Topology`.
+        graph: nodes and edges of the windows.
     """
     n_features = features.shape[1]
-    most = node_counts.max()
+    most = graph.node_counts.max()
     # Of one window at a time: small enough to stay in the cache, and contiguous, so that the inner loops are vectorised.
     total = np.empty((most, n_features))
     low = np.empty((most, n_features), np.float32)
     high = np.empty((most, n_features), np.float32)
     row, node, edge = 0, 0, 0
     for w in range(len(starts)):
-        first, window, n, e = starts[w], stops[w] - starts[w], node_counts[w], edge_counts[w]
+        first, window, n, e = starts[w], stops[w] - starts[w], graph.node_counts[w], graph.edge_counts[w]
         for j in range(n):
             total[j] = 0.0
-            low[j] = features[first_frame[node + j]]
-            high[j] = features[first_frame[node + j]]
+            low[j] = features[graph.first_frame[node + j]]
+            high[j] = features[graph.first_frame[node + j]]
         edge_attr[edge : edge + e] = 0.0
         # Gaps count against the window's mean gap, in octaves: a slower bus has the same features.
         span = max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
         usual_gap = np.log2(span / window)
         for k in range(window):
             f = first + k
-            here = node_of_frame[row + k]
+            here = graph.node_of_frame[row + k]
             for p in range(n_features):
                 value = features[f, p]
                 total[here, p] += value
@@ -154,7 +146,7 @@ def fill(
             if k > 0:
                 # Until all frames are seen, column 0 counts the transitions and column 2 sums their gaps.
                 gap = np.log2(max(timestamp[f] - timestamp[f - 1], _SHORTEST)) - usual_gap
-                at = edge + edge_of_frame[row + k]
+                at = edge + graph.edge_of_frame[row + k]
                 if edge_attr[at, 0] == 0.0:
                     edge_attr[at, 3] = gap
                     edge_attr[at, 4] = k / window
@@ -163,7 +155,7 @@ def fill(
                 edge_attr[at, 3] = min(edge_attr[at, 3], gap)
 
         for j in range(n):
-            count = node_count[node + j]
+            count = graph.node_count[node + j]
             for p in range(n_features):
                 x[node + j, 3 * p] = total[j, p] / count
                 x[node + j, 3 * p + 1] = low[j, p]
@@ -172,9 +164,9 @@ def fill(
         for j in range(edge, edge + e):
             count = edge_attr[j, 0]
             edge_attr[j, 0] = np.log2(1.0 + count)
-            edge_attr[j, 1] = count / node_count[node + source[j]]
+            edge_attr[j, 1] = count / graph.node_count[node + graph.source[j]]
             edge_attr[j, 2] /= count
-            edge_attr[j, 5] = 1.0 if reciprocal[j] else 0.0
+            edge_attr[j, 5] = 1.0 if graph.reciprocal[j] else 0.0
         row += window
         node += n
         edge += e

@@ -4,7 +4,8 @@ A window's nodes are its arbitration IDs, in the order of their first frames; an
 frame of the one is followed by a frame of the other, in the order in which the pairs first occur. So renaming the IDs
 changes nothing. Both kinds of features (`relative`, `published`) fill in what nodes and edges hold.
 
-Compiled loops keep the constants that they use in their own file: Numba's cache does not notice a change in another one.
+Compiled loops keep the constants that they use in their own file, since Numba's cache does not notice a change in another
+one; for the same reason the fields of `Topology` keep their order.
 """
 
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def topology_of(id_index: np.ndarray, n_ids: int, starts: np.ndarray, stops: np.
     # Every frame may begin a node and an edge; what is left over is cut off.
     types = (np.int16, np.int16, np.int64, np.int32, np.int16, np.int16, np.bool_)
     whole = Topology(*(np.empty(n, kind) for kind in types), *(np.empty(windows, np.int64) for _ in range(2)))
-    nodes, edges = _topology(id_index, n_ids, starts, stops, *whole)
+    nodes, edges = _topology(id_index, n_ids, starts, stops, whole)
     of_nodes = {name: getattr(whole, name)[:nodes] for name in ("first_frame", "node_count")}
     of_edges = {name: getattr(whole, name)[:edges] for name in ("source", "target", "reciprocal")}
     return whole._replace(**of_nodes, **of_edges)
@@ -61,21 +62,9 @@ def topology_of(id_index: np.ndarray, n_ids: int, starts: np.ndarray, stops: np.
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _topology(
-    id_index: np.ndarray,
-    n_ids: int,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    node_of_frame: np.ndarray,
-    edge_of_frame: np.ndarray,
-    first_frame: np.ndarray,
-    node_count: np.ndarray,
-    source: np.ndarray,
-    target: np.ndarray,
-    reciprocal: np.ndarray,
-    node_counts: np.ndarray,
-    edge_counts: np.ndarray,
+    id_index: np.ndarray, n_ids: int, starts: np.ndarray, stops: np.ndarray, graph: Topology
 ) -> tuple[int, int]:
-    """Fill the arrays of a `Topology`; returns how many nodes and edges there are."""
+    """Fill the arrays of `graph`; returns how many nodes and edges there are."""
     # Two tables answer "is this ID, is this pair in the window already?". They are allocated once, and after each window
     # only the places that it used are cleared: a vehicle has many more IDs and pairs than one window.
     most = min((stops - starts).max(), n_ids)
@@ -89,31 +78,31 @@ def _topology(
             if here < 0:
                 here = n
                 node_of_id[id_index[f]] = n
-                first_frame[nodes + n] = f
-                node_count[nodes + n] = 0
+                graph.first_frame[nodes + n] = f
+                graph.node_count[nodes + n] = 0
                 n += 1
-            node_count[nodes + here] += 1
-            node_of_frame[row] = here
+            graph.node_count[nodes + here] += 1
+            graph.node_of_frame[row] = here
             edge = -1
             if before >= 0:
                 edge = edge_of_pair[before, here]
                 if edge < 0:
                     edge = e
                     edge_of_pair[before, here] = e
-                    source[edges + e] = before
-                    target[edges + e] = here
+                    graph.source[edges + e] = before
+                    graph.target[edges + e] = here
                     e += 1
-            edge_of_frame[row] = edge
+            graph.edge_of_frame[row] = edge
             before = here
             row += 1
         for j in range(edges, edges + e):
-            reciprocal[j] = edge_of_pair[target[j], source[j]] >= 0
+            graph.reciprocal[j] = edge_of_pair[graph.target[j], graph.source[j]] >= 0
         for j in range(edges, edges + e):
-            edge_of_pair[source[j], target[j]] = -1
+            edge_of_pair[graph.source[j], graph.target[j]] = -1
         for j in range(nodes, nodes + n):
-            node_of_id[id_index[first_frame[j]]] = -1
-        node_counts[w] = n
-        edge_counts[w] = e
+            node_of_id[id_index[graph.first_frame[j]]] = -1
+        graph.node_counts[w] = n
+        graph.edge_counts[w] = e
         nodes += n
         edges += e
     return nodes, edges
@@ -159,9 +148,7 @@ def summarise(
     timestamp: np.ndarray,
     starts: np.ndarray,
     stops: np.ndarray,
-    node_count: np.ndarray,
-    node_counts: np.ndarray,
-    edge_counts: np.ndarray,
+    graph: Topology,
     out: np.ndarray,
 ) -> None:
     """Statistics of each window: `SUMMARIES` of each of P frame features, then `COMMON_STATISTICS`, into `out` [W, 4 P + 5]."""
@@ -194,14 +181,14 @@ def summarise(
 
         # How evenly the window's frames are spread over its IDs.
         entropy, largest = 0.0, 0.0
-        for j in range(node, node + node_counts[w]):
-            share = node_count[j] / window
+        for j in range(node, node + graph.node_counts[w]):
+            share = graph.node_count[j] / window
             entropy -= share * np.log2(share)
             largest = max(largest, share)
-        node += node_counts[w]
+        node += graph.node_counts[w]
         common = out[w, 4 * n_features :]
-        common[0] = node_counts[w]
+        common[0] = graph.node_counts[w]
         common[1] = largest
         common[2] = entropy
-        common[3] = edge_counts[w]
+        common[3] = graph.edge_counts[w]
         common[4] = window / max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)

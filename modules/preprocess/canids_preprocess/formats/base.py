@@ -7,22 +7,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-FRAME_COLUMNS: dict[str, pl.DataType] = {
-    "line": pl.UInt64(),
-    "timestamp": pl.Float64(),
-    "can_id": pl.UInt32(),
-    "extended": pl.Boolean(),
-    "remote": pl.Boolean(),
-    "fd": pl.Boolean(),
-    "dlc": pl.UInt8(),
-    "payload": pl.Binary(),
-    "channel": pl.String(),
-    "label": pl.UInt8(),
-}
+from canids_shared.contracts import tables
+
+_WITHOUT_ATTACK = {name: kind for name, kind in tables.FRAMES.columns.items() if name != "attack"}
+FRAME_COLUMNS = {"line": pl.UInt64, **_WITHOUT_ATTACK}
 """As `canids_shared.contracts.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
 in a binary file). `timestamp` in seconds; `label` null where the file has none."""
 
-REJECT_COLUMNS: dict[str, pl.DataType] = {"line": pl.UInt64(), "reason": pl.String(), "text": pl.String()}
+REJECT_COLUMNS = tables.REJECTS.columns
 """Line (or record), reason why it is no frame, and its text, at most `MAX_TEXT` characters on one line."""
 
 MAX_TEXT = 160

@@ -63,8 +63,8 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
     for cut in cuts(path, chunks(path, block, TIMES_AND_IDS), block.start - block.prime, config, prepare):
         for group in _groups(cut):
             starts, stops = cut.starts[group], cut.stops[group]
-            topology = topology_of(cut.frames["id_index"], ids.count, starts, stops)
-            total += Survey(windows=len(starts), nodes=len(topology.node_count), edges=len(topology.source))
+            graph = topology_of(cut.frames["id_index"], ids.count, starts, stops)
+            total += Survey(windows=len(starts), nodes=len(graph.node_count), edges=len(graph.source))
             # Overlapping windows share frames: of each, only what lies behind the end of the one before counts.
             ends = np.concatenate([[covered - cut.begin], stops[:-1]])
             used += int(np.maximum(stops - np.maximum(starts, ends), 0).sum())
@@ -77,13 +77,12 @@ def _arrays(pending: Frames, starts: np.ndarray, stops: np.ndarray, n_ids: int, 
     """The arrays of `GraphWriter.append` for some windows, without number, capture and vehicle."""
     kind = FEATURES[features]
     frame_features, timestamp = pending["features"], pending["timestamp"]
-    topology = topology_of(pending["id_index"], n_ids, starts, stops)
-    x = np.empty((len(topology.node_count), len(kind.NODE_FEATURES)), np.float32)
-    edge_attr = np.empty((len(topology.source), len(kind.EDGE_FEATURES)), np.float32)
-    kind.fill(frame_features, timestamp, pending["node_id"], starts, stops, *topology, x, edge_attr)
+    graph = topology_of(pending["id_index"], n_ids, starts, stops)
+    x = np.empty((len(graph.node_count), len(kind.NODE_FEATURES)), np.float32)
+    edge_attr = np.empty((len(graph.source), len(kind.EDGE_FEATURES)), np.float32)
+    kind.fill(frame_features, timestamp, pending["node_id"], starts, stops, graph, x, edge_attr)
     statistics = np.empty((len(starts), len(kind.STATISTICS)), np.float32)
-    sizes = (topology.node_count, topology.node_counts, topology.edge_counts)
-    summarise(frame_features, timestamp, starts, stops, *sizes, statistics)
+    summarise(frame_features, timestamp, starts, stops, graph, statistics)
     labels: dict[str, np.ndarray] = {
         "y": np.empty(len(starts), np.int8),
         "n_attacked": np.empty(len(starts), np.int32),
@@ -93,15 +92,15 @@ def _arrays(pending: Frames, starts: np.ndarray, stops: np.ndarray, n_ids: int, 
     }
     label(pending["label"], pending["attack"], timestamp, starts, stops, *labels.values())
     return {
-        "node_id": pending["node_id"][topology.first_frame],
-        "node_count": topology.node_count,
+        "node_id": pending["node_id"][graph.first_frame],
+        "node_count": graph.node_count,
         "x": x,
-        "edge_source": topology.source,
-        "edge_target": topology.target,
+        "edge_source": graph.source,
+        "edge_target": graph.target,
         "edge_attr": edge_attr,
         "statistics": statistics,
-        "node_counts": topology.node_counts,
-        "edge_counts": topology.edge_counts,
+        "node_counts": graph.node_counts,
+        "edge_counts": graph.edge_counts,
         **labels,
     }
 
