@@ -191,7 +191,7 @@ def test_timestamp_that_would_put_the_rest_aside_is_named(tmp_path: Path) -> Non
 
 def test_interval_behind_the_end_and_several_buses_are_refused(tmp_path: Path) -> None:
     text = refused(tmp_path, csv(*GOOD), attacked=((100.0, 200.0),))
-    assert "attacked interval [100, 200] lies behind the capture's end, 0.0 s after" in text
+    assert "attacked interval [100, 200] lies beyond the capture's end, 0.0 s after" in text
 
 
 def test_attack_free_capture_holds_no_attacked_frame(tmp_path: Path) -> None:

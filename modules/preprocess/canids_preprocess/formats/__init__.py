@@ -21,7 +21,7 @@ def _read_blf(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return blf.read(path, entry)
 
 
-BLF = Format(read=_read_blf, matches=lambda path, head: head.startswith(b"LOGG"), labelled=False)
+BLF = Format(read=_read_blf, matches=lambda path, beginning: beginning.startswith(b"LOGG"), labelled=False)
 FORMATS: dict[str, Format] = {
     "can-train-and-test": CAN_TRAIN_AND_TEST,
     "hcrl-car-hacking": CAR_HACKING,
@@ -43,8 +43,8 @@ def recognise(path: Path) -> str:
 
     Raises `CanidsError` if the file is absent or empty, or not exactly one format fits.
     """
-    head = first_bytes(path)
-    fitting = [name for name, capture_format in FORMATS.items() if capture_format.matches(path, head)]
+    beginning = first_bytes(path)
+    fitting = [name for name, capture_format in FORMATS.items() if capture_format.matches(path, beginning)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:

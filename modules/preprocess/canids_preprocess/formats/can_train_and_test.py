@@ -206,6 +206,6 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
 CAN_TRAIN_AND_TEST = Format(
     read=_read,
-    matches=lambda path, head: head.removeprefix(b"\xef\xbb\xbf").startswith(HEADER.encode()),
+    matches=lambda path, beginning: beginning.removeprefix(b"\xef\xbb\xbf").startswith(HEADER.encode()),
     labelled=True,
 )

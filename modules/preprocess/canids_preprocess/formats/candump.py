@@ -177,13 +177,13 @@ def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return labelled(read(path, entry), injection.attacked if injection else None)
 
 
-def _is_candump(head: bytes) -> bool:
-    return mostly(head, _SNIFF)
+def _is_candump(beginning: bytes) -> bool:
+    return mostly(beginning, _SNIFF)
 
 
-def _is_road(path: Path, head: bytes) -> bool:
+def _is_road(path: Path, beginning: bytes) -> bool:
     """A log whose folder's `capture_metadata.json` has an entry of its name."""
-    if not _is_candump(head):
+    if not _is_candump(beginning):
         return False
     try:
         content = json.loads(path.with_name(ROAD_METADATA).read_text(encoding="utf-8-sig"))
@@ -192,5 +192,5 @@ def _is_road(path: Path, head: bytes) -> bool:
     return isinstance(content, dict) and path.stem in content
 
 
-CANDUMP = Format(read, lambda path, head: _is_candump(head) and not _is_road(path, head), labelled=False)
+CANDUMP = Format(read, lambda path, beginning: _is_candump(beginning) and not _is_road(path, beginning), labelled=False)
 ROAD = Format(read_road, _is_road, labelled=True)

@@ -65,9 +65,9 @@ class Growing(PosixPath):
         while not self.timeout.over():
             if self.is_file():
                 with open(self, "rb") as stream:
-                    head = stream.read(most)
-                if b"\n" in head:
-                    return len(head) < most
+                    beginning = stream.read(most)
+                if b"\n" in beginning:
+                    return len(beginning) < most
             if not logged:
                 log.info("%s: %s; waiting for it", self, "has no line yet" if self.is_file() else "not there yet")
                 logged = True

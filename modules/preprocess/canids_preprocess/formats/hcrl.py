@@ -128,10 +128,10 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     Raises `CanidsError` if it is in none of them, or a spreadsheet has mangled it.
     """
-    head = first_bytes(path, spreadsheet.HEAD)
-    layout = next((layout for layout in LAYOUTS if mostly(head, layout.sniff)), None)
+    beginning = first_bytes(path, spreadsheet.HEAD)
+    layout = next((layout for layout in LAYOUTS if mostly(beginning, layout.sniff)), None)
     if layout is None:
-        first = printable(head_lines(head)[0], 80)
+        first = printable(head_lines(beginning)[0], 80)
         raise CanidsError(f"{path}, line 1: '{first}' begins no capture of Car-Hacking, Survival or OTIDS")
     if layout is not TEXT:
         spreadsheet.refuse(path, pattern=layout.sniff, bytes_apart=True)
@@ -159,19 +159,19 @@ def read_otids(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return labelled(read(path, entry), lambda elapsed: pl.col("can_id") == 0 if dos else elapsed >= OTIDS_START)
 
 
-def _is_otids(path: Path, head: bytes) -> bool:
+def _is_otids(path: Path, beginning: bytes) -> bool:
     """Text under one of the names in which OTIDS is published, or with remote frames, which the other sets lack."""
     name = re.fullmatch("(attack_free|dos_attack|fuzzy_attack|impersonation_attack)_dataset", path.stem.lower())
-    return mostly(head, TEXT.sniff) and (
-        name is not None or bool(head_lines(head).str.contains(r"[ \t]100[ \t]").any())
+    return mostly(beginning, TEXT.sniff) and (
+        name is not None or bool(head_lines(beginning).str.contains(r"[ \t]100[ \t]").any())
     )
 
 
-def _is_car_hacking(path: Path, head: bytes) -> bool:
+def _is_car_hacking(path: Path, beginning: bytes) -> bool:
     """Survival's attacked captures and its text are written alike, and read alike."""
-    return mostly(head, ATTACKED.sniff) or (mostly(head, TEXT.sniff) and not _is_otids(path, head))
+    return mostly(beginning, ATTACKED.sniff) or (mostly(beginning, TEXT.sniff) and not _is_otids(path, beginning))
 
 
 CAR_HACKING = Format(read, _is_car_hacking, labelled=True)
-SURVIVAL = Format(read, lambda path, head: mostly(head, LISTED.sniff), labelled=True)
+SURVIVAL = Format(read, lambda path, beginning: mostly(beginning, LISTED.sniff), labelled=True)
 OTIDS = Format(read_otids, _is_otids, labelled=True)

@@ -190,11 +190,11 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     Raises `CanidsError` if it is no MDF of version 4, or damaged.
     """
-    head = first_bytes(path, _HEADER)
+    beginning = first_bytes(path, _HEADER)
     from asammdf import MDF  # noqa: PLC0415 (takes a second to import, and needed for this format alone)
 
     logging.getLogger("asammdf").setLevel(logging.CRITICAL)  # it prints tracebacks; complaints are made here
-    if not _is_mf4(path, head):
+    if not _is_mf4(path, beginning):
         raise CanidsError(f"{path}: not an MDF file of version 4")
     with open(path, "rb") as stream:
         _check_links(path, stream)
@@ -216,8 +216,8 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             raise CanidsError(f"{path}: asammdf cannot read it, the file is damaged: {reason}")
 
 
-def _is_mf4(path: Path, head: bytes) -> bool:
-    return head[:8] in (b"MDF     ", b"UnFinMF ") and head[8:9] == b"4"
+def _is_mf4(path: Path, beginning: bytes) -> bool:
+    return beginning[:8] in (b"MDF     ", b"UnFinMF ") and beginning[8:9] == b"4"
 
 
 MF4 = Format(read, _is_mf4, labelled=False)

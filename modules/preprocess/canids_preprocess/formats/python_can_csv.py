@@ -38,8 +38,8 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(fd=(pl.col("payload").bin.size() > MAX_BYTES[False]).fill_null(False))
 
 
-def _first_line(head: bytes) -> str:
-    text: str = head_lines(head)[0]
+def _first_line(beginning: bytes) -> str:
+    text: str = head_lines(beginning)[0]
     return text.strip()
 
 
@@ -55,4 +55,4 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return read_rows(path, _fields, f"'{HEADER}'", header=True)
 
 
-PYTHON_CAN_CSV = Format(read, lambda path, head: _first_line(head) == HEADER, labelled=False)
+PYTHON_CAN_CSV = Format(read, lambda path, beginning: _first_line(beginning) == HEADER, labelled=False)

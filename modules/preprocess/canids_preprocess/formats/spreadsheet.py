@@ -30,8 +30,8 @@ def refuse(path: Path, header: bool = False, pattern: str = "", bytes_apart: boo
         pattern: regular expression of the rows that count.
         bytes_apart: whether each byte has a field of its own.
     """
-    head = first_bytes(path, HEAD)
-    rows = head_lines(head if len(head) == HEAD else head + b"\n")[int(header) :]
+    beginning = first_bytes(path, HEAD)
+    rows = head_lines(beginning if len(beginning) == HEAD else beginning + b"\n")[int(header) :]
     rows = rows.filter((rows != "") & rows.str.contains(pattern))
     seconds = rows.str.extract("^([^,]*)").fill_null("")
 

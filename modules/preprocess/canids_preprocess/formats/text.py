@@ -45,10 +45,10 @@ def first_bytes(path: Path, size: int = 1 << 12) -> bytes:
     if not path.is_file():
         raise CanidsError(f"{path}: no such file; is data_root right?")
     with open(path, "rb") as stream:
-        head = stream.read(size)
-    if not head:
+        beginning = stream.read(size)
+    if not beginning:
         raise CanidsError(f"{path}: the file is empty")
-    return head
+    return beginning
 
 
 def _pieces(path: Path) -> Iterator[Piece]:
@@ -136,16 +136,16 @@ def lines(path: Path) -> Iterator[pl.DataFrame]:
             yield table[start : start + ROWS_A_BATCH]
 
 
-def head_lines(head: bytes) -> pl.Series:
+def head_lines(beginning: bytes) -> pl.Series:
     """The whole lines among the first bytes of a file (the first one, whole or not, if there is no other)."""
-    parts = head.removeprefix(_BOM).split(b"\n")
+    parts = beginning.removeprefix(_BOM).split(b"\n")
     whole = parts[:-1] or parts
     return pl.Series("text", [line.removesuffix(b"\r").decode("latin-1") for line in whole], dtype=pl.String)
 
 
-def mostly(head: bytes, pattern: str) -> bool:
+def mostly(beginning: bytes, pattern: str) -> bool:
     """Whether more than half of the first lines that are not empty match a regular expression."""
-    first = head_lines(head)
+    first = head_lines(beginning)
     first = first.filter(first != "")
     return len(first) > 0 and 2 * int(first.str.contains(pattern).sum()) > len(first)
 

@@ -179,12 +179,12 @@ _ASC_ROW = r"(?i)^\s*(date\s+\w+\s|base\s+(hex|dec)|(no\s+)?internal\s+events\s+
 _TRC_ROW = r"^(;.*|\s*\d+\)?\s+[0-9.]+\s+[0-9A-Za-z]+\s.*)$"
 
 
-def _is_asc(path: Path, head: bytes) -> bool:
-    return mostly(head, _ASC_ROW) and not mostly(head, "^;")
+def _is_asc(path: Path, beginning: bytes) -> bool:
+    return mostly(beginning, _ASC_ROW) and not mostly(beginning, "^;")
 
 
-def _is_trc(path: Path, head: bytes) -> bool:
-    return head.lstrip(b"\xef\xbb\xbf").startswith(b";") and mostly(head, _TRC_ROW)
+def _is_trc(path: Path, beginning: bytes) -> bool:
+    return beginning.lstrip(b"\xef\xbb\xbf").startswith(b";") and mostly(beginning, _TRC_ROW)
 
 
 ASC = Format(read_asc, _is_asc, labelled=False)
