@@ -144,7 +144,7 @@ def test_changed_byte_of_a_raw_capture_misses(first: Checkout, caching: Caching)
 def test_changed_code_misses(caching: Caching) -> None:
     """A checkout that runs its own code, in which what builds windows was edited: `ingest` and `simulate` never import it."""
     other = caching.checkout()
-    code = other.folder / "modules/preprocess/canids_preprocess/windows.py"
+    code = other.folder / "modules/preprocess/canids_preprocess/features/topology.py"
     code.write_text(code.read_text() + "\n# an edit\n")
     made, taken = caching.run(other, PYTHONPATH=f"{other.folder}/modules/preprocess:{other.folder}/shared")
     assert made == GRAPHS

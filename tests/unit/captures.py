@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 
 from canids_preprocess import graphs
-from canids_preprocess.clock import Clock
-from canids_preprocess.features import EXTENDED_BIT, FRAME_FEATURES, Tracker
+from canids_preprocess.features.frame_kernel import EXTENDED_BIT, FRAME_FEATURES
+from canids_preprocess.features.relative import BusState, step
+from canids_preprocess.windowing.clock import Clock
 from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.jobs.entry_point import Call
@@ -88,11 +89,11 @@ def traffic(n: int, rng: np.random.Generator, seconds: float | None = None) -> p
 
 
 def fed(table: pl.DataFrame) -> dict[str, Any]:
-    """What `Tracker.feed` takes."""
+    """What `step` reads of some frames."""
     payload = table["payload"].to_list()
     return {
         "timestamp": table["timestamp"].to_numpy(),
-        "key": table["can_id"].to_numpy() | table["extended"].to_numpy().astype(np.uint32) << EXTENDED_BIT,
+        "node_id": table["can_id"].to_numpy() | table["extended"].to_numpy().astype(np.uint32) << EXTENDED_BIT,
         "offset": np.cumsum([0, *map(len, payload)]),
         "payload": np.frombuffer(b"".join(payload), np.uint8),
     }
@@ -105,7 +106,7 @@ def clock(timestamp: np.ndarray, attacked: np.ndarray) -> Clock:
 
 def features(table: pl.DataFrame) -> dict[str, np.ndarray]:
     """All features of a capture by name, each [n] float32."""
-    return dict(zip(FRAME_FEATURES, Tracker().feed(fed(table))[0].T, strict=True))
+    return dict(zip(FRAME_FEATURES, step(fed(table), BusState())[0].T, strict=True))
 
 
 def write_frames(path: Path, table: pl.DataFrame, **metadata: Any) -> Path:

@@ -1,10 +1,10 @@
-"""Print what several captures' traffic is like, side by side, as a Markdown table.
+"""Statistics of several captures' traffic side by side, printed as a Markdown table.
 
     python -m canids_preprocess.compare_traffic results/simulated/frames/attack-free-van.parquet …
 
 Files are `frames/1` (`canids_shared.contracts.tables.FRAMES`). Frames labelled as attacked are left out, so that captures with and
-without attacks can be compared. What is said per arbitration ID counts the IDs with at least eight such frames; quantiles
-over IDs are the 10th, 50th and 90th percentile.
+without attacks can be compared. Statistics per arbitration ID cover the IDs with at least eight such frames;
+quantiles over IDs are the 10th, 50th and 90th percentile.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 
 BIT_RATE = 500_000
-"""Of the bus that loads are stated for, in bit/s."""
+"""Bit/s of the bus whose load is stated."""
 _COLUMNS = ["timestamp", "can_id", "extended", "dlc", "payload", "label"]
 _FEWEST = 8
 """Frames that an ID must have to be described."""
@@ -80,10 +80,10 @@ def _quantiles(values: Floats, decimals: int = 2) -> str:
 
 
 def _per_id(frames: pl.DataFrame) -> dict[str, Floats]:
-    """For each ID with frames enough: coefficient of variation of its intervals, minus their autocorrelation at lag 1.
+    """Statistics of each ID with frames enough.
 
-    Further: how many bits ever change, how many flip from a frame to the next on average (`share`: of the payload's), and
-    how many frames there are.
+    `variation`: coefficient of variation of its intervals; `alternation`: minus their autocorrelation at lag 1; `bits`: bits
+    that ever change; `distance`: bits that flip from a frame to the next on average, `share` of the payload's bits; `frames`.
     """
     out: dict[str, list[float]] = {k: [] for k in ("variation", "alternation", "bits", "distance", "share", "frames")}
     for group in frames.group_by("can_id", "extended", maintain_order=True):
@@ -96,6 +96,7 @@ def _per_id(frames: pl.DataFrame) -> dict[str, Floats]:
         out["variation"].append(spread / mean if mean > 0 else 0.0)
         out["alternation"].append(-float((off[1:] * off[:-1]).mean()) / spread**2 if spread > 0 else 0.0)
         width = int(one["dlc"].max())  # type: ignore[arg-type]
+        # Payloads as rows of bytes of equal length: XOR of neighbouring rows gives the bits that flip.
         content = np.frombuffer(b"".join(p.ljust(width, b"\0") for p in one["payload"]), dtype=np.uint8)
         content = content.reshape(len(one), width)
         flipped = content[1:] ^ content[:-1]
@@ -116,9 +117,9 @@ def table(paths: list[Path]) -> str:
     """
     columns: dict[str, dict[str, str]] = {}
     for path in paths:
-        frames, head = tables.read(path, tables.FRAMES, _COLUMNS)
+        frames, metadata = tables.read(path, tables.FRAMES, _COLUMNS)
         try:
-            columns[str(head.get("capture", path.stem))] = describe(frames)
+            columns[str(metadata.get("capture", path.stem))] = describe(frames)
         except CanidsError as error:
             raise CanidsError(f"{path}: {error}") from None
     lines = [["", *columns], ["---", *("---:" for _ in columns)]]

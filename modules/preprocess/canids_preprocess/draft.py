@@ -1,8 +1,8 @@
 """Draft a dataset's manifest from a folder of captures: `python -m canids_preprocess.draft data/mycar`.
 
-Writes `manifest.yaml` into the folder, never over one that is there. Formats are recognised by what the files hold; vehicle
-and attack are guessed from names, and to be checked by whoever knows them. In folders called `train_*` and `test_*`, the layout of
-can-train-and-test, captures have the role that their folder says.
+Writes `manifest.yaml` into the folder, never over one that is there. Formats are recognised by the files' content; vehicle
+and attack are guessed from names, so every entry has to be checked. In folders called `train_*` and `test_*`, the layout of
+can-train-and-test, the folder gives the role.
 """
 
 import argparse
@@ -40,16 +40,16 @@ _ATTACKS = {
 }
 _ATTACKED = "attack(?!.?free)"
 _SUSPICIOUS = "abnormal|unclean|malicious|intrusion|inject"
-"""Attacks of no known kind; the latter yield to a word for attack-free."""
+"""Attacks of no known kind; a word for attack-free comes before those of `_SUSPICIOUS`."""
 _VEHICLES = "sonata|soul|kia|spark|hyundai|chevrolet|impala|silverado|traverse|forester|subaru|tesla|renault|opel"
 _PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
-"""The one vehicle of a published data set, whose files do not name it."""
+"""The only vehicle of a published data set whose files do not name it."""
 
 Entry = dict[str, str]
 
 
 def _attack_in(name: str) -> str | None:
-    """The attack that a name tells of, `attack` for one of no known kind; empty: attack-free; None: it does not tell."""
+    """Attack by a file's or folder's name, `attack` for one of no known kind; empty: attack-free; None: the name has no hint."""
     name = re.sub("(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
     for words, kind in {**_ATTACKS, _ATTACKED: "attack", _ATTACK_FREE: "", _SUSPICIOUS: "attack"}.items():
         if re.search(words, name):
@@ -58,9 +58,9 @@ def _attack_in(name: str) -> str | None:
 
 
 def _guess_attack(relative: Path) -> str | None:
-    """The kind of attack that a file's name tells of, or else the names of the folders it is in; None: none."""
+    """Kind of attack by a file's name, or else by the names of the folders that it is in; None: attack-free."""
     names = [relative.stem, *(folder.name for folder in relative.parents)]
-    attack = next((found for name in names if (found := _attack_in(name)) is not None), "attack")
+    attack = next((hint for name in names if (hint := _attack_in(name)) is not None), "attack")
     return f"{attack}-masquerade" if attack and "masquerade" in str(relative).lower() else attack or None
 
 
@@ -91,8 +91,8 @@ def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
 def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
     relative = path.relative_to(folder)
     name = str(relative.with_suffix("")).lower()
-    found = re.search(_VEHICLES, name)
-    vehicle = found[0] if found else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
+    known = re.search(_VEHICLES, name)
+    vehicle = known[0] if known else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
     entry = {"path": relative.as_posix(), "format": capture_format, "vehicle": vehicle}
     attack = _guess_attack(relative)
     if attack is None:
@@ -123,10 +123,10 @@ def _name(path: Path, folder: Path, taken: set[str]) -> str:
 
 
 def draft(folder: Path) -> str:
-    """The text of a manifest for all captures below `folder`, with what is to be checked as comments.
+    """Text of a manifest for all captures below `folder`, with comments on what has to be checked.
 
-    Attack-free and labelled captures are there to train on, all others are the scenario `to_score`. The last labelled
-    capture is held out as the scenario `test`, where another one is left to train on and no folder says what is what.
+    Attack-free and labelled captures are training captures, all others the scenario `to_score`. The last labelled capture is
+    held out as the scenario `test` if another one is left for training and no folder gives the roles.
 
     Raises `CanidsError` if there is no such folder, or no capture in it.
     """
@@ -168,7 +168,7 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
             lines.append("  # attack-free by its name: is it?")
         elif entry["content"] == "unlabelled":
             lines.append(
-                "  # no labels: will be scored only; content attack-free (role train) or 'attacked: [[from, to]]' make more of it"
+                "  # no labels: will be scored only; content attack-free (role train) or 'attacked: [[from, to]]' allow training"
             )
         body: str = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=1000)
         lines += [f"  {line}" for line in body.splitlines()]
@@ -176,13 +176,13 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
 
 
 def main() -> None:
-    """Write the draft, or say in one line why not."""
+    """Write the draft, or exit with one line that gives the reason."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of one dataset's captures")
     folder: Path = parser.parse_args().folder
     try:
         if (folder / MANIFEST).exists():
-            raise CanidsError(f"{folder / MANIFEST}: is there already; edit it, or move it away to draft a new one")
+            raise CanidsError(f"{folder / MANIFEST}: already exists; edit it, or move it away to draft a new one")
         text = draft(folder)
         try:
             write_text(folder / MANIFEST, text)

@@ -3,8 +3,8 @@
     python -m canids_preprocess.follow drive.log --window 100 --stride 100 | python -m canids_train_gnn.follow …
     python -m canids_preprocess.follow socketcan:can0 …
 
-Reading, features and windows are those of the rules ingest and graphs, so the graphs are equal too. It ends with Ctrl-C, with
-the log (`--exit-at-end`), or when nothing has come for a while (`--idle`).
+Reading, features and windows are those of the rules ingest and graphs, so the graphs are equal too. It stops on Ctrl-C, at the
+end of the log (`--exit-at-end`), or when nothing has come for a while (`--idle`).
 """
 
 import argparse
@@ -23,19 +23,18 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from canids_preprocess import buses, frames
-from canids_preprocess.cutting import FEATURES, windows_of
-from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch, Format
-from canids_preprocess.formats.growing import POLL, Growing, Patience
-from canids_preprocess.frames import Frames
-from canids_preprocess.ingest import Account, read
+from canids_preprocess.formats.growing import POLL, Growing, IdleTimeout
+from canids_preprocess.ingest import RowCounts, read
+from canids_preprocess.windowing.frames import ALL, Frames, arrays_of
+from canids_preprocess.windowing.windows import FEATURES, windows_of
 from canids_shared.contracts import streams
 from canids_shared.errors import CanidsError
 
 MOST_IDS = 1 << 16
-"""Arbitration IDs whose past is kept. Above it those seen least are forgotten, and only then can a followed log differ from the
-finished one: a bus has hundreds, an attacker who draws 29-bit ones at random a hundred thousand in half a minute."""
+"""Arbitration IDs whose past is kept. Above this number those seen least are forgotten, and only then can a followed log differ
+from the finished one: a bus has hundreds, an attacker who draws 29-bit IDs at random a hundred thousand in half a minute."""
 LINES = (
     "can-train-and-test",
     "hcrl-car-hacking",
@@ -58,36 +57,38 @@ log = logging.getLogger(__name__)
 
 
 def _format(path: Growing, name: str) -> str:
-    """The format of a log, as soon as its first lines tell; where it has a header of several lines, with the first row."""
+    """Format of a log, as soon as its first lines are there; where the header has several lines, with the first row."""
     while True:
         more = path.arrive(_HEAD)
         try:
-            found = recognise(path) if name == "auto" else name
+            recognised = recognise(path) if name == "auto" else name
         except CanidsError:
             if not more:
                 raise
-            found = ""
-        if found and found not in LINES:
-            raise CanidsError(f"{path}: {found} cannot be read while it is written; score the finished file")
-        if found and not (more and found in ("asc", "trc") and not _ROW.search(path.read_bytes()[:_HEAD])):
-            return found
+            recognised = ""
+        if recognised and recognised not in LINES:
+            raise CanidsError(f"{path}: {recognised} cannot be read while it is written; score the finished file")
+        # The readers of ASC and TRC look at the header, which is whole only once a row follows it.
+        headed = recognised in ("asc", "trc")
+        if recognised and not (more and headed and not _ROW.search(path.read_bytes()[:_HEAD])):
+            return recognised
         time.sleep(POLL)
 
 
-def batches(source: str, options: argparse.Namespace, account: Account, patience: Patience) -> Iterator[Batch]:
-    """Frames and rejects of a log or a bus, as they come; raises as `ingest.read`."""
+def batches(source: str, options: argparse.Namespace, counts: RowCounts, timeout: IdleTimeout) -> Iterator[Batch]:
+    """Frames and rejects of a log or a bus as they come; raises as `ingest.read`."""
     if buses.is_bus(source):
         path = Path(source)
-        form = Format(lambda *_: buses.read(source, patience), lambda *_: True, labelled=False)
+        form = Format(lambda *_: buses.read(source, timeout), lambda *_: True, labelled=False)
     else:
-        path = Growing.of(Path(source), patience)
+        path = Growing.of(Path(source), timeout)
         form = FORMATS[_format(path, options.format)]
     tolerance, quarantine = options.timestamp_tolerance, options.on_bad_rows == "quarantine"
-    yield from read(path, form, _ENTRY, tolerance=tolerance, quarantine=quarantine, account=account)
+    yield from read(path, form, _ENTRY, tolerance=tolerance, quarantine=quarantine, counts=counts)
 
 
-def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
-    """The frames as arrays; what is rejected goes to the file `rejects`, line by line."""
+def _frames(source: str, read_batches: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
+    """Frames of the batches as arrays; rejects are written to the file `rejects`, line by line."""
     path = Path(source)
     with ExitStack() as stack:
         writer = None
@@ -95,7 +96,7 @@ def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterat
             stream = stack.enter_context(open(rejects, "w", encoding="utf-8", newline="", buffering=1))
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(["line", "reason", "text"])
-        for batch in found:
+        for batch in read_batches:
             if len(batch.rejects):
                 line, reason, _ = batch.rejects.row(0)
                 more = f", and {len(batch.rejects) - 1} more" if len(batch.rejects) > 1 else ""
@@ -103,23 +104,23 @@ def _frames(source: str, found: Iterator[Batch], rejects: Path | None) -> Iterat
                 if writer:
                     writer.writerows(batch.rejects.iter_rows())
             if len(batch.frames):
-                table = batch.frames[frames.ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
-                table = table.set_column(frames.ALL.index("attack"), "attack", table["attack"].dictionary_encode())
+                table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
+                table = table.set_column(ALL.index("attack"), "attack", table["attack"].dictionary_encode())
                 (part,) = table.combine_chunks().to_batches()
-                yield frames.arrays_of(path, part, frames.ALL)
+                yield arrays_of(path, part, ALL)
 
 
 def _warm_up() -> None:
-    """Cut a window before there is traffic: to load compiled loops takes a second or two, for which the first window would wait."""
+    """Cut a window before there is traffic: the first window would wait a second or two for compiled loops to be loaded."""
     rows = [(n, n / 1e3, 1, False, False, False, 1, b"a", None, None, "") for n in range(2)]
     made = pl.DataFrame(rows, schema={**FRAME_COLUMNS, "attack": pl.String}, orient="row")
-    found = _frames("", iter([Batch(made, pl.DataFrame(schema=REJECT_COLUMNS))]), None)
+    frames = _frames("", iter([Batch(made, pl.DataFrame(schema=REJECT_COLUMNS))]), None)
     config = {"window": 2, "stride": 2, "window_unit": "frames", "features": "relative"}
-    list(windows_of(Path(), found, 0, config, [""], MOST_IDS))
+    list(windows_of(Path(), frames, 0, config, [""], MOST_IDS))
 
 
 def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What the stream says of itself, as the header of a graph store does."""
+    """Header of the stream, with keys as in that of a graph store."""
     kind = FEATURES["relative"]
     return {
         "source": source,
@@ -146,31 +147,31 @@ def _batch(schema: pa.Schema, name: str, vehicle: str, arrays: dict[str, np.ndar
     return pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
 
 
-def follow(options: argparse.Namespace, patience: Patience, stream: BinaryIO) -> int:
-    """Write the windows of a source to a stream until there is nothing more to wait for; returns how many."""
-    source, account, sent = options.source, Account(), 0
+def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) -> int:
+    """Write the windows of a source to a stream until waiting is over; returns how many."""
+    source, counts, sent = options.source, RowCounts(), 0
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
     schema = streams.schema_of_graphs(header_of(source, options))
     with streams.sending(stream, schema) as send:
         _warm_up()
-        found = _frames(source, batches(source, options, account, patience), options.rejects)
-        for arrays in windows_of(Path(source), found, 0, config, [""], MOST_IDS):
+        frames = _frames(source, batches(source, options, counts, timeout), options.rejects)
+        for arrays in windows_of(Path(source), frames, 0, config, [""], MOST_IDS):
             send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))
             sent += len(arrays["y"])
-    log.info("%s: %d frames, %d rejects, %d windows", source, account.frames, account.rejects, sent)
+    log.info("%s: %d frames, %d rejects, %d windows", source, counts.frames, counts.rejects, sent)
     return sent
 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
-    patience = Patience(options.exit_at_end, options.idle)
+    timeout = IdleTimeout(options.exit_at_end, options.idle)
 
     def stop(*_: Any) -> None:
-        patience.stopped = True
+        timeout.stopped = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    follow(options, patience, sys.stdout.buffer)
+    follow(options, timeout, sys.stdout.buffer)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -180,16 +181,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--window", type=float, default=100, help="length of a window, in its unit")
     made.add_argument("--stride", type=float, default=100, help="from the start of a window to that of the next")
     made.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
-    made.add_argument("--format", default="auto", choices=["auto", *LINES], help="of a log; by default recognised")
-    made.add_argument("--name", help="the capture's name in what comes of it; by default the log's")
-    made.add_argument("--vehicle", default="unknown", help="the vehicle's name, for tables")
+    made.add_argument(
+        "--format", default="auto", choices=["auto", *LINES], help="format of a log; by default recognised"
+    )
+    made.add_argument("--name", help="name of the capture in results; by default the log's")
+    made.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
     made.add_argument(
         "--on-bad-rows", choices=["error", "quarantine"], default="error", help="as in config.schema.yaml"
     )
     made.add_argument("--timestamp-tolerance", type=float, default=0.0005, help="as in config.schema.yaml (s)")
-    made.add_argument("--rejects", type=Path, metavar="CSV", help="where rows go that are put aside")
-    made.add_argument("--exit-at-end", action="store_true", help="end where the log ends for now")
-    made.add_argument("--idle", type=float, metavar="S", help="end after so many seconds without anything new")
+    made.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
+    made.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")
+    made.add_argument("--idle", type=float, metavar="S", help="stop after this many seconds without a new frame")
     return made
 
 

@@ -2,8 +2,8 @@
 
     python -m canids_preprocess.ingest --spec JSON --output X.parquet --rejects Y.parquet --capture RAW [--metadata JSON]
 
-Rows read = frames + rejects, always. With `on_bad_rows: error` the first row that cannot be understood stops the job with
-file, line and reason; with `quarantine` such rows go to the rejects, with the reason.
+Rows read = frames + rejects, always. With `on_bad_rows: error` the first row that cannot be read stops the job with file,
+line and reason; with `quarantine` such rows become rejects, with the reason.
 """
 
 import logging
@@ -23,13 +23,23 @@ from canids_shared.files import sha256_of
 from canids_shared.jobs import entry_point
 
 _STRAYS = 100
-"""Frames behind the latest timestamp that may all be late, as where a capture ends amid several that are; more say that it is wrong."""
+"""Most frames behind the latest timestamp that may all be late, as where a capture ends amid a step back; if more are, it is wrong."""
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Account:
-    """What happened to a capture's rows so far; `late` and `on_time` are frames behind that of the latest timestamp, in `line`."""
+class RowCounts:
+    """Counts of a capture's rows so far.
+
+    Attributes:
+        frames, rejects: rows of either kind.
+        stepped_back: frames whose timestamp steps back within the tolerance.
+        first, last: the first and the latest timestamp, seconds.
+        line: line of the latest timestamp.
+        late, on_time: frames behind that line that are too far before it, and the others.
+        attacked: frames with label 1.
+        channels: buses.
+    """
 
     frames: int = 0
     rejects: int = 0
@@ -51,49 +61,53 @@ class Account:
 def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     line, reason, _ = rejects.row(0)
     more = f" (and {len(rejects) - 1} more rows)" if len(rejects) > 1 else ""
-    raise CanidsError(f"{path}, line {line}: {reason}{more}; mend or remove the line, or set on_bad_rows to quarantine")
+    raise CanidsError(
+        f"{path}, line {line}: {reason}{more}; correct or remove the line, or set on_bad_rows to quarantine"
+    )
 
 
-def _in_time(path: Path, batch: Batch, account: Account, tolerance: float, quarantine: bool) -> Batch:
-    """`batch` without the frames whose time lies further than the tolerance before that of an earlier one.
+def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quarantine: bool) -> Batch:
+    """The batch without the frames whose time lies further than the tolerance before that of an earlier one.
 
-    Within the tolerance they stay, and are counted. Beyond it they are rejects with quarantine, else an error.
+    Within the tolerance they stay, and are counted. Beyond it they are rejects with quarantine, else a `CanidsError`.
     """
     frames, rejects = batch
     if not len(frames):
         return batch
     timestamp = frames["timestamp"].to_numpy()
-    start = timestamp[0] if account.last is None else account.last
+    # The latest timestamp before each frame: a frame steps back from that, not from the frame before.
+    start = timestamp[0] if counts.last is None else counts.last
     before = np.maximum.accumulate(np.concatenate([[start], timestamp[:-1]]))
     back = before - timestamp
     late = back > tolerance
-    account.stepped_back += int(np.count_nonzero((back > 0) & ~late))
+    counts.stepped_back += int(np.count_nonzero((back > 0) & ~late))
+    # One wrong timestamp far ahead would make all frames behind it late: they are counted from the latest one on.
     latest, behind = int(timestamp.argmax()), late
-    if account.last is None or timestamp[latest] > account.last:
-        account.line, account.late, account.on_time = frames["line"][latest], 0, 0
+    if counts.last is None or timestamp[latest] > counts.last:
+        counts.line, counts.late, counts.on_time = frames["line"][latest], 0, 0
         behind = late[latest + 1 :]
-    account.late += int(np.count_nonzero(behind))
-    account.on_time += int(np.count_nonzero(~behind))
+    counts.late += int(np.count_nonzero(behind))
+    counts.on_time += int(np.count_nonzero(~behind))
     if not late.any():
         return batch
     row = int(np.argmax(late))
     if not quarantine:
         raise CanidsError(
             f"{path}, line {frames['line'][row]}: the timestamp steps back by {back[row]:.6f} s from the latest one "
-            f"above, more than timestamp_tolerance ({tolerance} s); one of them is wrong, or the capture is to be "
-            "sorted, or cut there"
+            f"above, more than timestamp_tolerance ({tolerance} s); correct the one that is wrong, "
+            "or sort the capture, or cut it there"
         )
     wrong = frames.select("line", reason=pl.lit("the timestamp steps back"), text=pl.format("{}", "timestamp"))
     return Batch(frames.filter(~late), pl.concat([rejects, wrong.filter(late)]).sort("line"))
 
 
 def _attack_name(entry: dict[str, Any]) -> str:
-    """What the attacked frames of a capture say: the manifest's word, or that there is one."""
+    """Name of the attack on a capture: the manifest's, or `attack`."""
     return entry["attack"] or "attack"
 
 
 def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: float) -> pl.DataFrame:
-    """`frames` with the labels that the manifest's entry asks for, and the attack's name."""
+    """The frames with labels as the manifest's entry has them, and the name of the attack."""
     label = frames["label"]
     if entry["content"] == "unlabelled":
         label = label.clear(len(frames))
@@ -110,60 +124,60 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
         raise CanidsError(f"{path}, line {line}: an attacked frame, but the manifest calls the capture attack-free")
     if entry["content"] == "labelled" and frames["label"].null_count():
         raise CanidsError(
-            f"{path}: says of no frame whether it is attacked, but the manifest calls the capture labelled; give it "
-            "'attacked' intervals there, or call it attack-free or unlabelled"
+            f"{path}: has no labels, but the manifest calls the capture labelled; give it 'attacked' intervals there, or "
+            "call it attack-free or unlabelled"
         )
     return frames
 
 
 def read(
-    path: Path, form: Format, entry: dict[str, Any], *, tolerance: float, quarantine: bool, account: Account
+    path: Path, form: Format, entry: dict[str, Any], *, tolerance: float, quarantine: bool, counts: RowCounts
 ) -> Iterator[Batch]:
-    """Read a capture by batches, labelled and accounted for; frames as `canids_shared.contracts.tables.FRAMES` and their line.
+    """Batches of a capture, labelled and counted; frames as `canids_shared.contracts.tables.FRAMES`, and their line.
 
     Args:
         path: the raw file.
         form: its format.
-        entry: what the manifest says of it: `attack`, `content`, `attacked`, and for ROAD `metadata`.
-        tolerance: by how much a timestamp may step back, seconds.
+        entry: its entry in the manifest: `attack`, `content`, `attacked`, and for ROAD `metadata`.
+        tolerance: seconds by which a timestamp may step back.
         quarantine: whether rejects are passed on rather than refused.
-        account: is kept up to date.
+        counts: updated with each batch.
 
     Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, a timestamp that makes
     most frames behind it look like one, or a label that contradicts the manifest.
     """
     for batch in form.read(path, entry):
-        frames, rejects = _in_time(path, batch, account, tolerance, quarantine)
+        frames, rejects = _in_time(path, batch, counts, tolerance, quarantine)
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
         if len(frames):
-            if account.last is None:
-                account.first = frames["timestamp"][0]
+            if counts.last is None:
+                counts.first = frames["timestamp"][0]
             latest = float(frames["timestamp"].to_numpy().max())
-            account.last = latest if account.last is None else max(latest, account.last)
+            counts.last = latest if counts.last is None else max(latest, counts.last)
             none = frames["channel"].null_count() == len(frames)
-            account.channels |= {None} if none else set(frames["channel"].unique().to_list())
-            if len(account.channels) > 1:
-                names = ", ".join(sorted(str(c) for c in account.channels))
+            counts.channels |= {None} if none else set(frames["channel"].unique().to_list())
+            if len(counts.channels) > 1:
+                names = ", ".join(sorted(str(c) for c in counts.channels))
                 raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
-        account.frames += len(frames)
-        account.rejects += len(rejects)
-        frames = _labelled(path, frames, entry, account.first)
-        account.attacked += int(frames["label"].sum())
+        counts.frames += len(frames)
+        counts.rejects += len(rejects)
+        frames = _labelled(path, frames, entry, counts.first)
+        counts.attacked += int(frames["label"].sum())
         yield Batch(frames, rejects)
-    if account.late > max(account.on_time, _STRAYS):
+    if counts.late > max(counts.on_time, _STRAYS):
         raise CanidsError(
-            f"{path}, line {account.line}: the timestamp is later than those of {account.late} frames below it, which "
-            "quarantine would put aside; mend or remove the line, or cut the capture there"
+            f"{path}, line {counts.line}: the timestamp is later than those of {counts.late} frames below it, which "
+            "quarantine would put aside; correct or remove the line, or cut the capture there"
         )
     for start, end in entry["attacked"]:
-        if account.last is not None and start > account.last - account.first:
+        if counts.last is not None and start > counts.last - counts.first:
             raise CanidsError(
-                f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies behind the capture's end, "
-                f"{account.last - account.first:.1f} s after its first frame; intervals are seconds since that"
+                f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies beyond the capture's end, "
+                f"{counts.last - counts.first:.1f} s after its first frame; intervals are in seconds from that frame on"
             )
-    if not account.frames:
-        raise CanidsError(f"{path}: no frames in it" + (f", {account.rejects} rejects" if account.rejects else ""))
+    if not counts.frames:
+        raise CanidsError(f"{path}: no frames in it" + (f", {counts.rejects} rejects" if counts.rejects else ""))
 
 
 def main(call: entry_point.Call) -> None:
@@ -177,14 +191,14 @@ def main(call: entry_point.Call) -> None:
         log.info("%s: %s", path.name, entry["format"])
     # The simulator writes what most public captures are written in.
     form = FORMATS["can-train-and-test" if entry["format"] == "simulated" else entry["format"]]
-    account = Account()
+    counts = RowCounts()
     batches = read(
         path,
         form,
         entry,
         tolerance=call.config["timestamp_tolerance"],
         quarantine=call.config["on_bad_rows"] == "quarantine",
-        account=account,
+        counts=counts,
     )
     with (
         tables.writing(call.output["output"], tables.FRAMES) as frames,
@@ -199,17 +213,17 @@ def main(call: entry_point.Call) -> None:
             "format": entry["format"],
             "content": entry["content"],
             "attack": entry["attack"],
-            "attacks": [_attack_name(entry)] if account.attacked or entry["attacked"] else [],
+            "attacks": [_attack_name(entry)] if counts.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
-            "rows_read": account.rows,
-            "frames": account.frames,
-            "rejects": account.rejects,
-            "stepped_back": account.stepped_back,
-            "attacked": [[account.first + start, account.first + end] for start, end in entry["attacked"]],
+            "rows_read": counts.rows,
+            "frames": counts.frames,
+            "rejects": counts.rejects,
+            "stepped_back": counts.stepped_back,
+            "attacked": [[counts.first + start, counts.first + end] for start, end in entry["attacked"]],
         }
         frames.close(metadata)
         rejects.close({"capture": entry["name"]})
-    log.info("%s: %d frames, %d rejects", entry["name"], account.frames, account.rejects)
+    log.info("%s: %d frames, %d rejects", entry["name"], counts.frames, counts.rejects)
 
 
 if __name__ == "__main__":

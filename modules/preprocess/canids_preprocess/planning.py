@@ -1,4 +1,4 @@
-"""What the Snakefile of preprocess asks of the manifest: which files a job reads, and what it is told about them."""
+"""Input and params functions of the Snakefile of preprocess: which files a job reads, and what the manifest has on them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,26 +10,24 @@ from canids_shared.planning.stage import Stage
 
 def auxiliary_captures(stage: Stage, dataset: str, instance: str) -> list[str]:
     """Names of the captures that join the training captures of a dataset; none where these are all simulated."""
-    name = stage.config[instance]["auxiliary_captures"]
+    fleet = stage.config[instance]["auxiliary_captures"]
     recorded = any(c.path and c.role == "train" for c in stage.captures[dataset].values())
-    return list(manifest.auxiliary_captures(name)) if recorded and name != "none" else []
+    return list(manifest.auxiliary_captures(fleet)) if recorded and fleet != "none" else []
 
 
 def add_auxiliary_captures(stage: Stage) -> None:
-    """Add the auxiliary_captures that any instance asks for to the captures of every dataset."""
+    """Add the auxiliary captures that any instance needs to the captures of every dataset."""
     for dataset in stage.datasets:
         for instance, config in stage.config.items():
             if auxiliary_captures(stage, dataset, instance):
-                stage.captures[dataset] = {
-                    **stage.captures[dataset],
-                    **manifest.auxiliary_captures(config["auxiliary_captures"]),
-                }
+                fleet = manifest.auxiliary_captures(config["auxiliary_captures"])
+                stage.captures[dataset] = {**stage.captures[dataset], **fleet}
 
 
 def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
     """Input function: the raw file of a capture (the simulator's, if it has none of its own), and its metadata file."""
 
-    def of(wildcards: Any) -> dict[str, Any]:
+    def files(wildcards: Any) -> dict[str, Any]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
         metadata = capture.metadata
         if capture.path and not metadata and capture.content == "labelled" and capture.format in ("auto", "road"):
@@ -40,62 +38,51 @@ def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
             "metadata": [str(metadata)] if metadata else [],
         }
 
-    return of
+    return files
+
+
+def auxiliary_captures_of_split(stage: Stage) -> Callable[[Any], list[str]]:
+    """Params function: names of the split's auxiliary captures; test scenarios have none."""
+
+    def names(wildcards: Any) -> list[str]:
+        training = wildcards.split in manifest.SPLITS
+        return auxiliary_captures(stage, wildcards.dataset, wildcards.instance) if training else []
+
+    return names
 
 
 def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: the captures that a split is made from, all training captures or those of a scenario.
+    """Input function: frames of a split's captures, of all training captures or those of a scenario.
 
     A split that the instance does not have is a `CanidsError`: no misspelt scenario is made of training captures.
     """
+    auxiliary = auxiliary_captures_of_split(stage)
 
-    def of(wildcards: Any) -> list[str]:
+    def files(wildcards: Any) -> list[str]:
         known = stage.splits(wildcards.dataset, wildcards.instance)
         if wildcards.split not in known:
             place = wildcards.dataset + wildcards.instance
             raise CanidsError(f"{place} has no split or scenario '{wildcards.split}'; it has {', '.join(known)}")
         captures = stage.captures[wildcards.dataset]
         role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
-        joined = (
-            auxiliary_captures(stage, wildcards.dataset, wildcards.instance)
-            if wildcards.split in manifest.SPLITS
-            else []
-        )
         names = [c.name for c in captures.values() if c.role == role and not c.auxiliary]
-        return [f"<frames>/{name}.parquet" for name in [*names, *joined]]
+        return [f"<frames>/{name}.parquet" for name in [*names, *auxiliary(wildcards)]]
 
-    return of
+    return files
 
 
 def frames_of_dataset(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: all captures of a dataset."""
-
-    def of(wildcards: Any) -> list[str]:
-        return [f"<frames>/{name}.parquet" for name in stage.captures[wildcards.dataset]]
-
-    return of
+    """Input function: frames of all captures of a dataset."""
+    return lambda wildcards: [f"<frames>/{name}.parquet" for name in stage.captures[wildcards.dataset]]
 
 
 def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
-    """Params function: what the manifest says of a capture; paths are left out, or another checkout would miss the cache."""
+    """Params function: keys of a capture's entry in the manifest; without paths, or another checkout would miss the cache."""
 
-    def of(wildcards: Any) -> dict[str, Any]:
+    def values(wildcards: Any) -> dict[str, Any]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
         # Some formats are recognised, and labelled, by the file's name.
         file = {"file": capture.path.name} if capture.path else {}
         return {**file, **{key: getattr(capture, key) for key in keys}}
 
-    return of
-
-
-def auxiliary_captures_of_split(stage: Stage) -> Callable[[Any], list[str]]:
-    """Params function: which captures of the split are auxiliary_captures."""
-
-    def of(wildcards: Any) -> list[str]:
-        return (
-            auxiliary_captures(stage, wildcards.dataset, wildcards.instance)
-            if wildcards.split in manifest.SPLITS
-            else []
-        )
-
-    return of
+    return values

@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Capture:
-    """What a logger on the bus records, in the order of receipt.
+    """Recording of a logger on the bus, in the order of receipt.
 
     Attributes:
         frames: the frames [n] that got through.
         received: when each was complete, int64 nanoseconds from the start.
-        logged: what the logger's clock said, int64 nanoseconds from the start.
+        logged: the same by the logger's clock, int64 nanoseconds from the start.
         attacked: labels [n], bool.
         intervals: start and end of the attack's episodes in seconds.
     """
@@ -78,9 +78,9 @@ def record(
 ) -> Iterator[Capture]:
     """Simulate `duration` seconds of a vehicle's bus, with `n_episodes` attack episodes of `episode_s` seconds.
 
-    Of the vehicle's slow messages some are sent on changes too, in `changes` stretches a minute.
-    The capture comes in parts of `leg_s` seconds, or as long as an episode needs; how long makes no difference to it, only
-    to the memory that it takes.
+    Some of the vehicle's slow messages are also sent on changes, in `changes` stretches per minute.
+    The capture comes in parts of `leg_s` seconds, or as long as an episode needs; their length makes no difference to the
+    capture, only to the memory that it takes.
     Raises `CanidsError` if the vehicle, the attack or the level of stealth is unknown, the seed negative, or the drive too
     short for the episodes.
     """
@@ -120,7 +120,7 @@ def record(
 
 
 def simulate(vehicle_name: str, **options: Any) -> Capture:
-    """The parts of `record`, with the same options, in one."""
+    """All parts of `record` in one, with the same options."""
     parts = list(record(vehicle_name, **options))
     return Capture(
         frames=Frames(*(np.concatenate([getattr(p.frames, f.name) for p in parts]) for f in fields(Frames))),
@@ -132,11 +132,12 @@ def simulate(vehicle_name: str, **options: Any) -> Capture:
 
 
 def _chance(attacker: list[int], episode: Episode) -> np.random.Generator:
+    """Random numbers of one episode: those of another one do not depend on how many it draws."""
     return np.random.default_rng(np.random.SeedSequence([*attacker, episode.number]))
 
 
 def _legs(duration: float, planned: list[Episode], leg_s: float) -> Iterator[tuple[float, float]]:
-    """Start and end of the stretches that are simulated at a time; an end within an episode moves behind it."""
+    """Start and end of the stretches that are simulated at a time; an end within an episode moves to the episode's end."""
     start = 0.0
     while start < duration:
         end = min(start + leg_s, duration)
@@ -146,9 +147,9 @@ def _legs(duration: float, planned: list[Episode], leg_s: float) -> Iterator[tup
 
 
 class Logger:
-    """The device that stamps what it receives.
+    """Device that records frames with timestamps.
 
-    It is late by some microseconds, and once in thirty frames by up to 60 µs, as in HCRL Survival.
+    Its stamps are late by some microseconds, and once in thirty frames by up to 60 µs, as in HCRL Survival.
     """
 
     def __init__(self, entropy: list[int]) -> None:
@@ -159,6 +160,7 @@ class Logger:
         """Times [n] of receipt by the logger's clock (ns), at least a microsecond apart."""
         drawn = self._rng.random((len(received), 2))
         late = 6e3 * drawn[:, 0] + np.where(drawn[:, 1] < 1 / 30, 60e3 * 30 * drawn[:, 1], 0)
+        # Less a microsecond per frame, the stamps need only not decrease; the microseconds come back below.
         order = 1000 * np.arange(len(received))
         stamps: NDArray[np.int64] = np.maximum.accumulate(
             np.maximum(received + late.astype(np.int64) - order, self._last)
@@ -172,6 +174,7 @@ def rows(frames: Frames, logged: NDArray[np.int64], attacked: NDArray[np.bool_])
     """CSV rows of frames [n]: Unix seconds with six decimals, hexadecimal ID and payload, 0 or 1."""
     n = len(frames)
     microseconds = START * 1_000_000 + logged // 1000
+    # Digits by tables, four at a time: formatting numbers one by one would take most of the simulation.
     digits = np.hstack([_FOUR_DIGITS[microseconds // 10**k % 10**4] for k in (12, 8, 4, 0)])
     payload = _TWO_NIBBLES[as_bytes(frames.payload)].reshape(n, 16)
     can_id = np.hstack([_HEX[frames.can_id >> 8 & 15][:, None], _TWO_NIBBLES[frames.can_id & 255]])
@@ -216,7 +219,7 @@ def write_parts(parts: Iterable[Capture], path: str | Path) -> None:
 
 
 def main(call: Call) -> None:
-    """Simulate the capture of the spec."""
+    """Entry point; the rule's constant `capture` is the manifest's entry."""
     entry = call.constants["capture"]
     options = entry["simulation"]
     counts = np.zeros(3, dtype=np.int64)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_preprocess import account
-from canids_preprocess.cutting import FEATURES
-from canids_preprocess.graphs import SOURCE, members
+from canids_preprocess import capture_inventory
+from canids_preprocess.graphs import header_of, metadata_of
+from canids_preprocess.windowing.members import members
 from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import PER_EDGE, PER_NODE, PER_WINDOW, writing
 from canids_shared.files import sha256_of, write_text
@@ -20,14 +20,14 @@ FRAMES, WINDOWS = 16, 8
 
 
 def capture(call: Call) -> None:
-    """A capture in the format of can-train-and-test; its payloads tell it from the others."""
+    """A capture in the format of can-train-and-test; its payloads differ from those of the others."""
     payload = hashlib.sha256(call.constants["capture"]["name"].encode()).hexdigest()[:16]
     rows = [f"{1_600_000_000 + i / 100:.6f},{0x100 + i % 2:03X},{payload},0" for i in range(FRAMES)]
     write_text(call.output["output"], "\n".join(["timestamp,arbitration_id,data_field,attack", *rows]) + "\n")
 
 
 def frames(call: Call) -> None:
-    """Frames 10 ms apart, every other one attacked where the manifest says that there are labels and an attack."""
+    """Frames 10 ms apart, every other one attacked if the capture is labelled."""
     entry, (raw,) = call.constants["capture"], call.inputs["capture"]
     known = entry["content"] != "unlabelled"
     attack = (entry["attack"] or "attack") if entry["content"] == "labelled" else ""
@@ -60,48 +60,27 @@ def frames(call: Call) -> None:
 
 def graphs(call: Call) -> None:
     """Eight windows of every capture of the split, each a pair of IDs that follow each other; attacked in pairs."""
-    all_heads = {path: tables.read_metadata(path, tables.FRAMES) for path in call.inputs["frames"]}
-    heads = [all_heads[path] for path in members(call, all_heads)]
-    kind = FEATURES[call.config["features"]]
-    vehicles = sorted({head["vehicle"] for head in heads})
-    attacks = ["", *dict.fromkeys(name for head in heads for name in head["attacks"])]
-    names = [head["capture"] for head in heads]
-    header = {
-        "dataset": call.wildcards["dataset"],
-        "split": call.wildcards["split"],
-        **{key: call.config[key] for key in ("window", "stride", "window_unit", "features")},
-        "node_features": list(kind.NODE_FEATURES),
-        "edge_features": list(kind.EDGE_FEATURES),
-        "statistics": list(kind.STATISTICS),
-        "attacks": attacks,
-        "captures": names,
-        "vehicles": vehicles,
-        "auxiliary_captures": [name for name in names if name in call.constants.get("auxiliary_captures", [])],
-        "sources": {head["capture"]: {key: head[key] for key in SOURCE} for head in heads},
-        "counts": {name: {"windows": WINDOWS, "frames": FRAMES, "dropped": 0} for name in names},
+    by_path = metadata_of(call.inputs["frames"])
+    captures = [by_path[path] for path in members(call, by_path)]
+    header = header_of(call, captures, [{"windows": WINDOWS, "frames": FRAMES, "dropped": 0}] * len(captures))
+    lengths = {**dict.fromkeys(PER_WINDOW, WINDOWS), **dict.fromkeys((*PER_NODE, *PER_EDGE), 2 * WINDOWS)}
+    widths = {"x": "node_features", "edge_attr": "edge_features", "statistics": "statistics"}
+    zeros = {
+        name: np.zeros((length, len(header[widths[name]])) if name in widths else length)
+        for name, length in lengths.items()
     }
-    widths = {"x": len(kind.NODE_FEATURES), "edge_attr": len(kind.EDGE_FEATURES), "statistics": len(kind.STATISTICS)}
     count = np.arange(WINDOWS)
-    with writing(
-        call.output["output"],
-        header,
-        windows=WINDOWS * len(heads),
-        nodes=2 * WINDOWS * len(heads),
-        edges=2 * WINDOWS * len(heads),
-    ) as writer:
-        for number, head in enumerate(heads):
-            units = {**dict.fromkeys(PER_WINDOW, 1), **dict.fromkeys((*PER_NODE, *PER_EDGE), 2)}
-            chunk: dict[str, np.ndarray] = {
-                name: np.zeros((unit * WINDOWS, *([widths[name]] if name in widths else [])))
-                for name, unit in units.items()
-            }
-            attacked = count // 2 % 2 if head["attacks"] else np.zeros(WINDOWS)
-            chunk |= {
-                "y": np.full(WINDOWS, -1) if head["content"] == "unlabelled" else attacked,
+    size = {"windows": WINDOWS, "nodes": 2 * WINDOWS, "edges": 2 * WINDOWS}
+    with writing(call.output["output"], header, **{name: n * len(captures) for name, n in size.items()}) as writer:
+        for index, metadata in enumerate(captures):
+            attacked = count // 2 % 2 if metadata["attacks"] else np.zeros(WINDOWS)
+            attack = header["attacks"].index(metadata["attacks"][0]) if metadata["attacks"] else 0
+            windows = {
+                "y": np.full(WINDOWS, -1) if metadata["content"] == "unlabelled" else attacked,
                 "n_attacked": attacked,
-                "attack": attacked * (attacks.index(head["attacks"][0]) if head["attacks"] else 0),
-                "capture": np.full(WINDOWS, number),
-                "vehicle": np.full(WINDOWS, vehicles.index(head["vehicle"])),
+                "attack": attacked * attack,
+                "capture": np.full(WINDOWS, index),
+                "vehicle": np.full(WINDOWS, header["vehicles"].index(metadata["vehicle"])),
                 "window": count,
                 "t_start": 1.6e9 + count,
                 "t_end": 1.6e9 + count + 0.9,
@@ -112,13 +91,13 @@ def graphs(call: Call) -> None:
                 "node_counts": np.full(WINDOWS, 2),
                 "edge_counts": np.full(WINDOWS, 2),
             }
-            writer.append(chunk)
+            writer.append(zeros | windows)
 
 
 STAND_INS = {
     "simulate": StandIn(capture),
     "ingest": StandIn(frames, ("output", "rejects")),
-    "account": StandIn(account.main),
+    "capture_inventory": StandIn(capture_inventory.main),
     "graphs": StandIn(graphs),
 }
 

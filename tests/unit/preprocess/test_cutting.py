@@ -10,7 +10,7 @@ from captures import built, frames, traffic, write_frames
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canids_preprocess.published import EDGE_FEATURES, NODE_FEATURES
+from canids_preprocess.features.published import EDGE_FEATURES, NODE_FEATURES
 from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 
@@ -37,7 +37,7 @@ def test_windows_of_time_do_not_depend_on_chunks(
     options = {"window": 1.0, "stride": stride, "window_unit": "seconds"}
     expected = built(tmp_path, path, **options).path.read_bytes()
     for chunk in (1, 7, 100):
-        monkeypatch.setattr("canids_preprocess.frames._CHUNK", chunk)
+        monkeypatch.setattr("canids_preprocess.windowing.frames._CHUNK", chunk)
         assert built(tmp_path, path, **options).path.read_bytes() == expected
 
 
@@ -109,7 +109,7 @@ def test_a_clock_that_is_set_is_refused_for_windows_of_time(tmp_path: Path) -> N
 def test_overlapping_windows_are_built_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_frames(tmp_path / "a.parquet", traffic(300, np.random.default_rng(0)))
     expected = built(tmp_path, path, window=50, stride=1).path.read_bytes()
-    monkeypatch.setattr("canids_preprocess.cutting._MOST_ROWS", 120)
+    monkeypatch.setattr("canids_preprocess.windowing.windows._MOST_ROWS", 120)
     assert built(tmp_path, path, window=50, stride=1).path.read_bytes() == expected
 
 
@@ -125,7 +125,7 @@ def test_frames_that_break_their_contract_are_refused(tmp_path: Path) -> None:
 def test_many_windows_of_time_in_a_chunk_are_no_jump_of_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("canids_preprocess.cutting._MOST_WINDOWS", 1000)
+    monkeypatch.setattr("canids_preprocess.windowing.cutting._MOST_WINDOWS", 1000)
     path = write_frames(tmp_path / "a.parquet", frames(np.arange(300) * 4.0, np.arange(300) % 3))
     store = built(tmp_path, path, window=8.0, stride=0.1, window_unit="seconds")
     assert len(store) > 10 * 1000

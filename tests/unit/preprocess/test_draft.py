@@ -142,7 +142,7 @@ def test_command_writes_once_and_never_over_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.yaml").write_text("mine")
     done = command(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {tmp_path}/manifest.yaml: is there already; edit it")
+    assert done.stderr.startswith(f"error: {tmp_path}/manifest.yaml: already exists; edit it")
     assert (tmp_path / "manifest.yaml").read_text() == "mine"
 
 

@@ -9,14 +9,14 @@ from captures import features, fed, frames, traffic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canids_preprocess.features import (
+from canids_preprocess.features.frame_kernel import (
     _ESTABLISHED,
     _OVERDUE_EVERY,
     _OVERDUE_FROM,
     _OVERDUE_TO,
     FRAME_FEATURES,
-    Tracker,
 )
+from canids_preprocess.features.relative import BusState, step
 
 PERIOD = 1 / 64
 """Seconds; a power of two, so that intervals and their logarithms are exact."""
@@ -37,7 +37,7 @@ def regular(n: int, late: dict[int, float] | None = None, payload: list[bytes] |
 @given(SEEDS, st.integers(1, 299))
 def test_feature_depends_on_no_later_frame(seed: int, n: int) -> None:
     table = traffic(300, np.random.default_rng(seed))
-    whole, part = Tracker().feed(fed(table))[0], Tracker().feed(fed(table.head(n)))[0]
+    whole, part = step(fed(table), BusState())[0], step(fed(table.head(n)), BusState())[0]
     assert whole[:n].tobytes() == part.tobytes()
 
 
@@ -45,9 +45,9 @@ def test_feature_depends_on_no_later_frame(seed: int, n: int) -> None:
 def test_chunks_of_any_sizes_give_equal_features(seed: int, sizes: list[int]) -> None:
     table = traffic(300, np.random.default_rng(seed))
     borders = [0, *np.minimum(np.cumsum(sizes, dtype=int), 300).tolist(), 300]
-    tracker = Tracker()
-    parts = [tracker.feed(fed(table[a:b]))[0] for a, b in pairwise(borders)]
-    assert np.concatenate(parts).tobytes() == Tracker().feed(fed(table))[0].tobytes()
+    state = BusState()
+    parts = [step(fed(table[a:b]), state)[0] for a, b in pairwise(borders)]
+    assert np.concatenate(parts).tobytes() == step(fed(table), BusState())[0].tobytes()
 
 
 @given(SEEDS)
@@ -55,12 +55,12 @@ def test_renaming_all_ids_changes_no_feature(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = traffic(300, rng)
     renamed = table.with_columns(can_id=pl.Series(rng.permutation(2048)[table["can_id"]], dtype=pl.UInt32))
-    assert Tracker().feed(fed(renamed))[0].tobytes() == Tracker().feed(fed(table))[0].tobytes()
+    assert step(fed(renamed), BusState())[0].tobytes() == step(fed(table), BusState())[0].tobytes()
 
 
 @given(SEEDS)
 def test_features_are_finite_for_extreme_times_and_payloads(seed: int) -> None:
-    values = Tracker().feed(fed(traffic(300, np.random.default_rng(seed))))[0]
+    values = step(fed(traffic(300, np.random.default_rng(seed))), BusState())[0]
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 64
 
@@ -68,7 +68,7 @@ def test_features_are_finite_for_extreme_times_and_payloads(seed: int) -> None:
 @pytest.mark.parametrize("timestamp", [np.zeros(200), 1e9 * np.arange(200), np.geomspace(1e-9, 1e15, 200)])
 def test_features_are_finite_for_standing_and_leaping_clocks(timestamp: np.ndarray) -> None:
     ids = np.random.default_rng(0).integers(0, 5, len(timestamp))
-    assert np.isfinite(Tracker().feed(fed(frames(timestamp, ids)))[0]).all()
+    assert np.isfinite(step(fed(frames(timestamp, ids)), BusState())[0]).all()
 
 
 @settings(max_examples=20)
@@ -265,7 +265,7 @@ def test_equal_values_of_11_and_29_bits_are_different_ids() -> None:
     assert not found["payload_distance"].any()
 
 
-def test_two_trackers_share_nothing() -> None:
+def test_two_buses_share_nothing() -> None:
     table = fed(traffic(50, np.random.default_rng(0)))
-    first, _ = Tracker().feed(table)
-    assert Tracker().feed(table)[0].tobytes() == first.tobytes()
+    first, _ = step(table, BusState())
+    assert step(table, BusState())[0].tobytes() == first.tobytes()

@@ -17,11 +17,12 @@ import yaml
 from capture_files import record
 from captures import built, call, csv, fed, frames, traffic
 
-from canids_preprocess import buses, follow, ingest
-from canids_preprocess.cutting import windows_of
-from canids_preprocess.features import Tracker
-from canids_preprocess.formats import growing
-from canids_preprocess.formats.growing import Growing, Patience
+from canids_preprocess import follow, ingest
+from canids_preprocess.features import relative
+from canids_preprocess.features.relative import BusState, step
+from canids_preprocess.formats import buses, growing
+from canids_preprocess.formats.growing import Growing, IdleTimeout
+from canids_preprocess.windowing.windows import windows_of
 from canids_shared.contracts import streams
 from canids_shared.errors import CanidsError
 
@@ -32,27 +33,27 @@ GOOD = ["1.000000,123,00FF,0", "1.001000,0A0,,0", "1.002500,18FEF100,00112233445
 class Writer:
     """Stands in for `time`: each time the reader sleeps, the next thing happens to the log, and at last waiting is over."""
 
-    def __init__(self, patience: Patience, steps: list[Callable[[], Any]]) -> None:
-        self.patience, self.steps = patience, steps
+    def __init__(self, timeout: IdleTimeout, steps: list[Callable[[], Any]]) -> None:
+        self.timeout, self.steps = timeout, steps
         self.monotonic = lambda: 0.0
 
     def sleep(self, seconds: float) -> None:
         if self.steps:
             self.steps.pop(0)()
         else:
-            self.patience.at_end = True
+            self.timeout.at_end = True
 
 
 @pytest.fixture
-def writing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Patience]:
-    """Makes the patience of a reader while whom these things happen."""
+def writing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., IdleTimeout]:
+    """Makes the timeout of a reader while whom these things happen."""
 
-    def make(*steps: Callable[[], Any]) -> Patience:
-        patience = Patience()
-        clock = Writer(patience, list(steps))
+    def make(*steps: Callable[[], Any]) -> IdleTimeout:
+        timeout = IdleTimeout()
+        clock = Writer(timeout, list(steps))
         for module in (growing, follow):
             monkeypatch.setattr(module, "time", clock)
-        return patience
+        return timeout
 
     return make
 
@@ -69,10 +70,10 @@ def options(source: str | Path, *arguments: str) -> argparse.Namespace:
     return follow.parser().parse_args([str(source), "--window", "20", "--stride", "20", *arguments])
 
 
-def followed(chosen: argparse.Namespace, patience: Patience) -> tuple[dict[str, Any], pa.RecordBatch]:
+def followed(chosen: argparse.Namespace, timeout: IdleTimeout) -> tuple[dict[str, Any], pa.RecordBatch]:
     """Header and windows of what is sent."""
     stream = BytesIO()
-    follow.follow(chosen, patience, stream)
+    follow.follow(chosen, timeout, stream)
     stream.seek(0)
     header, schema, batches = streams.received(stream)
     return header, pa.Table.from_batches(list(batches), schema).combine_chunks().to_batches()[0]
@@ -94,7 +95,7 @@ def messages(count: int) -> list[can.Message]:
 
 @pytest.mark.parametrize("suffix", ["log", "asc", "trc", "csv", "stride"])
 def test_graphs_of_a_growing_log_are_those_of_the_finished_one(
-    tmp_path: Path, writing: Callable[..., Patience], suffix: str
+    tmp_path: Path, writing: Callable[..., IdleTimeout], suffix: str
 ) -> None:
     whole = tmp_path / f"whole.{suffix.replace('stride', 'csv')}"
     if suffix == "stride":  # the format of the large captures, and windows that overlap
@@ -122,19 +123,19 @@ def test_graphs_of_a_growing_log_are_those_of_the_finished_one(
     assert streams.keys(batch).drop("capture", "vehicle").equals(store.keys().drop("capture", "vehicle"))
 
 
-def lines(path: Path, patience: Patience) -> list[tuple[int, bytes]]:
-    return [(piece.line, bytes(piece.text)) for piece in Growing.of(path, patience).pieces()]
+def lines(path: Path, timeout: IdleTimeout) -> list[tuple[int, bytes]]:
+    return [(piece.line, bytes(piece.text)) for piece in Growing.of(path, timeout).pieces()]
 
 
-def test_a_line_is_read_once_it_is_whole(tmp_path: Path, writing: Callable[..., Patience]) -> None:
+def test_a_line_is_read_once_it_is_whole(tmp_path: Path, writing: Callable[..., IdleTimeout]) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"\xef\xbb\xbfone\ntw")
-    patience = writing(*appending(path, b"o", b"", b"\nthree\nfo", b"ur"))
-    assert lines(path, patience) == [(1, b"one\n"), (2, b"two\nthree\n"), (4, b"four")]
+    timeout = writing(*appending(path, b"o", b"", b"\nthree\nfo", b"ur"))
+    assert lines(path, timeout) == [(1, b"one\n"), (2, b"two\nthree\n"), (4, b"four")]
 
 
 def test_that_a_log_is_waited_for_is_said_once(
-    tmp_path: Path, writing: Callable[..., Patience], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, writing: Callable[..., IdleTimeout], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     path = tmp_path / "log"
@@ -145,14 +146,14 @@ def test_that_a_log_is_waited_for_is_said_once(
 def test_who_asks_to_stop_gets_whole_lines_only(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\ntw")
-    assert lines(path, Patience(stopped=True)) == [(1, b"one\n")]
+    assert lines(path, IdleTimeout(stopped=True)) == [(1, b"one\n")]
 
 
 def test_waiting_is_over_when_nothing_comes(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\n")
-    assert lines(path, Patience(idle=0.02)) == [(1, b"one\n")]
-    assert not Growing.of(tmp_path / "nowhere", Patience(idle=0.02)).arrive(10)
+    assert lines(path, IdleTimeout(idle=0.02)) == [(1, b"one\n")]
+    assert not Growing.of(tmp_path / "nowhere", IdleTimeout(idle=0.02)).arrive(10)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_waiting_is_over_when_nothing_comes(tmp_path: Path) -> None:
     ],
 )
 def test_a_log_that_is_not_the_same_any_more_is_named(
-    tmp_path: Path, writing: Callable[..., Patience], change: Callable[[Path], Any], message: str
+    tmp_path: Path, writing: Callable[..., IdleTimeout], change: Callable[[Path], Any], message: str
 ) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\ntwo\n")
@@ -176,23 +177,23 @@ def test_a_log_that_is_not_the_same_any_more_is_named(
 
 
 def test_a_bad_line_stops_with_its_number_or_is_put_aside(
-    tmp_path: Path, writing: Callable[..., Patience], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, writing: Callable[..., IdleTimeout], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "a.csv"
     parts = [csv(*GOOD), b"1.004,1G,00,0\n", b"1.005,123,00,0\n"]
-    with pytest.raises(CanidsError, match=r"a\.csv, line 6: arbitration_id '1G' is not a hexadecimal number; mend"):
+    with pytest.raises(CanidsError, match=r"a\.csv, line 6: arbitration ID '1G' is not a hexadecimal number; correct"):
         followed(options(path), writing(*appending(path, *parts)))
     path.unlink()
     rejects = tmp_path / "rejects.csv"
     chosen = options(path, "--on-bad-rows", "quarantine", "--rejects", str(rejects), "--window", "5")
     _, batch = followed(chosen, writing(*appending(path, *parts)))
     assert len(batch) == 1
-    assert pl.read_csv(rejects).rows() == [(6, "arbitration_id '1G' is not a hexadecimal number", "1.004,1G,00,0")]
-    assert "line 6: arbitration_id '1G' is not a hexadecimal number; put aside" in caplog.text
+    assert pl.read_csv(rejects).rows() == [(6, "arbitration ID '1G' is not a hexadecimal number", "1.004,1G,00,0")]
+    assert "line 6: arbitration ID '1G' is not a hexadecimal number; put aside" in caplog.text
 
 
 def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:
-    over = Patience(at_end=True)
+    over = IdleTimeout(at_end=True)
     with pytest.raises(CanidsError, match="nowhere: no such file"):
         followed(options(tmp_path / "nowhere"), over)
     (tmp_path / "words").write_text("nothing of the kind\n")
@@ -215,7 +216,7 @@ def test_a_channel_may_be_a_device_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert not buses.is_bus("socketcan:can0")
 
 
-class Sending(Patience):
+class Sending(IdleTimeout):
     """Sends messages as soon as someone listens."""
 
     def over(self) -> bool:
@@ -256,15 +257,15 @@ def test_what_is_kept_is_bounded_however_many_ids_and_frames_there_are() -> None
             part = {**fed(table), "label": np.full(500, -1, np.int8), "attack": np.zeros(500, np.int32)}
             yield {**part, "attacks": np.array([""], dtype=object)}
 
-    made = Tracker.feed
+    original = relative.step
 
-    def feed(self: Tracker, *arguments: Any) -> Any:
-        found = made(self, *arguments)
-        kept.append((self.slots.count, len(self._arrays["state"]), len(self.slots._known)))
-        return found
+    def counted(frames: Any, state: BusState, reserve: int) -> Any:
+        values = original(frames, state, reserve)
+        kept.append((state.ids.count, len(state.by_id["state"]), len(state.ids._known)))
+        return values
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "feed", feed)
+        patch.setattr(relative, "step", counted)
         windows = list(windows_of(Path("bus"), source(), 0, config, [""], most_ids=600))
     most = 300 + 100 + 250 + 600  # what is left, what pending frames need, what a chunk brings, before it is looked at
     assert max(count for count, _, _ in kept) <= most
@@ -280,12 +281,12 @@ def test_what_is_kept_is_bounded_however_many_ids_and_frames_there_are() -> None
 def test_forgetting_changes_nothing_for_ids_that_are_kept() -> None:
     rng = np.random.default_rng(1)
     table = traffic(2000, rng, seconds=4.0)
-    whole, cut = Tracker(), Tracker()
-    cut.feed(fed(table[:1000]))
+    whole, cut = BusState(), BusState()
+    step(fed(table[:1000]), cut)
     renumbered = cut.forget(10_000, np.arange(3))
     assert renumbered.tolist() == [0, 1, 2]
-    expected, _ = whole.feed(fed(table))
-    np.testing.assert_array_equal(cut.feed(fed(table[1000:]))[0], expected[1000:])
+    expected, _ = step(fed(table), whole)
+    np.testing.assert_array_equal(step(fed(table[1000:]), cut)[0], expected[1000:])
 
 
 def test_defaults_are_those_of_the_module() -> None:

@@ -68,7 +68,7 @@ def test_otids_is_labelled_by_its_documented_convention(attack: str, labels: lis
 def test_otids_without_a_known_attack_or_without_labels() -> None:
     path = OWN / "otids_remote.txt"
     assert refused(path, "otids", content="labelled", attack="spoofing").startswith(
-        ": OTIDS labels by the attack: set 'attack' in the manifest to dos, fuzzy or impersonation, not 'spoofing'"
+        ": OTIDS is labelled by its attack: set 'attack' in the manifest to dos, fuzzy or impersonation, not 'spoofing'"
     )
     assert read(path, "otids", content="attack-free")[0]["label"].null_count() == 5
     assert read(path, "otids", content="labelled", attacked=[[1.0, 2.0]])[0]["label"].null_count() == 5

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from captures import BLOCKS, built, traffic, write_frames
 
-from canids_preprocess import frames, splits
-from canids_preprocess.frames import clock_of
+from canids_preprocess.windowing import frames, splits
+from canids_preprocess.windowing.frames import clock_of
 from canids_shared.contracts.manifest import SPLITS
 from canids_shared.errors import CanidsError
 

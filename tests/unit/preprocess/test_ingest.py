@@ -100,24 +100,24 @@ def test_identifier_of_29_bits_may_have_a_small_value(tmp_path: Path) -> None:
         ("nan,123,00,0", "timestamp 'nan' is not a number of seconds"),
         ("1e0,123,00,0", "timestamp '1e0' is not a number of seconds"),
         (",123,00,0", "timestamp '' is not a number of seconds"),
-        ("", "1 fields instead of 4"),
-        ("1.0,0x123,00,0", "arbitration_id '0x123' is not a hexadecimal number"),
-        ("1.0,12G,00,0", "arbitration_id '12G' is not a hexadecimal number"),
-        ("1.0,,00,0", "arbitration_id '' is not a hexadecimal number"),
-        ("1.0,123456789,00,0", "arbitration_id '123456789' is not a hexadecimal number"),
-        ("1.0,20000000,00,0", "arbitration_id '20000000' has more than 29 bits"),
-        ("1.0,123,00F,0", "data_field '00F' is not a row of hexadecimal bytes"),
-        ("1.0,123,00 FF,0", "data_field '00 FF' is not a row of hexadecimal bytes"),
-        ("1.0,123,1E+15,0", "data_field '1E+15' is not a row of hexadecimal bytes"),
-        ("1.0,123," + "00" * 65 + ",0", "data_field has more than 64 bytes"),
+        ("", "not of the form 'timestamp,arbitration_id,data_field,attack'"),
+        ("1.0,0x123,00,0", "arbitration ID '0x123' is not a hexadecimal number"),
+        ("1.0,12G,00,0", "arbitration ID '12G' is not a hexadecimal number"),
+        ("1.0,,00,0", "arbitration ID '' is not a hexadecimal number"),
+        ("1.0,123456789,00,0", "arbitration ID '123456789' is not a hexadecimal number"),
+        ("1.0,20000000,00,0", "arbitration ID '20000000' has more than 29 bits"),
+        ("1.0,123,00F,0", "payload '00F' is not a row of bytes"),
+        ("1.0,123,00 FF,0", "payload '00 FF' is not a row of bytes"),
+        ("1.0,123,1E+15,0", "payload '1E+15' is not a row of bytes"),
+        ("1.0,123," + "00" * 65 + ",0", "no CAN FD frame has 65 payload bytes"),
         ("1.0,123,00,2", "attack '2' is neither 0 nor 1"),
         ("1.0,123,00,", "attack '' is neither 0 nor 1"),
         ("1.0,123,00,T", "attack 'T' is neither 0 nor 1"),
-        ("1.0,123,0\x00,0", "data_field '0�' is not a row of hexadecimal bytes"),
-        ("1.0,123,00,0,0", "5 fields instead of 4"),
-        ('1.0,"123,00,0,0', "5 fields instead of 4"),
-        ("1.0,123\r,00,0,", "5 fields instead of 4"),
-        ("1.0,123,\udcff,0", "not text in UTF-8"),
+        ("1.0,123,0\x00,0", "payload '0�' is not a row of bytes"),
+        ("1.0,123,00,0,0", "not of the form 'timestamp,arbitration_id,data_field,attack'"),
+        ('1.0,"123,00,0,0', "not of the form 'timestamp,arbitration_id,data_field,attack'"),
+        ("1.0,123\r,00,0,", "not of the form 'timestamp,arbitration_id,data_field,attack'"),
+        ("1.0,123,\udcff,0", "payload '�' is not a row of bytes"),
     ],
 )
 def test_bad_row_is_refused_with_its_line(tmp_path: Path, row: str, reason: str) -> None:
@@ -134,7 +134,7 @@ def test_short_row_is_refused_with_its_line(tmp_path: Path) -> None:
 
 def test_first_bad_row_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
     text = refused(tmp_path, csv(GOOD[0], "1.0,xyz,00,0", GOOD[1], "1.0,123,0,0", "1.0,123,00,5"))
-    assert text.startswith(", line 3: arbitration_id 'xyz'")
+    assert text.startswith(", line 3: arbitration ID 'xyz'")
     assert "(and 2 more rows)" in text
 
 
@@ -191,7 +191,7 @@ def test_timestamp_that_would_put_the_rest_aside_is_named(tmp_path: Path) -> Non
 
 def test_interval_behind_the_end_and_several_buses_are_refused(tmp_path: Path) -> None:
     text = refused(tmp_path, csv(*GOOD), attacked=((100.0, 200.0),))
-    assert "attacked interval [100, 200] lies behind the capture's end, 0.0 s after" in text
+    assert "attacked interval [100, 200] lies beyond the capture's end, 0.0 s after" in text
 
 
 def test_attack_free_capture_holds_no_attacked_frame(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_quarantine_keeps_every_row_as_a_frame_or_a_reject(tmp_path: Path) -> No
     assert frames["timestamp"].to_list() == [1.0, 1.001, 1.003]
     assert rejects["line"].to_list() == [3, 5, 6]
     assert rejects["text"].to_list() == ["1.0,xyz,00,0", "", "1.002,123,0,0"]
-    assert rejects["reason"][0] == "arbitration_id 'xyz' is not a hexadecimal number"
+    assert rejects["reason"][0] == "arbitration ID 'xyz' is not a hexadecimal number"
     assert (metadata["rows_read"], metadata["frames"], metadata["rejects"]) == (6, 3, 3)
 
 

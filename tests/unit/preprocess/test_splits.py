@@ -8,8 +8,8 @@ from captures import BLOCKS, clock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canids_preprocess.clock import Clock
-from canids_preprocess.splits import Block, blocks
+from canids_preprocess.windowing.clock import Clock
+from canids_preprocess.windowing.splits import Block, blocks
 from canids_shared.contracts.manifest import SPLITS
 
 SHARES: dict[str, float] = BLOCKS["shares"]

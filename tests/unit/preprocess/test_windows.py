@@ -9,7 +9,7 @@ from captures import built, frames, traffic, write_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canids_preprocess.windows import EDGE_FEATURES, NODE_FEATURES, STATISTICS
+from canids_preprocess.features.relative import EDGE_FEATURES, NODE_FEATURES, STATISTICS
 from canids_shared.contracts.graph_store import GraphStore
 
 A, B, C = 0x100, 0x200, 0x300

@@ -1,4 +1,4 @@
-"""The capture formats: each a reader, how its files are recognised, and whether it says which frames are attacked."""
+"""The capture formats: each a reader, how its files are recognised, and whether they can be labelled."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from canids_preprocess.formats.candump import CANDUMP, ROAD
 from canids_preprocess.formats.hcrl import CAR_HACKING, OTIDS, SURVIVAL
 from canids_preprocess.formats.mf4 import MF4
 from canids_preprocess.formats.python_can_csv import PYTHON_CAN_CSV
-from canids_preprocess.formats.text import opened
+from canids_preprocess.formats.text import first_bytes
 from canids_preprocess.formats.textlogs import ASC, TRC
 from canids_shared.errors import CanidsError
 
@@ -21,7 +21,7 @@ def _read_blf(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return blf.read(path, entry)
 
 
-BLF = Format(read=_read_blf, matches=lambda path, head: head.startswith(b"LOGG"), labelled=False)
+BLF = Format(read=_read_blf, matches=lambda path, beginning: beginning.startswith(b"LOGG"), labelled=False)
 FORMATS: dict[str, Format] = {
     "can-train-and-test": CAN_TRAIN_AND_TEST,
     "hcrl-car-hacking": CAR_HACKING,
@@ -36,7 +36,6 @@ FORMATS: dict[str, Format] = {
     "python-can-csv": PYTHON_CAN_CSV,
 }
 """By the names that a manifest uses."""
-_HEAD = 1 << 12
 
 
 def recognise(path: Path) -> str:
@@ -44,14 +43,14 @@ def recognise(path: Path) -> str:
 
     Raises `CanidsError` if the file is absent or empty, or not exactly one format fits.
     """
-    opened(path)
-    with open(path, "rb") as stream:
-        head = stream.read(_HEAD)
-    found = [name for name, capture_format in FORMATS.items() if capture_format.matches(path, head)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise CanidsError(f"{path}: may be {' or '.join(found)}; name the format in the manifest (format: {found[0]})")
+    beginning = first_bytes(path)
+    fitting = [name for name, capture_format in FORMATS.items() if capture_format.matches(path, beginning)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise CanidsError(
+            f"{path}: may be {' or '.join(fitting)}; name the format in the manifest (format: {fitting[0]})"
+        )
     raise CanidsError(
         f"{path}: its beginning fits no known format; name the format in the manifest if it is one of {', '.join(FORMATS)}"
     )

@@ -1,4 +1,4 @@
-"""What a reader of a capture format yields: batches of frames, and of rows that it cannot understand."""
+"""Contract of the readers of capture formats: batches of frames, and of rows that cannot be read."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,23 +7,15 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-FRAME_COLUMNS: dict[str, pl.DataType] = {
-    "line": pl.UInt64(),
-    "timestamp": pl.Float64(),
-    "can_id": pl.UInt32(),
-    "extended": pl.Boolean(),
-    "remote": pl.Boolean(),
-    "fd": pl.Boolean(),
-    "dlc": pl.UInt8(),
-    "payload": pl.Binary(),
-    "channel": pl.String(),
-    "label": pl.UInt8(),
-}
-"""As `canids_shared.contracts.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
-in a binary file). `timestamp` in seconds; `label` null where the file does not say."""
+from canids_shared.contracts import tables
 
-REJECT_COLUMNS: dict[str, pl.DataType] = {"line": pl.UInt64(), "reason": pl.String(), "text": pl.String()}
-"""Line (or record), why it is no frame, and what stands there, at most `MAX_TEXT` characters on one line."""
+_WITHOUT_ATTACK = {name: kind for name, kind in tables.FRAMES.columns.items() if name != "attack"}
+FRAME_COLUMNS = {"line": pl.UInt64, **_WITHOUT_ATTACK}
+"""As `canids_shared.contracts.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
+in a binary file). `timestamp` in seconds; `label` null where the file has none."""
+
+REJECT_COLUMNS = tables.REJECTS.columns
+"""Line (or record), reason why it is no frame, and its text, at most `MAX_TEXT` characters on one line."""
 
 MAX_TEXT = 160
 MAX_STANDARD_ID = 0x7FF
@@ -56,11 +48,11 @@ class Format:
 
     Attributes:
         read: yields the batches of a file, in constant memory, at most about `ROWS_A_BATCH` rows each. It is given the
-            file and the manifest's entry (`attack`, `content`, …). Every row of data ends up either as a frame or as a
+            file and the manifest's entry (`attack`, `content`, …). Every row of data becomes either a frame or a
             reject; a header, empty lines at the end and comments of the format are no rows. Raises `CanidsError` naming
             the file if it is absent or not in this format at all.
         matches: whether the file looks like this format, from its name and its first bytes (4 KiB).
-        labelled: whether files in the format can say which frames are attacked.
+        labelled: whether files in the format can have labels.
     """
 
     read: Callable[[Path, dict[str, Any]], Iterator[Batch]]
@@ -69,5 +61,5 @@ class Format:
 
 
 def printable(text: str, length: int = MAX_TEXT) -> str:
-    """`text` on one line of bounded length: a damaged capture may hold anything."""
+    """The text on one line of bounded length: a damaged capture may hold anything."""
     return "".join(c if c.isprintable() else "�" for c in text[:length])

@@ -20,7 +20,7 @@ from can.io import blf
 
 from canids_preprocess.formats.base import Batch
 from canids_preprocess.formats.objects import Row, batches
-from canids_preprocess.formats.text import opened, report_events
+from canids_preprocess.formats.text import first_bytes, report_events
 from canids_shared.errors import CanidsError
 
 _FRAMES = (blf.CAN_MESSAGE, blf.CAN_MESSAGE2, blf.CAN_FD_MESSAGE, blf.CAN_FD_MESSAGE_64)
@@ -39,18 +39,20 @@ def _damaged(path: Path, at: int, what: str) -> CanidsError:
 def _containers(path: Path, stream: BinaryIO) -> Iterator[bytes]:
     """The content of each container, uncompressed, and each object outside of one."""
     size = path.stat().st_size
-    while head := stream.read(_OBJECT.size):
-        at = stream.tell() - len(head)
-        if len(head) < _OBJECT.size or not any(head):
+    while base := stream.read(_OBJECT.size):
+        # An object: its base header (signature, lengths, kind), its body, and up to three bytes of padding.
+        at = stream.tell() - len(base)
+        if len(base) < _OBJECT.size or not any(base):
             raise _damaged(path, at, "not a whole object")
-        signature, _, _, length, kind = _OBJECT.unpack(head)
+        signature, _, _, length, kind = _OBJECT.unpack(base)
         if signature != b"LOBJ" or not _OBJECT.size <= length <= min(_LONGEST_OBJECT, size - at):
             raise _damaged(path, at, "no object begins here, or not a whole one")
         body = stream.read(length - _OBJECT.size)
         stream.read(length % 4)  # padding
         if kind != blf.LOG_CONTAINER:
-            yield head + body
+            yield base + body
             continue
+        # A container: how it is packed and how long its content is, then the content.
         if len(body) < _CONTAINER.size:
             raise _damaged(path, at, "a container without its header")
         method, length = _CONTAINER.unpack_from(body)
@@ -58,36 +60,37 @@ def _containers(path: Path, stream: BinaryIO) -> Iterator[bytes]:
         if method == blf.ZLIB_DEFLATE:
             if length > _LONGEST_OBJECT:
                 raise _damaged(path, at, f"a container of {length} bytes")
-            opener = zlib.decompressobj()
+            # One byte more than announced is enough to see that there are too many; a damaged container may unpack to any size.
+            unpacker = zlib.decompressobj()
             try:
-                content = opener.decompress(content, length + 1)
+                content = unpacker.decompress(content, length + 1)
             except zlib.error as error:
                 raise _damaged(path, at, f"a container that cannot be unpacked ({error})") from None
         elif method != blf.NO_COMPRESSION:
             raise _damaged(path, at, f"a container packed by the unknown method {method}")
-        if len(content) != length or (method == blf.ZLIB_DEFLATE and not opener.eof):
+        if len(content) != length or (method == blf.ZLIB_DEFLATE and not unpacker.eof):
             raise _damaged(path, at, f"a container of {len(content)} instead of {length} bytes")
         yield content
 
 
 def _objects(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Kind and bytes of each object; one may go on in the next container."""
-    rest = b""
+    rest = b""  # an object that has begun in the container before
     for content in _containers(path, stream):
         data, pos = rest + content, 0
         while True:
-            found = data.find(b"LOBJ", pos, pos + 8)  # up to three bytes of padding come before it
-            if found < 0 and len(data) - pos >= 8:
+            begin = data.find(b"LOBJ", pos, pos + 8)  # up to three bytes of padding come before it
+            if begin < 0 and len(data) - pos >= 8:
                 raise _damaged(path, stream.tell(), "no object where one should begin, in the container before")
-            if found < 0 or len(data) - found < _OBJECT.size:
+            if begin < 0 or len(data) - begin < _OBJECT.size:
                 break
-            _, _, _, length, kind = _OBJECT.unpack_from(data, found)
+            _, _, _, length, kind = _OBJECT.unpack_from(data, begin)
             if not _OBJECT.size <= length <= _LONGEST_OBJECT:
                 raise _damaged(path, stream.tell(), f"an object of {length} bytes, in the container before")
-            if found + length > len(data):
+            if begin + length > len(data):
                 break
-            yield kind, data[found : found + length]
-            pos = found + length
+            yield kind, data[begin : begin + length]
+            pos = begin + length
         rest = data[pos:]
     if rest.strip(b"\0"):
         raise _damaged(path, stream.tell(), "the last object is not whole")
@@ -96,11 +99,11 @@ def _objects(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _message(reader: can.BLFReader, data: bytes) -> can.Message | str:
     """The message of one object, or why there is none."""
     try:
-        # The reader's inner loop: it takes objects out of bytes, and stops at the first that is not whole.
-        found = next(reader._parse_data(data), None)
+        # The reader's inner loop: it parses the objects in some bytes, and stops at the first that is not whole.
+        message = next(reader._parse_data(data), None)
     except Exception as error:  # a damaged object raises whatever its fields lead to
         return f"python-can cannot read it: {' '.join(str(error).split()) or type(error).__name__}"
-    return found or "an object of an unknown version"
+    return message or "an object of an unknown version"
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -110,6 +113,7 @@ def _rows(path: Path) -> Iterator[Row]:
             reader = can.BLFReader(io.BytesIO(stream.read(1 << 12)))
         except (blf.BLFParseError, struct.error):
             raise CanidsError(f"{path}: not a BLF file") from None
+        # Behind the signature stands how long the file's header is: there the objects begin.
         stream.seek(4)
         (header,) = struct.unpack("<L", stream.read(4))
         if size < max(reader.file_size, header) or header < blf.FILE_HEADER_STRUCT.size:
@@ -131,5 +135,5 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     Raises `CanidsError` if it is cut off or a container is damaged: what it held cannot be counted.
     """
-    opened(path)
+    first_bytes(path)
     return batches(_rows(path))

@@ -1,10 +1,9 @@
 """`can-train-and-test`: CSV with header `timestamp,arbitration_id,data_field,attack` (Lampe and Meng 2023).
 
 Seconds, hexadecimal identifier, packed hexadecimal payload, 0 or 1. This is the format of the large captures, so rows in
-the usual spelling are read by a compiled loop at the speed of memory; every other row is looked at one by one.
+the usual spelling are read by a compiled loop at the speed of memory; all others as in the other text formats.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import FD_LENGTHS, chunks
+from canids_preprocess.formats.text import FD_LENGTHS, chunks, frames_and_rejects, quoted
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)")
+_ROW = "^([^,]*),([^,]*),([^,]*),([^,]*)$"
+_NUMBER = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)$"
 _EXACT = 1 << 53  # integers up to here are exact in float64
 
 _HEX = np.full(256, 255, np.uint8)
@@ -54,7 +54,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     largest: tuple[int, int],
     lengths: np.ndarray,
 ) -> tuple[int, int]:
-    """Parse whole lines; returns the number of frames, and of lines in another than the usual spelling.
+    """Parse whole lines; returns the number of frames, and of lines that are not in the usual spelling.
 
     Frame i lies in line `row[i]` (from 0) and has the bytes `payload[offset[i]:offset[i + 1]]`; line `odd[j, 0]` is
     `text[odd[j, 1]:odd[j, 2]]`. A decimal of at most 15 digits behind the point whose digits make an integer below 2^53
@@ -68,6 +68,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     # What follows a line's last character is its line end, which no loop over digits passes: none needs to look for the
     # end of the text.
     while at < len(text):
+        # Seconds: all digits make one integer, and those behind the point count its power of ten.
         begin = at
         decimals, value = 0, np.int64(0)
         digit = np.int64(text[at]) - 48
@@ -88,6 +89,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
         good = digits > 0 and digits + decimals <= 18 and decimals < 16 and value < _EXACT and text[at] == 44
         if good:
             at += 1
+            # Identifier: up to nine digits are looked at, so that one too many shows.
             first = at
             number = np.int64(0)
             while at - first < 9 and _HEX[text[at]] < 16:
@@ -97,6 +99,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
             good = 0 < width <= 8 and number <= largest[1] and text[at] == 44
         if good:
             at += 1
+            # Payload: straight to its place behind those of the frames before; an odd row's bytes are overwritten.
             first = at
             while at - first <= 128 and _HEX[text[at]] < 16 and _HEX[text[at + 1]] < 16:
                 payload[size + (at - first) // 2] = 16 * _HEX[text[at]] + _HEX[text[at + 1]]
@@ -133,44 +136,26 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     return frames, others
 
 
-def _complaints(line: bytes, fields: list[bytes]) -> Iterator[tuple[bool, str]]:
-    """Whether, and why, a row is no frame; to be asked in this order, up to the first that holds."""
-    yield len(fields) != len(HEADER.split(",")), f"{len(fields)} fields instead of {len(HEADER.split(','))}"
-    yield "\ufffd" in line.decode(errors="replace"), "not text in UTF-8"
-    time, identifier, data, attack = (printable(f.decode(), 80) for f in fields)
-    number = _NUMBER.fullmatch(fields[0])
-    yield not (number and np.isfinite(float(fields[0]))), f"timestamp '{time}' is not a number of seconds"
-    hexadecimal = re.fullmatch("[0-9A-Fa-f]{1,8}", identifier)
-    yield not hexadecimal, f"arbitration_id '{identifier}' is not a hexadecimal number"
-    yield int(identifier, 16) > MAX_EXTENDED_ID, f"arbitration_id '{identifier}' has more than 29 bits"
-    packed = re.fullmatch(rb"([0-9A-Fa-f]{2})*", fields[2])
-    yield not packed, f"data_field '{data}' is not a row of hexadecimal bytes"
-    yield len(fields[2]) > 2 * MAX_BYTES[True], f"data_field has more than {MAX_BYTES[True]} bytes"
-    size = len(fields[2]) // 2
-    yield size not in FD_LENGTHS, f"no CAN FD frame has {size} payload bytes"
-    yield attack not in ("0", "1"), f"attack '{attack}' is neither 0 nor 1"
-
-
-def _look_at(line: bytes) -> tuple[float, int, bool, bytes, int] | str:
-    """The frame in an oddly spelt row (timestamp, ID, extended, payload, label), or why there is none."""
-    fields = line.removesuffix(b"\r").split(b",")
-    for wrong, reason in _complaints(line, fields):
-        if wrong:
-            return reason
-    number = int(fields[1], 16)
-    extended = len(fields[1]) > 3 or number > MAX_STANDARD_ID
-    return float(fields[0]), number, extended, bytes.fromhex(fields[2].decode()), int(fields[3])
-
-
-def _frames(columns: dict[str, Any], payload: pl.Series) -> pl.DataFrame:
-    size = payload.bin.size().cast(pl.UInt8)
-    told = pl.DataFrame({**columns, "payload": payload, "dlc": size, "fd": size > MAX_BYTES[False]})
-    same = {"remote": pl.lit(False), "channel": pl.lit(None)}
-    return told.select(same.get(name, pl.col(name)).cast(kind).alias(name) for name, kind in FRAME_COLUMNS.items())
+def _fields(table: pl.DataFrame) -> pl.DataFrame:
+    """Fields of oddly spelt rows, for `frames_and_rejects`."""
+    names = ["seconds", "identifier", "data", "attack"]
+    rows = table.with_columns(f=pl.col("text").str.extract_groups(_ROW).struct.rename_fields(names)).unnest("f")
+    wide = pl.col("identifier").str.to_integer(base=16, strict=False) > MAX_STANDARD_ID
+    payload = pl.col("data").str.decode("hex", strict=False)
+    return rows.with_columns(
+        payload=payload,
+        extended=(pl.col("identifier").str.len_bytes() > 3) | wide.fill_null(False),
+        fd=(payload.bin.size() > MAX_BYTES[False]).fill_null(False),
+        label=pl.col("attack").cast(pl.UInt8, strict=False),
+        reason=pl.when(pl.col("seconds").str.contains(_NUMBER).not_())
+        .then(quoted("timestamp", "seconds", "is not a number of seconds"))
+        .when(pl.col("attack").is_in(["0", "1"]).not_())
+        .then(quoted("attack", "attack", "is neither 0 nor 1")),
+    )
 
 
 def _batch(block: bytes | bytearray, line: int, most: int) -> Batch:
-    """The batch in a block of whole lines, `most` at most, the first of which is line `line`."""
+    """Batch of a block of whole lines, `most` at most, the first of which is line `line`."""
     block = block if block.endswith(b"\n") else block + b"\n"
     text = np.frombuffer(block, np.uint8)
     timestamp, label = np.empty(most), np.empty(most, np.uint8)
@@ -178,33 +163,31 @@ def _batch(block: bytes | bytearray, line: int, most: int) -> Batch:
     offset, row = np.empty(most + 1, np.int64), np.empty(most, np.int64)
     payload, odd = np.empty(len(text) // 2 + 1, np.uint8), np.empty((most, 3), np.int64)
     n, others = _parse(text, timestamp, can_id, extended, label, offset, payload, row, odd, _LARGEST, _LENGTHS)
+    # Arrow's layout of binary values is that of the loop: nothing is copied.
     packed = pa.Array.from_buffers(
         pa.large_binary(), n, [None, pa.py_buffer(offset[: n + 1]), pa.py_buffer(payload[: offset[n]])]
     )
-    frames = _frames(
-        {
-            "line": line + row[:n],
-            "timestamp": timestamp[:n],
-            "can_id": can_id[:n],
-            "extended": extended[:n],
-            "label": label[:n],
-        },
-        pl.Series(pl.from_arrow(packed)),
-    )
-    rejects: list[tuple[int, str, str]] = []
-    rescued: list[tuple[Any, ...]] = []
-    for number, begin, end in odd[:others].tolist():
-        found = _look_at(bytes(block[begin:end]))
-        if isinstance(found, str):
-            rejects.append((line + number, found, printable(block[begin:end].decode(errors="replace"))))
-        else:
-            rescued.append((line + number, *found))
-    if rescued:
-        names = ("line", "timestamp", "can_id", "extended", "bytes", "label")
-        columns = dict(zip(names, map(list, zip(*rescued, strict=True)), strict=True))
-        more = _frames({k: v for k, v in columns.items() if k != "bytes"}, pl.Series(columns["bytes"], dtype=pl.Binary))
-        frames = pl.concat([frames, more]).sort("line")
-    return Batch(frames, pl.DataFrame(rejects, schema=REJECT_COLUMNS, orient="row"))
+    size = np.diff(offset[: n + 1])
+    columns: dict[str, Any] = {
+        "line": line + row[:n],
+        "timestamp": timestamp[:n],
+        "can_id": can_id[:n],
+        "extended": extended[:n],
+        "remote": pl.repeat(False, n, eager=True),
+        "fd": size > MAX_BYTES[False],
+        "dlc": size,
+        "payload": pl.Series(pl.from_arrow(packed)),
+        "channel": pl.repeat(None, n, eager=True),
+        "label": label[:n],
+    }
+    frames = pl.DataFrame(columns).cast(FRAME_COLUMNS)  # type: ignore[arg-type]
+    rejects = pl.DataFrame(schema=REJECT_COLUMNS)
+    if others:
+        text_of = [block[begin:end].decode("latin-1").removesuffix("\r") for _, begin, end in odd[:others].tolist()]
+        rows = pl.DataFrame({"line": pl.Series(line + odd[:others, 0], dtype=pl.UInt64), "text": text_of})
+        rescued, rejects = frames_and_rejects(_fields(rows), f"'{HEADER}'")
+        frames = pl.concat([frames, rescued]).sort("line")
+    return Batch(frames, rejects)
 
 
 def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
@@ -213,9 +196,9 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
         if line == 1:
             header, _, _ = piece.partition(b"\n")
             border = len(header) + 1
-            found = header.decode(errors="replace").strip()
-            if found != HEADER:
-                raise CanidsError(f"{path}, line 1: header is '{printable(found, 80)}', not '{HEADER}'")
+            written = header.decode(errors="replace").strip()
+            if written != HEADER:
+                raise CanidsError(f"{path}, line 1: header is '{printable(written, 80)}', not '{HEADER}'")
             spreadsheet.refuse(path, header=True)
         if border < len(piece):
             yield _batch(piece[border:] if border else piece, line + (line == 1), most)
@@ -223,6 +206,6 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
 CAN_TRAIN_AND_TEST = Format(
     read=_read,
-    matches=lambda path, head: head.removeprefix(b"\xef\xbb\xbf").startswith(HEADER.encode()),
+    matches=lambda path, beginning: beginning.removeprefix(b"\xef\xbb\xbf").startswith(HEADER.encode()),
     labelled=True,
 )

@@ -1,9 +1,9 @@
 """`candump -l` of can-utils, and ROAD, whose captures are such logs beside a metadata file that says what was injected.
 
 A line is `(seconds) interface ID#payload`: three hexadecimal digits are an 11-bit ID, eight a 29-bit one; `ID#R` or
-`ID#R4` is a remote frame (with its DLC), `ID##1AABB` a CAN FD frame with its flags, a payload's ending `_9` to `_F` the
-raw DLC of a classical frame with eight bytes. A trailing R or T is the direction (received, sent), no label. A line
-whose ID is SocketCAN's error flag (0x20000000) with classes of errors tells of these: it is no frame.
+`ID#R4` is a remote frame (with its DLC), `ID##1AABB` a CAN FD frame with its flags, the ending
+`_9` to `_F` of a payload the raw DLC of a classical frame with eight bytes. A trailing R or T is the direction (received,
+sent), no label. A line whose ID is SocketCAN's error flag (0x20000000) with classes of errors is an error message, no frame.
 
 Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canframe`); Linux `include/uapi/linux/can.h` and
 `can/error.h`.
@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from canids_preprocess.formats.base import Batch, Format
-from canids_preprocess.formats.text import mostly, opened, quoted, read_rows
+from canids_preprocess.formats.text import first_bytes, labelled, mostly, quoted, read_rows
 from canids_shared.contracts.manifest import ROAD_METADATA
 from canids_shared.errors import CanidsError
 
@@ -32,6 +32,7 @@ _REMOTE = r"^R([0-9A-Fa-f]?)(?:_[9A-Fa-f])?$"
 
 
 def _fields(table: pl.DataFrame) -> pl.DataFrame:
+    # FD and remote frames are rare: their columns are made only where a batch has some.
     rows = table.with_columns(
         pl.col("text").str.extract_groups(_LINE).struct.rename_fields(["seconds", "channel", "identifier", "data"]).alias("f")
     ).unnest("f")  # fmt: skip
@@ -41,8 +42,6 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
         remote=pl.col("data").str.starts_with("R").fill_null(False),
         fd=pl.col("data").str.starts_with("#").fill_null(False),
         event=pl.col("identifier").str.contains(_ERROR),
-        announced=pl.lit(None, dtype=pl.Int64),
-        label=pl.lit(None, dtype=pl.UInt8),
         reason=pl.when(digits.is_in([3, 8]).not_()).then(
             quoted("arbitration ID", "identifier", "has neither three digits (11 bits) nor eight (29 bits)")
         ),
@@ -78,7 +77,7 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class Injection:
-    """What ROAD's metadata says of a capture.
+    """The attack on a capture by ROAD's metadata.
 
     Attributes:
         interval: seconds since the first frame, both ends included; None: the whole capture.
@@ -92,8 +91,8 @@ class Injection:
     data: str | None
     digits: int
 
-    def labels(self, elapsed: pl.Expr) -> pl.Expr:
-        """1 for each attacked frame, `elapsed` seconds after the first one, else 0."""
+    def attacked(self, elapsed: pl.Expr) -> pl.Expr:
+        """Whether a frame, `elapsed` seconds after the first one, is attacked."""
         attacked = pl.lit(True)
         if self.interval:
             attacked = attacked & elapsed.is_between(*self.interval)
@@ -102,7 +101,7 @@ class Injection:
         if self.data is not None:
             digits = pl.col("payload").bin.encode("hex").str.to_uppercase().str.pad_start(self.digits, "0")
             attacked = attacked & digits.str.contains(self.data)
-        return attacked.cast(pl.UInt8)
+        return attacked
 
 
 def _interval(value: Any, place: str) -> tuple[float, float] | None:
@@ -115,7 +114,7 @@ def _interval(value: Any, place: str) -> tuple[float, float] | None:
 
 
 def injection_of(metadata: Path, capture: str) -> Injection:
-    """What ROAD's metadata file says of a capture (its file name without `.log`).
+    """The attack on a capture (its file name without `.log`) by ROAD's metadata file.
 
     Raises `CanidsError` naming the file and the key if there is no such entry, or one that cannot be understood.
     """
@@ -126,15 +125,15 @@ def injection_of(metadata: Path, capture: str) -> Injection:
     except (ValueError, RecursionError):
         raise CanidsError(f"{metadata}: not JSON") from None
     known = content if isinstance(content, dict) else {}
-    found = known if "injection_interval" in known else known.get(capture)
-    if not isinstance(found, dict):
+    injection = known if "injection_interval" in known else known.get(capture)
+    if not isinstance(injection, dict):
         raise CanidsError(f"{metadata}: no entry '{capture}', the capture's file name without .log")
     place = f"{metadata}: {capture}"
-    if "injection_interval" not in found:
+    if "injection_interval" not in injection:
         raise CanidsError(f"{place}: no injection_interval; give [from, to] in seconds, or null for the whole capture")
     # The paper's repository and copies of the data name these two keys differently.
-    written_id = found.get("injection_id", found.get("injected_aid"))
-    written_data = found.get("injection_data_str", found.get("injection_data"))
+    written_id = injection.get("injection_id", injection.get("injected_aid"))
+    written_data = injection.get("injection_data_str", injection.get("injection_data"))
     can_id = None
     if written_id is not None and not re.fullmatch("[Xx]+", str(written_id)):
         if not re.fullmatch("(0[xX])?[0-9A-Fa-f]{1,8}", str(written_id)):
@@ -148,7 +147,7 @@ def injection_of(metadata: Path, capture: str) -> Injection:
             )
         pattern = str(written_data).upper()
     return Injection(
-        interval=_interval(found.get("injection_interval"), place),
+        interval=_interval(injection.get("injection_interval"), place),
         can_id=can_id,
         data=None if pattern is None else f"^{pattern.replace('X', '.')}$",
         digits=len(pattern or ""),
@@ -160,40 +159,31 @@ def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     A frame is attacked if it lies within `injection_interval`, has the injected ID, and its payload fits
     `injection_data_str`, where X stands for any digit. An ID of null (or XXX) means any: in the fuzzing captures,
-    frames of all IDs with the payload FFFFFFFFFFFFFFFF were injected, so the payload alone tells. The accelerator
+    frames of all IDs with the payload FFFFFFFFFFFFFFFF were injected, so the payload alone decides. The accelerator
     attacks name neither ID nor payload: the vehicle had been brought into another state before, no frame of the capture
     was injected, and so every frame of the interval (where it is null: of the capture) is attacked. In masquerade
     captures the replaced frames are the ones that fit.
 
     `entry["metadata"]` is the metadata file; without it, `capture_metadata.json` beside the capture. Only captures whose
-    `content` is `labelled` need one; the others, and those with intervals `attacked` instead, get no labels here. Raises `CanidsError` if it is absent or unfit.
+    `content` is `labelled` need one; the others, and those with intervals `attacked` instead, get no labels here.
+
+    Raises `CanidsError` if the metadata is absent or unfit.
     """
-    opened(path)
+    first_bytes(path)
     injection = None
     intervals_alone = entry.get("attacked") and not entry.get("metadata")
     if entry.get("content", "labelled") == "labelled" and not intervals_alone:
         injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), path.stem)
-    return _labelled(read(path, entry), injection)
+    return labelled(read(path, entry), injection.attacked if injection else None)
 
 
-def _labelled(batches: Iterator[Batch], injection: Injection | None) -> Iterator[Batch]:
-    start: float | None = None
-    for frames, rejects in batches:
-        if injection and len(frames):
-            start = frames["timestamp"][0] if start is None else start
-            elapsed = (pl.col("timestamp") - start).round(6)  # as the interval is given
-            yield Batch(frames.with_columns(label=injection.labels(elapsed)), rejects)
-        else:
-            yield Batch(frames, rejects)
+def _is_candump(beginning: bytes) -> bool:
+    return mostly(beginning, _SNIFF)
 
 
-def _is_candump(head: bytes) -> bool:
-    return mostly(head, _SNIFF)
-
-
-def _is_road(path: Path, head: bytes) -> bool:
+def _is_road(path: Path, beginning: bytes) -> bool:
     """A log whose folder's `capture_metadata.json` has an entry of its name."""
-    if not _is_candump(head):
+    if not _is_candump(beginning):
         return False
     try:
         content = json.loads(path.with_name(ROAD_METADATA).read_text(encoding="utf-8-sig"))
@@ -202,5 +192,5 @@ def _is_road(path: Path, head: bytes) -> bool:
     return isinstance(content, dict) and path.stem in content
 
 
-CANDUMP = Format(read, lambda path, head: _is_candump(head) and not _is_road(path, head), labelled=False)
+CANDUMP = Format(read, lambda path, beginning: _is_candump(beginning) and not _is_road(path, beginning), labelled=False)
 ROAD = Format(read_road, _is_road, labelled=True)

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Patience:
-    """When to wait no longer for more frames.
+class IdleTimeout:
+    """When to stop waiting for more frames.
 
     Attributes:
         at_end: whether to stop where there is nothing more for now.
@@ -35,11 +35,11 @@ class Patience:
     _parent: int = field(default_factory=os.getppid)
 
     def renew(self) -> None:
-        """Something new has come."""
+        """Start again to count idle seconds, since something new has come."""
         self._since = time.monotonic()
 
     def over(self) -> bool:
-        """Whether to stop waiting. True also where the process that started this one is gone: nobody listens any more."""
+        """Whether to stop waiting; also true where the process that started this one is gone, since nobody listens any more."""
         idle = self.idle is not None and time.monotonic() - self._since >= self.idle
         return self.stopped or self.at_end or idle or os.getppid() != self._parent
 
@@ -47,13 +47,13 @@ class Patience:
 class Growing(PosixPath):
     """The path of a log that may still grow; the readers of text formats get its lines as they are written."""
 
-    patience: Patience
+    timeout: IdleTimeout
 
     @classmethod
-    def of(cls, path: Path, patience: Patience) -> "Growing":
+    def of(cls, path: Path, timeout: IdleTimeout) -> "Growing":
         """`path`, as a log that may still grow."""
         growing = cls(path)
-        growing.patience = patience
+        growing.timeout = timeout
         return growing
 
     def arrive(self, most: int) -> bool:
@@ -61,16 +61,16 @@ class Growing(PosixPath):
 
         Returns at once with False where waiting is over; the file may then be absent, empty, or without a line end.
         """
-        told = False
-        while not self.patience.over():
+        logged = False
+        while not self.timeout.over():
             if self.is_file():
                 with open(self, "rb") as stream:
-                    head = stream.read(most)
-                if b"\n" in head:
-                    return len(head) < most
-            if not told:
+                    beginning = stream.read(most)
+                if b"\n" in beginning:
+                    return len(beginning) < most
+            if not logged:
                 log.info("%s: %s; waiting for it", self, "has no line yet" if self.is_file() else "not there yet")
-                told = True
+                logged = True
             time.sleep(POLL)
         return False
 
@@ -84,7 +84,7 @@ class Growing(PosixPath):
             while True:
                 data = stream.read(_AT_ONCE)
                 if data:
-                    self.patience.renew()
+                    self.timeout.renew()
                     data = data.removeprefix(_BOM) if stream.tell() == len(data) else data
                     whole, end, rest = data.rpartition(b"\n")
                     if end:
@@ -98,12 +98,12 @@ class Growing(PosixPath):
                         raise CanidsError(
                             f"{self}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text"
                         )
-                    if self.patience.stopped:
+                    if self.timeout.stopped:
                         return
                     continue
                 self._check(stream.fileno(), stream.tell(), line)
-                if self.patience.over():
-                    if begun and not self.patience.stopped:
+                if self.timeout.over():
+                    if begun and not self.timeout.stopped:
                         yield Piece(line, 1, begun)
                     return
                 time.sleep(POLL)
@@ -115,6 +115,6 @@ class Growing(PosixPath):
         except FileNotFoundError:
             raise CanidsError(f"{self}: removed or moved away behind line {line - 1}; follow the new log") from None
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
-            raise CanidsError(f"{self}: replaced by another file behind line {line - 1}; follow the log anew")
+            raise CanidsError(f"{self}: replaced by another file behind line {line - 1}; follow the log again")
         if here.st_size < position:
-            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log anew")
+            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log again")

@@ -24,7 +24,7 @@ import polars as pl
 
 from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import MAX_STANDARD_ID, Batch, Format, printable
-from canids_preprocess.formats.text import head_lines, mostly, opened, quoted, read_rows
+from canids_preprocess.formats.text import first_bytes, head_lines, labelled, mostly, quoted, read_rows
 from canids_shared.errors import CanidsError
 
 OTIDS_START = 250.0
@@ -81,7 +81,7 @@ def _extract(table: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 
 
 def _split(table: pl.DataFrame) -> pl.DataFrame:
-    """As `_extract` for attacked rows, the large files of the three, in half the time."""
+    """As `_extract`, for attacked rows: they fill the largest files, and this takes half the time."""
     parts = pl.col("text").str.splitn(",", 4).struct.rename_fields(["seconds", "identifier", "length", "rest"])
     rows = table.with_columns(f=parts).unnest("f")
     rest = pl.when(pl.col("rest").str.contains(ATTACKED.row)).then(pl.col("rest").str.strip_chars_end(","))
@@ -94,6 +94,7 @@ def _split(table: pl.DataFrame) -> pl.DataFrame:
 
 def _fields(layout: Layout) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """The fields of rows in a layout, for `read_rows`."""
+    # What is different between the layouts, once for a file; `fields` then runs for each batch of it.
     length, flag = pl.col("length"), pl.col("flag")
     remote = (flag == "100").fill_null(False) if layout is TEXT else pl.lit(False)
     bad_flag = flag.is_in(["000", "100"]).not_() if layout is TEXT else pl.lit(False)
@@ -112,8 +113,6 @@ def _fields(layout: Layout) -> Callable[[pl.DataFrame], pl.DataFrame]:
             extended=(pl.col("identifier").str.len_bytes() > 4)
             | (pl.col("identifier").str.to_integer(base=16, strict=False) > MAX_STANDARD_ID).fill_null(False),
             remote=remote,
-            fd=pl.lit(False),
-            channel=pl.lit(None, dtype=pl.String),
             label=label,
             reason=pl.when(length.str.contains("^[0-9]{1,2}$").not_())
             .then(quoted("DLC", "length", "is not a number of bytes"))
@@ -129,66 +128,50 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     Raises `CanidsError` if it is in none of them, or a spreadsheet has mangled it.
     """
-    opened(path)
-    with open(path, "rb") as stream:
-        head = stream.read(spreadsheet.HEAD)
-    found = [layout for layout in LAYOUTS if mostly(head, layout.sniff)]
-    if not found:
-        text = head_lines(head)
-        raise CanidsError(
-            f"{path}, line 1: '{printable(text[0], 80)}' begins no capture of Car-Hacking, Survival or OTIDS"
-        )
-    layout = found[0]
+    beginning = first_bytes(path, spreadsheet.HEAD)
+    layout = next((layout for layout in LAYOUTS if mostly(beginning, layout.sniff)), None)
+    if layout is None:
+        first = printable(head_lines(beginning)[0], 80)
+        raise CanidsError(f"{path}, line 1: '{first}' begins no capture of Car-Hacking, Survival or OTIDS")
     if layout is not TEXT:
         spreadsheet.refuse(path, pattern=layout.sniff, bytes_apart=True)
     return read_rows(path, _fields(layout), layout.shape)
 
 
 def read_otids(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read OTIDS, whose files carry no labels, and label them by what is documented beside them.
+    """Read OTIDS, whose files carry no labels, and label them by the documentation beside them.
 
     In the DoS capture the injected frames are those of ID 0. Fuzzy and impersonation begin 250 s after the first frame;
-    which frames were injected is not told, so every one from then on is attacked. Which attack it is, `entry["attack"]`
-    says. Captures whose `content` is not `labelled`, or with intervals `attacked` of their own, get no labels here.
+    which frames were injected is not documented, so every one from then on is attacked. `entry["attack"]` is the attack.
+    Captures whose `content` is not `labelled`, or with intervals `attacked` of their own, get no labels here.
 
     Raises `CanidsError` as `read`, or if a labelled capture's attack is none of the three.
     """
-    attack = None
-    if entry.get("content", "labelled") == "labelled" and not entry.get("attacked"):
-        attack = str(entry.get("attack") or "")
-        if not re.search("dos|fuzz|imperson", attack.lower()):
-            raise CanidsError(
-                f"{path}: OTIDS labels by the attack: set 'attack' in the manifest to dos, fuzzy or impersonation"
-                f", not '{printable(attack, 40)}'"
-            )
-    return _labelled(read(path, entry), attack)
+    if entry.get("content", "labelled") != "labelled" or entry.get("attacked"):
+        return read(path, entry)
+    attack = str(entry.get("attack") or "")
+    if not re.search("dos|fuzz|imperson", attack.lower()):
+        raise CanidsError(
+            f"{path}: OTIDS is labelled by its attack: set 'attack' in the manifest to dos, fuzzy or impersonation"
+            f", not '{printable(attack, 40)}'"
+        )
+    dos = "dos" in attack.lower()
+    return labelled(read(path, entry), lambda elapsed: pl.col("can_id") == 0 if dos else elapsed >= OTIDS_START)
 
 
-def _labelled(batches: Iterator[Batch], attack: str | None) -> Iterator[Batch]:
-    start: float | None = None
-    for frames, rejects in batches:
-        if attack is None or not len(frames):
-            yield Batch(frames, rejects)
-            continue
-        start = frames["timestamp"][0] if start is None else start
-        elapsed = (pl.col("timestamp") - start).round(6)
-        attacked = pl.col("can_id") == 0 if "dos" in attack.lower() else elapsed >= OTIDS_START
-        yield Batch(frames.with_columns(label=attacked.cast(pl.UInt8)), rejects)
-
-
-def _is_otids(path: Path, head: bytes) -> bool:
+def _is_otids(path: Path, beginning: bytes) -> bool:
     """Text under one of the names in which OTIDS is published, or with remote frames, which the other sets lack."""
     name = re.fullmatch("(attack_free|dos_attack|fuzzy_attack|impersonation_attack)_dataset", path.stem.lower())
-    return mostly(head, TEXT.sniff) and (
-        name is not None or bool(head_lines(head).str.contains(r"[ \t]100[ \t]").any())
+    return mostly(beginning, TEXT.sniff) and (
+        name is not None or bool(head_lines(beginning).str.contains(r"[ \t]100[ \t]").any())
     )
 
 
-def _is_car_hacking(path: Path, head: bytes) -> bool:
+def _is_car_hacking(path: Path, beginning: bytes) -> bool:
     """Survival's attacked captures and its text are written alike, and read alike."""
-    return mostly(head, ATTACKED.sniff) or (mostly(head, TEXT.sniff) and not _is_otids(path, head))
+    return mostly(beginning, ATTACKED.sniff) or (mostly(beginning, TEXT.sniff) and not _is_otids(path, beginning))
 
 
 CAR_HACKING = Format(read, _is_car_hacking, labelled=True)
-SURVIVAL = Format(read, lambda path, head: mostly(head, LISTED.sniff), labelled=True)
+SURVIVAL = Format(read, lambda path, beginning: mostly(beginning, LISTED.sniff), labelled=True)
 OTIDS = Format(read_otids, _is_otids, labelled=True)

@@ -27,7 +27,7 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import frames_and_rejects, opened, report_events
+from canids_preprocess.formats.text import first_bytes, frames_and_rejects, report_events
 from canids_shared.errors import CanidsError
 
 _HEADER = 64  # bytes before the first block
@@ -52,20 +52,22 @@ _GROUPS = ("CAN_DataFrame", "CAN_RemoteFrame")
 
 
 def _check_links(path: Path, stream: BinaryIO) -> None:
-    """Follow every chain of blocks once; a circle among them would keep a reader busy for ever."""
+    """Follow every chain of blocks once; a circle among them would keep asammdf busy for ever."""
     size = path.stat().st_size
     waiting, followed = [_HEADER], 0
     while waiting:
+        # Along one chain from its first block to its last; other chains that begin at its blocks wait.
         at = waiting.pop()
         while at:
             followed += 1
             stream.seek(min(at, size))
-            head = stream.read(_BLOCK.size)
-            if len(head) < _BLOCK.size or not head.startswith(b"##"):
+            block = stream.read(_BLOCK.size)
+            if len(block) < _BLOCK.size or not block.startswith(b"##"):
                 raise CanidsError(f"{path}: no block at byte {at}; the file is cut off or damaged")
+            # A file has no more blocks than fit into it: whoever has followed more is in a circle.
             if followed > size // _BLOCK.size:
                 raise CanidsError(f"{path}: its blocks are linked in a circle; the file is damaged")
-            kind, _, count = _BLOCK.unpack(head)
+            kind, _, count = _BLOCK.unpack(block)
             following, children = _CHAINS.get(kind, (-1, ()))
             if count > size // 8 or count < max((following, *children)) + 1:
                 raise CanidsError(f"{path}: a block of {count} links at byte {at}; the file is damaged")
@@ -75,7 +77,7 @@ def _check_links(path: Path, stream: BinaryIO) -> None:
 
 
 def _stored(mdf: Any, index: int) -> int:
-    """Records of a group by the size of its data, to compare with the number in its header."""
+    """Number of records of a group by the size of its data, to compare with that in its header."""
     group = mdf.groups[index]
     width = group.channel_group.samples_byte_nr + group.channel_group.invalidation_bytes_nr
     size = sum(block.original_size for block in group.get_data_blocks())
@@ -87,7 +89,7 @@ def _column(samples: NDArray[Any], name: str) -> NDArray[Any] | None:
 
 
 def _rows(signal: Any, name: str) -> pl.DataFrame:
-    """The columns that `frames_and_rejects` takes, of some records of a group."""
+    """The columns that `frames_and_rejects` reads, of some records of a group."""
     samples = signal.samples
     n = len(samples)
     can_id = samples[f"{name}.ID"].astype(np.int64)
@@ -101,11 +103,11 @@ def _rows(signal: Any, name: str) -> pl.DataFrame:
     length = length.astype(np.int64)
     payload = [b""] * n
     if name == "CAN_DataFrame":
+        # Every record has room for the longest payload; of each the bytes that its length announces count.
         data = np.ascontiguousarray(samples[f"{name}.DataBytes"], dtype=np.uint8)
         width, flat = data.shape[1], data.tobytes()
         payload = [flat[i * width : i * width + min(size, width)] for i, size in enumerate(length.tolist())]
     channel = _column(samples, f"{name}.BusChannel")
-    no = np.zeros(n, dtype=np.bool_)
     return pl.DataFrame(
         {
             "seconds": pl.Series(signal.timestamps.astype(np.float64)),
@@ -113,8 +115,8 @@ def _rows(signal: Any, name: str) -> pl.DataFrame:
             "payload": pl.Series(payload, dtype=pl.Binary),
             "announced": pl.Series(length),
             "extended": extended,
-            "remote": no | (name == "CAN_RemoteFrame"),
-            "fd": no if fd is None else fd.astype(np.bool_),
+            "remote": np.full(n, name == "CAN_RemoteFrame"),
+            "fd": np.zeros(n, np.bool_) if fd is None else fd.astype(np.bool_),
             "channel": pl.Series([None] * n if channel is None else channel.tolist()).cast(pl.String),
         }
     )
@@ -175,8 +177,6 @@ def _batches(path: Path, mdf: Any) -> Iterator[Batch]:
             ),
             seconds=pl.col("seconds").cast(pl.String),
             data=pl.lit(""),
-            label=pl.lit(None, dtype=pl.UInt8),
-            reason=pl.lit(None, dtype=pl.String),
         )
         number += len(rows)
         yield frames_and_rejects(rows, "a record")
@@ -190,14 +190,13 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     Raises `CanidsError` if it is no MDF of version 4, or damaged.
     """
-    opened(path)
+    beginning = first_bytes(path, _HEADER)
     from asammdf import MDF  # noqa: PLC0415 (takes a second to import, and needed for this format alone)
 
     logging.getLogger("asammdf").setLevel(logging.CRITICAL)  # it prints tracebacks; complaints are made here
+    if not _is_mf4(path, beginning):
+        raise CanidsError(f"{path}: not an MDF file of version 4")
     with open(path, "rb") as stream:
-        head = stream.read(_HEADER)
-        if not _is_mf4(path, head):
-            raise CanidsError(f"{path}: not an MDF file of version 4")
         _check_links(path, stream)
     # asammdf finalises a copy, which it would leave behind if that failed.
     with TemporaryDirectory(prefix="canids-mf4-") as scratch:
@@ -217,8 +216,8 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             raise CanidsError(f"{path}: asammdf cannot read it, the file is damaged: {reason}")
 
 
-def _is_mf4(path: Path, head: bytes) -> bool:
-    return head[:8] in (b"MDF     ", b"UnFinMF ") and head[8:9] == b"4"
+def _is_mf4(path: Path, beginning: bytes) -> bool:
+    return beginning[:8] in (b"MDF     ", b"UnFinMF ") and beginning[8:9] == b"4"
 
 
 MF4 = Format(read, _is_mf4, labelled=False)

@@ -1,4 +1,4 @@
-"""From python-can's messages to batches: what the readers of ASC, TRC and BLF share."""
+"""From python-can's messages to batches: shared by the readers of ASC, TRC, BLF and buses."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """A line or record of a log: its number from 1, the message in it or why there is none, and what stands there."""
+    """A line or record of a log: its number from 1, the message in it or the reason why there is none, and its text."""
 
     line: int
-    found: can.Message | str
+    message: can.Message | str
     text: str
 
 
@@ -53,23 +53,23 @@ def batches(rows: Iterable[Row]) -> Iterator[Batch]:
     """Batches of rows; labels are null, `dlc` is the payload's length (of a remote frame: the one asked for)."""
     frames: list[tuple[Any, ...]] = []
     rejects: list[tuple[int, str, str]] = []
-    for line, found, text in rows:
-        reason = found if isinstance(found, str) else fault(found)
-        if reason is not None or isinstance(found, str):
+    for line, message, text in rows:
+        reason = message if isinstance(message, str) else fault(message)
+        if reason is not None or isinstance(message, str):
             rejects.append((line, printable(str(reason)), printable(text)))
         else:
-            remote = found.is_remote_frame
+            remote = message.is_remote_frame
             frames.append(
                 (
                     line,
-                    found.timestamp,
-                    found.arbitration_id,
-                    found.is_extended_id,
+                    message.timestamp,
+                    message.arbitration_id,
+                    message.is_extended_id,
                     remote,
-                    found.is_fd and not remote,
-                    found.dlc,
-                    b"" if remote else bytes(found.data),
-                    None if found.channel is None else str(found.channel),
+                    message.is_fd and not remote,
+                    message.dlc,
+                    b"" if remote else bytes(message.data),
+                    None if message.channel is None else str(message.channel),
                     None,
                 )
             )

@@ -1,7 +1,7 @@
 """CSV as python-can's `CSVWriter` writes it: `timestamp,arbitration_id,extended,remote,error,dlc,data`.
 
 Seconds, hexadecimal ID with `0x`, 0 or 1 three times, bytes in decimal, payload in base64. Rows of error frames are no
-frames. Longer payloads than eight bytes are CAN FD; the format itself does not tell. Source: python-can, `can.CSVWriter`.
+frames. Payloads longer than eight bytes are CAN FD: the format has no field for it. Source: python-can, `can.CSVWriter`.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import polars as pl
 
 from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import MAX_BYTES, Batch, Format, printable
-from canids_preprocess.formats.text import head_lines, opened, quoted, read_rows
+from canids_preprocess.formats.text import first_bytes, head_lines, quoted, read_rows
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,extended,remote,error,dlc,data"
@@ -31,8 +31,6 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
         extended=pl.col("is_extended") == "1",
         remote=(pl.col("is_remote") == "1").fill_null(False),
         event=(pl.col("is_error") == "1") & ~bad_flag,
-        channel=pl.lit(None, dtype=pl.String),
-        label=pl.lit(None, dtype=pl.UInt8),
         reason=pl.when(bad_flag)
         .then(pl.lit("extended, remote and error must be 0 or 1"))
         .when(pl.col("length").str.contains("^[0-9]{1,2}$").not_())
@@ -40,8 +38,8 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(fd=(pl.col("payload").bin.size() > MAX_BYTES[False]).fill_null(False))
 
 
-def _first_line(head: bytes) -> str:
-    text: str = head_lines(head)[0]
+def _first_line(beginning: bytes) -> str:
+    text: str = head_lines(beginning)[0]
     return text.strip()
 
 
@@ -50,13 +48,11 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     Raises `CanidsError` if the header is another, or a spreadsheet has saved the file.
     """
-    opened(path)
-    with open(path, "rb") as stream:
-        first = _first_line(stream.read(1 << 12))
+    first = _first_line(first_bytes(path))
     if first != HEADER:
         raise CanidsError(f"{path}, line 1: header is '{printable(first, 80)}', not '{HEADER}'")
     spreadsheet.refuse(path, header=True)
     return read_rows(path, _fields, f"'{HEADER}'", header=True)
 
 
-PYTHON_CAN_CSV = Format(read, lambda path, head: _first_line(head) == HEADER, labelled=False)
+PYTHON_CAN_CSV = Format(read, lambda path, beginning: _first_line(beginning) == HEADER, labelled=False)

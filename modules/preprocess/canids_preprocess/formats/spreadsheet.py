@@ -1,11 +1,11 @@
-"""Captures that a spreadsheet has saved: it writes numbers as it shows them, and what it left out cannot be brought back."""
+"""Captures saved by a spreadsheet: it writes numbers as it shows them, and the digits that it left out are lost."""
 
 from pathlib import Path
 
 import polars as pl
 
 from canids_preprocess.formats.base import printable
-from canids_preprocess.formats.text import head_lines
+from canids_preprocess.formats.text import first_bytes, head_lines
 from canids_shared.errors import CanidsError
 
 HEAD = 1 << 16
@@ -22,15 +22,16 @@ def refuse(path: Path, header: bool = False, pattern: str = "", bytes_apart: boo
     """Raise `CanidsError` if the first rows of a CSV, whose first field is a time, show that a spreadsheet has saved it.
 
     Most timestamps have an exponent; or most have lost their fractions, so that frames share them; or two hexadecimal
-    fields have become numbers; or (`bytes_apart`: a field a byte) most rows have a byte of one digit.
+    fields have become numbers; or (`bytes_apart`) most rows have a byte of one digit.
 
     Args:
-        header: the first line is none.
+        path: the file.
+        header: whether the first line is a header.
         pattern: regular expression of the rows that count.
+        bytes_apart: whether each byte has a field of its own.
     """
-    with open(path, "rb") as stream:
-        head = stream.read(HEAD)
-    rows = head_lines(head if len(head) == HEAD else head + b"\n")[int(header) :]
+    beginning = first_bytes(path, HEAD)
+    rows = head_lines(beginning if len(beginning) == HEAD else beginning + b"\n")[int(header) :]
     rows = rows.filter((rows != "") & rows.str.contains(pattern))
     seconds = rows.str.extract("^([^,]*)").fill_null("")
 

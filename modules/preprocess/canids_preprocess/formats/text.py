@@ -1,4 +1,4 @@
-"""What the readers of text formats share: lines in constant memory, and rows of fields to frames and rejects."""
+"""Shared by the readers of text formats: lines in constant memory, and rows of fields to frames and rejects."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -30,20 +30,25 @@ FD_LENGTHS = (*range(9), 12, 16, 20, 24, 32, 48, 64)
 _CHUNK = 1 << 23
 _BOM = b"\xef\xbb\xbf"
 _EXCERPT = 40
+_DEFAULTS: dict[str, pl.Expr] = {
+    **dict.fromkeys(("extended", "remote", "fd"), pl.lit(False)),
+    **dict.fromkeys(("channel", "reason"), pl.lit(None, dtype=pl.String)),
+    "announced": pl.lit(None, dtype=pl.Int64),
+    "label": pl.lit(None, dtype=pl.UInt8),
+}
+"""Fields of a format that does not write them."""
 log = logging.getLogger(__name__)
 
 
-def opened(path: Path) -> None:
-    """Raise `CanidsError` if there is no file `path`, or nothing in it."""
+def first_bytes(path: Path, size: int = 1 << 12) -> bytes:
+    """Beginning of a file, `size` bytes at most. Raises `CanidsError` if the file is absent or empty."""
     if not path.is_file():
         raise CanidsError(f"{path}: no such file; is data_root right?")
-    if not path.stat().st_size:
+    with open(path, "rb") as stream:
+        beginning = stream.read(size)
+    if not beginning:
         raise CanidsError(f"{path}: the file is empty")
-
-
-def _line_ends(piece: bytearray) -> int:
-    """How many line ends there are; where lines are short, many times as fast as `bytes.count`."""
-    return int(np.count_nonzero(np.frombuffer(piece, np.uint8) == ord("\n")))
+    return beginning
 
 
 def _pieces(path: Path) -> Iterator[Piece]:
@@ -70,7 +75,8 @@ def _pieces(path: Path) -> Iterator[Piece]:
             if len(piece) - begun - piece.endswith(b"\n") > LONGEST_LINE:
                 line += piece.count(b"\n", 0, begun)
                 raise CanidsError(f"{path}, line {line}: longer than {LONGEST_LINE} bytes; this is no capture in text")
-            ends = _line_ends(piece)
+            # Where lines are short, many times as fast as `bytes.count`.
+            ends = int(np.count_nonzero(np.frombuffer(piece, np.uint8) == ord("\n")))
             yield Piece(line, ends + 1, piece)
             line += ends
 
@@ -89,14 +95,15 @@ def _end_of_content(piece: bytes | bytearray) -> int:
 def chunks(path: Path) -> Iterator[Piece]:
     """Pieces of a file that end at line borders.
 
-    The byte order mark, and empty lines at the end of the file, are left out. Of a log that is still being written
-    (`Growing`) they come as they are written. Raises `CanidsError` if the file is absent
-    or empty, or the last line of a piece is longer than `LONGEST_LINE`.
+    The byte order mark, and empty lines at the end of the file, are left out. Pieces of a log that is still being written
+    (`Growing`) come as they are written. Raises `CanidsError` if the file is absent or empty, or the last line of a piece
+    is longer than `LONGEST_LINE`.
     """
-    opened(path)
+    first_bytes(path)
     content, empty = False, b""
     for line, most, piece in _pieces(path):
         end = _end_of_content(piece)
+        # Empty lines are held back until a line with content follows: only then are they rows, which cannot be read.
         if end:
             if empty:
                 yield Piece(line - empty.count(b"\n"), empty.count(b"\n"), empty)
@@ -110,8 +117,8 @@ def chunks(path: Path) -> Iterator[Piece]:
 def lines(path: Path) -> Iterator[pl.DataFrame]:
     """Columns `line` (from 1) and `text` of a file, at most `ROWS_A_BATCH` lines at a time, line ends left out.
 
-    What follows the last line end is a line if it is not empty. Bytes that are no ASCII come as characters that no
-    format allows, so their lines end up as rejects. Raises as `chunks`.
+    What follows the last line end is a line if it is not empty. Bytes that are no ASCII become characters that no format
+    allows, so their lines end up as rejects. Raises as `chunks`.
     """
     for first, _, piece in chunks(path):
         raw = piece if piece.endswith(b"\n") else piece + b"\n"
@@ -129,18 +136,18 @@ def lines(path: Path) -> Iterator[pl.DataFrame]:
             yield table[start : start + ROWS_A_BATCH]
 
 
-def head_lines(head: bytes) -> pl.Series:
+def head_lines(beginning: bytes) -> pl.Series:
     """The whole lines among the first bytes of a file (the first one, whole or not, if there is no other)."""
-    found = head.removeprefix(_BOM).split(b"\n")
-    whole = found[:-1] or found
+    parts = beginning.removeprefix(_BOM).split(b"\n")
+    whole = parts[:-1] or parts
     return pl.Series("text", [line.removesuffix(b"\r").decode("latin-1") for line in whole], dtype=pl.String)
 
 
-def mostly(head: bytes, pattern: str) -> bool:
+def mostly(beginning: bytes, pattern: str) -> bool:
     """Whether more than half of the first lines that are not empty match a regular expression."""
-    found = head_lines(head)
-    found = found.filter(found != "")
-    return len(found) > 0 and 2 * int(found.str.contains(pattern).sum()) > len(found)
+    first = head_lines(beginning)
+    first = first.filter(first != "")
+    return len(first) > 0 and 2 * int(first.str.contains(pattern).sum()) > len(first)
 
 
 def plain(text: pl.Expr, length: int = MAX_TEXT) -> pl.Expr:
@@ -154,7 +161,7 @@ def quoted(what: str, column: str, complaint: str) -> pl.Expr:
 
 
 def _checks(shape: str) -> list[tuple[pl.Expr, pl.Expr]]:
-    """What makes a row of fields a reject: condition (null counts as false), and reason."""
+    """Conditions that make a row of fields a reject (null counts as false), each with the reason; the first one counts."""
     size = pl.col("payload").bin.size()
     return [
         (pl.col("reason").is_not_null(), pl.col("reason")),
@@ -192,12 +199,14 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
     """Check rows of fields and make frames of them.
 
     Args:
-        rows: `line`, `text` (the whole line) and what the format found in it. Strings: `seconds` (null if the line is
+        rows: `line`, `text` (the whole line) and the fields that the format has. Strings: `seconds` (null if the line is
             not of the format's form), `identifier` in hexadecimal, `data` as written, `channel`, `reason` (not null if
-            the format found a fault of its own). `payload` binary, null where `data` cannot be decoded; `announced` its
+            the format knows a fault of its own). `payload` binary, null where `data` cannot be decoded; `announced` its
             length in bytes as the row states it, null where it does not; booleans `extended`, `remote`, `fd`; `label`.
+            Those of `_DEFAULTS` may be absent.
         shape: the form of a row, for the reason of a line that has another.
     """
+    rows = rows.with_columns(value.alias(name) for name, value in _DEFAULTS.items() if name not in rows.columns)
     rows = rows.with_columns(
         timestamp=pl.col("seconds").cast(pl.Float64, strict=False),
         can_id=pl.col("identifier").str.to_integer(base=16, dtype=pl.Int64, strict=False),
@@ -207,6 +216,7 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
     wrong = rows.select(reduce(or_, (condition.fill_null(False) for condition, _ in checks))).to_series()
     rejects = pl.DataFrame(schema=REJECT_COLUMNS)
     if wrong.any():
+        # From the last check to the first, so that the first one that holds gives the reason.
         reason: pl.Expr = pl.lit(None, dtype=pl.String)
         for condition, message in reversed(checks):
             reason = pl.when(condition.fill_null(False)).then(message).otherwise(reason)
@@ -226,12 +236,14 @@ def read_rows(
     shape: str,
     header: bool = False,
 ) -> Iterator[Batch]:
-    """The batches of a text file.
+    """Batches of a text file.
 
     Args:
-        fields: adds to `line` and `text` the columns that `frames_and_rejects` takes; and `event` where the format
-            knows lines that tell of no frame (error frames): they are no rows, and counted in the log.
-        header: the first line is none.
+        path: the file.
+        fields: adds to `line` and `text` the columns that `frames_and_rejects` reads; and `event` where the format has
+            lines about something else than a frame (error frames): they are no rows, and counted in the log.
+        shape: the form of a row, for messages.
+        header: whether the first line is a header.
 
     Raises as `chunks`.
     """
@@ -239,10 +251,12 @@ def read_rows(
     for table in lines(path):
         rows = table.filter(pl.col("line") > 1) if header else table
         rows = fields(rows)
-        exponent = pl.col("seconds").str.contains("[eE]")  # by a spreadsheet, and then without the last digits
+        # Written by a spreadsheet, and then without the last digits.
+        exponent = pl.col("seconds").str.contains("[eE]")
         if rows.select(exponent.any()).item():
             complaint = quoted("timestamp", "seconds", "is not a number of seconds")
-            rows = rows.with_columns(reason=pl.coalesce("reason", pl.when(exponent).then(complaint)))
+            known = ["reason"] if "reason" in rows.columns else []
+            rows = rows.with_columns(reason=pl.coalesce(*known, pl.when(exponent).then(complaint)))
         if "event" in rows.columns:
             kept = ~rows["event"].fill_null(False)
             events += len(rows) - int(kept.sum())
@@ -251,8 +265,25 @@ def read_rows(
     report_events(path, events)
 
 
+def labelled(batches: Iterator[Batch], attacked: Callable[[pl.Expr], pl.Expr] | None) -> Iterator[Batch]:
+    """The batches of a file with label 1 for attacked frames, else 0; as they are if `attacked` is None.
+
+    Args:
+        batches: of the whole file.
+        attacked: condition, given the seconds since the first frame, to the microsecond.
+    """
+    start: float | None = None
+    for frames, rejects in batches:
+        if attacked and len(frames):
+            start = frames["timestamp"][0] if start is None else start
+            label = attacked((pl.col("timestamp") - start).round(6)).cast(pl.UInt8)
+            yield Batch(frames.with_columns(label=label), rejects)
+        else:
+            yield Batch(frames, rejects)
+
+
 def report_events(path: Path, events: int) -> None:
-    """Say how many entries of a log tell of something else than a frame."""
+    """Log how many entries of a file are about something else than a frame."""
     if events:
         log.info(
             "%s: %d events of the logger (error frames, bus status, notes) are no frames and left out", path, events

@@ -1,9 +1,9 @@
 """ASC (Vector) and TRC (PEAK), line by line through python-can.
 
-python-can passes over what it does not understand. So it is handed the lines that must hold a frame, and only those; one
-for which no message comes back is a reject. It begins anew, with a header of its own, for each piece of a file: so a log that
-is still being written gives its frames as they come. Comments, headers, and lines about the bus or the logger are no rows: error
-frames, statistics, status, triggers, messages of transport protocols.
+python-can passes over lines that it does not understand. So it gets the lines that must hold a frame, and only those; a line
+for which no message comes back is a reject. Each piece of a file has a reader of its own, with a header of its own: so frames of
+a log that is still being written come as they are written. Comments, headers, and lines about the bus or the logger are no
+rows: error frames, statistics, status, triggers, messages of transport protocols.
 
 Times count from the start of the measurement. Sources: Vector, "CAN Log and Trigger ASC Format Specification"; PEAK-System,
 "PEAK CAN TRC File Format" (versions 1.0, 1.1, 1.3, 2.0, 2.1); python-can, `can.ASCReader`, `can.TRCReader`.
@@ -20,7 +20,7 @@ import polars as pl
 
 from canids_preprocess.formats.base import Batch, Format, printable
 from canids_preprocess.formats.objects import Row, batches
-from canids_preprocess.formats.text import head_lines, lines, mostly, report_events
+from canids_preprocess.formats.text import first_bytes, head_lines, lines, mostly, report_events
 from canids_shared.errors import CanidsError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _TRC_EVENT = {"1.1": (2, {"Warng", "Error"}), "1.3": (3, {"Warng", "Error"}), "2
 
 
 class _Feed:
-    """A text file to python-can: it is given lines one at a time, and remembers which."""
+    """A text file for python-can: hands out lines one at a time, and remembers those handed out."""
 
     def __init__(self, header: list[str], rows: Iterator[tuple[int, str]]) -> None:
         self._header = list(header)
@@ -60,12 +60,13 @@ class _Feed:
 def _rows(
     make: Callable[[TextIO], Iterator[can.Message]], header: list[str], rows: Iterator[tuple[int, str]]
 ) -> Iterator[Row]:
-    """A `Row` for every line of `rows`; python-can starts anew, with the header, behind a line that it fails at."""
+    """A `Row` for every line of `rows`; behind a line that it fails at, python-can starts again with the header."""
     while True:
         feed = _Feed(header, rows)
         failure = None
         try:
             for message in make(cast(TextIO, feed)):
+                # The message is that of the line taken last; those before it gave none.
                 *passed_over, (line, text) = feed.taken
                 feed.taken.clear()
                 yield from (Row(n, "no frame that python-can knows", t) for n, t in passed_over)
@@ -83,36 +84,54 @@ def _rows(
         yield Row(feed.taken[-1][0], failure, feed.taken[-1][1])
 
 
-def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a Vector ASC log.  Raises `CanidsError` if its times count from the last event, which python-can ignores."""
-    head = path.open("rb").read(1 << 12) if path.is_file() else b""
-    text = "\n".join(head_lines(head))
-    base = re.search(r"^\s*base\s+(hex|dec)(\s+timestamps\s+relative)?", text, re.I | re.M)
-    if base and base[2]:
-        raise CanidsError(f"{path}: timestamps are relative to the last event; export the log with absolute timestamps")
+def _read(
+    path: Path,
+    make: Callable[[TextIO], Iterator[can.Message]],
+    header: list[str],
+    is_event: Callable[[str], bool | None],
+) -> Iterator[Batch]:
+    """Batches of a log.
+
+    Args:
+        path: the log.
+        make: python-can's reader.
+        header: lines that the reader needs ahead of every piece of the log.
+        is_event: whether a line is an event of the logger, or a frame's row; None: neither, such as a comment.
+    """
     events = 0
 
     def rows(table: pl.DataFrame) -> Iterator[tuple[int, str]]:
         nonlocal events
         for line, content in table.iter_rows():
-            if _ASC_EVENT.match(content):
-                events += 1
-            elif not _ASC_HEADER.match(content) and content.strip():
+            event = is_event(content)
+            events += event is True
+            if event is False:
                 yield line, content
 
-    # The header that python-can looks for ends at this line; without it, it would take the first frame for the end.
-    header = [f"base {base[1].lower() if base else 'hex'}  timestamps absolute", "internal events logged"]
-    for table in lines(path):
-        yield from _told(path, batches(_rows(_asc_messages, header, rows(table))))
-    report_events(path, events)
-
-
-def _told(path: Path, found: Iterator[Batch]) -> Iterator[Batch]:
     try:
-        yield from found
+        for table in lines(path):
+            yield from batches(_rows(make, header, rows(table)))
     except CanidsError as error:
         text = str(error)
         raise CanidsError(text if text.startswith(str(path)) else f"{path}: {printable(text)}") from None
+    report_events(path, events)
+
+
+def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a Vector ASC log.  Raises `CanidsError` if its times count from the last event, which python-can ignores."""
+    text = "\n".join(head_lines(first_bytes(path)))
+    base = re.search(r"^\s*base\s+(hex|dec)(\s+timestamps\s+relative)?", text, re.I | re.M)
+    if base and base[2]:
+        raise CanidsError(f"{path}: timestamps are relative to the last event; export the log with absolute timestamps")
+
+    def is_event(content: str) -> bool | None:
+        if _ASC_EVENT.match(content):
+            return True
+        return None if _ASC_HEADER.match(content) or not content.strip() else False
+
+    # The header that python-can looks for ends at this line; without it, it would take the first frame for the end.
+    header = [f"base {base[1].lower() if base else 'hex'}  timestamps absolute", "internal events logged"]
+    return _read(path, _asc_messages, header, is_event)
 
 
 def _asc_messages(file: TextIO) -> Iterator[can.Message]:
@@ -131,10 +150,9 @@ def _trc_messages(file: TextIO) -> Iterator[can.Message]:
 
 
 def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a PEAK TRC log."""
-    head = path.open("rb").read(1 << 12) if path.is_file() else b""
+    """Read a PEAK TRC log.  Raises `CanidsError` if its version is unknown."""
     version, columns = "1.0", ["N", "O", "T"]
-    header = [t for t in head_lines(head) if re.match(r";\$(FILEVERSION|STARTTIME|COLUMNS)=", t)]
+    header = [t for t in head_lines(first_bytes(path)) if re.match(r";\$(FILEVERSION|STARTTIME|COLUMNS)=", t)]
     for text in header:
         key, _, value = text.partition("=")
         version = value.strip() if key == ";$FILEVERSION" else version
@@ -143,38 +161,30 @@ def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
         raise CanidsError(
             f"{path}: version {printable(version, 20)} of the TRC format; 1.0, 1.1, 1.3, 2.0 and 2.1 are known"
         )
-    # Without a start time python-can counts from zero, which is what the other logs do.
+    # Without a start time python-can counts from zero, as the other logs do.
     header = [t for t in header if not t.startswith(";$STARTTIME")]
     place, kinds = _TRC_EVENT.get(version.split(".")[0] if version >= "2" else version, (2, {"FFFFFFFF"}))
     place = columns.index("T") if version >= "2" and "T" in columns else place
-    events = 0
 
-    def rows(table: pl.DataFrame) -> Iterator[tuple[int, str]]:
-        nonlocal events
-        for line, content in table.iter_rows():
-            fields = content.split(None, place + 1)
-            if content.lstrip().startswith(";") or not fields:
-                continue
-            if len(fields) > place and fields[place] in kinds:
-                events += 1
-            else:
-                yield line, content
+    def is_event(content: str) -> bool | None:
+        fields = content.split(None, place + 1)
+        if content.lstrip().startswith(";") or not fields:
+            return None
+        return len(fields) > place and fields[place] in kinds
 
-    for table in lines(path):
-        yield from _told(path, batches(_rows(_trc_messages, header, rows(table))))
-    report_events(path, events)
+    return _read(path, _trc_messages, header, is_event)
 
 
 _ASC_ROW = r"(?i)^\s*(date\s+\w+\s|base\s+(hex|dec)|(no\s+)?internal\s+events\s+logged|//|begin\s+triggerblock|\d+\.\d+\s+(\d+|CANFD|CAN)\s)"
 _TRC_ROW = r"^(;.*|\s*\d+\)?\s+[0-9.]+\s+[0-9A-Za-z]+\s.*)$"
 
 
-def _is_asc(path: Path, head: bytes) -> bool:
-    return mostly(head, _ASC_ROW) and not mostly(head, "^;")
+def _is_asc(path: Path, beginning: bytes) -> bool:
+    return mostly(beginning, _ASC_ROW) and not mostly(beginning, "^;")
 
 
-def _is_trc(path: Path, head: bytes) -> bool:
-    return head.lstrip(b"\xef\xbb\xbf").startswith(b";") and mostly(head, _TRC_ROW)
+def _is_trc(path: Path, beginning: bytes) -> bool:
+    return beginning.lstrip(b"\xef\xbb\xbf").startswith(b";") and mostly(beginning, _TRC_ROW)
 
 
 ASC = Format(read_asc, _is_asc, labelled=False)

@@ -1,1 +1,1 @@
-"""Simulated vehicles: what a drive makes the ECUs send, what an attacker adds, and in which order the bus carries it."""
+"""Simulated vehicles: a drive, the frames that ECUs send during it, attacks, and arbitration on the bus."""

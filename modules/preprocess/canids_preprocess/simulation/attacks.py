@@ -1,12 +1,13 @@
-"""The attacks: what an attacker on the bus adds to the vehicle's frames, or takes away.
+"""The attacks: frames that an attacker on the bus adds to those of the vehicle, or suppresses.
 
-`dos` floods the bus with a dominant ID; `jamming` does so without a pause, so that nothing else gets through. `fuzzing` sends random payloads. `spoofing` sends an existing ID beside its owner,
-with forged payloads. `replay` sends again what several IDs said earlier. `masquerade` silences an ID's sender and goes on
-in its place with forged sensor values. `suppression` silences an ECU.
+`dos` floods the bus with a dominant ID; `jamming` does so without a pause, so that nothing else gets through. `fuzzing` sends
+random payloads. `spoofing` sends an existing ID beside its owner, with forged payloads. `replay` repeats earlier frames of
+several IDs. `masquerade` silences an ID's sender and goes on in its place with forged sensor values. `suppression` silences an
+ECU.
 
-How plainly, a level of stealth says: `blatant` is the pace of published captures (a flood every 0.4 to 0.8 ms and random
+The level of stealth is how conspicuous an attack is: `blatant` is the pace of published captures (a flood every 0.4 to 0.8 ms and random
 frames every 0.3 to 1.7 ms: HCRL Survival, Han, Kwak and Kim 2018; spoofed frames every 1 ms: HCRL Car-Hacking, Song, Woo and
-Kim 2020). `stealthy` is a frame right behind each genuine one, or sensor values that leave slowly, as in ROAD (Verma et al.
+Kim 2020). `stealthy` is a frame right behind each genuine one, or sensor values that drift away slowly, as in ROAD (Verma et al.
 2020). The README of this module has the table.
 """
 
@@ -40,7 +41,7 @@ _SHORTEST_S = 0.1
 
 @dataclass(frozen=True)
 class Episode:
-    """When an attack is on, and how plainly.
+    """Interval of an attack, and its level of stealth.
 
     Attributes:
         number: from 0.
@@ -56,14 +57,14 @@ class Episode:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an attacker can know in an episode.
+    """Knowledge of an attacker in an episode.
 
     Attributes:
-        vehicle, drive, genuine: the vehicle, where it goes, and the frames that its own ECUs release, those of the last
+        vehicle, drive, genuine: the vehicle, its drive, and the frames that its own ECUs release, those of the last
             `MEMORY_S` seconds included.
-        rank: random numbers [2048] that put IDs, or ECUs, into the order in which the drive's episodes attack them.
+        rank: random numbers [2048], by which the drive's episodes attack IDs, or ECUs, one after the other.
         episode: the episode.
-        rng: the attacker's own chance.
+        rng: random numbers of the attacker.
     """
 
     vehicle: Vehicle
@@ -99,13 +100,13 @@ class Scene:
         return self.genuine.released_in(self.episode.start, self.episode.end)
 
     def spaced(self, spacing: float, spread: float) -> NDArray[np.int64]:
-        """Release times (ns) of one who sends every `spacing` seconds, each gap off by up to the share `spread`."""
+        """Release times (ns) of frames sent every `spacing` seconds, each gap off by up to the share `spread`."""
         start, end = self.episode.start, self.episode.end
         n = int((end - start) / (spacing * (1 - spread))) + 1
         seconds = start + np.cumsum(spacing * self.rng.uniform(1 - spread, 1 + spread, n))
         return np.rint(seconds[seconds < end] * SECOND).astype(np.int64)
 
-    def lie(
+    def forge(
         self, message: Message, basis: NDArray[np.uint64], seconds: NDArray[np.float64], **how: float
     ) -> NDArray[np.uint64]:
         """Payloads [n] with forged sensor values on the `basis` [n] of genuine ones; `how` as in `Drive.forged`."""
@@ -116,7 +117,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Act:
-    """What an episode does: frames to add, and which of the vehicle's frames [n] are never released."""
+    """Effect of an episode: frames to add, and a mask of the vehicle's frames [n] that are never released."""
 
     added: Frames | None
     silenced: NDArray[np.bool_] | None
@@ -182,20 +183,22 @@ def _fuzzing(scene: Scene) -> Act:
 def _spoofing(scene: Scene) -> Act:
     """Payloads, in turn: plausible but wrong (checksum right), one constant, random; stealthy ones are plausible."""
     message = scene.target(longest_period=0.1)
-    episode, own = scene.episode, scene.genuine[scene.genuine.can_id == message.can_id]
+    episode, genuine = scene.episode, scene.genuine[scene.genuine.can_id == message.can_id]
     kind = ("plausible", "constant", "random")[(episode.number + episode.number // 3) % 3]
     if LEVELS[episode.level] == "stealthy":
-        genuine = own.release[own.released_in(episode.start, episode.end)]
-        release = genuine + np.rint(scene.rng.uniform(0.2e-3, 0.8e-3, len(genuine)) * SECOND).astype(np.int64)
+        # One right behind each genuine frame: a receiver that keeps the latest value sees the forged one.
+        followed = genuine.release[genuine.released_in(episode.start, episode.end)]
+        release = followed + np.rint(scene.rng.uniform(0.2e-3, 0.8e-3, len(followed)) * SECOND).astype(np.int64)
         kind = "plausible"
     else:
         pace = max(message.period / scene.between((4, 10), (2, 4), (1, 1)), 1e-3)
         release = scene.spaced(pace, 0.1)
     n, unused = len(release), np.uint64(64 - 8 * message.layout.dlc)
     if kind == "plausible":
-        last = np.maximum(np.searchsorted(own.release, release) - 1, 0)
+        # Counters and flags as in the latest genuine frame; only the sensors are forged.
+        last = np.maximum(np.searchsorted(genuine.release, release) - 1, 0)
         shift = scene.between((0.3, 0.6), (0.2, 0.4), (0.1, 0.3))
-        payload = scene.lie(message, own.payload[last], release / SECOND, shift=shift, ramp_s=0.0)
+        payload = scene.forge(message, genuine.payload[last], release / SECOND, shift=shift, ramp_s=0.0)
     else:
         drawn = scene.rng.integers(0, 2**64, 1 if kind == "constant" else n, dtype=np.uint64)
         payload = np.broadcast_to(drawn >> unused << unused, n)
@@ -203,7 +206,7 @@ def _spoofing(scene: Scene) -> Act:
 
 
 def _replay(scene: Scene) -> Act:
-    """What the IDs said in an earlier stretch of the episode's length, or of all that the attacker remembers."""
+    """The IDs' frames of an earlier stretch, as long as the episode or as the attacker's memory."""
     start, end = scene.episode.start, scene.episode.end
     size = round(scene.between((4, 8), (2, 4), (1, 1)))
     ids = scene.some(longest_period=0.05, size=size)
@@ -218,13 +221,14 @@ def _replay(scene: Scene) -> Act:
 
 def _masquerade(scene: Scene) -> Act:
     message = scene.target(longest_period=0.02)
+    # The sender falls silent; the attacker goes on at its pace, clock error and jitter included, with its latest counters.
     silenced = scene.during() & (scene.genuine.can_id == message.can_id)
     replaced = scene.genuine[silenced]
     period = message.period * (1 + scene.vehicle.ecus[message.task.ecu].drift + scene.rng.uniform(-80e-6, 80e-6))
     jitter = scene.rng.uniform(0, 2 * message.task.jitter, len(replaced))
     seconds = replaced.release[0] / SECOND + period * np.arange(len(replaced)) + jitter
     shift, ramp = scene.between((0.4, 0.6), (0.3, 0.5), (0.1, 0.3)), (0.0, 0.5, 1.0)[scene.episode.level]
-    payload = scene.lie(message, replaced.payload, seconds, shift=shift, ramp_s=ramp)
+    payload = scene.forge(message, replaced.payload, seconds, shift=shift, ramp_s=ramp)
     release = np.rint(seconds * SECOND).astype(np.int64)
     return Act(frames_of(message.can_id, message.layout.dlc, release, payload, injected=True), silenced)
 
@@ -257,12 +261,12 @@ ATTACKS = tuple(_ATTACKS)
 
 
 def mount(attack: str, scenes: list[Scene], genuine: Frames) -> Frames:
-    """The vehicle's frames together with what the attacker does in the scenes, in the order of their release.
+    """The vehicle's frames with the effect of the attacks in the scenes, in the order of their release.
 
     Args:
         attack: one of `ATTACKS`.
         scenes: the episodes within the frames.
-        genuine: the frames [n] with which every scene's own end; those before them are memory alone.
+        genuine: the frames [n]; every scene's `genuine` ends with them, and those before are memory alone.
     """
     silenced = np.zeros(len(genuine), dtype=np.bool_)
     parts = []

@@ -1,4 +1,4 @@
-"""Slow messages that are sent on changes too, beside their period: doors, belts, lights, a blinker.
+"""Slow messages that are also sent on changes, beside their period: doors, belts, lights, a blinker.
 
 This is the transmission mode MIXED of AUTOSAR (Specification of Communication, classic platform): a signal that changes is
 sent at once, then again for a number of repetitions (ComTxModeNumberOfRepetitions) at their own period
@@ -12,15 +12,15 @@ from canids_preprocess.simulation.signals import Constant, Flags
 from canids_preprocess.simulation.vehicle import Message, Vehicle, seed_of
 
 _SLOW_S = 0.1
-"""Shortest period of a message that is sent on changes too."""
+"""Shortest period of a message that is also sent on changes."""
 _SHARE = 0.4
-"""Share of a vehicle's slow messages that are."""
+"""Share of a vehicle's slow messages that are also sent on changes."""
 _SINGLE = 0.4
 """Share of the stretches with one change or two; in the others something blinks."""
 
 
 class OnChange:
-    """When a message is sent on changes, and what is different from then on."""
+    """Times at which a message is sent on changes, and the bits that differ from then on."""
 
     def __init__(
         self, message: Message, per_minute: float, design: np.random.Generator, rng: np.random.Generator
@@ -28,11 +28,13 @@ class OnChange:
         """Draw the message's own repetitions, their spacing and its bits from `design`, its changes from `rng`.
 
         Args:
-            per_minute: stretches a minute in which changes come.
+            message: the message.
+            per_minute: stretches per minute in which changes come.
+            design, rng: random numbers of the vehicle, and of the drive.
         """
         self._period, self._gap, self._rng = message.period, 60.0 / per_minute, rng
         repetitions = int(design.integers(0, 4))
-        # All is said before the next tick: the first frame within the first half of the period.
+        # All repetitions are sent before the next tick: the first frame within the first half of the period.
         spacing = float(min(design.choice([0.01, 0.02, 0.03, 0.05, 0.1]), 0.4 * message.period / max(repetitions, 1)))
         self._again = spacing * np.arange(1 + repetitions)
         self._bits = _bits(message, design)
@@ -48,6 +50,7 @@ class OnChange:
         while not len(self._tick) or self._tick[-1] < end:
             self._begin += int(self._rng.exponential(self._gap) / self._period)
             begin = max(self._begin, self._tick[-1] + 1) if len(self._tick) else self._begin
+            # One change or two, or a blinker: from 4 changes on, seldom more than 50.
             blinking, count = self._rng.random() >= _SINGLE, self._rng.random()
             number = 4 + int(50 * count**2) if blinking else 1 + int(2 * count)
             pace = max(1, round(float(self._rng.uniform(0.3, 1.2)) / self._period))
@@ -55,11 +58,12 @@ class OnChange:
             self._delay = np.concatenate([self._delay, self._period * self._rng.uniform(0.05, 0.45, number)])
 
     def among(self, ticks: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-        """Times [n] of all frames from the next ticks on, and the bits [n] that are turned over in each.
+        """Times [n] of all frames from the next ticks on, and the bits [n] that are flipped in each.
 
         Args:
             ticks: the next times in seconds at which the period sends it.
         """
+        # A change comes shortly after its tick, with its repetitions; `changes` counts them up to each frame.
         number = self._seen + np.arange(len(ticks))
         self._seen += len(ticks)
         self._plan(self._seen)
@@ -68,12 +72,13 @@ class OnChange:
         sent = ticks[changed] + self._delay[before[changed]]
         seconds = np.concatenate([ticks, (sent[:, None] + self._again).ravel()])
         changes = np.concatenate([before, np.repeat(before[changed] + 1, len(self._again))])
+        # A second change takes the first one back: after an odd number the bits are flipped.
         order = np.argsort(seconds, kind="stable")
         return seconds[order], np.where(changes[order] % 2 == 1, self._bits, np.uint64(0))
 
 
 def _still(message: Message) -> list[Constant | Flags]:
-    """Signals of whole bytes that, but for changes, hardly move."""
+    """Signals of whole bytes that hardly move but for changes."""
     return [s for s in message.layout.signals if isinstance(s, Constant | Flags) and s.bits == 8]
 
 
@@ -89,11 +94,12 @@ def _bits(message: Message, rng: np.random.Generator) -> np.uint64:
 def sent_on_change(vehicle: Vehicle, per_minute: float, entropy: list[int]) -> dict[int, OnChange]:
     """By ID, the vehicle's messages that are sent on changes in this drive.
 
-    Which ones, and how, is the vehicle's own, and the same in all its drives; when, the drive's.
+    The vehicle decides which ones and how, so this is the same in all its drives; the drive decides when.
 
     Args:
-        per_minute: stretches a minute in which changes come, of all messages together, and fewer where those of a message
-            would overlap; with 0 there are none.
+        vehicle: the vehicle.
+        per_minute: stretches per minute in which changes come, of all messages together; fewer where those of a message
+            would overlap, none with 0.
         entropy: seed of the drive.
     """
     slow = [m for m in vehicle.messages if m.periodic and m.period >= _SLOW_S and _still(m)]

@@ -63,17 +63,17 @@ class Drive:
         return np.interp(seconds / _STEP - self.first, np.arange(len(samples)), samples)
 
     def forged(self, start: float, shift: float, ramp_s: float) -> "Drive":
-        """The drive as an attacker tells it: from `start` on, each channel is off by `shift` of its range.
+        """The drive as an attacker forges it: from `start` on, each channel is off by `shift` of its range.
 
-        The lie grows over `ramp_s` seconds and points to the farther end of the range, so that it is never cut short.
+        The deviation grows over `ramp_s` seconds towards the farther end of the range, so that it is never clipped.
         """
-        told = {}
+        forged = {}
         for name, samples in self.channels.items():
             elapsed = (self.first + np.arange(len(samples))) * _STEP - start
             grown = np.clip(elapsed / ramp_s, 0, 1) if ramp_s > 0 else (elapsed > -_STEP).astype(np.float64)
             sign = 1 if self.at(name, np.array([start]))[0] < 0.5 else -1
-            told[name] = np.clip(samples + sign * shift * grown, 0, 1)
-        return Drive(told, self.first)
+            forged[name] = np.clip(samples + sign * shift * grown, 0, 1)
+        return Drive(forged, self.first)
 
 
 def _smooth(samples: Floats, seconds: float) -> Floats:
@@ -81,7 +81,7 @@ def _smooth(samples: Floats, seconds: float) -> Floats:
     width = max(1, round(seconds / _STEP))
     for _ in range(2):
         padded = np.concatenate([np.full(width // 2, samples[0]), samples, np.full(width - width // 2, samples[-1])])
-        total = np.cumsum(padded)
+        total = np.cumsum(padded)  # differences of a running sum: as fast for any width
         samples = (total[width:] - total[:-width]) / width
     return samples
 
@@ -93,7 +93,7 @@ def _spread(seconds: float) -> float:
 
 
 class Journey:
-    """A whole drive, through random phases; `drive` gives stretches of it."""
+    """A whole drive through random phases; `drive` returns stretches of it."""
 
     def __init__(self, entropy: list[int]) -> None:
         """Draw it from random numbers of its own, seeded by `entropy`."""
@@ -137,6 +137,7 @@ class Journey:
     def _block(self, block: int) -> dict[str, Floats]:
         first, last = block * _BLOCK - _MARGIN, (block + 1) * _BLOCK + _MARGIN
         seconds = np.arange(first, last) * _STEP
+        # The driver steers by target speeds; all else follows from the speed, with noise of its own.
         speed = np.maximum(_smooth(self._target_speed(first, last), 4.0), 0)
         speed[speed < 1e-6] = 0  # what rounding leaves of a standstill
         acceleration = np.gradient(speed / 3.6, _STEP)

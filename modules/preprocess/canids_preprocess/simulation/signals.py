@@ -17,13 +17,13 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sending:
-    """The building of frames [n] of one message.
+    """Circumstances in which frames [n] of one message are built.
 
     Attributes:
-        seconds: when they are built, into the drive.
-        number: their running number.
-        drive: what is measured.
-        chance: random numbers, of each signal its own: so a message's frames can be built in any number of parts.
+        seconds: times of building, from the start of the drive.
+        number: running number.
+        drive: channels to measure.
+        chance: random numbers, separate for each signal: so a message's frames can be built in any number of parts.
         before: payload word of the frame before, or none.
     """
 
@@ -76,6 +76,7 @@ class Flags:
 
     def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """Values [n]; the toggled bits accumulate."""
+        # Per frame, whether a bit toggles and which; a running XOR accumulates them from the frame before on.
         drawn = rng.random((len(sending.number), 2))
         toggled = np.where(drawn[:, 0] < self.toggle, 1 << (drawn[:, 1] * self.bits).astype(np.int64), 0)
         before = self.value
@@ -162,7 +163,7 @@ class Checksum:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a message's payload holds: its length in bytes, its signals, its checksum."""
+    """Layout of a message's payload: length in bytes, signals, checksum."""
 
     dlc: int
     signals: tuple[Signal, ...]
@@ -183,6 +184,7 @@ class Layout:
         return self._with(words, tuple(s for s in self.signals if isinstance(s, Sensor)), sending)
 
     def _with(self, words: Words, signals: tuple[Signal, ...], sending: Sending) -> Words:
+        # Each signal draws from its own random numbers, and only if it is wanted: the others' values do not depend on it.
         for signal, rng in zip(self.signals, sending.chance, strict=True):
             if signal not in signals:
                 continue
@@ -192,7 +194,7 @@ class Layout:
         return self.sealed(words)
 
     def sealed(self, words: Words) -> Words:
-        """The payloads [n] with the checksum that they need."""
+        """Payloads [n] with the right checksum."""
         if not self.checksum:
             return words
         shift = np.uint64(64 - 8 * self.dlc)

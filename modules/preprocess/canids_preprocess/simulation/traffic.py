@@ -1,4 +1,4 @@
-"""Frames as their senders release them to the bus."""
+"""Frames as their senders release them."""
 
 from dataclasses import dataclass, fields
 
@@ -82,9 +82,9 @@ class Ticking:
 
 
 class Events:
-    """The releases of an event message: an event is told in a burst of two to six frames.
+    """Releases of an event message: each event makes a burst of two to six frames.
 
-    Events that follow too closely wait for the end of the last.
+    An event that follows too closely waits for the end of the burst before.
     """
 
     def __init__(self, message: Message, first: float, rng: np.random.Generator) -> None:
@@ -106,10 +106,10 @@ class Events:
 
 
 class Sender:
-    """Builds the frames of one message; how many at a time makes no difference to them."""
+    """Builds the frames of one message; their number at a time makes no difference to them."""
 
     def __init__(self, message: Message, entropy: list[int], on_change: OnChange | None = None) -> None:
-        """With random numbers of its own, seeded by `entropy`; `on_change` says when it is sent beside its ticks."""
+        """With random numbers of its own, seeded by `entropy`; `on_change` has the times beside its ticks."""
         rng = np.random.default_rng(np.random.SeedSequence([*entropy, message.can_id]))
         self._message = message
         self._chance = rng.spawn(len(message.layout.signals))
@@ -132,13 +132,16 @@ class Sender:
 
 
 class Traffic:
-    """What the vehicle's own ECUs release, from one moment to the next."""
+    """Frames that the vehicle's own ECUs release, one stretch of time after the other."""
 
     def __init__(self, vehicle: Vehicle, journey: Journey, seed: int, changes: float = 0.0) -> None:
-        """Wake the vehicle's ECUs up; `seed`, `changes` and the vehicle's name fix all that they will do.
+        """Start the vehicle's ECUs; `seed`, `changes` and the vehicle's name fix all frames to come.
 
         Args:
-            changes: stretches a minute in which one of the slow messages is sent on changes too.
+            vehicle: the vehicle.
+            journey: its drive.
+            seed: of the drive.
+            changes: stretches per minute in which one of the slow messages is also sent on changes.
         """
         entropy = [seed, seed_of(vehicle.name)]
         on_change = sent_on_change(vehicle, changes, entropy)

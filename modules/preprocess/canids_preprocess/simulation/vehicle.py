@@ -1,4 +1,4 @@
-"""The vehicles: which ECU sends which arbitration ID, how often, and what its payload holds.
+"""The vehicles: which ECU sends which arbitration ID, how often, and with which payload.
 
 A vehicle's design is drawn from its name alone: every drive of it, whatever the seed, has the same IDs and layouts. How
 many IDs there are of each period, how regular they are and how much of their payload moves follows the two vehicles of the
@@ -27,12 +27,12 @@ VEHICLES = tuple(_VEHICLES)
 _COMMON_IDS = (0x0A0, 0x130, 0x1E5, 0x220, 0x316, 0x3D9, 0x43F, 0x545)
 """IDs that several vehicles use, each for something else."""
 _TICK_MS = 10
-"""Pace at which every ECU starts its tasks."""
+"""Milliseconds from tick to tick, at which an ECU starts its tasks."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an ECU does at one pace: all its messages of a period are released together, as one burst on the bus.
+    """All messages of an ECU that have the same period: they are released together, as one burst on the bus.
 
     Attributes:
         ecu: number of the ECU.
@@ -63,9 +63,9 @@ class Message:
 
     Attributes:
         can_id: 11-bit arbitration ID.
-        task: what it is sent by.
+        task: the task that sends it.
         periodic: whether it is sent all the time, or in bursts after events.
-        event_rate: events a second of an event message.
+        event_rate: events per second of an event message.
         layout: the payload.
     """
 
@@ -118,18 +118,18 @@ def design(name: str) -> Vehicle:
         )
     n_ecus, periods, n_events = _VEHICLES[kind]
     rng = np.random.default_rng(np.random.SeedSequence([seed_of(name)]))
-    slots = [(ms, True) for ms, n in periods.items() for _ in range(n)]
-    slots += [(int(rng.choice([20, 30, 50])), False) for _ in range(n_events)]
+    paces = [(ms, True) for ms, n in periods.items() for _ in range(n)]
+    paces += [(int(rng.choice([20, 30, 50])), False) for _ in range(n_events)]
     # Short periods tend to have low IDs, as designers rank by deadline, but not strictly.
-    urgency = [np.log(ms if periodic else 100) + 1.2 * rng.standard_normal() for ms, periodic in slots]
-    # Quartz clocks are off by less than 100 ppm; one ECU in three runs on a cheaper one, or on another period than it says.
+    urgency = [np.log(ms if periodic else 100) + 1.2 * rng.standard_normal() for ms, periodic in paces]
+    # Quartz clocks are off by less than 100 ppm; one ECU in three runs on a cheaper one, or on another period than its design has.
     drifts = np.where(rng.random(n_ecus) < 1 / 3, rng.uniform(-8e-3, 8e-3, n_ecus), rng.uniform(-1e-4, 1e-4, n_ecus))
     jitters = 10 ** rng.uniform(-4.7, -3.2, n_ecus)  # seconds
     sways = np.where(rng.random(n_ecus) < 0.3, 10 ** rng.uniform(-3.7, -2.7, n_ecus), 0.0)
     tasks: dict[tuple[int, int, bool], Task] = {}
     messages = []
-    for can_id, slot in zip(_ids(len(slots), rng), np.argsort(urgency), strict=True):
-        ms, periodic = slots[slot]
+    for can_id, pace in zip(_ids(len(paces), rng), np.argsort(urgency), strict=True):
+        ms, periodic = paces[pace]
         # Engine, brakes and steering send most of what is fast.
         ecu = int(rng.integers(2 * n_ecus // 3 + 1 if ms <= 20 else n_ecus))
         if (ecu, ms, periodic) not in tasks:
@@ -144,8 +144,10 @@ def design(name: str) -> Vehicle:
 
 def _ids(n: int, rng: np.random.Generator) -> list[int]:
     common = rng.choice(_COMMON_IDS, size=4, replace=False).tolist()
-    own = rng.choice(np.setdiff1d(np.arange(0x010, 0x7E0), _COMMON_IDS), size=n - len(common), replace=False).tolist()
-    return sorted(common + own)
+    others = rng.choice(
+        np.setdiff1d(np.arange(0x010, 0x7E0), _COMMON_IDS), size=n - len(common), replace=False
+    ).tolist()
+    return sorted(common + others)
 
 
 def _layout(period: float, rng: np.random.Generator) -> Layout:
@@ -153,7 +155,7 @@ def _layout(period: float, rng: np.random.Generator) -> Layout:
     # Fast messages are long: those of two to seven bytes make up few of the frames.
     dlc = 8 if rng.random() < np.interp(period, [0.02, 0.1], [0.95, 0.8]) else int(rng.integers(2, 8))
     if rng.random() < np.interp(period, [0.0, 0.009, 0.01, 0.1], [0.0, 0.0, 0.16, 0.62]):
-        # Nothing to tell but that the sender is alive.
+        # A heartbeat: it only shows that the sender is alive.
         value = [int(rng.integers(256)) if rng.random() < 0.4 else 0 for _ in range(dlc)]
         return Layout(dlc, tuple(Constant(8 * k, 8, v) for k, v in enumerate(value)), None)
     checksum = None

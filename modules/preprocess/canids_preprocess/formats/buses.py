@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canids_preprocess.formats.base import Batch
-from canids_preprocess.formats.growing import POLL, Patience
+from canids_preprocess.formats.growing import POLL, IdleTimeout
 from canids_preprocess.formats.objects import Row, batches
 from canids_shared.errors import CanidsError
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 def is_bus(source: str) -> bool:
     """Whether a source is `interface:channel`, and no file. Where it could be a path, the interface has to be known."""
-    found = _BUS.fullmatch(source)
-    if not found or Path(source).exists():
+    match = _BUS.fullmatch(source)
+    if not match or Path(source).exists():
         return False
-    return "/" not in source or found[1] in _interfaces()
+    return "/" not in source or match[1] in _interfaces()
 
 
 def _interfaces() -> frozenset[str]:
@@ -36,7 +36,7 @@ def _interfaces() -> frozenset[str]:
     return frozenset(can.VALID_INTERFACES)
 
 
-def read(source: str, patience: Patience) -> Iterator[Batch]:
+def read(source: str, timeout: IdleTimeout) -> Iterator[Batch]:
     """Frames of a bus as they come, with python-can's timestamps; the line of a frame is its number from 1.
 
     Error frames are no frames: they are left out, and counted in the log. Further settings, such as `bitrate` or `fd`, are
@@ -46,27 +46,27 @@ def read(source: str, patience: Patience) -> Iterator[Batch]:
     """
     import can  # noqa: PLC0415 (as above)
 
-    found = _BUS.fullmatch(source)
-    assert found
+    match = _BUS.fullmatch(source)
+    assert match
     try:
-        bus = can.Bus(interface=found[1], channel=found[2])
+        bus = can.Bus(interface=match[1], channel=match[2])
     except (can.CanError, OSError, ValueError, TypeError, ImportError) as error:
-        known = "" if found[1] in _interfaces() else f"; interfaces: {', '.join(sorted(_interfaces()))}"
+        known = "" if match[1] in _interfaces() else f"; interfaces: {', '.join(sorted(_interfaces()))}"
         raise CanidsError(f"{source}: cannot be opened: {_line(error)}{known}") from None
     with bus:
         try:
-            yield from _read(bus, patience)
+            yield from _read(bus, timeout)
         except (can.CanError, OSError) as error:
             raise CanidsError(f"{source}: fails: {_line(error)}") from None
 
 
-def _read(bus: can.BusABC, patience: Patience) -> Iterator[Batch]:
+def _read(bus: can.BusABC, timeout: IdleTimeout) -> Iterator[Batch]:
     line, errors, looked = 0, 0, 0.0
     while True:
         rows = []
         first: can.Message | None = bus.recv(POLL)
         if first is not None:
-            patience.renew()
+            timeout.renew()
             # What comes in the meantime waits in the bus's own queue: a batch for every frame would take a whole core.
             time.sleep(max(0.0, looked + POLL - time.monotonic()))
         looked = time.monotonic()
@@ -79,7 +79,7 @@ def _read(bus: can.BusABC, patience: Patience) -> Iterator[Batch]:
                 rows.append(Row(line, message, _text(message)))
             message = bus.recv(0) if len(rows) < _AT_ONCE else None
         yield from batches(rows)
-        if patience.stopped or (first is None and patience.over()):
+        if timeout.stopped or (first is None and timeout.over()):
             break
     if errors:
         log.info("%d error frames are no frames and left out", errors)

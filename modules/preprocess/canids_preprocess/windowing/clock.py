@@ -1,4 +1,4 @@
-"""When the frames of a capture were recorded, looked up in constant memory."""
+"""Clock of a capture: times of its frames, looked up in constant memory."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,7 +9,7 @@ EPISODE_GAP = 1.0
 
 
 class Clock:
-    """Times of a capture's frames, from a pass over its pieces; a piece is read again when a time in it is looked up.
+    """Times of a capture's frames, from a pass over its pieces; to look a time up, its piece is read again.
 
     Where timestamps step back (within the tolerance) a frame counts as recorded at the latest time so far.
 
@@ -43,15 +43,18 @@ class Clock:
         self._held: tuple[int, np.ndarray] = (-1, np.zeros(0))
 
     def _extend(self, times: np.ndarray) -> None:
+        """Add the times [n] of a piece's attacked frames to the episodes."""
         if not len(times):
             return
         breaks = np.flatnonzero(np.diff(times) > EPISODE_GAP)
         first, last = times[[0, *(breaks + 1)]].tolist(), times[[*breaks, -1]].tolist()
+        # An episode may go on from the piece before.
         if self.episodes and first[0] - self.episodes[-1][1] <= EPISODE_GAP:
             first[0] = self.episodes.pop()[0]
         self.episodes += zip(first, last, strict=True)
 
     def _running(self, piece: int) -> np.ndarray:
+        """Latest time so far at each frame of a piece; that of the piece looked up last is kept."""
         if self._held[0] != piece:
             running = np.maximum.accumulate(self._timestamps(piece))
             self._held = (piece, np.maximum(running, self._latest[piece - 1]) if piece else running)

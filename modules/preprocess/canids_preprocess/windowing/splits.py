@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from canids_preprocess.clock import Clock
+from canids_preprocess.windowing.clock import Clock
 from canids_shared.contracts.manifest import SPLITS
 
 _MARGIN = 1e-6
@@ -28,37 +28,40 @@ class Block:
     stop: int
 
 
-def _cuts(begin: float, end: float, found: list[tuple[float, float]], targets: list[float], gap: float) -> list[float]:
+def _cuts(
+    begin: float, end: float, episodes: list[tuple[float, float]], targets: list[float], gap: float
+) -> list[float]:
     """Times at which to cut, as close to the targets as possible.
 
     Before that come as few blocks without an episode as possible, and then as few episodes whose beginning lies in the
     gap behind a cut. Dynamic programming over the zones before, between and behind the episodes; a cut lies within one
     zone, and the gap that follows it too where the zone is long enough.
     """
-    edges = [begin, *(t for episode in found for t in episode), end]
+    edges = [begin, *(t for episode in episodes for t in episode), end]
     zones = [
         (low + _MARGIN, max(low + _MARGIN, high - gap - _MARGIN))
         for low, high in zip(edges[::2], edges[1::2], strict=True)
     ]
-    where = [[min(max(target, low), high) for low, high in zones] for target in targets]
+    # Best place for each cut in each zone: the target itself, or the nearest end of the zone.
+    places = [[min(max(target, low), high) for low, high in zones] for target in targets]
     empty, clipped = 1e6 * (end - begin), 1e3 * (end - begin)  # either costs more than any displacement
     last = len(zones) - 1
     short = [z < last and low >= high for z, (low, high) in enumerate(zones)]
 
-    def without(before: int, behind: int) -> float:
-        return empty if found and before == behind else 0.0
+    def without_episode(before: int, behind: int) -> float:
+        return empty if episodes and before == behind else 0.0
 
-    best: list[list[tuple[float, tuple[int, ...]]]] = [[(without(0, z), (z,)) for z in range(len(zones))]]
-    for j in range(len(targets)):
-        best[j] = [
-            (cost + abs(where[j][z] - targets[j]) + clipped * short[z], path) for z, (cost, path) in enumerate(best[j])
+    # best[z]: cost and zones of the cheapest cuts up to the present one, if that lies in zone z. The end of the capture
+    # counts as one more cut, in the last zone: the last block too should hold an episode.
+    best: list[tuple[float, tuple[int, ...]]] = [(without_episode(0, z), (z,)) for z in range(len(zones))]
+    for target, at in zip(targets, places, strict=True):
+        placed = [(cost + abs(at[z] - target) + clipped * short[z], chosen) for z, (cost, chosen) in enumerate(best)]
+        best = [
+            min((placed[y][0] + without_episode(y, z), (*placed[y][1], z)) for y in range(z + 1))
+            for z in range(len(zones))
         ]
-        following = [
-            min((best[j][y][0] + without(y, z), (*best[j][y][1], z)) for y in range(z + 1)) for z in range(len(zones))
-        ]
-        best.append(following)
-    _, path = best[-1][last]
-    return [where[j][path[j]] for j in range(len(targets))]
+    _, chosen = best[last]
+    return [at[z] for at, z in zip(places, chosen, strict=False)]
 
 
 def blocks(clock: Clock, *, shares: dict[str, float], repeats: int, gap: float, window: int) -> dict[str, list[Block]]:
@@ -79,6 +82,7 @@ def blocks(clock: Clock, *, shares: dict[str, float], repeats: int, gap: float, 
     cuts = _cuts(begin, end, clock.episodes, targets, gap)
     out: dict[str, list[Block]] = {s: [] for s in SPLITS}
     for i, split in enumerate(order):
+        # Behind a cut: frames of a window that nobody uses, then frames that prime the statistics, up to the gap's end.
         start = 0 if i == 0 else clock.frame_at(cuts[i - 1] + gap)
         prime = 0 if i == 0 else min(start, clock.frame_at(cuts[i - 1]) + window + 1)
         stop = clock.frames if i == len(order) - 1 else clock.frame_at(cuts[i])

@@ -1,7 +1,6 @@
-"""The frames of a capture, read back as arrays that the kernels can rely on, in constant memory."""
+"""Frames of a capture as arrays that the compiled loops can rely on, read in constant memory."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from canids_preprocess.clock import Clock
-from canids_preprocess.features import EXTENDED_BIT, MAX_BYTES
+from canids_preprocess.features.frame_kernel import EXTENDED_BIT, MAX_BYTES
 from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID
-from canids_preprocess.splits import Block
+from canids_preprocess.windowing.clock import Clock
+from canids_preprocess.windowing.splits import Block
 from canids_shared.contracts import tables
+from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 
 _BUFFER = 1 << 18  # bytes of a column read at once
@@ -22,34 +22,27 @@ _LIGHTER = 8  # times as many frames at once without payloads and features
 TIMES_AND_IDS = ["timestamp", "can_id", "extended"]
 ALL = [*TIMES_AND_IDS, "payload", "label", "attack"]
 UNKNOWN = -1
-"""The label of a frame of which nobody says whether it is attacked."""
+"""Label of a frame that may be attacked or not."""
 
 Frames = dict[str, np.ndarray]
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise CanidsError(f"{path}: damaged: {' '.join(str(error).split())}; delete it and run again") from None
+_WHAT = "table of frames"
 
 
 def _opened(path: Path) -> pq.ParquetFile:
     tables.read_metadata(path, tables.FRAMES)
-    with _reading(path):
+    with reading(path, _WHAT, pa.ArrowException):
         source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
     tables.check_columns(path, tables.FRAMES, source.schema_arrow, ALL)
     return source
 
 
 def clock_of(path: Path) -> Clock:
-    """The clock of a capture, from its frames."""
+    """Clock of a capture, from a pass over times and labels of its frames."""
     source = _opened(path)
 
     def timestamps(group: int) -> np.ndarray:
-        found: np.ndarray = _read_row_group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
-        return found
+        times: np.ndarray = _read_row_group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
+        return times
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for group in range(source.num_row_groups):
@@ -63,13 +56,13 @@ def clock_of(path: Path) -> Clock:
 
 
 def _read_row_group(path: Path, source: pq.ParquetFile, number: int, columns: list[str]) -> pa.Table:
-    with _reading(path):
+    with reading(path, _WHAT, pa.ArrowException):
         return source.read_row_group(number, columns=columns, use_threads=False)
 
 
 def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
     size = _CHUNK if columns == ALL else _LIGHTER * _CHUNK
-    with _reading(path):
+    with reading(path, _WHAT, pa.ArrowException):
         yield from source.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
 
 
@@ -85,14 +78,15 @@ def _check_times(path: Path, timestamp: np.ndarray) -> None:
 
 
 def _check(path: Path, frames: Frames) -> None:
-    """Raise `CanidsError` unless the frames keep to what the kernels rely on."""
+    """Raise `CanidsError` unless the frames keep to what the compiled loops rely on: they check no bounds."""
     _check_times(path, frames["timestamp"])
     if "offset" in frames and np.diff(frames["offset"]).max(initial=0) > MAX_BYTES:
         raise CanidsError(f"{path}: column 'payload' holds more than {MAX_BYTES} bytes")
-    can_id, key = frames["can_id"], frames["key"]
+    can_id, extended = frames["can_id"], frames["node_id"] >> EXTENDED_BIT
+    # Few captures hold wide IDs at all: the first comparison spares the others the arrays of the second.
     if (
         can_id.max(initial=0) > MAX_STANDARD_ID
-        and (can_id > np.where(key >> EXTENDED_BIT, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
+        and (can_id > np.where(extended, np.uint32(MAX_EXTENDED_ID), np.uint32(MAX_STANDARD_ID))).any()
     ):
         raise CanidsError(f"{path}: column 'can_id' holds more than 11 bits, or more than 29 if extended")
 
@@ -100,18 +94,21 @@ def _check(path: Path, frames: Frames) -> None:
 def arrays_of(path: Path, part: pa.RecordBatch, columns: list[str]) -> Frames:
     """Some frames (contract `frames/1`, text and bytes as large ones, attacks as a dictionary) as arrays.
 
-    Raises `CanidsError` naming `path` unless they keep to what the kernels rely on.
+    `timestamp` f64 s, `can_id` u32, `node_id` u32 (bit 31 set if extended), each [n]; with payloads also `offset` i64
+    [n+1] into `payload` u8, `label` i8 [n], `attack` [n] into the names `attacks`.
+    Raises `CanidsError` naming `path` unless they keep to what the compiled loops rely on.
     """
     _refuse_nulls(path, part, columns)
     frames = {
         "timestamp": part["timestamp"].to_numpy(),
         "can_id": part["can_id"].to_numpy(),
     }
-    frames["key"] = frames["can_id"]
+    frames["node_id"] = frames["can_id"]
     if part["extended"].true_count:
         extended = part["extended"].to_numpy(zero_copy_only=False)
-        frames["key"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
+        frames["node_id"] = frames["can_id"] | extended.astype(np.uint32) << EXTENDED_BIT
     if "payload" in columns:
+        # Arrow's own buffers, without a copy: one array of all bytes, and where each payload begins in it.
         payload = part["payload"].cast("large_binary")
         data = payload.buffers()[2]
         frames["offset"] = np.frombuffer(payload.buffers()[1], np.int64, len(part) + 1, 8 * payload.offset)
@@ -144,15 +141,15 @@ def chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
 
 
 def attack_index(path: Path, frames: Frames, attacks: list[str]) -> np.ndarray:
-    """[n] index of each frame's attack in `attacks` (0: none)."""
+    """Index of each frame's attack in `attacks` (0: none), int16 [n]."""
     attacked = frames["label"] == 1
     if not attacked.any():
         return np.zeros(len(attacked), np.int16)
     known = {name: index for index, name in enumerate(attacks)}
     index = np.array([known.get(name, -1) for name in frames["attacks"]], np.int16)
-    found = np.where(attacked, index[frames["attack"]], np.int16(0))
-    if found.min() < 0:
+    of_frames = np.where(attacked, index[frames["attack"]], np.int16(0))
+    if of_frames.min() < 0:
         raise CanidsError(
             f"{path}: column 'attack' holds a name that the file's metadata lacks; delete it and run again"
         )
-    return found
+    return of_frames

@@ -1,15 +1,11 @@
-"""Per-frame features `relative`: causal, relative to the arbitration ID's own past, free of the ID itself.
+"""Compiled loop of the frame features `relative`: what a frame is like beside the past of its own arbitration ID.
 
-A `Tracker` holds the running statistics of a bus; frames are fed to it in chunks of any size, and the features of a
-frame depend on that frame and those before it alone. The README of this module gives formula and unit of each.
+Causal: the features of a frame depend on that frame and those before it alone. No ID enters but as the row of its state.
+The README of this module gives formula and unit of each feature; `relative.step` is how the loop is called.
 """
-
-from typing import Any
 
 import numpy as np
 from numba import njit
-
-from canids_preprocess.slots import Slots
 
 FRAME_FEATURES = (
     "interval_ratio",
@@ -44,12 +40,13 @@ _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast
 _EARLY = 1.0 / 16.0  # octaves, beside four times the usual scatter; what comes earlier is not a periodic ID's own
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
 
-# Columns of the per-ID state.
-_SEEN, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _FIRST = range(6)
+# Columns of the state of an ID. Running medians: LEVEL of the interval's logarithm, IRREGULAR of its deviation, DISTANCE and
+# SPREAD of the payload distance and of its deviation.
+SEEN, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _FIRST = range(6)
 _LAST, _DLC, _OLDER_DLC = range(6, 9)  # of the last frame on time, and the one before it
-_ANY, _ANY_DLC = range(9, 11)  # of the last frame, on time or not
+LATEST, _LATEST_DLC = range(9, 11)  # of the last frame, on time or not
 _DUE, _GIVEN_UP = range(11, 13)  # times from which, and up to which, an established periodic ID is overdue
-_WIDTH = 13
+WIDTH = 13
 
 _U = np.uint64
 _WORD = 8  # bytes of a payload handled at once, the first in the lowest bits
@@ -103,9 +100,9 @@ def _distance(value: np.uint64, other: np.uint64, toggled: np.uint64, size: int)
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
+def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
     timestamp: np.ndarray,
-    slot: np.ndarray,
+    id_index: np.ndarray,
     offset: np.ndarray,
     payload: np.ndarray,
     state: np.ndarray,
@@ -115,26 +112,27 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
     toggled: np.ndarray,
     usual_change: np.ndarray,
     bus: np.ndarray,
-    n_slots: int,
+    n_ids: int,
     out: np.ndarray,
 ) -> None:
-    """Features of every frame of a chunk; updates all state in place.
+    """Write the features of every frame of a chunk into `out` [n, 14], and update all state in place.
 
-    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. By ID: `last` and `older` hold the payload of the last
-    frame on time and of the one before it, `latest` that of the last frame, `toggled` the bits that ever changed, in
-    words of eight bytes with zeros behind the end; `usual_change` each byte's usual change. `bus` holds the time of the
-    last frame, the running level of the gap between frames, the number of frames, the share of overdue IDs, and the time
-    of the first frame.
+    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. A row of `state` per ID has the columns named below
+    (`SEEN`, …). By ID and word of eight bytes, with zeros behind the payload's end: `last` and `older` hold the payload
+    of the last frame on time and of the one before it, `latest` that of the last frame, `toggled` the bits that ever
+    changed; `usual_change` is each byte's usual change. `bus` holds the time of the last frame, the running level of the
+    gap between frames, the number of frames, the share of overdue IDs, and the time of the first frame.
     """
     until_overdue = _OVERDUE_EVERY - int(bus[2]) % _OVERDUE_EVERY
     for i in range(len(timestamp)):
         now = timestamp[i]
-        me = np.uint64(slot[i])
-        seen = state[me, _SEEN]
+        row = np.uint64(id_index[i])
+        seen = state[row, SEEN]
         size = offset[i + 1] - offset[i]
         bits = 8.0 * max(size, 1)
 
-        # Bus: gap to the frame before against a running median of its logarithm, slow enough to outlast an attack.
+        # Bus: gap to the frame before against a running median of its logarithm, slow enough to outlast an attack. The
+        # median moves by 2/n octaves at first, so that it arrives soon, then by less and less.
         gap_ratio = 0.0
         if bus[2] > 0:
             gap = np.log2(max(now - bus[0], _SHORTEST))
@@ -150,10 +148,11 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         bus[2] += 1
         until_overdue -= 1
         if until_overdue == 0:
+            # Share of the periodic IDs that are silent for too long: a pass over all of them, so only now and then.
             until_overdue = _OVERDUE_EVERY
             known, overdue = 0, 0
-            for s in range(n_slots):
-                if state[s, _SEEN] >= _ESTABLISHED and now <= state[s, _GIVEN_UP]:
+            for s in range(n_ids):
+                if state[s, SEEN] >= _ESTABLISHED and now <= state[s, _GIVEN_UP]:
                     known += 1
                     if now >= state[s, _DUE]:
                         overdue += 1
@@ -165,13 +164,13 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         ratio, on_time, fits_latest = 0.0, True, False
         learn = max(1.0 / max(seen, 1.0), _SLOWEST)
         if seen == 1:
-            state[me, _LEVEL] = np.log2(max(now - state[me, _LAST], _SHORTEST))
-            state[me, _IRREGULAR] = 1.0  # periodic only once it has shown to be
+            state[row, _LEVEL] = np.log2(max(now - state[row, _LAST], _SHORTEST))
+            state[row, _IRREGULAR] = 1.0  # periodic only once it has shown to be
         elif seen > 1:
-            level, irregular = state[me, _LEVEL], state[me, _IRREGULAR]
-            ratio = min(max(np.log2(max(now - state[me, _LAST], _SHORTEST)) - level, -_CLIP), _CLIP)
-            if state[me, _ANY] > state[me, _LAST]:
-                other = min(max(np.log2(max(now - state[me, _ANY], _SHORTEST)) - level, -_CLIP), _CLIP)
+            level, irregular = state[row, _LEVEL], state[row, _IRREGULAR]
+            ratio = min(max(np.log2(max(now - state[row, _LAST], _SHORTEST)) - level, -_CLIP), _CLIP)
+            if state[row, LATEST] > state[row, _LAST]:
+                other = min(max(np.log2(max(now - state[row, LATEST], _SHORTEST)) - level, -_CLIP), _CLIP)
                 fits_latest = abs(other) < abs(ratio)
                 ratio = other if fits_latest else ratio
             # What comes early moves the statistics by the square of that less, and what comes far too early not at all:
@@ -179,14 +178,15 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
             if ratio < 0.0:
                 learn *= np.exp2(2.0 * ratio)
             on_time = ratio >= -(_EARLY + 4.0 * irregular) or irregular >= _REGULAR or seen < _TRUSTED
-            state[me, _LEVEL] += min(max(ratio, -learn), learn)
-            state[me, _IRREGULAR] += min(max(abs(ratio) - irregular, -learn), learn)
+            state[row, _LEVEL] += min(max(ratio, -learn), learn)
+            state[row, _IRREGULAR] += min(max(abs(ratio) - irregular, -learn), learn)
 
         # Payload against the frame that the interval counts from, and for alternation against the last on time before
-        # that; the bits that ever toggled; each byte's usual change. Of a shorter frame the rest counts as zeros.
+        # that; the bits that ever toggled; each byte's usual change. Of a shorter frame the rest counts as zeros. A word
+        # of eight bytes at a time: XOR gives all bits that flipped at once.
         distance, distance_older, changed, novel, jump = 0, 0, 0, 0, 1.0
         most = _BYTE * learn if on_time else 0.0
-        longest = max(size, int(max(state[me, _DLC], state[me, _OLDER_DLC], state[me, _ANY_DLC])))
+        longest = max(size, int(max(state[row, _DLC], state[row, _OLDER_DLC], state[row, _LATEST_DLC])))
         for w in range((longest + _WORD - 1) // _WORD):
             value, mask = _U(0), _U(0)
             begin, left = offset[i] + _WORD * w, size - _WORD * w
@@ -198,43 +198,46 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 for b in range(left):
                     value |= _U(payload[begin + b]) << _U(8 * b)
                     mask |= _U(255) << _U(8 * b)
-            mine = last[me, w]
+            on_time_word = last[row, w]
             if seen > 0:
-                before_it = (latest[me, w] if fits_latest else mine) & mask
-                flipped = value ^ before_it
-                before_that = (mine if fits_latest else older[me, w]) & mask
-                distance_older += _distance(value, before_that, toggled[me, w], min(left, _WORD))
-                distance += _distance(value, before_it, toggled[me, w], min(left, _WORD))
-                novel += _set_bits(flipped & ~toggled[me, w])
+                # `mask` leaves out what the frame lacks: a shorter payload is no change of the bytes behind its end.
+                previous = (latest[row, w] if fits_latest else on_time_word) & mask
+                flipped = value ^ previous
+                earlier = (on_time_word if fits_latest else older[row, w]) & mask
+                distance_older += _distance(value, earlier, toggled[row, w], min(left, _WORD))
+                distance += _distance(value, previous, toggled[row, w], min(left, _WORD))
+                novel += _set_bits(flipped & ~toggled[row, w])
                 changed += _set_bytes(flipped)
                 if on_time:
-                    toggled[me, w] |= flipped
+                    toggled[row, w] |= flipped
                 was = value ^ flipped
                 for b in range(min(left, _WORD)):
-                    usual = np.float64(usual_change[me, _WORD * w + b])
+                    usual = np.float64(usual_change[row, _WORD * w + b])
                     change = _change(value, was, b)
                     jump = max(jump, (1.0 + change) / (1.0 + usual))
-                    usual_change[me, _WORD * w + b] = usual + min(max(change - usual, -most), most)
-            latest[me, w] = value
+                    usual_change[row, _WORD * w + b] = usual + min(max(change - usual, -most), most)
+            latest[row, w] = value
             if on_time:
-                older[me, w] = mine
-                last[me, w] = value
+                older[row, w] = on_time_word
+                last[row, w] = value
+
+        # Distance against its own running median, in units of the running deviation and one bit.
         deviation = 0.0
         if seen == 1:
-            state[me, _DISTANCE] = distance
+            state[row, _DISTANCE] = distance
         elif seen > 1:
-            off, spread = distance - state[me, _DISTANCE], state[me, _SPREAD]
+            off, spread = distance - state[row, _DISTANCE], state[row, _SPREAD]
             deviation = min(max(off / (spread + 1.0), -_CLIP), _CLIP)
             if on_time:
-                state[me, _DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
-                state[me, _SPREAD] += min(max(abs(off) - spread, -_BIT * learn), _BIT * learn)
+                state[row, _DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
+                state[row, _SPREAD] += min(max(abs(off) - spread, -_BIT * learn), _BIT * learn)
 
         # An ID that is new means little on a bus just switched on, and a deviation little from what was seen but twice.
         settled = min(max(now - bus[4], 0.0) / _SETTLING, 1.0)
         trust = min(seen / _TRUSTED, 1.0)
         if seen == 0:
-            state[me, _FIRST] = now
-        before = state[me, _ANY_DLC if fits_latest else _DLC]
+            state[row, _FIRST] = now
+        before = state[row, _LATEST_DLC if fits_latest else _DLC]
         out[i, 0] = ratio * trust
         out[i, 1] = distance / bits
         out[i, 2] = deviation * trust
@@ -244,98 +247,22 @@ def _step(  # noqa: PLR0912, PLR0915 (one compiled loop)
         out[i, 6] = np.log2(jump) * trust if seen > 1 and jump > 1.0 else 0.0
         out[i, 7] = settled if seen == 0 else 0.0
         out[i, 8] = settled / (1.0 + seen)
-        out[i, 9] = min(max((state[me, _FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
+        out[i, 9] = min(max((state[row, _FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
         out[i, 10] = size / 8.0
         out[i, 11] = 1.0 if seen > 0 and before != size else 0.0
         out[i, 12] = min(max(gap_ratio, -_CLIP), _CLIP)
         out[i, 13] = bus[3]
 
-        state[me, _SEEN] = seen + 1
-        state[me, _ANY] = max(now, state[me, _ANY]) if seen > 0 else now
-        state[me, _ANY_DLC] = size
+        # Only what is on time becomes what the next frames are compared with. Of a periodic ID that was seen often enough
+        # the time from which it counts as overdue is known from here on.
+        state[row, SEEN] = seen + 1
+        state[row, LATEST] = max(now, state[row, LATEST]) if seen > 0 else now
+        state[row, _LATEST_DLC] = size
         if on_time:
-            state[me, _LAST] = state[me, _ANY]
-            state[me, _OLDER_DLC] = state[me, _DLC]
-            state[me, _DLC] = size
+            state[row, _LAST] = state[row, LATEST]
+            state[row, _OLDER_DLC] = state[row, _DLC]
+            state[row, _DLC] = size
         if seen + 1 >= _ESTABLISHED:
-            period = np.exp2(state[me, _LEVEL]) if state[me, _IRREGULAR] < _REGULAR else -np.inf
-            state[me, _DUE] = state[me, _LAST] + _OVERDUE_FROM * period
-            state[me, _GIVEN_UP] = state[me, _LAST] + _OVERDUE_TO * period
-
-
-class Tracker:
-    """Running statistics of one bus, fed frame by frame in time order.
-
-    Memory grows with the number of distinct arbitration IDs, not with the number of frames; `forget` bounds it.
-    """
-
-    def __init__(self) -> None:
-        self.slots = Slots()
-        self._bus = np.zeros(5)
-        self._arrays: dict[str, np.ndarray] = {
-            "state": np.zeros((64, _WIDTH)),
-            **{name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")},
-            "usual_change": np.zeros((64, MAX_BYTES), np.float32),
-        }
-
-    def _grow(self) -> None:
-        capacity = len(self._arrays["state"])
-        while capacity < self.slots.count:
-            capacity *= 2
-        for name, array in self._arrays.items():
-            if len(array) < capacity:
-                grown = np.zeros((capacity, *array.shape[1:]), array.dtype)
-                grown[: len(array)] = array
-                self._arrays[name] = grown
-
-    def forget(self, most: int, needed: np.ndarray) -> np.ndarray:
-        """Forget all IDs but the `most` seen most often (of equals, the latest), and those with the numbers `needed` [n].
-
-        IDs are numbered anew. An ID that is forgotten counts as never seen when it comes back; those of a sender that
-        draws them at random are the first to go.
-
-        Returns the new numbers of `needed`, int32 [n].
-        """
-        state = self._arrays["state"][: self.slots.count]
-        order = np.lexsort((-state[:, _ANY], -state[:, _SEEN]))
-        kept = np.union1d(order[:most], needed)
-        number = np.full(self.slots.count, -1, np.int32)
-        number[kept] = np.arange(len(kept))
-        for array in self._arrays.values():
-            array[: len(kept)] = array[kept]
-            array[len(kept) :] = 0
-        self.slots.keep(kept)
-        renumbered: np.ndarray = number[needed]
-        return renumbered
-
-    def feed(self, frames: dict[str, Any], room: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the next frames, float32 [room + n, len(FRAME_FEATURES)], and the number of each one's ID, int32 [n].
-
-        The first `room` rows are left to the caller, who may have earlier frames to put there.
-
-        IDs are numbered from 0 in the order of first sighting; `slots.count` says how many there are so far.
-
-        Args:
-            frames: `timestamp` [n] f64 s, `key` [n] u32 (arbitration ID, bit 31 set if extended), `offset` [n+1] i64 into
-                `payload` u8.
-        """
-        slot = self.slots.number(frames["key"])
-        self._grow()
-        out = np.empty((room + len(slot), len(FRAME_FEATURES)), np.float32)
-        a = self._arrays
-        _step(
-            frames["timestamp"],
-            slot,
-            frames["offset"],
-            frames["payload"],
-            a["state"],
-            a["last"],
-            a["older"],
-            a["latest"],
-            a["toggled"],
-            a["usual_change"],
-            self._bus,
-            self.slots.count,
-            out[room:],
-        )
-        return out, slot
+            period = np.exp2(state[row, _LEVEL]) if state[row, _IRREGULAR] < _REGULAR else -np.inf
+            state[row, _DUE] = state[row, _LAST] + _OVERDUE_FROM * period
+            state[row, _GIVEN_UP] = state[row, _LAST] + _OVERDUE_TO * period

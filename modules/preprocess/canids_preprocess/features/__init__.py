@@ -1,0 +1,1 @@
+"""Features of frames, nodes, edges and windows: `relative` (the default) and `published`."""

@@ -1,0 +1,172 @@
+"""Features `relative`: causal, relative to each arbitration ID's own past, free of the ID itself.
+
+`step` computes the frame features of the next frames of a bus from what is remembered of it (`BusState`). It is the one
+definition for finished captures, whose chunks it is mapped over, and for a bus that is followed. `fill` turns the frame
+features of windows into features of nodes and edges.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from canids_preprocess.features.frame_kernel import FRAME_FEATURES, LATEST, MAX_BYTES, SEEN, WIDTH, frame_features
+from canids_preprocess.features.id_index import IdIndex
+from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
+
+NODE_FEATURES = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in ("mean", "min", "max")), "share")
+EDGE_FEATURES = ("count", "share", "gap_mean", "gap_min", "position", "reciprocal")
+STATISTICS = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in SUMMARIES), *COMMON_STATISTICS)
+_SHORTEST = 1e-6  # s, as in `frame_kernel`
+
+
+class BusState:
+    """What is remembered of one bus: running statistics of the bus and of each arbitration ID.
+
+    Memory grows with the number of distinct IDs, not with the number of frames; `forget` bounds it.
+
+    Attributes:
+        ids: the IDs; their indices are the rows of `by_id`.
+        bus: float64 [5], as in `frame_kernel.frame_features`.
+        by_id: the arrays of the IDs by the names of its arguments, in its order.
+    """
+
+    def __init__(self) -> None:
+        self.ids = IdIndex()
+        self.bus = np.zeros(5)
+        self.by_id: dict[str, np.ndarray] = {
+            "state": np.zeros((64, WIDTH)),
+            **{name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")},
+            "usual_change": np.zeros((64, MAX_BYTES), np.float32),
+        }
+
+    def look_up(self, ids: np.ndarray) -> np.ndarray:
+        """Index of each frame's ID, int32 [n]; new IDs get rows of zeros."""
+        id_index = self.ids.look_up(ids)
+        capacity = len(self.by_id["state"])
+        if capacity < self.ids.count:
+            added = (1 << (self.ids.count - 1).bit_length()) - capacity
+            for name, array in self.by_id.items():
+                self.by_id[name] = np.concatenate([array, np.zeros((added, *array.shape[1:]), array.dtype)])
+        return id_index
+
+    def forget(self, most: int, needed: np.ndarray) -> np.ndarray:
+        """Forget all IDs but the `most` seen most often (of equals, the latest), and those with the indices `needed` [n].
+
+        The remaining IDs get new indices. An ID that is forgotten counts as never seen when it comes back; the first to go
+        are those of a sender that draws them at random.
+
+        Returns the new indices of `needed`, int32 [n].
+        """
+        state = self.by_id["state"][: self.ids.count]
+        order = np.lexsort((-state[:, LATEST], -state[:, SEEN]))
+        kept = np.union1d(order[:most], needed)
+        renumbered = np.full(self.ids.count, -1, np.int32)
+        renumbered[kept] = np.arange(len(kept))
+        for array in self.by_id.values():
+            array[: len(kept)] = array[kept]
+            array[len(kept) :] = 0
+        self.ids.keep(kept)
+        of_needed: np.ndarray = renumbered[needed]
+        return of_needed
+
+
+def step(frames: dict[str, Any], state: BusState, reserve: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Frame features of the next frames of a bus, in time order; `state` is updated in place.
+
+    Chunks of any size give the same features.
+
+    Args:
+        frames: `timestamp` [n] f64 s, `node_id` [n] u32 (arbitration ID, bit 31 set if extended), `offset` [n+1] i64 into
+            `payload` u8.
+        state: what is remembered of the frames before.
+        reserve: rows at the beginning that are left to the caller, who may have earlier frames to put there.
+
+    Returns features, float32 [reserve + n, len(FRAME_FEATURES)], and the index of each frame's ID, int32 [n].
+    """
+    id_index = state.look_up(frames["node_id"])
+    out = np.empty((reserve + len(id_index), len(FRAME_FEATURES)), np.float32)
+    frame_features(
+        frames["timestamp"],
+        id_index,
+        frames["offset"],
+        frames["payload"],
+        *state.by_id.values(),
+        state.bus,
+        state.ids.count,
+        out[reserve:],
+    )
+    return out, id_index
+
+
+@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def fill(
+    features: np.ndarray,
+    timestamp: np.ndarray,
+    node_id: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    graph: Topology,
+    x: np.ndarray,
+    edge_attr: np.ndarray,
+) -> None:
+    """Fill in the features of nodes, `x` [ΣN, 3 P + 1], and edges, `edge_attr` [ΣE, 6], of windows `starts[w]:stops[w]`.
+
+    Args:
+        features: [n, P] frame features.
+        timestamp, node_id: [n] seconds, and arbitration ID (bit 31 set if extended).
+        starts, stops: [W] first frame of each window, and the one behind its last.
+        graph: nodes and edges of the windows.
+    """
+    n_features = features.shape[1]
+    most = graph.node_counts.max()
+    # Of one window at a time: small enough to stay in the cache, and contiguous, so that the inner loops are vectorised.
+    total = np.empty((most, n_features))
+    low = np.empty((most, n_features), np.float32)
+    high = np.empty((most, n_features), np.float32)
+    row, node, edge = 0, 0, 0
+    for w in range(len(starts)):
+        first, window, n, e = starts[w], stops[w] - starts[w], graph.node_counts[w], graph.edge_counts[w]
+        for j in range(n):
+            total[j] = 0.0
+            low[j] = features[graph.first_frame[node + j]]
+            high[j] = features[graph.first_frame[node + j]]
+        edge_attr[edge : edge + e] = 0.0
+        # Gaps count against the window's mean gap, in octaves: a slower bus has the same features.
+        span = max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
+        usual_gap = np.log2(span / window)
+        for k in range(window):
+            f = first + k
+            here = graph.node_of_frame[row + k]
+            for p in range(n_features):
+                value = features[f, p]
+                total[here, p] += value
+                low[here, p] = min(low[here, p], value)
+                high[here, p] = max(high[here, p], value)
+            if k > 0:
+                # Until all frames are seen, column 0 counts the transitions and column 2 sums their gaps.
+                gap = np.log2(max(timestamp[f] - timestamp[f - 1], _SHORTEST)) - usual_gap
+                at = edge + graph.edge_of_frame[row + k]
+                if edge_attr[at, 0] == 0.0:
+                    edge_attr[at, 3] = gap
+                    edge_attr[at, 4] = k / window
+                edge_attr[at, 0] += 1.0
+                edge_attr[at, 2] += gap
+                edge_attr[at, 3] = min(edge_attr[at, 3], gap)
+
+        for j in range(n):
+            count = graph.node_count[node + j]
+            for p in range(n_features):
+                x[node + j, 3 * p] = total[j, p] / count
+                x[node + j, 3 * p + 1] = low[j, p]
+                x[node + j, 3 * p + 2] = high[j, p]
+            x[node + j, 3 * n_features] = count / window
+        for j in range(edge, edge + e):
+            count = edge_attr[j, 0]
+            edge_attr[j, 0] = np.log2(1.0 + count)
+            edge_attr[j, 1] = count / graph.node_count[node + graph.source[j]]
+            edge_attr[j, 2] /= count
+            edge_attr[j, 5] = 1.0 if graph.reciprocal[j] else 0.0
+        row += window
+        node += n
+        edge += e

@@ -1,0 +1,74 @@
+"""Members of a split: which captures a fold leaves out or keeps, each content once."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from canids_shared.contracts.manifest import LEFT_OUT
+from canids_shared.errors import CanidsError
+from canids_shared.jobs.entry_point import Call
+
+_KINDS = {
+    "(?<![a-z])dos|flood|jam": "dos",
+    "fuzz": "fuzzing",
+    "replay": "replay",
+    "suppress|suspen": "suppression",
+    "masquerad": "masquerade",
+    # Frames with an ID of the vehicle and content of the attacker's, whatever they are to feign.
+    "spoof|gear|rpm|imperson|malfunction|fabricat|accelerator|correlated|max.|reverse.?light": "spoofing",
+}
+"""Kinds of attack by the names that data sets give them."""
+_FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
+log = logging.getLogger(__name__)
+
+
+def kind_of(attack: str) -> str | None:
+    """Kind of the attack with this name, or None if the name does not show it."""
+    return next((kind for pattern, kind in _KINDS.items() if re.search(pattern, attack.casefold())), None)
+
+
+def _check_fold(call: Call, recorded: list[dict[str, Any]]) -> None:
+    for kind, key in _FOLD_KEYS.items():
+        known = {metadata[key] for metadata in recorded if metadata[key]}
+        for name in call.config["leave_out"].get(kind, []):
+            if name not in known:
+                raise CanidsError(
+                    f"leave_out.{kind}: the training captures of dataset '{call.wildcards['dataset']}' have no "
+                    f"{key} '{name}'; they have {', '.join(sorted(known)) or 'none'}"
+                )
+
+
+def members(call: Call, captures: dict[Path, dict[str, Any]]) -> list[Path]:
+    """The captures of the split of a call, by the metadata of their frames; in the order of their names.
+
+    So another order in the manifest, or of a job's inputs, makes the same graph store.
+    Raises `CanidsError` if the fold names what no capture has, or leaves no capture.
+    """
+    leave_out = call.config["leave_out"]
+    auxiliary = call.constants.get("auxiliary_captures", [])
+    if leave_out:
+        _check_fold(call, [metadata for metadata in captures.values() if metadata["capture"] not in auxiliary])
+
+    def is_left_out(metadata: dict[str, Any]) -> bool:
+        if metadata["capture"] in auxiliary:
+            # Auxiliary captures have vehicles of their own, but the kinds of attack that all have. A name that shows no
+            # kind leaves out all of them: any could be its relative.
+            kinds = {kind_of(attack) for attack in leave_out.get("attacks", [])}
+            return bool(metadata["attack"] and kinds and (None in kinds or kind_of(metadata["attack"]) in kinds))
+        return any(metadata[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
+
+    # By content: a copy of a left-out capture under another name is left out with it.
+    left_out = {metadata["sha256"] for metadata in captures.values() if is_left_out(metadata)}
+    chosen: dict[str, Path] = {}
+    for path, metadata in sorted(captures.items(), key=lambda item: str(item[1]["capture"])):
+        content = metadata["sha256"]
+        if leave_out and (content in left_out) != (call.wildcards["split"] == LEFT_OUT):
+            continue
+        if content in chosen:
+            log.info("%s has the same content as an earlier capture and counts once", metadata["capture"])
+            continue
+        chosen[content] = path
+    if all(captures[path]["capture"] in auxiliary for path in chosen.values()):
+        raise CanidsError(f"leave_out leaves no capture for split '{call.wildcards['split']}'")
+    return list(chosen.values())
