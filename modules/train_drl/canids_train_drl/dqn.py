@@ -14,7 +14,7 @@ import torch
 from canids_shared.contracts.torch_store import device_of
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point, latency
-from canids_shared.jobs.run_folder import Checkpoint, write_config, write_history
+from canids_shared.jobs.run_folder import Checkpoint
 from canids_train_drl.agent import run_record
 from canids_train_drl.agent.double_dqn import DoubleDQN, Teacher
 from canids_train_drl.agent.policy import Policy
@@ -69,8 +69,6 @@ def main(call: entry_point.Call) -> None:
     training = DoubleDQN(data.fuse, data.select, setup, _teacher(call, data, setup.actions), checkpoint)
     network, history = training.run()
     policy = Policy(network, setup.hidden, data.observer, setup.actions, config)
-    write_config(call.output["config"], call)
-    write_history(call.output["history"], history)
     policy.save(call.output["model"])
     splits = {name: states.read(call.inputs[name][0]) for name in ("fuse", "select", "calibrate")}
     run_record.write(
@@ -79,7 +77,7 @@ def main(call: entry_point.Call) -> None:
         training.progress.best,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         data={name: split_summary(split) for name, split in splits.items()},
-        latency=latency.summary(_seconds_per_window(policy, splits["calibrate"]), "cpu"),
+        seconds=_seconds_per_window(policy, splits["calibrate"]),
     )
     checkpoint.remove()
 

@@ -9,7 +9,7 @@ import polars as pl
 from canids_shared.contracts import detectors, model_file, tables
 from canids_shared.contracts.tables import DECISIONS, KEYS, STATES
 from canids_shared.files import sha256_of
-from canids_shared.jobs import latency, run_folder, stand_in_runner
+from canids_shared.jobs import run_folder, stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
 from canids_train_drl.agent import run_record
@@ -18,10 +18,9 @@ from canids_train_drl.agent import run_record
 def policy(call: Call) -> None:
     """Model, config, history of one evaluation and record of a training; the model file has its header and no weights."""
     header = tables.read_metadata(call.inputs["fuse"][0], STATES)
-    scale = "large" if call.constants["variant"] == "large" else "small"
     model = {
         "contract": model_file.POLICY,
-        "hidden": call.config["networks"][scale],
+        "hidden": call.config["networks"][call.constants["variant"].partition("_")[0]],
         "layout": [],
         "observer": {"detectors": header[detectors.KEY]},
         "actions": {"kind": call.config["action_set"], "threshold": 0.5, "detectors": len(header[detectors.KEY])},
@@ -30,9 +29,7 @@ def policy(call: Call) -> None:
     row = {"step": 1, "epsilon": 0.0, "loss": 1.0, "distillation_loss": 0.0, "reward": 0.0}
     history = [{**row, "select_reward": 0.0, "select_f1": None}]
     model_file.save_arrays(call.output["model"], {}, model)
-    run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], history)
-    run_record.write(call, history, 0, parameters=0, data={}, latency=latency.summary([1e-3], "cpu"))
+    run_record.write(call, history, 0, parameters=0, data={}, seconds=[1e-3])
 
 
 def fusion_baselines(call: Call) -> None:

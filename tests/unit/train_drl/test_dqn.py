@@ -95,11 +95,12 @@ def test_record_has_the_evaluation_that_was_kept(trained: dict[str, Path], files
     assert content["select"] == {"reward": history["select_reward"][best], "f1": history["select_f1"][best]}
     assert content["history"]["loss"] == history["loss"].to_list()
     fuse = read(files["fuse"])
+    assert content["data"]["fuse"]["captures"] == sorted(fuse.keys["capture"].unique())
     attacked = int((fuse.labels == 1).sum())
     assert content["data"]["fuse"]["windows"] == len(fuse)
     assert sum(content["data"]["fuse"]["attacks"].values()) == content["data"]["fuse"]["attacked"] == attacked
     assert content["latency"]["device"] == "cpu"
-    assert content["sizes"] == {"model": trained["model"].stat().st_size}
+    assert content["sizes"] == {name: trained[name].stat().st_size for name in ("model", "config")}
     weights = Policy.load(trained["model"]).network.state_dict().values()
     assert content["parameters"] == sum(weight.numel() for weight in weights)
 

@@ -82,11 +82,12 @@ def as_recorded(split: States, observer: Observer) -> Traffic:
 
 
 def split_summary(split: States) -> dict[str, Any]:
-    """Windows of a split, attacked ones, and how many are of each vehicle and attack, for a `run.json`."""
+    """Contents of a split: `windows`, how many are `attacked`, windows by vehicle and by attack, captures."""
 
     def counts(column: str) -> dict[str, int]:
         table = split.keys[column].value_counts(sort=False)
         return {name: count for name, count in sorted(table.iter_rows()) if name}
 
     attacked = int((split.labels == 1).sum())
-    return {"windows": len(split), "attacked": attacked, "vehicles": counts("vehicle"), "attacks": counts("attack")}
+    named = {"vehicles": counts("vehicle"), "attacks": counts("attack"), "captures": list(counts("capture"))}
+    return {"windows": len(split), "attacked": attacked, **named}

@@ -28,7 +28,7 @@ class FusionSetup:
     def of(cls, call: Call, data: FusionData) -> "FusionSetup":
         """The setup of a call's variant."""
         config = call.config
-        hidden = config["networks"]["large" if call.constants["variant"] == "large" else "small"]
+        hidden = config["networks"][call.constants["variant"].partition("_")[0]]
         return cls(config, hidden, *ThresholdSearch(data, config["false_alarm_budget"]).fixed_weight())
 
     @property
