@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_evaluate.pages.card_data import Split, Subject, split_of
+from canids_evaluate.pages.card_data import POLICY, SUPERVISED, UNSUPERVISED, Split, Subject, role_of, split_of
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.rows import methods_of, plain
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number, with_interval
@@ -36,12 +36,11 @@ _HUB_METRICS = {
 }
 """Metric here → its id on the Hub."""
 _TAGS = ["can-bus", "intrusion-detection", "automotive"]
-
-
-def _supervised(subject: Subject) -> list[bool]:
-    """Of every detector of the training, whether it learns from labels."""
-    declared = {detector.name: detector.supervised for detector in subject.names.detectors}
-    return [declared[name] for name in subject.training.detectors]
+_LEARNT_FROM = {
+    POLICY: "`fuse`, which the detectors never saw",
+    SUPERVISED: "`fit`",
+    UNSUPERVISED: "`fit`, attack-free windows alone",
+}
 
 
 def _summary(subject: Subject) -> str:
@@ -53,7 +52,8 @@ def _summary(subject: Subject) -> str:
         True: "supervised: attacked window or not",
         False: "unsupervised: scores how unlike normal traffic a window is",
     }
-    return f"{label}: a detector, {'; '.join(kinds[s] for s in dict.fromkeys(_supervised(subject)))}."
+    trained = [d.supervised for d in subject.names.detectors if d.name in subject.training.detectors]
+    return f"{label}: a detector, {'; '.join(kinds[supervised] for supervised in dict.fromkeys(trained))}."
 
 
 def front_matter(subject: Subject) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def front_matter(subject: Subject) -> dict[str, Any]:
     if subject.is_policy:
         task, tags = "reinforcement-learning", ["reinforcement-learning", "sensor-fusion"]
     else:
-        task, tags = "graph-ml", [] if all(_supervised(subject)) else ["anomaly-detection"]
+        task, tags = "graph-ml", ["anomaly-detection"] if subject.role == UNSUPERVISED else []
     results = [
         {
             "task": {"type": task, "name": f"{prefix}Detection of attacks on a CAN bus, by window"},
@@ -206,10 +206,7 @@ def _evaluation_data(subject: Subject) -> str:
 
 def _training_data(subject: Subject) -> str:
     learnt, calibrate = subject.learnt, subject.calibrate
-    role = "`fuse`, which the detectors never saw" if subject.is_policy else "`fit`"
-    if not subject.is_policy and not any(_supervised(subject)):
-        role += ", attack-free windows alone"
-    text = f"Learnt from {role}: {_counts(learnt)}. Thresholds from `calibrate`: {_counts(calibrate)}. "
+    text = f"Learnt from {_LEARNT_FROM[subject.role]}: {_counts(learnt)}. Thresholds from `calibrate`: {_counts(calibrate)}. "
     text += "Both are blocks of the same captures, apart in time:\n\n"
     rows = [
         [
@@ -250,12 +247,8 @@ def _subjects(call: Call) -> list[Subject]:
     (baselines,), (curves,) = inputs["window_baselines"], inputs["window_baseline_curves"]
     others, sources = read(baselines, METRICS_CONTRACT)["scenarios"], read(curves, CURVES_CONTRACT).get("sources", {})
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
-    labelled, attack_free, fused, set_on = (
-        split_of(fit),
-        split_of(fit, attack_free=True),
-        split_of(fuse),
-        split_of(calibrate),
-    )
+    learnt = {POLICY: split_of(fuse), SUPERVISED: split_of(fit), UNSUPERVISED: split_of(fit, attack_free=True)}
+    set_on = split_of(calibrate)
     trainings = read_trainings(inputs["trainings"])
     policies = {t.variant: t.name for t in trainings if not t.detectors}
     subjects = []
@@ -263,24 +256,10 @@ def _subjects(call: Call) -> list[Subject]:
         if training.variant not in metrics:
             raise CanidsError(f"{training.name}: no metrics of variant '{training.variant}' to put on its card")
         content = metrics[training.variant]
-        names = methods_of(content)
-        supervised = {detector.name: detector.supervised for detector in names.detectors}
-        if unknown := [name for name in training.detectors if name not in supervised]:
-            raise CanidsError(f"{training.name}: trained detector '{unknown[0]}', which the decisions do not declare")
-        learnt = labelled if any(supervised[name] for name in training.detectors) else attack_free
-        subjects.append(
-            Subject(
-                training=training,
-                policy=policies[training.variant],
-                learnt=learnt if training.detectors else fused,
-                calibrate=set_on,
-                metrics=content,
-                names=names,
-                baselines=others,
-                sources=sources,
-                simulated=call.constants["simulated"],
-            )
-        )
+        names, policy = methods_of(content), policies[training.variant]
+        data = learnt[role_of(training, names)]
+        simulated = call.constants["simulated"]
+        subjects.append(Subject(training, policy, data, set_on, content, names, others, sources, simulated))
     return subjects
 
 

@@ -8,6 +8,10 @@ import numpy as np
 from canids_evaluate.pages.rows import FUSION, Methods
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.training_run import TrainingRun
+from canids_shared.errors import CanidsError
+
+POLICY, SUPERVISED, UNSUPERVISED = "policy", "supervised", "unsupervised"
+"""Roles of trainings."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,19 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     )
 
 
+def role_of(training: TrainingRun, names: Methods) -> str:
+    """`POLICY`, `SUPERVISED` (some detector of the training learns from labels) or `UNSUPERVISED`.
+
+    Raises `CanidsError` if the training has a detector that `names` lacks.
+    """
+    supervised = {detector.name: detector.supervised for detector in names.detectors}
+    if unknown := [name for name in training.detectors if name not in supervised]:
+        raise CanidsError(f"{training.name}: trained detector '{unknown[0]}', which the decisions do not declare")
+    if not training.detectors:
+        return POLICY
+    return SUPERVISED if any(supervised[name] for name in training.detectors) else UNSUPERVISED
+
+
 @dataclass(frozen=True)
 class Subject:
     """The training that a card describes.
@@ -92,9 +109,14 @@ class Subject:
         return str(self.metrics["dataset"])
 
     @property
+    def role(self) -> str:
+        """Its role (`role_of`)."""
+        return role_of(self.training, self.names)
+
+    @property
     def is_policy(self) -> bool:
         """Whether it fuses detectors, instead of being one."""
-        return not self.training.detectors
+        return self.role == POLICY
 
     @property
     def methods(self) -> dict[str, str]:

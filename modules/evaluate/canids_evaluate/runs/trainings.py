@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.contracts.whole import reading
@@ -57,14 +55,3 @@ def _positive(text: str) -> float | None:
     if not math.isfinite(value) or value < 0:
         raise ValueError(text)
     return value or None
-
-
-def read_history(path: Path) -> pl.DataFrame:
-    """Read a `history.parquet`; raises `CanidsError` naming the file if it is absent or damaged."""
-    with reading(path, "history", pl.exceptions.PolarsError, again=again(path)):
-        return pl.read_parquet(path)
-
-
-def again(path: Path) -> str:
-    """The remedy for a file of a run that is absent or damaged."""
-    return f"delete the folder {path.parent} and train again"
