@@ -25,6 +25,9 @@ rule resources:
     message:
         "time and memory of the rules, and what to request"
     shell:
-        "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.resources --spec {params.spec:q}"
-        " --table {output.table} --markdown {output.markdown} --profile {output.profile}"
-        " --runs experimentruns --results results" + LOGGED
+        (
+            "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.resources --spec {params.spec:q}"
+            " --table {output.table} --markdown {output.markdown} --profile {output.profile}"
+            " --runs experimentruns --results results"
+        )
+        + LOGGED

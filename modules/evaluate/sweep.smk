@@ -33,8 +33,11 @@ rule sweep_point:
     message:
         "{wildcards.dataset}: results of {wildcards.point} on select"
     shell:
-        "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}"
-        " --runs {input.runs}" + LOGGED
+        (
+            "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}"
+            " --runs {input.runs}"
+        )
+        + LOGGED
 
 
 rule sweep:
@@ -67,7 +70,10 @@ rule sweep:
     message:
         "{wildcards.dataset}: sweep, {wildcards.subspace}"
     shell:
-        "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep --spec {params.spec:q}"
-        " --markdown {output.markdown} --csv {output.csv} --params {output.params}"
-        " --parallel {output.parallel} --importance {output.importance} --best {output.best}"
-        " --points {input}" + LOGGED
+        (
+            "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep --spec {params.spec:q}"
+            " --markdown {output.markdown} --csv {output.csv} --params {output.params}"
+            " --parallel {output.parallel} --importance {output.importance} --best {output.best}"
+            " --points {input}"
+        )
+        + LOGGED

@@ -97,6 +97,7 @@ def sample(
     inside = [(point, value) for point, value in past if _inside(point, space)]
     trials = [{o: canonical_json(v) if "values" in space[o] else v for o, v in p.items()} for p, _ in inside]
     study = study_of(distributions, trials, [[v] for _, v in inside], ["minimize"], samplers[method]())
+    # Rounding makes samples equal now and then, and values are few: only new points count.
     known = {canonical_json(point) for point, _ in past}
     points: list[Point] = []
     for _ in range(count * _ATTEMPTS):

@@ -42,6 +42,7 @@ def study(runs: dict[str, list[PointResult]], value: Callable[[list[PointResult]
         value: points → their objective.
     """
     first = next(iter(runs.values()))
+    # Only options that vary: a constant one explains nothing, and functional ANOVA has no axis for it.
     columns = {option: _column([p.values[option] for p in first]) for option in varied(first)}
     trials = [{option: values[i] for option, (_, values) in columns.items()} for i in range(len(first))]
     lower = [points[0].metric in LOWER_IS_BETTER for points in runs.values()]
