@@ -28,7 +28,7 @@ class BusState:
     Attributes:
         ids: the IDs; their indices are the rows of `by_id`.
         bus: float64 [5], as in `frame_kernel.frame_features`.
-        by_id: the arrays of the IDs by the names of its arguments, in its order.
+        by_id: the arrays of the IDs, by the names of its arguments.
     """
 
     def __init__(self) -> None:
@@ -85,13 +85,18 @@ def step(frames: dict[str, Any], state: BusState, reserve: int = 0) -> tuple[np.
     Returns features, float32 [reserve + n, len(FRAME_FEATURES)], and the index of each frame's ID, int32 [n].
     """
     id_index = state.look_up(frames["node_id"])
-    out = np.empty((reserve + len(id_index), len(FRAME_FEATURES)), np.float32)
+    arrays, out = state.by_id, np.empty((reserve + len(id_index), len(FRAME_FEATURES)), np.float32)
     frame_features(
         frames["timestamp"],
         id_index,
         frames["offset"],
         frames["payload"],
-        *state.by_id.values(),
+        arrays["state"],
+        arrays["last"],
+        arrays["older"],
+        arrays["latest"],
+        arrays["toggled"],
+        arrays["usual_change"],
         state.bus,
         state.ids.count,
         out[reserve:],
