@@ -2,7 +2,7 @@
 
     python bench/preprocess.py [--frames 10000000] [--folder DIR] [--output bench/results.json]
 
-Every measurement runs in a process of its own, on one core. Captures are written once into the folder and used again.
+Every measurement runs in a separate process, on one core. Captures are written once into the folder and used again.
 """
 
 import argparse
@@ -87,11 +87,18 @@ def measure_preprocess(path: Path, split: str = "test") -> dict[str, float]:
 
     def whole(raw: Path, folder: Path) -> tuple[float, float]:
         table, rejects, store = (folder / n for n in ("frames.parquet", "rejects.parquet", "graphs.safetensors"))
-        of: dict[str, Any] = {"capture": {**entry, "attacked": []}}
+        constants: dict[str, Any] = {"capture": {**entry, "attacked": []}}
         wildcards = {"dataset": "d", "split": split, "instance": ""}
         begin = time.perf_counter()
         ingest.main(
-            Call(wildcards, reading, of, {"output": table, "rejects": rejects}, {"capture": [raw], "metadata": []}, "")
+            Call(
+                wildcards,
+                reading,
+                constants,
+                {"output": table, "rejects": rejects},
+                {"capture": [raw], "metadata": []},
+                "",
+            )
         )
         middle = time.perf_counter()
         graphs.main(Call(wildcards, GRAPHS, {}, {"output": store}, {"frames": [table]}, ""))
@@ -138,17 +145,17 @@ def main() -> None:
         gc.freeze()  # as `canids_shared.jobs.entry_point.run` does
         print(json.dumps(MEASUREMENTS[options.measure](options.capture)))
         return
-    # Of this simulator: another one gets a folder of its own.
+    # The folder is for captures of this version of the simulator.
     options.folder /= f"preprocess_{code_hash('canids_preprocess.simulate', sys.executable)[:8]}"
     options.folder.mkdir(parents=True, exist_ok=True)
     most = 2 * options.frames
     path = capture(options.folder, options.frames, most)
     measured("read", path)  # the file is in the page cache from here on
     pairs = [(measured("read", path)["seconds"], measured("preprocess", path)["seconds"]) for _ in range(ROUNDS)]
-    read, own = (median(seconds) for seconds in zip(*pairs, strict=True))
-    ratio = own / read
+    read, seconds = (median(times) for times in zip(*pairs, strict=True))
+    ratio = seconds / read
     rows = [
-        result("preprocess_frames_per_s", options.frames / own, "frames/s"),
+        result("preprocess_frames_per_s", options.frames / seconds, "frames/s"),
         result("preprocess_vs_read_csv", ratio, "ratio", "polars.read_csv of the same file", ratio),
     ]
     whole = capture(options.folder, most, most)

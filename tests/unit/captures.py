@@ -117,8 +117,8 @@ def write_frames(path: Path, table: pl.DataFrame, **metadata: Any) -> Path:
     attacks = sorted(
         {*table.filter(pl.col("label") == 1)["attack"], *([metadata["attack"]] if metadata.get("attacked") else [])}
     )
-    head = {"capture": name, "sha256": name, **known, **counts, "attacks": attacks, **metadata}
-    tables.write(path, tables.FRAMES, table, head)
+    written = {"capture": name, "sha256": name, **known, **counts, "attacks": attacks, **metadata}
+    tables.write(path, tables.FRAMES, table, written)
     return path
 
 

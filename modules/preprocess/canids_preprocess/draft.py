@@ -15,7 +15,7 @@ import yaml
 
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.hcrl import ATTACKED
-from canids_preprocess.formats.text import mostly
+from canids_preprocess.formats.text import first_bytes, mostly
 from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -50,6 +50,7 @@ Entry = dict[str, str]
 
 def _attack_in(name: str) -> str | None:
     """Attack by a file's or folder's name, `attack` for one of no known kind; empty: attack-free; None: the name has no hint."""
+    # "FuzzyAttack" reads as "fuzzy_attack". Patterns in this order: named attacks come before words for attack-free.
     name = re.sub("(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
     for words, kind in {**_ATTACKS, _ATTACKED: "attack", _ATTACK_FREE: "", _SUSPICIOUS: "attack"}.items():
         if re.search(words, name):
@@ -67,9 +68,9 @@ def _guess_attack(relative: Path) -> str | None:
 def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
     if not FORMATS[capture_format].labelled:
         return False
+    # Only the layout with flags has labels; the attack-free files of these data sets have others.
     if capture_format in ("hcrl-car-hacking", "hcrl-survival"):
-        with open(path, "rb") as stream:
-            return mostly(stream.read(1 << 12), ATTACKED.sniff)
+        return mostly(first_bytes(path), ATTACKED.sniff)
     if capture_format == "otids":
         return attack in ("dos", "fuzzing", "impersonation")
     return True
@@ -114,6 +115,7 @@ def _captures(folder: Path) -> Iterator[Path]:
 
 def _name(path: Path, folder: Path, taken: set[str]) -> str:
     relative = path.relative_to(folder)
+    # The path below the folder, without its suffix unless another capture has that name already.
     names = [
         re.sub("[^A-Za-z0-9_.-]", "-", p.as_posix().replace("/", ".")) for p in (relative.with_suffix(""), relative)
     ]

@@ -76,6 +76,7 @@ def _blocks(
         )
     if cut["gap"] <= (window * span / clock.frames if by_count else window):
         raise CanidsError(f"blocks.gap: {cut['gap']} s of {capture} are no longer than a window")
+    # Blocks are cut by frames: a window in seconds counts as many as it holds on average.
     frames_per_window = window if by_count else int(np.ceil(window * clock.frames / max(span, 1e-9)))
     chosen = blocks(clock, **cut, window=frames_per_window)[split]
     restarted = [part for block in chosen for part in restarts(clock, block, **restart)]

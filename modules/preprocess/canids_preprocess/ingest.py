@@ -192,14 +192,8 @@ def main(call: entry_point.Call) -> None:
     # The simulator writes what most public captures are written in.
     form = FORMATS["can-train-and-test" if entry["format"] == "simulated" else entry["format"]]
     counts = RowCounts()
-    batches = read(
-        path,
-        form,
-        entry,
-        tolerance=call.config["timestamp_tolerance"],
-        quarantine=call.config["on_bad_rows"] == "quarantine",
-        counts=counts,
-    )
+    tolerance, quarantine = call.config["timestamp_tolerance"], call.config["on_bad_rows"] == "quarantine"
+    batches = read(path, form, entry, tolerance=tolerance, quarantine=quarantine, counts=counts)
     with (
         tables.writing(call.output["output"], tables.FRAMES) as frames,
         tables.writing(call.output["rejects"], tables.REJECTS) as rejects,
@@ -209,10 +203,7 @@ def main(call: entry_point.Call) -> None:
             rejects.append(batch.rejects)
         metadata = {
             "capture": entry["name"],
-            "vehicle": entry["vehicle"],
-            "format": entry["format"],
-            "content": entry["content"],
-            "attack": entry["attack"],
+            **{key: entry[key] for key in ("vehicle", "format", "content", "attack")},
             "attacks": [_attack_name(entry)] if counts.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
             "rows_read": counts.rows,

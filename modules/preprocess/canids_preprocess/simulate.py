@@ -92,6 +92,7 @@ def record(
     entropy = [seed, seed_of(vehicle_name)]
     attacker = [*entropy, 4, seed_of(attack or "")]
     rng = np.random.default_rng(np.random.SeedSequence(attacker))
+    # Vehicle, drive, attacker and logger draw from separate random numbers: the same seed without an attack is the same drive.
     planned = episodes(duration, n_episodes, episode_s, stealth, rng) if attack else []
     rank = rng.random(0x800)
     journey = Journey([*entropy, 0])
@@ -106,6 +107,7 @@ def record(
             scenes = [Scene(vehicle, stretch, memory, rank, e, _chance(attacker, e)) for e in here]
             # What an attacker releases behind the leg's end belongs to the next.
             released = joined([late, mount(attack, scenes, released)])
+        # The bus carries what is released in this stretch; frames on it at the end are complete in the next.
         due = released.released_in(start, end)
         late = released[~due]
         frames, received = bus.carry(released[due], round(end * SECOND))

@@ -105,18 +105,18 @@ def test_a_fold_without_an_attack_has_no_auxiliary_captures_with_it_and_none_in_
         capture(tmp_path, "fleet.replay", "replay"),
     ]
     config = {**GRAPHS, "leave_out": {"attacks": ["DoS"]}}
-    found = {}
+    headers = {}
     for split in ("fit", LEFT_OUT):
         wildcards = {"dataset": "d", "split": split, "instance": "@left"}
         joined = ["fleet.dos", "fleet.replay"] if split == "fit" else []
-        own = paths if split == "fit" else paths[:2]
+        chosen = paths if split == "fit" else paths[:2]
         output = tmp_path / f"{split}.safetensors"
-        graphs.main(call(wildcards, config, output, {"frames": own}, auxiliary_captures=joined))
-        found[split] = GraphStore(output).header
-    assert found["fit"]["captures"] == ["fleet.replay", "kia-fuzzing"]
-    assert found["fit"]["auxiliary_captures"] == ["fleet.replay"]
-    assert found[LEFT_OUT]["captures"] == ["kia-DoS"]
-    assert found[LEFT_OUT]["auxiliary_captures"] == []
+        graphs.main(call(wildcards, config, output, {"frames": chosen}, auxiliary_captures=joined))
+        headers[split] = GraphStore(output).header
+    assert headers["fit"]["captures"] == ["fleet.replay", "kia-fuzzing"]
+    assert headers["fit"]["auxiliary_captures"] == ["fleet.replay"]
+    assert headers[LEFT_OUT]["captures"] == ["kia-DoS"]
+    assert headers[LEFT_OUT]["auxiliary_captures"] == []
     wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
     joined = ["fleet.dos", "fleet.replay"]
     nothing = {**GRAPHS, "leave_out": {"attacks": ["DoS", "fuzzing"]}}
@@ -146,12 +146,12 @@ def test_a_fold_without_an_attack_has_no_auxiliary_captures_with_it_and_none_in_
 )
 def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, name: str, kept: set[str]) -> None:
     kinds = ["dos", "jamming", "fuzzing", "spoofing", "replay"]
-    own = [capture(tmp_path, "kia", name), capture(tmp_path, "kia-free", None)]
+    recorded = [capture(tmp_path, "kia", name), capture(tmp_path, "kia-free", None)]
     fleet = [*(capture(tmp_path, f"fleet.{kind}", kind) for kind in kinds), capture(tmp_path, "fleet.free", None)]
     config = {**GRAPHS, "leave_out": {"attacks": [name]}}
     joined = [path.stem for path in fleet]
     wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
-    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*own, *fleet]}, auxiliary_captures=joined))
+    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*recorded, *fleet]}, auxiliary_captures=joined))
     assert set(GraphStore(tmp_path / "g").header["captures"]) == {
         "kia-free",
         "fleet.free",

@@ -148,8 +148,8 @@ def test_columns_that_break_their_contract_are_refused(
     tmp_path: Path, column: str, values: pl.Expr, complaint: str, split: str
 ) -> None:
     path = write_frames(tmp_path / "a.parquet", frames(np.arange(60.0), np.arange(60) % 3))
-    head = pq.read_metadata(path).metadata
-    table = pl.read_parquet(path).with_columns(values.alias(column)).to_arrow().replace_schema_metadata(head)
+    metadata = pq.read_metadata(path).metadata
+    table = pl.read_parquet(path).with_columns(values.alias(column)).to_arrow().replace_schema_metadata(metadata)
     pq.write_table(table, path)
     with pytest.raises(CanidsError, match=rf"a\.parquet: {complaint}"):
         built(tmp_path, path, split=split, window=2, stride=2)
@@ -157,8 +157,8 @@ def test_columns_that_break_their_contract_are_refused(
 
 def test_frames_whose_metadata_is_not_whole_are_refused(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "a.parquet", frames(np.arange(60.0), np.arange(60) % 3))
-    table, head = tables.read(path, tables.FRAMES)
-    del head["attacks"]
-    tables.write(path, tables.FRAMES, table, head)
+    table, metadata = tables.read(path, tables.FRAMES)
+    del metadata["attacks"]
+    tables.write(path, tables.FRAMES, table, metadata)
     with pytest.raises(CanidsError, match=r"a\.parquet: its metadata lacks 'attacks'; delete it and run again"):
         built(tmp_path, path)

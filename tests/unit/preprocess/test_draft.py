@@ -44,8 +44,8 @@ def captures(workplace: Path) -> Path:
 
 def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
     (captures / "manifest.yaml").write_text(draft(captures))
-    found = manifest.load("mixed", "data")
-    assert {c.name: (c.format, c.vehicle, c.role, c.content, c.attack) for c in found.values()} == {
+    captures = manifest.load("mixed", "data")
+    assert {c.name: (c.format, c.vehicle, c.role, c.content, c.attack) for c in captures.values()} == {
         "DoS_dataset": ("hcrl-car-hacking", "sonata", "train", "labelled", "dos"),
         "FreeDrivingData_20180323_KIA": ("hcrl-survival", "kia", "train", "attack-free", None),
         "Fuzzy_attack_dataset": ("otids", "soul", "train", "labelled", "fuzzing"),
@@ -54,8 +54,8 @@ def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
         "normal_run_data": ("hcrl-car-hacking", "sonata", "train", "attack-free", None),
         "road.max_speedometer_attack_1": ("road", "road", "test", "labelled", "max-speedometer"),
     }
-    assert found["road.max_speedometer_attack_1"].metadata == Path("data/mixed/road/capture_metadata.json")
-    assert manifest.missing(found, "mixed") == []
+    assert captures["road.max_speedometer_attack_1"].metadata == Path("data/mixed/road/capture_metadata.json")
+    assert manifest.missing(captures, "mixed") == []
 
 
 @pytest.mark.parametrize(

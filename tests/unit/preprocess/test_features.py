@@ -84,32 +84,32 @@ def test_more_ids_than_the_first_allocation_holds(seed: int) -> None:
 
 
 def test_regular_id_deviates_in_nothing() -> None:
-    found = regular(60)
+    values = regular(60)
     silent = set(FRAME_FEATURES) - {"young", "dlc"}
-    assert {name for name in silent if found[name].any()} == set()
+    assert {name for name in silent if values[name].any()} == set()
     settled = PERIOD * np.arange(60) / 2.0  # 2 s after its first frame a bus has settled
-    np.testing.assert_array_equal(found["young"], (settled / np.arange(1, 61)).astype(np.float32))
-    assert set(found["dlc"].tolist()) == {1.0}
+    np.testing.assert_array_equal(values["young"], (settled / np.arange(1, 61)).astype(np.float32))
+    assert set(values["dlc"].tolist()) == {1.0}
 
 
 @pytest.mark.parametrize(("periods", "ratio"), [(4, 2.0), (0.25, -2.0), (2**12, 8.0), (0, -8.0)])
 def test_interval_against_the_usual_one(periods: float, ratio: float) -> None:
-    found = regular(20, late={16: periods})["interval_ratio"]
-    assert found[16] == ratio
-    assert not found[:16].any()
+    values = regular(20, late={16: periods})["interval_ratio"]
+    assert values[16] == ratio
+    assert not values[:16].any()
 
 
 def test_one_late_frame_leaves_its_trace() -> None:
-    found = regular(20, late={16: 4})
-    assert found["interval_ratio"][17] == -1 / 16  # after 16 sightings the running median moves by 1/16
-    assert found["bus_gap_ratio"][16] == 2.0
+    values = regular(20, late={16: 4})
+    assert values["interval_ratio"][17] == -1 / 16  # after 16 sightings the running median moves by 1/16
+    assert values["bus_gap_ratio"][16] == 2.0
 
 
 def test_an_id_that_appears_late_is_news() -> None:
     times = np.array([0, 1, 2, 3, 4, 4.5])
-    found = features(frames(times, [1, 2, 1, 2, 3, 3]))
-    assert found["first_sighting"].tolist() == [0, 0.5, 0, 0, 1, 0]
-    assert found["young"] == pytest.approx([0, 0.5, 1 / 2, 1 / 2, 1, 1 / 2])
+    values = features(frames(times, [1, 2, 1, 2, 3, 3]))
+    assert values["first_sighting"].tolist() == [0, 0.5, 0, 0, 1, 0]
+    assert values["young"] == pytest.approx([0, 0.5, 1 / 2, 1 / 2, 1, 1 / 2])
 
 
 @pytest.mark.parametrize("before", [20, 500])
@@ -118,11 +118,11 @@ def test_what_is_usual_outlasts_a_flood(before: int) -> None:
     flood = dict.fromkeys(range(before, before + 40), 1 / 64)
     rng = np.random.default_rng(0)
     payload = [rng.bytes(8) if i in flood else bytes(8) for i in range(before + 60)]
-    found = regular(before + 60, late=flood, payload=payload)
+    values = regular(before + 60, late=flood, payload=payload)
     after = slice(before + 42, None)
-    assert found["interval_ratio"][before] == -6.0
-    assert np.abs(found["interval_ratio"][after]).max() < 0.25
-    assert np.abs(found["payload_deviation"][after]).max() < 1.5
+    assert values["interval_ratio"][before] == -6.0
+    assert np.abs(values["interval_ratio"][after]).max() < 0.25
+    assert np.abs(values["payload_deviation"][after]).max() < 1.5
 
 
 @pytest.mark.parametrize("early", [0.1, 0.5, 0.85, 0.97, 0.999])
@@ -132,16 +132,16 @@ def test_one_injected_frame_leaves_no_trace_on_a_periodic_id(early: float) -> No
     times = np.insert(times, 30, times[29] + early * PERIOD)
     payload = [bytes(8)] * 41
     payload[30] = b"\xff" * 5
-    found = features(frames(times, [0x10] * 41, payload))
-    assert found["interval_ratio"][30] == pytest.approx(np.log2(early), abs=1e-3)
-    assert found["payload_distance"][30] == 1.0
-    assert found["dlc_changed"][30] == 1.0
+    values = features(frames(times, [0x10] * 41, payload))
+    assert values["interval_ratio"][30] == pytest.approx(np.log2(early), abs=1e-3)
+    assert values["payload_distance"][30] == 1.0
+    assert values["dlc_changed"][30] == 1.0
     # One that comes when the sender's is due is mistaken for it, until the next but one.
     clean = 31 if early < 0.9 else 32
     for name in ("payload_distance", "dlc_changed", "alternation", "byte_jump", "novel_bits"):
-        assert not found[name][clean:].any()
-    assert np.abs(found["payload_deviation"][clean:]).max() < 1.0
-    assert np.abs(found["interval_ratio"][clean:]).max() < 0.05
+        assert not values[name][clean:].any()
+    assert np.abs(values["payload_deviation"][clean:]).max() < 1.0
+    assert np.abs(values["interval_ratio"][clean:]).max() < 0.05
 
 
 def test_an_irregular_id_has_no_early_frames() -> None:
@@ -153,12 +153,12 @@ def test_an_irregular_id_has_no_early_frames() -> None:
 
 
 def test_payload_distance_counts_bits() -> None:
-    found = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
-    assert found["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]
-    assert found["bytes_changed"].tolist() == [0, 1 / 2, 1 / 2, 0]
+    values = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
+    assert values["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]
+    assert values["bytes_changed"].tolist() == [0, 1 / 2, 1 / 2, 0]
     # Against the running medians of distance (3, then 8) and of its deviation (0, then 5), plus one bit; trusted in
     # full after eight sightings.
-    assert found["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 5 / 1, 3 / 8 * -8 / 6])
+    assert values["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 5 / 1, 3 / 8 * -8 / 6])
 
 
 @pytest.mark.parametrize(
@@ -176,22 +176,22 @@ def test_a_measurement_that_carries_over_has_hardly_changed(before: int, after: 
 
 def test_alternation_tells_an_injector_from_the_sender() -> None:
     a, b = b"\x00" * 8, b"\x55" + b"\x00" * 7
-    found = regular(6, payload=[a, b, a, b, b, b])["alternation"]
+    values = regular(6, payload=[a, b, a, b, b, b])["alternation"]
     # Distance to the frame before less that to the one before that: 4 − 0 bits of 64 as long as two senders alternate.
-    assert found.tolist() == [0, 0, 4 / 64, 4 / 64, 0, 0]
+    assert values.tolist() == [0, 0, 4 / 64, 4 / 64, 0, 0]
 
 
 def test_alternation_across_a_change_of_length() -> None:
-    found = regular(5, payload=[b"\xff" * 8, b"", b"\xff" * 8, b"", b""])["alternation"]
+    values = regular(5, payload=[b"\xff" * 8, b"", b"\xff" * 8, b"", b""])["alternation"]
     # Bytes that a frame lacks count as zero, also two frames later.
-    assert found.tolist() == [0, 0, 1.0, 0, 0]
+    assert values.tolist() == [0, 0, 1.0, 0, 0]
 
 
 def test_bits_that_never_toggled_before() -> None:
     quiet, odd = bytes(8), b"\x03" + bytes(7)
     n = _ESTABLISHED
-    found = regular(n + 4, payload=[quiet] * n + [odd, quiet, odd, quiet])["novel_bits"]
-    assert found.tolist() == [0] * n + [2 / 64, 0, 0, 0]
+    values = regular(n + 4, payload=[quiet] * n + [odd, quiet, odd, quiet])["novel_bits"]
+    assert values.tolist() == [0] * n + [2 / 64, 0, 0, 0]
     # An ID seen less often has not shown yet which bits it toggles.
     assert not regular(n + 4, payload=[quiet] * (n - 1) + [odd] + [quiet] * 4)["novel_bits"].any()
 
@@ -204,19 +204,19 @@ def test_jump_of_a_byte_against_its_usual_change() -> None:
 
 
 def test_length_and_its_change() -> None:
-    found = regular(4, payload=[bytes(8), bytes(64), bytes(64), b""])
-    assert found["dlc"].tolist() == [1.0, 8.0, 8.0, 0.0]
-    assert found["dlc_changed"].tolist() == [0, 1, 0, 1]
+    values = regular(4, payload=[bytes(8), bytes(64), bytes(64), b""])
+    assert values["dlc"].tolist() == [1.0, 8.0, 8.0, 0.0]
+    assert values["dlc_changed"].tolist() == [0, 1, 0, 1]
 
 
 def test_all_64_bytes_are_compared() -> None:
-    found = regular(3, payload=[bytes(64), bytes(63) + b"\xff", bytes(63) + b"\xff"])
-    assert found["payload_distance"].tolist() == [0, 8 / 512, 0]
+    values = regular(3, payload=[bytes(64), bytes(63) + b"\xff", bytes(63) + b"\xff"])
+    assert values["payload_distance"].tolist() == [0, 8 / 512, 0]
 
 
 def test_newcomer_is_the_share_of_the_time_before_the_id_appeared() -> None:
-    found = features(frames([10.0, 12.0, 14.0, 16.0, 18.0], [1, 1, 2, 2, 2]))["newcomer"]
-    assert found == pytest.approx([0, 0, 1, 4 / 6, 4 / 8])
+    values = features(frames([10.0, 12.0, 14.0, 16.0, 18.0], [1, 1, 2, 2, 2]))["newcomer"]
+    assert values == pytest.approx([0, 0, 1, 4 / 6, 4 / 8])
     stepping_back = features(frames([10.0, 9.9997, 9.9998, 10.0001], [1, 2, 1, 2]))["newcomer"]
     assert ((stepping_back >= 0) & (stepping_back <= 1)).all()
 
@@ -227,11 +227,11 @@ def test_silent_id_is_overdue_until_it_is_forgotten() -> None:
     assert both >= 2 * _ESTABLISHED
     timestamp = PERIOD * np.concatenate([np.arange(both), both + 2.0 * np.arange(4 * _OVERDUE_EVERY)])
     ids = np.concatenate([np.arange(both) % 2, np.zeros(4 * _OVERDUE_EVERY, int)])
-    found = features(frames(timestamp, ids))["overdue"]
+    values = features(frames(timestamp, ids))["overdue"]
     # At the count B, one of two known IDs, is silent for `alone` of its intervals; at the next, for too many.
-    assert not found[: counted - 1].any()
-    assert set(found[counted - 1 : counted + _OVERDUE_EVERY - 1].tolist()) == {0.5}
-    assert not found[counted + _OVERDUE_EVERY - 1 :].any()
+    assert not values[: counted - 1].any()
+    assert set(values[counted - 1 : counted + _OVERDUE_EVERY - 1].tolist()) == {0.5}
+    assert not values[counted + _OVERDUE_EVERY - 1 :].any()
 
 
 def test_silence_of_an_id_without_a_period_means_nothing() -> None:
@@ -260,9 +260,9 @@ def test_ids_of_a_fuzzing_attack_are_not_missed_afterwards() -> None:
 
 def test_equal_values_of_11_and_29_bits_are_different_ids() -> None:
     table = frames(PERIOD * np.arange(4), [0x10] * 4, [b"\x00", b"\xff"] * 2, extended=[False, True] * 2)
-    found = features(table)
-    assert found["young"].tolist() == pytest.approx([0, PERIOD / 2, PERIOD / 2, 3 * PERIOD / 4])
-    assert not found["payload_distance"].any()
+    values = features(table)
+    assert values["young"].tolist() == pytest.approx([0, PERIOD / 2, PERIOD / 2, 3 * PERIOD / 4])
+    assert not values["payload_distance"].any()
 
 
 def test_two_buses_share_nothing() -> None:

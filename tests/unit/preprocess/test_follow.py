@@ -81,16 +81,16 @@ def followed(chosen: argparse.Namespace, timeout: IdleTimeout) -> tuple[dict[str
 
 def messages(count: int) -> list[can.Message]:
     rng = np.random.default_rng(3)
-    time, found = 0.0, []
+    time, drive = 0.0, []
     for _ in range(count):
         time = round(time + float(rng.choice([0.001, 0.002, 0.0005])), 4)
         number, size = int(rng.choice([0x10, 0x20, 0x7FF, 0x18EF0001])), int(rng.integers(0, 9))
-        found.append(
+        drive.append(
             can.Message(
                 timestamp=time, arbitration_id=number, is_extended_id=number > 0x7FF, data=rng.bytes(size), channel=0
             )
         )
-    return found
+    return drive
 
 
 @pytest.mark.parametrize("suffix", ["log", "asc", "trc", "csv", "stride"])
@@ -261,7 +261,7 @@ def test_what_is_kept_is_bounded_however_many_ids_and_frames_there_are() -> None
 
     def counted(frames: Any, state: BusState, reserve: int) -> Any:
         values = original(frames, state, reserve)
-        kept.append((state.ids.count, len(state.by_id["state"]), len(state.ids._known)))
+        kept.append((state.ids.count, len(state.by_id.state), len(state.ids._known)))
         return values
 
     with pytest.MonkeyPatch.context() as patch:
@@ -273,9 +273,9 @@ def test_what_is_kept_is_bounded_however_many_ids_and_frames_there_are() -> None
     # The eight IDs of the vehicle have a past all along: first sightings are the attacker's alone.
     last = windows[-1]
     column = follow.header_of("bus", options("bus"))["node_features"].index("first_sighting_max")
-    own = np.isin(last["node_id"], 0x100 + np.arange(8))
-    assert (last["x"][own, column] == 0).all()
-    assert (last["x"][~own, column] == 1).all()
+    genuine = np.isin(last["node_id"], 0x100 + np.arange(8))
+    assert (last["x"][genuine, column] == 0).all()
+    assert (last["x"][~genuine, column] == 1).all()
 
 
 def test_forgetting_changes_nothing_for_ids_that_are_kept() -> None:

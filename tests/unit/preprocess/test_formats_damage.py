@@ -1,6 +1,6 @@
 """Damaged captures of every format: read row by row with nothing lost unsaid, or refused in one line, and never for ever.
 
-How many rows there are is counted here anew, from the damaged bytes alone.
+The number of rows is counted here a second time, from the damaged bytes alone.
 """
 
 import logging
@@ -23,10 +23,10 @@ from canids_shared.errors import CanidsError
 
 def lines_of(raw: bytes) -> list[bytes]:
     """Lines, without the empty ones at the end."""
-    found = [line.removesuffix(b"\r") for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
-    while found and not found[-1]:
-        found.pop()
-    return found
+    lines = [line.removesuffix(b"\r") for line in raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def all_lines(raw: bytes) -> int:
@@ -133,9 +133,9 @@ def test_damaged_text_loses_nothing(
     path = folder / Path(file).name
     path.write_bytes(raw)
     entry = {"content": "labelled", "attack": "fuzzy", "metadata": OWN / "road/capture_metadata.json"}
-    found = outcome(path, name, **entry)
-    if found:
-        assert sum(found) == count(raw)
+    sizes = outcome(path, name, **entry)
+    if sizes:
+        assert sum(sizes) == count(raw)
 
 
 @cache
@@ -159,8 +159,8 @@ def test_damaged_binary_log_loses_nothing(
     raw = damaged(recorded(name), damage)
     path = folder / f"log.{name}"
     path.write_bytes(raw)
-    found = outcome(path, name)
-    if found and sum(found) != 60:
+    sizes = outcome(path, name)
+    if sizes and sum(sizes) != 60:
         assert "events of the logger" in caplog.text
 
 

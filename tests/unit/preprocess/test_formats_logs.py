@@ -129,7 +129,7 @@ def test_groups_of_mf4_are_merged_by_time_in_batches(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("can_id", "ide", "found"),
+    ("can_id", "ide", "expected"),
     [
         (0x20000123, 0, None),
         (0x40000123, 1, None),
@@ -142,7 +142,7 @@ def test_groups_of_mf4_are_merged_by_time_in_batches(tmp_path: Path, monkeypatch
     ],
 )
 def test_bits_of_an_id_in_mf4_beyond_29(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_id: int, ide: int | None, found: tuple[int, bool] | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_id: int, ide: int | None, expected: tuple[int, bool] | None
 ) -> None:
     path = record(tmp_path / "log.mf4", MESSAGES[:1])
     get = MDF.get
@@ -159,8 +159,8 @@ def test_bits_of_an_id_in_mf4_beyond_29(
 
     monkeypatch.setattr(MDF, "get", changed)
     frames, rejects = read(path, "mf4")
-    assert frames.select("can_id", "extended").rows() == ([found] if found else [])
-    assert rejects["reason"].str.contains("has more than 29 bits").to_list() == ([] if found else [True])
+    assert frames.select("can_id", "extended").rows() == ([expected] if expected else [])
+    assert rejects["reason"].str.contains("has more than 29 bits").to_list() == ([] if expected else [True])
 
 
 def test_circle_of_blocks_in_mf4_is_found(tmp_path: Path) -> None:

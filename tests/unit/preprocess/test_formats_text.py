@@ -164,11 +164,11 @@ def test_road_labels_by_interval_id_and_payload() -> None:
 
 def test_road_accelerator_attack_with_an_interval_and_the_keys_of_other_copies(tmp_path: Path) -> None:
     path = written(tmp_path, (OWN / "road/fuzzing_attack_1.log").read_bytes(), "a.log")
-    found = {"injection_interval": [1, 2], "injected_aid": None, "injection_data": None}
-    metadata = written(tmp_path, json.dumps({"a": found}), "m.json")
+    injection = {"injection_interval": [1, 2], "injected_aid": None, "injection_data": None}
+    metadata = written(tmp_path, json.dumps({"a": injection}), "m.json")
     frames, _ = read(path, "road", content="labelled", metadata=metadata)
     assert frames["label"].to_list() == [0, 1, 1, 1, 0]
-    metadata = written(tmp_path, json.dumps({**found, "injected_aid": "0C0", "injection_data": "00"}), "m.json")
+    metadata = written(tmp_path, json.dumps({**injection, "injected_aid": "0C0", "injection_data": "00"}), "m.json")
     frames, _ = read(path, "road", content="labelled", metadata=metadata)
     assert frames["label"].to_list() == [0, 0, 0, 0, 0]
 
@@ -205,8 +205,8 @@ def test_metadata_of_road_that_cannot_be_used_is_named(tmp_path: Path, metadata:
 def test_python_can_csv() -> None:
     frames, rejects = read(OWN / "python_can.csv", "python-can-csv")
     assert not len(rejects)
-    found = by_python_can(list(can.CSVReader(str(OWN / "python_can.csv"))))
-    assert said(frames)[:4] == found[:4]
+    expected = by_python_can(list(can.CSVReader(str(OWN / "python_can.csv"))))
+    assert said(frames)[:4] == expected[:4]
     assert said(frames)[4] == (0x1FFFFFFF, True, False, True, 12, bytes(range(12)))  # CSV does not tell CAN FD
     assert frames["line"].to_list() == [2, 3, 4, 5, 7]
 
@@ -284,8 +284,8 @@ def test_otids_is_recognised_by_its_published_names(tmp_path: Path) -> None:
 def test_samples_in_the_wild_are_recognised() -> None:
     folders = {"hcrl_car_hacking": "hcrl-car-hacking", "can_train_and_test": "can-train-and-test", "candump": "candump"}
     folders |= {"vector_asc": "asc", "vector_blf": "blf", "peak_trc": "trc", "mf4": "mf4"}
-    found = {path: recognise(path) for path in WILD.glob("*/*")}
-    assert found == {path: folders[path.parent.name] for path in found}
+    recognised = {path: recognise(path) for path in WILD.glob("*/*")}
+    assert recognised == {path: folders[path.parent.name] for path in recognised}
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b"\0\1\2\3", b"PK\3\4", b"1,2,3\n", b"\n\n\n"])

@@ -103,10 +103,10 @@ def test_split_has_seen_no_frame_of_another(tmp_path: Path) -> None:
         assert store["t_start"][0] == table["timestamp"][block.start]
         assert len(store) == (block.stop - block.start) // 20
         row = np.arange(len(table))
-        own = pl.Series((row >= block.prime) & (row < block.stop))
+        in_block = pl.Series((row >= block.prime) & (row < block.stop))
         other = table.with_columns(
-            can_id=pl.when(own).then("can_id").otherwise(pl.lit(5, pl.UInt32)),
-            payload=pl.when(own).then("payload").otherwise(pl.lit(b"\x55")),
+            can_id=pl.when(in_block).then("can_id").otherwise(pl.lit(5, pl.UInt32)),
+            payload=pl.when(in_block).then("payload").otherwise(pl.lit(b"\x55")),
         )
         changed = write_frames(tmp_path / "changed.parquet", other, capture="a")
         assert built(tmp_path, changed, split=split).path.read_bytes() == before

@@ -51,13 +51,13 @@ def write_capture(path: Path, frames: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["test", "fit"])
 def test_memory_does_not_grow_with_the_capture(tmp_path: Path, split: str) -> None:
-    found = []
+    measured = []
     for frames in (400_000, 3_200_000):
         write_capture(tmp_path / "a.csv", frames)
         command = [sys.executable, "-c", JOB, str(tmp_path), split]
         done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout))
-    small, large = found
+        measured.append(json.loads(done.stdout))
+    small, large = measured
     file = (tmp_path / "a.csv").stat().st_size / 2**20
     assert file > 100
     assert large["store"] > 50

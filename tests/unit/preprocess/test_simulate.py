@@ -43,10 +43,10 @@ def test_vehicle_is_fixed_by_its_name_and_the_drive_by_its_seed():
 
 def test_vehicles_differ_in_most_of_their_ids():
     ids = {name: {m.can_id for m in design(name).messages} for name in VEHICLES}
-    for name, own in ids.items():
-        assert 25 <= len(own) == len(design(name).messages) <= 60
+    for name, ids_of_one in ids.items():
+        assert 25 <= len(ids_of_one) == len(design(name).messages) <= 60
         for other in set(VEHICLES) - {name}:
-            assert 0 < len(own & ids[other]) < 0.3 * len(own)
+            assert 0 < len(ids_of_one & ids[other]) < 0.3 * len(ids_of_one)
 
 
 @pytest.mark.parametrize("name", VEHICLES)
@@ -122,14 +122,14 @@ def test_periodic_messages_hold_their_period(name):
 
 
 def test_counters_roll():
-    capture, found = drive(), 0
+    capture, sensors = drive(), 0
     for message in design("compact").messages:
         for counter in (s for s in message.layout.signals if isinstance(s, Counter)):
             words = capture.frames.payload[capture.frames.can_id == message.can_id]
             values = (words >> np.uint64(64 - counter.start - counter.bits)) & np.uint64(2**counter.bits - 1)
             assert (np.diff(values.astype(np.int64)) % 2**counter.bits == 1).all()
-            found += 1
-    assert found >= 5
+            sensors += 1
+    assert sensors >= 5
 
 
 def test_a_cycle_holds_each_value():

@@ -93,11 +93,11 @@ def test_masquerade_takes_the_place_of_a_silenced_sender():
     for start, end in capture.intervals:
         (can_id,) = injected_ids(capture, start, end)
         message = design("compact").message(can_id)
-        own = capture.frames.can_id == can_id
-        inside = own & (capture.frames.release >= start * SECOND) & (capture.frames.release < end * SECOND)
+        of_target = capture.frames.can_id == can_id
+        inside = of_target & (capture.frames.release >= start * SECOND) & (capture.frames.release < end * SECOND)
         assert capture.frames.injected[inside].all()
         assert inside.sum() == pytest.approx((end - start) / message.period, abs=2)
-        intervals = np.diff(capture.received[own]) / SECOND
+        intervals = np.diff(capture.received[of_target]) / SECOND
         assert intervals.max() < 2 * message.period
         late = inside & (capture.frames.release > (start + 0.6) * SECOND)
         told = sensor_values(capture, can_id, late)
@@ -161,20 +161,20 @@ def test_mixed_stealth_goes_through_the_levels_and_stealthy_episodes_are_shorter
 
 
 def test_stealthy_floods_and_fuzzing_hide_among_the_vehicles_ids():
-    own = {m.can_id for m in design("van").messages}
+    ids = {m.can_id for m in design("van").messages}
     flooding = injected_ids(stealthy("dos", "stealthy"), 0, 30)
     assert 0 not in flooding
-    assert max(flooding) < min(own)
-    assert injected_ids(stealthy("fuzzing", "stealthy"), 0, 30) <= own
+    assert max(flooding) < min(ids)
+    assert injected_ids(stealthy("fuzzing", "stealthy"), 0, 30) <= ids
 
 
 def test_stealthy_spoofing_follows_each_genuine_frame():
     capture = stealthy("spoofing", "stealthy")
     for start, end in capture.intervals:
         (can_id,) = injected_ids(capture, start, end)
-        own = capture.frames[capture.frames.can_id == can_id]
-        genuine = own.release[~own.injected & own.released_in(start, end)]
-        forged = own.release[own.injected & own.released_in(start, end + 0.01)]
+        sent = capture.frames[capture.frames.can_id == can_id]
+        genuine = sent.release[~sent.injected & sent.released_in(start, end)]
+        forged = sent.release[sent.injected & sent.released_in(start, end + 0.01)]
         assert len(forged) == pytest.approx(len(genuine), abs=1)
         behind = forged - genuine[np.searchsorted(genuine, forged) - 1]
         assert (behind >= 0.2e-3 * SECOND).all()

@@ -18,8 +18,8 @@ def drive(vehicle: str, changes: float, seed: int = 5) -> Capture:
 
 def frames_of(capture: Capture, can_id: int) -> tuple[np.ndarray, np.ndarray]:
     """Release times (s) and payload words of an ID."""
-    own = capture.frames.can_id == can_id
-    return capture.frames.release[own] / SECOND, capture.frames.payload[own]
+    of_id = capture.frames.can_id == can_id
+    return capture.frames.release[of_id] / SECOND, capture.frames.payload[of_id]
 
 
 def sent_more(vehicle: str, seed: int = 5) -> list[Message]:

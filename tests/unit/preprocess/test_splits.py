@@ -28,8 +28,8 @@ def layout(silences: list[float], lengths: list[float], begin: float, jitter: in
     return timestamp, attacked
 
 
-def in_order(found: dict[str, list[Block]]) -> list[tuple[str, Block]]:
-    return sorted(((s, b) for s in SPLITS for b in found[s]), key=lambda pair: pair[1].start)
+def in_order(of_splits: dict[str, list[Block]]) -> list[tuple[str, Block]]:
+    return sorted(((s, b) for s in SPLITS for b in of_splits[s]), key=lambda pair: pair[1].start)
 
 
 @st.composite
@@ -49,16 +49,16 @@ def test_blocks_lie_apart_in_time_order_and_cut_no_episode(data: st.DataObject, 
     timestamp, attacked, _ = data.draw(layouts(0, gap))
     weights = data.draw(st.lists(st.floats(0.05, 1.0), min_size=4, max_size=4))
     shares = dict(zip(SPLITS, weights, strict=True))
-    found = in_order(blocks(clock(timestamp, attacked), shares=shares, repeats=repeats, gap=gap, window=WINDOW))
-    order = [s for s, _ in found]
+    in_time = in_order(blocks(clock(timestamp, attacked), shares=shares, repeats=repeats, gap=gap, window=WINDOW))
+    order = [s for s, _ in in_time]
     assert order == sorted(order, key=SPLITS.index) or repeats > 1
-    assert found[0][1].prime == found[0][1].start
-    for (_, before), (_, behind) in pairwise(found):
+    assert in_time[0][1].prime == in_time[0][1].start
+    for (_, before), (_, behind) in pairwise(in_time):
         assert before.start < before.stop <= behind.prime <= behind.start < behind.stop <= len(timestamp)
         assert timestamp[behind.start :].min() - timestamp[: before.stop].max() >= gap - 1e-6
         assert behind.prime - before.stop > WINDOW
     owner = np.full(len(timestamp), -1)
-    for number, (_, block) in enumerate(found):
+    for number, (_, block) in enumerate(in_time):
         owner[block.start : block.stop] = number
     for first, last in clock(timestamp, attacked).episodes:
         frames = attacked & (timestamp >= first) & (timestamp <= last)
@@ -69,9 +69,9 @@ def test_blocks_lie_apart_in_time_order_and_cut_no_episode(data: st.DataObject, 
 @given(data=st.data(), gap=st.sampled_from([0.5, 2.0]))
 def test_every_block_holds_an_episode_where_there_are_four(data: st.DataObject, gap: float) -> None:
     timestamp, attacked, n = data.draw(layouts(4, gap))
-    found = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=gap, window=WINDOW)
+    of_splits = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=gap, window=WINDOW)
     held = {
-        s: sum(len(clock(timestamp[b.start : b.stop], attacked[b.start : b.stop]).episodes) for b in found[s])
+        s: sum(len(clock(timestamp[b.start : b.stop], attacked[b.start : b.stop]).episodes) for b in of_splits[s])
         for s in SPLITS
     }
     assert all(held.values())
@@ -81,13 +81,13 @@ def test_every_block_holds_an_episode_where_there_are_four(data: st.DataObject, 
 def test_shares_of_an_attack_free_capture() -> None:
     timestamp = 1.6e9 + np.arange(0, 160, PERIOD)
     free = np.zeros(len(timestamp), dtype=bool)
-    found = in_order(blocks(clock(timestamp, free), shares=SHARES, repeats=1, gap=2.0, window=WINDOW))
-    assert [s for s, _ in found] == list(SPLITS)
-    starts = [timestamp[b.start] - 1.6e9 for _, b in found]
-    stops = [timestamp[b.stop - 1] - 1.6e9 for _, b in found]
+    in_time = in_order(blocks(clock(timestamp, free), shares=SHARES, repeats=1, gap=2.0, window=WINDOW))
+    assert [s for s, _ in in_time] == list(SPLITS)
+    starts = [timestamp[b.start] - 1.6e9 for _, b in in_time]
+    stops = [timestamp[b.stop - 1] - 1.6e9 for _, b in in_time]
     assert starts == pytest.approx([0, 82, 102, 142], abs=0.05)
     assert stops == pytest.approx([80, 100, 140, 160], abs=0.05)
-    assert [b.start - b.prime for _, b in found[1:]] == pytest.approx([100 - WINDOW - 1] * 3, abs=1)
+    assert [b.start - b.prime for _, b in in_time[1:]] == pytest.approx([100 - WINDOW - 1] * 3, abs=1)
 
 
 def test_shares_are_relative_and_recur() -> None:
@@ -103,22 +103,24 @@ def test_shares_are_relative_and_recur() -> None:
 
 def test_cuts_are_as_close_to_the_shares_as_the_episodes_allow() -> None:
     timestamp, attacked = layout([10.0, 10.0, 10.0, 10.0, 30.0], [5.0] * 4, 0.0, 0)  # episodes at 10, 25, 40 and 55 s
-    found = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=2.0, window=WINDOW)
+    of_splits = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=2.0, window=WINDOW)
     # Of 90 s, the targets are 45, 56.25 and 78.75 s; only a cut between each two episodes gives every block one.
-    ends = [timestamp[found[s][0].stop - 1] for s in SPLITS]
+    ends = [timestamp[of_splits[s][0].stop - 1] for s in SPLITS]
     assert ends == pytest.approx([23.0, 38.0, 53.0, 90.0], abs=0.05)
 
 
 def test_gap_clips_an_episode_only_where_a_block_would_else_hold_none() -> None:
     lengths = [5.0] * 5
     timestamp, attacked = layout([10.0, 10.0, 1.5, 10.0, 10.0, 30.0], lengths, 0.0, 0)  # 1.5 s hold no gap of 2 s
-    found = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=2.0, window=WINDOW)
+    of_splits = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=2.0, window=WINDOW)
     assert [
-        len(clock(timestamp[b.start : b.stop], attacked[b.start : b.stop]).episodes) for s in SPLITS for b in found[s]
+        len(clock(timestamp[b.start : b.stop], attacked[b.start : b.stop]).episodes)
+        for s in SPLITS
+        for b in of_splits[s]
     ] == [1, 2, 1, 1]
     timestamp, attacked = layout([10.0, 10.0, 1.5, 10.0, 30.0], lengths[:4], 0.0, 0)
-    found = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=2.0, window=WINDOW)
-    assert all(attacked[b.start : b.stop].any() for s in SPLITS for b in found[s])
+    of_splits = blocks(clock(timestamp, attacked), shares=SHARES, repeats=1, gap=2.0, window=WINDOW)
+    assert all(attacked[b.start : b.stop].any() for s in SPLITS for b in of_splits[s])
 
 
 def test_episodes_are_attacked_frames_less_than_a_second_apart() -> None:

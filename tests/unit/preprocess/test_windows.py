@@ -59,7 +59,7 @@ def test_graph_of_eight_frames(tmp_path: Path) -> None:
     assert (store["t_start"].tolist(), store["t_end"].tolist()) == ([0.0], [2.0])
 
 
-def test_second_window_starts_anew(tmp_path: Path) -> None:
+def test_second_window_has_nodes_of_its_own(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "a.parquet", frames(np.arange(8.0), [A, B, A, B, C, A, A, C]))
     store = built(tmp_path, path, window=4, stride=4)
     assert store["node_id"].tolist() == [A, B, C, A]

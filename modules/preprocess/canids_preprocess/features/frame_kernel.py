@@ -4,6 +4,8 @@ Causal: the features of a frame depend on that frame and those before it alone. 
 The README of this module gives formula and unit of each feature; `relative.step` is how the loop is called.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -99,30 +101,42 @@ def _distance(value: np.uint64, other: np.uint64, toggled: np.uint64, size: int)
     return bits
 
 
+class IdStates(NamedTuple):
+    """What is remembered of each arbitration ID, a row per ID; payloads as words of eight bytes, zeros behind their end.
+
+    Attributes:
+        state: float64 [IDs, 13] columns as above (`SEEN`, …).
+        last, older: uint64 [IDs, 8] payload of the last frame on time, and of the one before it.
+        latest: uint64 [IDs, 8] payload of the last frame, on time or not.
+        toggled: uint64 [IDs, 8] bits that ever changed.
+        usual_change: float32 [IDs, 64] running median of each byte's change.
+    """
+
+    state: np.ndarray
+    last: np.ndarray
+    older: np.ndarray
+    latest: np.ndarray
+    toggled: np.ndarray
+    usual_change: np.ndarray
+
+
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
     timestamp: np.ndarray,
     id_index: np.ndarray,
     offset: np.ndarray,
     payload: np.ndarray,
-    state: np.ndarray,
-    last: np.ndarray,
-    older: np.ndarray,
-    latest: np.ndarray,
-    toggled: np.ndarray,
-    usual_change: np.ndarray,
+    by_id: IdStates,
     bus: np.ndarray,
     n_ids: int,
     out: np.ndarray,
 ) -> None:
     """Write the features of every frame of a chunk into `out` [n, 14], and update all state in place.
 
-    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. A row of `state` per ID has the columns named below
-    (`SEEN`, …). By ID and word of eight bytes, with zeros behind the payload's end: `last` and `older` hold the payload
-    of the last frame on time and of the one before it, `latest` that of the last frame, `toggled` the bits that ever
-    changed; `usual_change` is each byte's usual change. `bus` holds the time of the last frame, the running level of the
-    gap between frames, the number of frames, the share of overdue IDs, and the time of the first frame.
+    `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. `bus` holds the time of the last frame, the running level
+    of the gap between frames, the number of frames, the share of overdue IDs, and the time of the first frame.
     """
+    state, last, older, latest, toggled, usual_change = by_id
     until_overdue = _OVERDUE_EVERY - int(bus[2]) % _OVERDUE_EVERY
     for i in range(len(timestamp)):
         now = timestamp[i]

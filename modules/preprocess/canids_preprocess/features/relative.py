@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from canids_preprocess.features.frame_kernel import FRAME_FEATURES, LATEST, MAX_BYTES, SEEN, WIDTH, frame_features
+from canids_preprocess.features.frame_kernel import (
+    FRAME_FEATURES,
+    LATEST,
+    MAX_BYTES,
+    SEEN,
+    WIDTH,
+    IdStates,
+    frame_features,
+)
 from canids_preprocess.features.id_index import IdIndex
 from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
 
@@ -28,26 +36,23 @@ class BusState:
     Attributes:
         ids: the IDs; their indices are the rows of `by_id`.
         bus: float64 [5], as in `frame_kernel.frame_features`.
-        by_id: the arrays of the IDs by the names of its arguments, in its order.
+        by_id: a row per ID.
     """
 
     def __init__(self) -> None:
         self.ids = IdIndex()
         self.bus = np.zeros(5)
-        self.by_id: dict[str, np.ndarray] = {
-            "state": np.zeros((64, WIDTH)),
-            **{name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")},
-            "usual_change": np.zeros((64, MAX_BYTES), np.float32),
-        }
+        words = (np.zeros((64, MAX_BYTES // 8), np.uint64) for _ in range(4))
+        self.by_id = IdStates(np.zeros((64, WIDTH)), *words, np.zeros((64, MAX_BYTES), np.float32))
 
     def look_up(self, ids: np.ndarray) -> np.ndarray:
         """Index of each frame's ID, int32 [n]; new IDs get rows of zeros."""
         id_index = self.ids.look_up(ids)
-        capacity = len(self.by_id["state"])
+        capacity = len(self.by_id.state)
         if capacity < self.ids.count:
             added = (1 << (self.ids.count - 1).bit_length()) - capacity
-            for name, array in self.by_id.items():
-                self.by_id[name] = np.concatenate([array, np.zeros((added, *array.shape[1:]), array.dtype)])
+            grown = (np.concatenate([a, np.zeros((added, *a.shape[1:]), a.dtype)]) for a in self.by_id)
+            self.by_id = IdStates(*grown)
         return id_index
 
     def forget(self, most: int, needed: np.ndarray) -> np.ndarray:
@@ -58,12 +63,12 @@ class BusState:
 
         Returns the new indices of `needed`, int32 [n].
         """
-        state = self.by_id["state"][: self.ids.count]
+        state = self.by_id.state[: self.ids.count]
         order = np.lexsort((-state[:, LATEST], -state[:, SEEN]))
         kept = np.union1d(order[:most], needed)
         renumbered = np.full(self.ids.count, -1, np.int32)
         renumbered[kept] = np.arange(len(kept))
-        for array in self.by_id.values():
+        for array in self.by_id:
             array[: len(kept)] = array[kept]
             array[len(kept) :] = 0
         self.ids.keep(kept)
@@ -91,7 +96,7 @@ def step(frames: dict[str, Any], state: BusState, reserve: int = 0) -> tuple[np.
         id_index,
         frames["offset"],
         frames["payload"],
-        *state.by_id.values(),
+        state.by_id,
         state.bus,
         state.ids.count,
         out[reserve:],

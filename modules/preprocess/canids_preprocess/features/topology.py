@@ -72,7 +72,7 @@ def _topology(
     edge_of_pair = np.full((most, most), -1, np.int32)
     nodes, edges, row = 0, 0, 0
     for w in range(len(starts)):
-        n, e, before = 0, 0, -1
+        n, e, before = 0, 0, -1  # nodes and edges of this window so far, and the node of the frame before
         for f in range(starts[w], stops[w]):
             here = node_of_id[id_index[f]]
             if here < 0:
@@ -95,6 +95,7 @@ def _topology(
             graph.edge_of_frame[row] = edge
             before = here
             row += 1
+        # Only now are all edges known, so that opposite ones can be looked up. Then both tables are cleared.
         for j in range(edges, edges + e):
             graph.reciprocal[j] = edge_of_pair[graph.target[j], graph.source[j]] >= 0
         for j in range(edges, edges + e):
@@ -110,21 +111,16 @@ def _topology(
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def label(
-    labels: np.ndarray,
-    attacks: np.ndarray,
-    timestamp: np.ndarray,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    y: np.ndarray,
-    n_attacked: np.ndarray,
-    attack: np.ndarray,
-    t_start: np.ndarray,
-    t_end: np.ndarray,
-) -> None:
-    """Label windows `starts[w]:stops[w]` by their frames' labels (1, 0, -1 unknown) [n] and attacks [n], into arrays [W].
+    labels: np.ndarray, attacks: np.ndarray, timestamp: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of the windows `starts[w]:stops[w]` by their frames' labels (1, 0, -1 unknown) [n] and attacks [n].
 
     A window is attacked if any of its frames is, else unknown if any is; of several attacks the highest index counts.
+    Returns label, number of attacked frames, attack, first and last time, each [W].
     """
+    windows = len(starts)
+    y, n_attacked, attack = np.empty(windows, np.int8), np.empty(windows, np.int32), np.empty(windows, np.int16)
+    t_start, t_end = np.empty(windows), np.empty(windows)
     for w in range(len(starts)):
         first = starts[w]
         count, unknown, kind, low, high = 0, 0, attacks[first], timestamp[first], timestamp[first]
@@ -140,6 +136,7 @@ def label(
         attack[w] = kind
         t_start[w] = low
         t_end[w] = high
+    return y, n_attacked, attack, t_start, t_end
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -149,10 +146,10 @@ def summarise(
     starts: np.ndarray,
     stops: np.ndarray,
     graph: Topology,
-    out: np.ndarray,
-) -> None:
-    """Statistics of each window: `SUMMARIES` of each of P frame features, then `COMMON_STATISTICS`, into `out` [W, 4 P + 5]."""
+) -> np.ndarray:
+    """Statistics of each window, float32 [W, 4 P + 5]: `SUMMARIES` of each of P frame features, then `COMMON_STATISTICS`."""
     n_features = features.shape[1]
+    out = np.empty((len(starts), 4 * n_features + 5), np.float32)
     mean, square = np.empty(n_features), np.empty(n_features)
     low, high = np.empty(n_features, np.float32), np.empty(n_features, np.float32)
     node = 0
@@ -192,3 +189,4 @@ def summarise(
         common[2] = entropy
         common[3] = graph.edge_counts[w]
         common[4] = window / max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
+    return out

@@ -84,6 +84,7 @@ class Growing(PosixPath):
             while True:
                 data = stream.read(_AT_ONCE)
                 if data:
+                    # Whole lines go on at once; the beginning of a line waits for its end.
                     self.timeout.renew()
                     data = data.removeprefix(_BOM) if stream.tell() == len(data) else data
                     whole, end, rest = data.rpartition(b"\n")
@@ -101,6 +102,7 @@ class Growing(PosixPath):
                     if self.timeout.stopped:
                         return
                     continue
+                # Nothing new: the log may have been replaced, or waiting be over.
                 self._check(stream.fileno(), stream.tell(), line)
                 if self.timeout.over():
                     if begun and not self.timeout.stopped:
@@ -109,6 +111,7 @@ class Growing(PosixPath):
                 time.sleep(POLL)
 
     def _check(self, opened: int, position: int, line: int) -> None:
+        # The file that is open may have another name by now, or none: compare it with what the path leads to.
         here = os.fstat(opened)
         try:
             there = self.stat()

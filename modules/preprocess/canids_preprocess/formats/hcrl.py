@@ -84,6 +84,7 @@ def _split(table: pl.DataFrame) -> pl.DataFrame:
     """As `_extract`, for attacked rows: they fill the largest files, and this takes half the time."""
     parts = pl.col("text").str.splitn(",", 4).struct.rename_fields(["seconds", "identifier", "length", "rest"])
     rows = table.with_columns(f=parts).unnest("f")
+    # What follows the DLC: bytes, each with a comma, then the flag, then commas of copies that pad short rows.
     rest = pl.when(pl.col("rest").str.contains(ATTACKED.row)).then(pl.col("rest").str.strip_chars_end(","))
     return rows.with_columns(rest=rest).with_columns(
         seconds=pl.when(pl.col("rest").is_not_null()).then("seconds"),
@@ -103,6 +104,7 @@ def _fields(layout: Layout) -> Callable[[pl.DataFrame], pl.DataFrame]:
     def fields(table: pl.DataFrame) -> pl.DataFrame:
         rows = _split(table) if layout is ATTACKED else _extract(table, layout)
         if layout is ATTACKED:
+            # Copies that fill payloads up with zeros are cut back to the DLC.
             kept = 3 * length.cast(pl.UInt32, strict=False)  # two digits and a comma a byte
             padded = pl.col("data").str.slice(kept).str.contains("^(?:00,)+$")
             rows = rows.with_columns(data=pl.when(padded).then(pl.col("data").str.slice(0, kept)).otherwise("data"))

@@ -122,6 +122,7 @@ class Journey:
                 self._until.append(min(end, self._until[-1] + round(self._rng.uniform(3, 8) / _STEP)))
                 self._target.append(float(self._rng.uniform(low, high)))
             self._phase = str(self._rng.choice(following))
+        # Target speeds hold for a few seconds each; the phase decides how high they are.
         piece = np.searchsorted(self._until, np.arange(first, last), side="right")
         return np.asarray(self._target)[piece]
 

@@ -166,6 +166,7 @@ class Traffic:
     def between(self, start: float, end: float) -> Frames:
         """The frames [n] released from `start` seconds, where the last call ended, to `end`, in the order of release."""
         drive = self._journey.drive(start, end + _AHEAD_S)
+        # Jitter and bursts may push releases beyond the end: these frames wait for the next stretch.
         parts = [self._late]
         for source, senders in self._sources:
             ticks = source.until(end)

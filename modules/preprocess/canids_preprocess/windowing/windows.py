@@ -81,16 +81,7 @@ def _arrays(pending: Frames, starts: np.ndarray, stops: np.ndarray, n_ids: int, 
     x = np.empty((len(graph.node_count), len(kind.NODE_FEATURES)), np.float32)
     edge_attr = np.empty((len(graph.source), len(kind.EDGE_FEATURES)), np.float32)
     kind.fill(frame_features, timestamp, pending["node_id"], starts, stops, graph, x, edge_attr)
-    statistics = np.empty((len(starts), len(kind.STATISTICS)), np.float32)
-    summarise(frame_features, timestamp, starts, stops, graph, statistics)
-    labels: dict[str, np.ndarray] = {
-        "y": np.empty(len(starts), np.int8),
-        "n_attacked": np.empty(len(starts), np.int32),
-        "attack": np.empty(len(starts), np.int16),
-        "t_start": np.empty(len(starts)),
-        "t_end": np.empty(len(starts)),
-    }
-    label(pending["label"], pending["attack"], timestamp, starts, stops, *labels.values())
+    labels = label(pending["label"], pending["attack"], timestamp, starts, stops)
     return {
         "node_id": pending["node_id"][graph.first_frame],
         "node_count": graph.node_count,
@@ -98,10 +89,10 @@ def _arrays(pending: Frames, starts: np.ndarray, stops: np.ndarray, n_ids: int, 
         "edge_source": graph.source,
         "edge_target": graph.target,
         "edge_attr": edge_attr,
-        "statistics": statistics,
+        "statistics": summarise(frame_features, timestamp, starts, stops, graph),
         "node_counts": graph.node_counts,
         "edge_counts": graph.edge_counts,
-        **labels,
+        **dict(zip(("y", "n_attacked", "attack", "t_start", "t_end"), labels, strict=True)),
     }
 
 
@@ -129,6 +120,7 @@ def windows_of(
         if most_ids and state.ids.count > most_ids:
             needed = state.forget(most_ids // 2, pending["id_index"] if pending else np.zeros(0, np.int32))
             pending |= {"id_index": needed} if pending else {}
+        # The features of pending frames stay as they were: only new frames go through `step`, each once.
         features, id_index = step(frames, state, pending_count(pending))
         return {
             "features": features,
