@@ -1,1 +1,1 @@
-"""Two detectors in plain scikit-learn that take the place of train_gnn."""
+"""Three detectors in plain scikit-learn that take the place of train_gnn."""

@@ -1,1 +1,1 @@
-"""Learns by deep reinforcement learning how to fuse the two detectors into one alarm, and applies what it learned."""
+"""Learns by deep reinforcement learning how to fuse detectors into one alarm, and applies what it learned."""
