@@ -106,23 +106,6 @@ def _forest(
     return {"roots": roots.astype(np.int32), **arrays}
 
 
-def facts(store: GraphStore) -> dict[str, Any]:
-    """What a split holds, for the cards: windows, attacked ones, and windows by vehicle and by attack."""
-    attacked = store["y"] == 1
-
-    def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
-        amount = np.bincount(index, minlength=len(names))
-        return {name: int(n) for name, n in zip(names, amount, strict=True) if name and n}
-
-    return {
-        "windows": len(store),
-        "attacked": int(attacked.sum()),
-        "vehicles": counts(store.header["vehicles"], np.array(store["vehicle"])),
-        "attacks": counts(store.header["attacks"], np.array(store["attack"])[attacked]),
-        "captures": list(store.header["captures"]),
-    }
-
-
 def main(call: entry_point.Call) -> None:
     """Entry point."""
     store = GraphStore(call.inputs["graphs"][0])
@@ -153,7 +136,7 @@ def main(call: entry_point.Call) -> None:
             best=0,
             history={},
             select={},
-            data={"fit": facts(store)},
+            data={"fit": store.counts()},
             latency=latency.summary(seconds, "cpu"),
             sizes={"model": call.output["model"].stat().st_size},
         ),

@@ -123,7 +123,7 @@ def test_reading_some_columns_checks_them(tmp_path: Path) -> None:
 
 def test_other_contract_and_absent_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file; run again"
+    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file"
     tables.write(path, tables.STATES, STATE, DECLARED)
     assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: contract states/2, not frames/1")
     TABLE.write_parquet(path)
