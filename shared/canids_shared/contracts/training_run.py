@@ -49,7 +49,7 @@ class TrainingRun:
 
 
 def history_columns(rows: Sequence[Mapping[str, Any]], leave_out: Sequence[str] = ()) -> dict[str, list[float | None]]:
-    """Numeric columns of a history (a row an epoch) for `TrainingRun.history`; NaN and infinity become null.
+    """Numeric columns of a history (one row for each epoch) for `TrainingRun.history`; NaN and infinity become null.
 
     Args:
         leave_out: columns with times and memory, which differ from one repetition to the next.

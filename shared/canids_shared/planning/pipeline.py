@@ -1,8 +1,9 @@
 """Pipelines: a module's section of the config, run instances, targets.
 
-A pipeline hands each module its part of the config by `section`. Keys on which stages must agree (`COMMON`) stand at the top level.
-An instance (`@seed-1`, `@without-kia`) is declared once, in the pipeline: name → stage → overrides, or a common key → value.  A stage makes files for an instance only if an override reaches it or a stage
-before it; otherwise its files are those of the first instance that is equal up to there, so two seeds share their graphs.
+A pipeline hands each module its part of the config by `section`. Keys on which stages must agree (`COMMON`) stand at the top
+level. An instance (`@seed-1`, `@without-kia`) is declared once, in the pipeline: name → stage → overrides, or a common key →
+value. A stage makes files for an instance only if an override reaches it or a stage before it; otherwise its files are those of
+the first instance that is equal up to there, so two seeds share their graphs.
 """
 
 import copy

@@ -53,21 +53,6 @@ class Scoring:
     evaluate: dict[str, Any]
     missing: str = ""
 
-    @property
-    def by(self) -> str:
-        """Name of the run among results."""
-        return self.run.by
-
-    @property
-    def models(self) -> dict[str, str]:
-        """Run kind → model file: `dqn`, `fusion_baselines` and the runs of detectors."""
-        return self.run.models
-
-    @property
-    def fit(self) -> list[str]:
-        """The graphs that the detectors were trained on, for drift; empty where they are absent or have changed."""
-        return self.run.fit
-
     def summary(self, _wildcards: Any = None) -> str:
         """Input function: the summary of the captures. Raises `CanidsError` if the config lacks capture or run."""
         if self.missing:
