@@ -175,6 +175,7 @@ class GraphStore:
         """
         self.path = Path(path)
         with reading(path, "graph store", struct.error), open(path, "rb") as stream:
+            # Eight bytes with the length of the layout, the layout as JSON, then the tensors.
             size = os.path.getsize(path)
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > size:

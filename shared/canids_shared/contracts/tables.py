@@ -118,6 +118,7 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
     absent = [c for c in wanted or table.columns if c not in frame.columns]
     if absent:
         raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
+    # Every column is one of the contract or of an open family, of its type, without nulls and NaN where none may be.
     for name, kind in frame.schema.items():
         expected = table.columns.get(name)
         if expected is None:  # a column of an open family, such as a further output of a detector

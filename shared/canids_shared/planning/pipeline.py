@@ -99,6 +99,7 @@ def section(config: Config, stage: str) -> Config:
     def first_equal(stages: tuple[str, ...]) -> dict[str, str]:
         """Instance → the first one with the same overrides of these stages."""
         firsts: dict[Hashable, str] = {}
+        # Overrides as keys: `setdefault` returns the first instance that has the same ones.
         overrides = {n: _hashable([o.get(s) or {} for s in stages]) for n, o in instances.items()}
         return {name: firsts.setdefault(over, name) for name, over in overrides.items()}
 

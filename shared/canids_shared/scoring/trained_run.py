@@ -68,6 +68,7 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
         raise CanidsError(f"run {folder}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
     variant, instance = name[1], name[2]
     policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY, FUSION_BASELINES))
+    # A policy may read the states of another instance; its detectors are then the runs of that one.
     origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
     detectors = {kind: _model(folder, kind, variant, origin) for kind in detector_runs}
     first = Path(next(iter(detectors.values())))

@@ -54,6 +54,7 @@ class Sweep:
             for seed in self.seeds:
                 overrides: Config = {self.stage: nested(values)}
                 if seed != self.seeds[0]:
+                    # From the swept stage on: what lies before it is shared by all seeds.
                     for stage in SEEDED[max(0, STAGES.index(self.stage) - 1) :]:
                         overrides[stage] = merged(overrides.get(stage, {}), {"seed": seed})
                 name = _named(instance, seed, self.seeds)

@@ -40,6 +40,7 @@ def read_points(path: Path, schema: dict[str, Any], name: str) -> tuple[Points, 
     """
     with reading(path, "table of points", again="set sweep.table to a table of points"):
         text = path.read_text(encoding="utf-8-sig")
+    # No quoting: a cell may be JSON, which has quotes of its own.
     lines = [line for line in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if line]
     header, *rows = lines or [[]]
     options = [o for o in header if o != INSTANCE]
