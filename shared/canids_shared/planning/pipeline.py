@@ -20,6 +20,8 @@ from canids_shared.errors import CanidsError
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
 VARIANTS = ("large", "small_kd", "small_nokd")
+POLICY = "dqn"
+"""Kind of the one training of `train_drl`; the kinds of the other trainings are those of detectors."""
 PORTS = {
     "graphs": ("preprocess",),
     "states": ("preprocess", "train_gnn"),

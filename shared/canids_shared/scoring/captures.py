@@ -11,8 +11,8 @@ import yaml
 from canids_shared.contracts.manifest import CONTRACT, SCORED
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
-from canids_shared.planning.pipeline import VARIANTS
-from canids_shared.scoring.trained_run import DETECTOR_RUNS, POLICY, TrainedRun, trained_run
+from canids_shared.planning.pipeline import POLICY, VARIANTS
+from canids_shared.scoring.trained_run import DETECTOR_RUNS, TrainedRun, trained_run
 
 KEYS = {
     "capture": "the capture, or a list of captures",

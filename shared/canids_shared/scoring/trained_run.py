@@ -15,10 +15,10 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
-from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.planning.pipeline import POLICY, VARIANTS
 
-POLICY, FUSION_BASELINES = "dqn", "fusion_baselines"
-"""Kinds of the runs that decide; the other kinds are those of detectors."""
+FUSION_BASELINES = "fusion_baselines"
+"""Kind of the run that fits them."""
 DETECTOR_RUNS = tuple(detector.name for detector in DETECTORS)
 """Kinds of the runs that train the detectors of `train_gnn`: each trains one."""
 _FOLDER = re.compile(rf"{POLICY}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")

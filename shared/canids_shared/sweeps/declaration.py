@@ -13,8 +13,8 @@ from pathlib import Path
 
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import STAGES, Config, merged
-from canids_shared.sweeps.metrics import METRICS, POLICY, changes_meaning, kind_of, metrics_of
+from canids_shared.planning.pipeline import POLICY, STAGES, Config, merged
+from canids_shared.sweeps.metrics import METRICS, changes_meaning, kind_of, metrics_of
 from canids_shared.sweeps.points import Points, nested, option_schema, read_points
 from canids_shared.sweeps.sampling import sample
 from canids_shared.sweeps.space import Space

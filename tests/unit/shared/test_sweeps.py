@@ -162,10 +162,10 @@ def test_points_come_out_of_paramspace_as_plain_python_under_a_name_of_their_own
     for name, (instance, expected) in zip(space.instance_patterns, points.items(), strict=True):
         assert re.fullmatch(r"gat_a~[A-Za-z0-9_.+-]+/b~[A-Za-z0-9_.+-]+", name)
         assert re.fullmatch(space.constraint, name)
-        found = space.instance({"point": name})
-        assert found == expected
-        assert [type(v) for v in found.values()] == [type(v) for v in expected.values()]
-        assert json.loads(json.dumps(found)) == expected
+        values = space.instance({"point": name})
+        assert values == expected
+        assert [type(v) for v in values.values()] == [type(v) for v in expected.values()]
+        assert json.loads(json.dumps(values)) == expected
         assert space.run_instance({"point": name}) == instance
 
 
