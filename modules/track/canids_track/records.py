@@ -40,7 +40,7 @@ _INVALID = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 @dataclass(frozen=True)
 class Places:
-    """Where the runs of a dataset lie, and what rules leave elsewhere; `{instance}` follows the last two.
+    """Folders of a dataset's runs, and of files that rules write elsewhere; `{instance}` follows the last two.
 
     Attributes:
         dataset: its name.

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how to track; the same as the module's config (`config.schema.yaml`), which describes them."""
+    """Options of tracking; `config.schema.yaml` describes them."""
 
     uri: str | None = None
     experiment: str = "canids"

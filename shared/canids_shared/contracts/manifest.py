@@ -24,7 +24,7 @@ from canids_shared.files import write_text
 
 CONTRACT = "manifest/1"
 SPLITS = ("fit", "select", "fuse", "calibrate")
-"""What the training captures are cut into."""
+"""Blocks of time into which the training captures are cut."""
 LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
 SCORED = "score"

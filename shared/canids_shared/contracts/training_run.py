@@ -1,4 +1,4 @@
-"""What others read of a training: `run.json` in its run folder (contract `run/1`, `run.schema.yaml`).
+"""Record of a training for its readers: `run.json` in the run folder (contract `run/1`, `run.schema.yaml`).
 
 Cards, report, sweeps, resources and tracking declare this one file as their input, and read nothing else of the folder that
 they did not declare.

@@ -1,4 +1,4 @@
-"""What a finished run of the policy consists of: its models, those of its detectors, and how their graphs are made."""
+"""A finished run of the policy: its models, those of its detectors, and the config of their graphs."""
 
 import logging
 import re
@@ -122,7 +122,7 @@ def _fit(detector: Path) -> list[str]:
 
 
 def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
-    """How graphs are made for a detector: by the header of its model file, else by that of its training graphs.
+    """Config of preprocess for a detector's graphs: from the header of its model file, else from that of its training graphs.
 
     Raises `CanidsError` naming the model if neither says so, or for features by which alarms cannot be explained.
     """
