@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +17,7 @@ from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import section
 from canids_shared.sweeps import declaration, sampling
+from canids_shared.sweeps import next_round as next_round_module
 from canids_shared.sweeps.next_round import next_round, read_means
 from canids_shared.sweeps.points import nested, read_points, table_of
 from canids_shared.sweeps.sampling import sample
@@ -246,6 +248,13 @@ def test_a_generated_space_is_read_back_from_its_table(workplace: Path) -> None:
     header, *rows = table_of(first.space.points).splitlines()
     shuffled = from_table("\n".join([header, *reversed(rows[2:])]))
     assert shuffled.space.points == {i: first.space.points[i] for i in reversed(list(first.space.points)[2:])}
+
+
+def test_a_round_needs_the_schemas_of_a_checkout(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(next_round_module, "source", lambda: "git+https://example.org/canids")
+    Path("s.yaml").write_text("sweep: {stage: train_gnn, runs: [gat_large]}\n")
+    with pytest.raises(CanidsError, match=r"config\.schema\.yaml: no such file; install canids from a checkout"):
+        next_round_module.main(Namespace(config=Path("s.yaml"), results=Path("results")))
 
 
 def test_cells_are_what_the_option_wants(workplace: Path) -> None:
