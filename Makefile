@@ -16,7 +16,11 @@ PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # The packages of the examples are not installed.
 LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(BIN)/snakemake --lint
 
-.PHONY: demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+# Without a target: the chores, as the first line of this file lists them.
+help:
+	@sed -n '1{s/^# //;s/ · /\n/g;p}' '$(firstword $(MAKEFILE_LIST))'
+
+.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles.
@@ -202,7 +206,7 @@ lock:
 	rm -r .venv-lock
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "canids needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "canids needs Python 3.11 or newer: make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 
 .venv/runtime: pyproject.toml constraints.txt | .venv/bin/python

@@ -54,6 +54,14 @@ def test_make_target_exists(command: str) -> None:
     assert done.returncode == 0 or NEEDS.search(done.stderr), done.stderr
 
 
+def test_make_alone_lists_targets_that_there_are() -> None:
+    listed = subprocess.run(["make", "-s"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    targets = {line.split()[1] for line in listed.splitlines()}
+    assert {"demo", "test", "doctor"} <= targets
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert targets <= set(re.findall(r"[\w-]+", " ".join(re.findall(r"^([\w -]+):", makefile, re.MULTILINE))))
+
+
 def test_make_clean_keeps_runs_and_manifests(tmp_path: Path) -> None:
     kept = {
         "experimentruns/test_readings.jsonl",

@@ -95,19 +95,19 @@ def write_evaluation(run: Path, made: int = 2_000) -> None:
 
 def write_runs(root: Path, *instances: str, dataset: str = "demo") -> Places:
     """Two runs of each instance."""
-    found = places(root, dataset)
+    made = places(root, dataset)
     for instance in instances:
-        write_training(found.runs / f"pca_large{instance}")
-        write_evaluation(found.runs / f"eval_small_kd{instance}")
-    return found
+        write_training(made.runs / f"pca_large{instance}")
+        write_evaluation(made.runs / f"eval_small_kd{instance}")
+    return made
 
 
 def content(uri: str, experiment: str = "canids/demo") -> dict[str, list[dict[str, Any]]]:
     """All that an experiment holds and shows, by run name; several of one name are several in the list."""
     client = MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None, experiment
-    runs = list(client.search_runs([found.experiment_id], max_results=1000))
+    of_name = client.get_experiment_by_name(experiment)
+    assert of_name is not None, experiment
+    runs = list(client.search_runs([of_name.experiment_id], max_results=1000))
     names = {run.info.run_id: run.info.run_name for run in runs}
     shown: dict[str, list[dict[str, Any]]] = {}
     for run in sorted(runs, key=lambda r: str(r.info.run_id)):
@@ -150,10 +150,10 @@ def ingest_at_once(root: Path, instances: list[str], uri: str) -> list[dict[str,
 
 
 def check_nothing_is_lost_or_doubled(uri: str, instances: list[str]) -> None:
-    found = content(uri)
+    by_name = content(uri)
     runs = [f"{run}{i}" for i in ("", *instances) for run in ("pipeline", "pca_large", "eval_small_kd")]
-    assert {name: len(same) for name, same in found.items()} == dict.fromkeys(runs, 1)
-    for name, (run,) in found.items():
+    assert {name: len(same) for name, same in by_name.items()} == dict.fromkeys(runs, 1)
+    for name, (run,) in by_name.items():
         assert run["status"] == "FINISHED"
         rule, at, instance = name.partition("@")
         assert run["parent"] == (None if rule == "pipeline" else f"pipeline{at}{instance}")

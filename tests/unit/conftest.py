@@ -13,7 +13,7 @@ settings.load_profile("canids")
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory; manifests, which are found relative to it, are read anew."""
+    """An empty current directory; manifests, which are found relative to it, are read again."""
     monkeypatch.chdir(tmp_path)
     manifest.load.cache_clear()
     return tmp_path

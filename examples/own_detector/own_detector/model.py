@@ -72,8 +72,10 @@ class Models:
         explain, which the fusion reads as it is.
         """
         z = standardised(values, self.centre, self.spread)
+        # The components span what attack-free windows have in common: the rest of a window is its error.
         latent = z @ self.components.T
         attacked = self._forest(z)
+        # Log odds and logarithms of errors are spread more evenly than probabilities and errors are.
         columns = {
             "perceptron_logit": np.maximum(z @ self.weights + self.bias, 0) @ self.out_weights + self.out_bias,
             "trees_logit": np.log((attacked + _SMOOTHING) / (1 - attacked + _SMOOTHING)),

@@ -50,6 +50,7 @@ def train(store: GraphStore, size: Size, teacher: Models | None = None) -> Model
             f"{store.path}: {len(free)} attack-free and {int((label == 1).sum())} attacked windows are too few; "
             "add training captures"
         )
+    # Scales and components describe attack-free windows alone; labels reach perceptron and trees only.
     centre = free.mean(axis=0, dtype=np.float64)
     spread = np.maximum(free.std(axis=0, dtype=np.float64), 1e-3)
     pca = PCA(min(size.components, free.shape[1]), svd_solver="full").fit(standardised(free, centre, spread))
@@ -89,10 +90,12 @@ def _forest(
         forest: Any = ExtraTreesClassifier(**options).fit(z, label)
     else:
         forest = ExtraTreesRegressor(**options).fit(z, 1 / (1 + np.exp(-taught["trees_logit"].astype(np.float64))))
+    # All trees lie in one set of arrays: the nodes of each are counted from its root on.
     trees = [estimator.tree_ for estimator in forest.estimators_]
     roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
     columns: dict[str, list[np.ndarray]] = {n: [] for n in ("left", "right", "feature", "threshold", "probability")}
     for root, tree in zip(roots, trees, strict=True):
+        # scikit-learn marks a leaf by children of -1; here a leaf is its own child, so that windows in it stay there.
         here = np.arange(tree.node_count)
         leaf = tree.children_left < 0
         columns["left"].append(np.where(leaf, here, tree.children_left) + root)
@@ -104,23 +107,6 @@ def _forest(
     kinds = dict.fromkeys(("left", "right", "feature"), np.int32)
     arrays = {name: np.concatenate(parts).astype(kinds.get(name, np.float64)) for name, parts in columns.items()}
     return {"roots": roots.astype(np.int32), **arrays}
-
-
-def facts(store: GraphStore) -> dict[str, Any]:
-    """What a split holds, for the cards: windows, attacked ones, and windows by vehicle and by attack."""
-    attacked = store["y"] == 1
-
-    def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
-        amount = np.bincount(index, minlength=len(names))
-        return {name: int(n) for name, n in zip(names, amount, strict=True) if name and n}
-
-    return {
-        "windows": len(store),
-        "attacked": int(attacked.sum()),
-        "vehicles": counts(store.header["vehicles"], np.array(store["vehicle"])),
-        "attacks": counts(store.header["attacks"], np.array(store["attack"])[attacked]),
-        "captures": list(store.header["captures"]),
-    }
 
 
 def main(call: entry_point.Call) -> None:
@@ -153,7 +139,7 @@ def main(call: entry_point.Call) -> None:
             best=0,
             history={},
             select={},
-            data={"fit": facts(store)},
+            data={"fit": store.counts()},
             latency=latency.summary(seconds, "cpu"),
             sizes={"model": call.output["model"].stat().st_size},
         ),

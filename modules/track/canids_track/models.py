@@ -53,6 +53,7 @@ def _detector(header: dict[str, Any]) -> tuple[ModelSignature, dict[str, np.ndar
         TensorSpec(np.dtype(np.float32), (-1, edges), "edge_attr"),
     ]
     rng = np.random.default_rng(0)
+    # Two windows, of three and of two nodes, each a ring of arbitration IDs.
     example = {
         "node_ptr": np.array([0, 3, 5]),
         "edge_ptr": np.array([0, 3, 5]),
@@ -78,6 +79,7 @@ _SIGNATURES = {DETECTOR: _detector, POLICY: _policy}
 def _copy_code(entry: str, code: Path) -> set[str]:
     """Copy the files of this project that a module imports; returns the names of all other packages."""
     files, imports = closure(entry)
+    # Files keep their place in their package, so that absolute imports work in the copy.
     for name, path in files.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         folder = code.joinpath(*package.split("."))
@@ -102,6 +104,7 @@ class Packer:
             signature, example = _SIGNATURES[contract](header)
         except (KeyError, TypeError) as error:
             raise CanidsError(f"{model}: its header has no {error}; delete it and train again") from None
+        # Saving a model takes seconds; models of equal signature differ in the model file alone.
         kind = f"{contract} {signature}"
         if kind not in self._templates:
             folder = self._folder / str(len(self._templates))
@@ -125,6 +128,7 @@ class Packer:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(template, folder)
         shutil.copyfile(model, folder / "artifacts" / model.name)
+        # The description is that of the model which the template was made of: it gets the IDs and paths of this one.
         description = Model.load(str(template))
         description.run_id, description.model_id = run, logged.model_id
         description.artifact_path, description.model_uuid = logged.artifact_location, logged.model_id

@@ -1,4 +1,4 @@
-"""What the Snakefile of track plans by: no credentials in the config, and another attempt where runs are pending."""
+"""Planning of the rule track: no credentials in the config, and another attempt where runs are pending."""
 
 import json
 import re

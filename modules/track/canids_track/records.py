@@ -40,7 +40,7 @@ _INVALID = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 @dataclass(frozen=True)
 class Places:
-    """Where the runs of a dataset lie, and what rules leave elsewhere; `{instance}` follows the last two.
+    """Folders of a dataset's runs, and of files that rules write elsewhere; `{instance}` follows the last two.
 
     Attributes:
         dataset: its name.
@@ -208,6 +208,7 @@ def read(folder: Path, places: Places) -> Record:
     readers = dict(_READERS)
     if any(path.name == RECORD for path in files):
         del readers["config.yaml"]  # the options stand in the record
+    # The digest is over all files, by name and content: what has not changed is not written again.
     content, model = _Content(), None
     digest = hashlib.sha256(f"layout {LAYOUT}\n".encode())
     for path in files:
@@ -221,6 +222,7 @@ def read(folder: Path, places: Places) -> Record:
     tags = {"dataset": places.dataset, "run": folder.name, "rule": rule, "instance": name or PLAIN, **content.tags}
     tags |= {"variant": variant} if variant else {}
     tags |= {"undefined": ", ".join(content.undefined)[:_LONGEST]} if content.undefined else {}
+    # Snakemake writes benchmark.tsv last, so its time is the run's end.
     made = folder.joinpath("benchmark.tsv").stat().st_mtime_ns // 1_000_000
     seconds = next((value for key, value, _ in content.metrics if key == "benchmark/s"), 0.0)
     return Record(

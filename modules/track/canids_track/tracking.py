@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how to track; the same as the module's config (`config.schema.yaml`), which describes them."""
+    """Options of tracking; `config.schema.yaml` describes them."""
 
     uri: str | None = None
     experiment: str = "canids"
@@ -40,6 +40,7 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
         if is_stand_in(folder, places):
             stand_ins.append(folder.name)
             continue
+        # A damaged run is pending with its reason; the others are written.
         try:
             records.append(read(folder, places))
         except CanidsError as error:
@@ -51,9 +52,9 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
         store.ingest(records)
     except (MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
         why = CREDENTIALS.sub("", " ".join(str(error).split())) or type(error).__name__
-        why = (
-            why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"
-        )  # the place at the beginning, the cause at the end
+        # The place stands at the beginning, the cause at the end.
+        why = why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"
+    # What the store does not hold is pending, for a reason of its own or for that of the store.
     pending |= {r.key: store.refused.get(r.key, why) for r in records if r.key not in store.held}
     shown = CREDENTIALS.sub("", uri)
     log.info("MLflow %s, %s: %d runs, %d of them new", shown, store.name, len(store.held), len(store.written))

@@ -46,7 +46,7 @@ class Detector:
 
     @property
     def prefix(self) -> str:
-        """What the names of its states columns begin with."""
+        """Prefix of its states columns."""
         return f"{self.name}_"
 
     @property

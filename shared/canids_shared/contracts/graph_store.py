@@ -175,6 +175,7 @@ class GraphStore:
         """
         self.path = Path(path)
         with reading(path, "graph store", struct.error), open(path, "rb") as stream:
+            # Eight bytes with the length of the layout, the layout as JSON, then the tensors.
             size = os.path.getsize(path)
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > size:
@@ -208,6 +209,34 @@ class GraphStore:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
+
+    @property
+    def is_auxiliary(self) -> np.ndarray:
+        """Whether each window is of an auxiliary capture rather than of the dataset's own, bool [W]."""
+        auxiliary = self.header.get("auxiliary_captures", [])
+        return np.isin(self["capture"], [self.header["captures"].index(name) for name in auxiliary])
+
+    def counts(self, chosen: np.ndarray | None = None) -> dict[str, Any]:
+        """Contents of the store, or of the windows `chosen` (bool [W]), as `run.json` has them for a split.
+
+        Returns numbers of `windows`, of them `attacked` and `auxiliary`, windows by `vehicles`, attacked windows by `attacks`
+        (names without a window are left out), and the names of all `captures`.
+        """
+        chosen = np.ones(len(self), dtype=bool) if chosen is None else chosen
+        attacked = chosen & (self["y"] == 1)
+
+        def by_name(listed: str, indices: np.ndarray) -> dict[str, int]:
+            amounts = np.bincount(indices, minlength=len(self.header[listed]))
+            return {name: int(n) for name, n in zip(self.header[listed], amounts, strict=True) if name and n}
+
+        return {
+            "windows": int(chosen.sum()),
+            "attacked": int(attacked.sum()),
+            "auxiliary": int((chosen & self.is_auxiliary).sum()),
+            "vehicles": by_name("vehicles", self["vehicle"][chosen]),
+            "attacks": by_name("attacks", self["attack"][attacked]),
+            "captures": list(self.header["captures"]),
+        }
 
     def keys(self) -> pl.DataFrame:
         """The key columns of every window (`canids_shared.contracts.tables.KEYS`)."""

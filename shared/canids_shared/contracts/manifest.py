@@ -24,7 +24,7 @@ from canids_shared.files import write_text
 
 CONTRACT = "manifest/1"
 SPLITS = ("fit", "select", "fuse", "calibrate")
-"""What the training captures are cut into."""
+"""Blocks of time into which the training captures are cut."""
 LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
 SCORED = "score"
@@ -152,6 +152,7 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     folder = Path(data_root) / dataset
     captures = _read(path, folder)
     roles = {c.role for c in captures.values()}
+    # A dataset may consist of captures to be scored; every other one has captures to train and to test on.
     if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
         raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
     # A draft is of one moment: captures that were added to the folder since would be left out in silence.
@@ -206,6 +207,7 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
     for c in captures.values():
         simulated = c.format == "simulated"
+        # Message → whether it applies; the first one that does is raised.
         wrong = {
             f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
             ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),

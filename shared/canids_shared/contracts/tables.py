@@ -118,6 +118,7 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
     absent = [c for c in wanted or table.columns if c not in frame.columns]
     if absent:
         raise CanidsError(f"{path}: column '{absent[0]}' is missing (contract {table.contract})")
+    # Every column is one of the contract or of an open family, of its type, without nulls and NaN where none may be.
     for name, kind in frame.schema.items():
         expected = table.columns.get(name)
         if expected is None:  # a column of an open family, such as a further output of a detector
@@ -217,10 +218,12 @@ def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tu
     """Read and check a table; returns it with its metadata. With `columns`, only these are read and checked."""
     header = read_metadata(path, table)
     with reading(path, "canids table", pl.exceptions.PolarsError):
-        frame = pl.read_parquet(path, columns=columns)
+        present = pl.read_parquet_schema(path)  # polars would not name a column that is missing: `_check` does
+        frame = pl.read_parquet(path, columns=columns and [name for name in columns if name in present])
     _check(frame, table.with_detectors(header, path), Path(path), columns)
     if columns is None and "digests" in header:
-        present, written = digests(frame), header["digests"]
-        if changed := sorted(c for c in present.keys() | written.keys() if present.get(c) != written.get(c)):
+        with reading(path, "canids table", pl.exceptions.PolarsError):
+            now, written = digests(frame), dict(header["digests"])
+        if changed := sorted(c for c in now.keys() | written.keys() if now.get(c) != written.get(c)):
             raise CanidsError(f"{path}: the rows of '{changed[0]}' are not those that were made; {AGAIN}")
     return frame, header

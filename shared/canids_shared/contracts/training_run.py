@@ -1,4 +1,4 @@
-"""What others read of a training: `run.json` in its run folder (contract `run/1`, `run.schema.yaml`).
+"""Record of a training for its readers: `run.json` in the run folder (contract `run/1`, `run.schema.yaml`).
 
 Cards, report, sweeps, resources and tracking declare this one file as their input, and read nothing else of the folder that
 they did not declare.
@@ -49,7 +49,7 @@ class TrainingRun:
 
 
 def history_columns(rows: Sequence[Mapping[str, Any]], leave_out: Sequence[str] = ()) -> dict[str, list[float | None]]:
-    """Numeric columns of a history (a row an epoch) for `TrainingRun.history`; NaN and infinity become null.
+    """Numeric columns of a history (one row for each epoch) for `TrainingRun.history`; NaN and infinity become null.
 
     Args:
         leave_out: columns with times and memory, which differ from one repetition to the next.

@@ -31,7 +31,9 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
     except CanidsError:
         raise
     except FileNotFoundError:
-        raise CanidsError(f"{path}: no such file; {again.removeprefix('delete it and ')}") from None
+        # A rule's inputs are there, so who meets this named the file; only a remedy of its own helps beyond the name.
+        remedy = "" if again == AGAIN else f"; {again.removeprefix('delete it and ')}"
+        raise CanidsError(f"{path}: no such file{remedy}") from None
     except damage:
         raise CanidsError(f"{path}: not a whole {what}; {again}") from None
 

@@ -1,1 +1,1 @@
-"""What a job needs while it runs: arguments, run folder, checkpoints, signals, locks, devices."""
+"""Parts of a running job: arguments, run folder, checkpoints, signals, locks, devices."""

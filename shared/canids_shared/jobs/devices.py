@@ -58,6 +58,7 @@ def share_out(workflow: Any) -> None:
     """Limit the resource `gpu` of a local workflow to the number of GPUs, unless the user did, and name the slots."""
     if workflow.remote_exec:
         os.environ.pop(SLOTS, None)
+    # A Snakemake within a job is no main process, one that submits jobs has none here: neither has devices to share out.
     if not (workflow.is_main_process and workflow.local_exec and (visible := devices())):
         return
     if (limit := workflow.global_resources.get("gpu").value) is None:

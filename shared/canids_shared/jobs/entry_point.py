@@ -81,6 +81,7 @@ def run(
     end_with_snakemake()
     files = [path for paths in call.inputs.values() for path in paths]
     try:
+        # Before a lock or a device is taken.
         for path in files:
             stand_in_mark.refuse(path)
         lock = run_folder(call.output[alone].parent) if alone else nullcontext()

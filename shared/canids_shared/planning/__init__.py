@@ -1,1 +1,1 @@
-"""What a Snakefile needs when it is read: sections, instances, ports, params, resources."""
+"""Planning, when a Snakefile is read: sections, instances, ports, params, resources."""

@@ -1,8 +1,9 @@
 """Pipelines: a module's section of the config, run instances, targets.
 
-A pipeline hands each module its part of the config by `section`. Keys on which stages must agree (`COMMON`) stand at the top level.
-An instance (`@seed-1`, `@without-kia`) is declared once, in the pipeline: name → stage → overrides, or a common key → value.  A stage makes files for an instance only if an override reaches it or a stage
-before it; otherwise its files are those of the first instance that is equal up to there, so two seeds share their graphs.
+A pipeline hands each module its part of the config by `section`. Keys on which stages must agree (`COMMON`) stand at the top
+level. An instance (`@seed-1`, `@without-kia`) is declared once, in the pipeline: name → stage → overrides, or a common key →
+value. A stage makes files for an instance only if an override reaches it or a stage before it; otherwise its files are those of
+the first instance that is equal up to there, so two seeds share their graphs.
 """
 
 import copy
@@ -19,6 +20,8 @@ from canids_shared.errors import CanidsError
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
 VARIANTS = ("large", "small_kd", "small_nokd")
+POLICY = "dqn"
+"""Kind of the one training of `train_drl`; the kinds of the other trainings are those of detectors."""
 PORTS = {
     "graphs": ("preprocess",),
     "states": ("preprocess", "train_gnn"),
@@ -98,6 +101,7 @@ def section(config: Config, stage: str) -> Config:
     def first_equal(stages: tuple[str, ...]) -> dict[str, str]:
         """Instance → the first one with the same overrides of these stages."""
         firsts: dict[Hashable, str] = {}
+        # Overrides as keys: `setdefault` returns the first instance that has the same ones.
         overrides = {n: _hashable([o.get(s) or {} for s in stages]) for n, o in instances.items()}
         return {name: firsts.setdefault(over, name) for name, over in overrides.items()}
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_MOST_MB = 64_000
 
 
 def with_signature(function: _F) -> _F:
@@ -24,12 +25,12 @@ def with_signature(function: _F) -> _F:
     return function
 
 
-def memory(base_mb: int, cap_mb: int = 64_000) -> Callable[..., int]:
-    """Resource function: `base_mb` at the first attempt, twice as much at every further one, never above `cap_mb`."""
+def memory(base_mb: int) -> Callable[..., int]:
+    """Resource function: MB of memory, `base_mb` at the first attempt, twice as much at every further one, at most `_MOST_MB`."""
 
     @with_signature
     def doubled(wildcards: Any, attempt: int) -> int:
-        return int(min(base_mb * 2 ** (attempt - 1), cap_mb))
+        return int(min(base_mb * 2 ** (attempt - 1), _MOST_MB))
 
     return doubled
 

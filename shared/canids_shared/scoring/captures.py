@@ -11,8 +11,8 @@ import yaml
 from canids_shared.contracts.manifest import CONTRACT, SCORED
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
-from canids_shared.planning.pipeline import VARIANTS
-from canids_shared.scoring.trained_run import DETECTOR_RUNS, POLICY, TrainedRun, trained_run
+from canids_shared.planning.pipeline import POLICY, VARIANTS
+from canids_shared.scoring.trained_run import DETECTOR_RUNS, TrainedRun, trained_run
 
 KEYS = {
     "capture": "the capture, or a list of captures",
@@ -52,21 +52,6 @@ class Scoring:
     train_drl: dict[str, Any]
     evaluate: dict[str, Any]
     missing: str = ""
-
-    @property
-    def by(self) -> str:
-        """Name of the run among results."""
-        return self.run.by
-
-    @property
-    def models(self) -> dict[str, str]:
-        """Run kind → model file: `dqn`, `fusion_baselines` and the runs of detectors."""
-        return self.run.models
-
-    @property
-    def fit(self) -> list[str]:
-        """The graphs that the detectors were trained on, for drift; empty where they are absent or have changed."""
-        return self.run.fit
 
     def summary(self, _wildcards: Any = None) -> str:
         """Input function: the summary of the captures. Raises `CanidsError` if the config lacks capture or run."""

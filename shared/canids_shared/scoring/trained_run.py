@@ -1,4 +1,4 @@
-"""What a finished run of the policy consists of: its models, those of its detectors, and how their graphs are made."""
+"""A finished run of the policy: its models, those of its detectors, and the config of their graphs."""
 
 import logging
 import re
@@ -15,10 +15,10 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
-from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.planning.pipeline import POLICY, VARIANTS
 
-POLICY, FUSION_BASELINES = "dqn", "fusion_baselines"
-"""Kinds of the runs that decide; the other kinds are those of detectors."""
+FUSION_BASELINES = "fusion_baselines"
+"""Kind of the run that fits them."""
 DETECTOR_RUNS = tuple(detector.name for detector in DETECTORS)
 """Kinds of the runs that train the detectors of `train_gnn`: each trains one."""
 _FOLDER = re.compile(rf"{POLICY}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
@@ -68,6 +68,7 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
         raise CanidsError(f"run {folder}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
     variant, instance = name[1], name[2]
     policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY, FUSION_BASELINES))
+    # A policy may read the states of another instance; its detectors are then the runs of that one.
     origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
     detectors = {kind: _model(folder, kind, variant, origin) for kind in detector_runs}
     first = Path(next(iter(detectors.values())))
@@ -121,7 +122,7 @@ def _fit(detector: Path) -> list[str]:
 
 
 def _preprocess(model: Path, fit: list[str]) -> dict[str, Any]:
-    """How graphs are made for a detector: by the header of its model file, else by that of its training graphs.
+    """Config of preprocess for a detector's graphs: from the header of its model file, else from that of its training graphs.
 
     Raises `CanidsError` naming the model if neither says so, or for features by which alarms cannot be explained.
     """

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import STAGES, Config, merged
-from canids_shared.sweeps.metrics import METRICS, POLICY, changes_meaning, kind_of, metrics_of
+from canids_shared.planning.pipeline import POLICY, STAGES, Config, merged
+from canids_shared.sweeps.metrics import METRICS, changes_meaning, kind_of, metrics_of
 from canids_shared.sweeps.points import Points, nested, option_schema, read_points
 from canids_shared.sweeps.sampling import sample
 from canids_shared.sweeps.space import Space
@@ -54,6 +54,7 @@ class Sweep:
             for seed in self.seeds:
                 overrides: Config = {self.stage: nested(values)}
                 if seed != self.seeds[0]:
+                    # From the swept stage on: what lies before it is shared by all seeds.
                     for stage in SEEDED[max(0, STAGES.index(self.stage) - 1) :]:
                         overrides[stage] = merged(overrides.get(stage, {}), {"seed": seed})
                 name = _named(instance, seed, self.seeds)

@@ -1,10 +1,8 @@
 """Metrics on `select` by which a sweep compares its points."""
 
 from canids_shared.contracts.detectors import DETECTORS
-from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.planning.pipeline import POLICY, VARIANTS
 
-POLICY = "dqn"
-"""Kind of the one training of `train_drl`; those of `train_gnn` are its detectors."""
 METRICS = {**{d.name: ("auroc", "loss") for d in DETECTORS}, POLICY: ("reward", "f1")}
 """Kind of training → its metrics on `select`; the first is the default."""
 LOWER_IS_BETTER = ("loss",)

@@ -67,7 +67,9 @@ def main(options: argparse.Namespace) -> None:
     with reading(options.config, "config", yaml.YAMLError, again="name the file with the section sweep"):
         section = yaml.safe_load(options.config.read_text(encoding="utf-8"))["sweep"]
     sweep = check(section, load_schema(SCHEMA), where="sweep")
-    schema = load_schema(Path(source()) / "modules" / sweep["stage"] / "config.schema.yaml", common=True)
+    path = Path(source()) / "modules" / sweep["stage"] / "config.schema.yaml"
+    with reading(path, "schema", again="install canids from a checkout, which has the modules"):
+        schema = load_schema(path, common=True)
     points = next_round(sweep, schema, options.results)
     write_text(Path(sweep["table"]), table_of(points))
     log.info("%s: %d points; run the sweep to train the new ones", sweep["table"], len(points))

@@ -40,6 +40,7 @@ def read_points(path: Path, schema: dict[str, Any], name: str) -> tuple[Points, 
     """
     with reading(path, "table of points", again="set sweep.table to a table of points"):
         text = path.read_text(encoding="utf-8-sig")
+    # No quoting: a cell may be JSON, which has quotes of its own.
     lines = [line for line in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if line]
     header, *rows = lines or [[]]
     options = [o for o in header if o != INSTANCE]
@@ -72,23 +73,18 @@ def option_schema(option: str, schema: dict[str, Any], where: str) -> dict[str, 
 
     Raises `CanidsError`, beginning with `where`, if the stage has none, or if it is a section, or the seed.
     """
-    kind = schema
-    for part in option.split("."):
-        known = kind.get("properties", {})
-        if part not in known:
-            close = difflib.get_close_matches(option, [name for name, _ in options_of(schema)], n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise CanidsError(f"{where}: this stage has no option '{option}'{hint}")
-        kind = known[part]
-    if "properties" in kind:
-        raise CanidsError(
-            f"{where}: '{option}' is a section; name one of its options, such as {next(options_of(kind, option + '.'))[0]}"
-        )
+    options = dict(options_of(schema))
+    if option not in options:
+        if inside := next((name for name in options if name.startswith(f"{option}.")), None):
+            raise CanidsError(f"{where}: '{option}' is a section; name one of its options, such as {inside}")
+        close = difflib.get_close_matches(option, options, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise CanidsError(f"{where}: this stage has no option '{option}'{hint}")
     if option == "seed":
         raise CanidsError(
             f"{where}: the seed is no option of a point; `seeds` is the number of seeds that every point is trained with"
         )
-    return kind
+    return options[option]
 
 
 def _value(cell: str, kind: dict[str, Any]) -> Any:

@@ -41,6 +41,7 @@ class Space(Paramspace):  # type: ignore[misc]
             raise CanidsError(f"options {twice} and {columns[column(twice)]} have the same column {column(twice)}")
         cells = {c: [_cell(values[o]) for values in points.values()] for c, o in columns.items()}
         super().__init__(pd.DataFrame(cells, index=list(points)), single_wildcard=WILDCARD)
+        # Points of equal values would share a folder.
         if len(self.instances) < len(points):
             first = {name: i for i, name in reversed(self.names.items())}
             i, same = next((i, first[n]) for i, n in self.names.items() if first[n] != i)

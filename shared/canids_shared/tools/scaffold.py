@@ -92,6 +92,7 @@ def with_module(text: str, name: str) -> str:
     for key, item in added.items():
         text = re.sub(rf"^({key} = \[[^\]\n#]*)\]", rf'\1, "{item}"]', text, count=1, flags=re.MULTILINE)
     text = re.sub(r"^dev = \[", f"{extra} = []\n\\g<0>", text, count=1, flags=re.MULTILINE)
+    # An edit that matched nothing, or broke the file, shows when the text is parsed.
     try:
         project = tomllib.loads(text)
         tool = project["tool"]

@@ -139,4 +139,4 @@ def test_command_fails_in_one_line(tmp_path: Path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == f"error: {tmp_path}/absent.parquet: no such file; run again\n"
+    assert done.stderr == f"error: {tmp_path}/absent.parquet: no such file\n"

@@ -156,7 +156,7 @@ def test_planning_imports_nothing_that_jobs_need() -> None:
 
 def test_packages_are_found_in_the_distributions_that_the_library_finds() -> None:
     """Whose own way takes a third of a second; names that nobody can import do not matter."""
-    found = {k: v.name for k, v in code_hash_module._distributions().items()}
+    distributions = {k: v.name for k, v in code_hash_module._distributions().items()}
     expected = {k: v[0] for k, v in importlib.metadata.packages_distributions().items() if k.isidentifier()}
     assert "numpy" in expected
-    assert found.items() >= expected.items()
+    assert distributions.items() >= expected.items()

@@ -44,12 +44,12 @@ def test_every_attacked_vehicle_of_the_training_captures_is_a_fold(
 ) -> None:
     write("a", ("kia", "dos"), ("sonata", None), ("spark", "fuzzing"), ("kia", "fuzzing"))
     with caplog.at_level(logging.WARNING):
-        found = folds.joined(config("a"))
-    assert found["instances"] == {
+        joined = folds.joined(config("a"))
+    assert joined["instances"] == {
         "without-kia": {"preprocess": {"leave_out": {"vehicles": ["kia"]}}},
         "without-spark": {"preprocess": {"leave_out": {"vehicles": ["spark"]}}},
     }
-    assert "folds" not in found
+    assert "folds" not in joined
     assert [r.getMessage() for r in caplog.records] == [
         "dataset 'a': sonata is recorded without attacks only: no fold leaves it out"
     ]
@@ -58,27 +58,27 @@ def test_every_attacked_vehicle_of_the_training_captures_is_a_fold(
 def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
     write("a", ("kia", "DoS"), ("kia", "gear-spoofing"), ("kia", None))
     overrides = {"train_drl": {"seed": 4, "fusion_baselines": ["cusum"]}}
-    found = folds.joined(
+    joined = folds.joined(
         config("a", leave_out="attacks", prefix="f-", seeds=2, seeded=["train_drl"], overrides=overrides)
     )
-    assert list(found["instances"]) == [
+    assert list(joined["instances"]) == [
         "f-without-DoS",
         "f-without-DoS-seed-5",
         "f-without-gear-spoofing",
         "f-without-gear-spoofing-seed-5",
     ]
-    assert found["instances"]["f-without-gear-spoofing-seed-5"] == {
+    assert joined["instances"]["f-without-gear-spoofing-seed-5"] == {
         "preprocess": {"leave_out": {"attacks": ["gear-spoofing"]}},
         "train_drl": {"seed": 5, "fusion_baselines": ["cusum"]},
     }
-    detectors = section(found, "train_gnn")["instances"]
+    detectors = section(joined, "train_gnn")["instances"]
     assert list(detectors) == ["f-without-DoS", "f-without-gear-spoofing"], "seeds of the policy share the detectors"
 
 
 def test_a_fold_is_named_after_the_seed_that_all_its_seeded_stages_get(workplace: Path) -> None:
     write("a", ("kia", "DoS"), ("spark", "DoS"))
-    found = folds.joined({**config("a", seeds=3), "train_gnn": {"seed": 5}})["instances"]
-    both = {name: (found[name]["train_gnn"], found[name]["train_drl"]) for name in found if "kia-seed" in name}
+    joined = folds.joined({**config("a", seeds=3), "train_gnn": {"seed": 5}})["instances"]
+    both = {name: (joined[name]["train_gnn"], joined[name]["train_drl"]) for name in joined if "kia-seed" in name}
     assert both == {f"without-kia-seed-{n}": ({"seed": n}, {"seed": n}) for n in (6, 7)}
 
 
@@ -132,11 +132,11 @@ def test_what_cannot_be_left_out_is_said(
 
 def test_a_fold_replaces_no_instance(workplace: Path) -> None:
     write("a", ("kia", "dos"), ("spark", "dos"))
-    own: dict[str, Any] = {"instances": {"without-spark": {}, "seed-1": {}}}
+    declared: dict[str, Any] = {"instances": {"without-spark": {}, "seed-1": {}}}
     with pytest.raises(CanidsError, match=r"^folds: 'without-spark' is an instance already; set folds\.prefix"):
-        folds.joined({**config("a"), **own})
-    found = folds.joined({**config("a", prefix="f-"), **own})["instances"]
-    assert list(found) == ["without-spark", "seed-1", "f-without-kia", "f-without-spark"]
+        folds.joined({**config("a"), **declared})
+    joined = folds.joined({**config("a", prefix="f-"), **declared})["instances"]
+    assert list(joined) == ["without-spark", "seed-1", "f-without-kia", "f-without-spark"]
 
 
 def test_a_pipeline_without_folds_says_so() -> None:

@@ -128,6 +128,18 @@ def test_keys_name_capture_vehicle_and_attack(tmp_path: Path) -> None:
     ]
 
 
+def test_counts_of_a_split_and_of_chosen_windows(tmp_path: Path) -> None:
+    part = chunk([1, 1, 1], [1, 1, 1], np.random.default_rng(0))
+    values = {"y": [1, -1, 0], "attack": [1, 0, 0], "capture": [1, 0, 1], "vehicle": [0, 1, 0]}
+    part |= {k: np.array(v) for k, v in values.items()}
+    store = GraphStore(write(tmp_path / "g", part, header={**HEADER, "auxiliary_captures": ["second"]}))
+    assert store.is_auxiliary.tolist() == [True, False, True]
+    both = {"attacked": 1, "attacks": {"dos": 1}, "captures": ["first", "second"]}
+    assert store.counts() == {**both, "windows": 3, "auxiliary": 2, "vehicles": {"kia": 2, "van": 1}}
+    assert store.counts(store["y"] >= 0) == {**both, "windows": 2, "auxiliary": 2, "vehicles": {"kia": 2}}
+    assert not GraphStore(write(tmp_path / "none", part)).is_auxiliary.any()
+
+
 def test_half_a_file_is_refused(tmp_path: Path) -> None:
     path = whole(tmp_path / "g")
     content = path.read_bytes()
@@ -155,7 +167,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, name: str, value
 
 def test_absent_other_contract_and_other_content_are_named(tmp_path: Path) -> None:
     path = tmp_path / "g"
-    assert refused(path) == f"{path}: no such file; run again"
+    assert refused(path) == f"{path}: no such file"
     content = whole(path).read_bytes()
     path.write_bytes(content.replace(b"graphs/1", b"graphs/9"))
     assert refused(path).startswith(f"{path}: contract graphs/9, not graphs/1")

@@ -45,9 +45,9 @@ def test_there_is_something_to_look_at() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_module_keeps_to_its_stage(path: Path) -> None:
     names = imported(path.read_text())
-    own = next((name for name, folder in STAGES.items() if folder in path.parents), "")
-    assert not (names & STAGES.keys()) - {own}
-    if own not in ("canids_train_gnn", "canids_train_drl") and path not in READERS:
+    stage = next((name for name, folder in STAGES.items() if folder in path.parents), "")
+    assert not (names & STAGES.keys()) - {stage}
+    if stage not in ("canids_train_gnn", "canids_train_drl") and path not in READERS:
         assert not names & TORCH
 
 
@@ -71,8 +71,8 @@ def test_planning_needs_no_more_than_snakemake_has(stage: str) -> None:
     """A pipeline whose stages have environments of their own is planned in one that knows none of what they need."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    own = extras[stage.removeprefix("canids_").replace("_", "-")]
-    foreign = {re.split("[=<>]", text)[0].replace("-", "_") for text in own} | {"can", "sklearn", *TORCH}
+    needed = extras[stage.removeprefix("canids_").replace("_", "-")]
+    foreign = {re.split("[=<>]", text)[0].replace("-", "_") for text in needed} | {"can", "sklearn", *TORCH}
     text = (ROOT / f"modules/{stage.removeprefix('canids_')}/Snakefile").read_text()
     for module in set(re.findall(r"^from (canids_\w+\.\w+) import", text, re.MULTILINE)):
         assert not closure(module)[1] & foreign

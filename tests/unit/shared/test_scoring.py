@@ -64,8 +64,8 @@ def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
     job = scoring({"capture": "drive 1.log", "run": run})
     assert (job.dataset, job.run.variant) == ("drive-1", "small_kd")
     assert job.summary(None) == "results/scored/drive-1/by-van@seed-1/small_kd/score/summary.md"
-    assert job.models["gat"] == "experimentruns/van/gat_small_kd@seed-1/model.safetensors"
-    assert job.fit == ["fit.safetensors"]
+    assert job.run.models["gat"] == "experimentruns/van/gat_small_kd@seed-1/model.safetensors"
+    assert job.run.fit == ["fit.safetensors"]
     assert job.preprocess == {"window": 50, "stride": 25, "window_unit": "frames", "features": "relative"}
     assert job.train_drl == {"fusion": "cusum", "recalibrate": 0}
     captures = manifest.load(job.dataset, DATA_ROOT)
@@ -103,14 +103,14 @@ def test_graphs_that_have_changed_are_not_those_of_the_training(run: str, caplog
     with writing("fit.safetensors", {**HEADER, "stride": 10}, windows=0, nodes=0, edges=0):
         pass
     job = scoring({"capture": "drive 1.log", "run": run})
-    assert (job.fit, job.preprocess["stride"]) == ([], 25)
+    assert (job.run.fit, job.preprocess["stride"]) == ([], 25)
     assert "its training graphs fit.safetensors have changed since the training" in caplog.text
 
 
 def test_training_graphs_that_are_gone_are_no_hindrance(run: str, caplog: pytest.LogCaptureFixture) -> None:
     Path("fit.safetensors").unlink()
     job = scoring({"capture": "drive 1.log", "run": run, "recalibrate": 30, "on_bad_rows": "quarantine"})
-    assert job.fit == []
+    assert job.run.fit == []
     assert "its training graphs fit.safetensors are absent" in caplog.text
     assert (job.preprocess["stride"], job.preprocess["on_bad_rows"]) == (25, "quarantine")
     assert job.train_drl["recalibrate"] == 30
@@ -121,9 +121,9 @@ def test_a_policy_of_its_own_decides_on_detectors_that_it_shares(run: str) -> No
     other = write_run("dqn_small_kd@dear", {"contract": "x"}, fuse=[states])
     write_run("fusion_baselines_small_kd@dear", {"contract": "x"})
     job = scoring({"capture": "drive 1.log", "run": str(other)})
-    assert job.models["dqn"] == f"{other}/model.safetensors"
-    assert job.models["vgae"] == "experimentruns/van/vgae_small_kd@seed-1/model.safetensors"
-    assert (job.by, job.run.fusion) == ("van@dear", "dqn")
+    assert job.run.models["dqn"] == f"{other}/model.safetensors"
+    assert job.run.models["vgae"] == "experimentruns/van/vgae_small_kd@seed-1/model.safetensors"
+    assert (job.run.by, job.run.fusion) == ("van@dear", "dqn")
 
 
 def test_another_pipeline_names_the_runs_of_its_detectors(run: str) -> None:
@@ -131,9 +131,9 @@ def test_another_pipeline_names_the_runs_of_its_detectors(run: str) -> None:
         scoring({"capture": "drive 1.log", "run": run}, detector_runs=("detector",))
     model = write_run("detector_small_kd@seed-1", {"contract": "own/1"}, graphs=["fit.safetensors"])
     job = scoring({"capture": "drive 1.log", "run": run}, detector_runs=("detector",))
-    assert list(job.models) == ["detector", "dqn", "fusion_baselines"]
-    assert job.models["detector"] == f"{model}/model.safetensors"
-    assert (job.fit, job.preprocess["window"]) == (["fit.safetensors"], 50), "by the graphs that it was trained on"
+    assert list(job.run.models) == ["detector", "dqn", "fusion_baselines"]
+    assert job.run.models["detector"] == f"{model}/model.safetensors"
+    assert (job.run.fit, job.preprocess["window"]) == (["fit.safetensors"], 50), "by the graphs that it was trained on"
 
 
 def test_published_features_cannot_be_explained(run: str) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +17,7 @@ from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import section
 from canids_shared.sweeps import declaration, sampling
+from canids_shared.sweeps import next_round as next_round_module
 from canids_shared.sweeps.next_round import next_round, read_means
 from canids_shared.sweeps.points import nested, read_points, table_of
 from canids_shared.sweeps.sampling import sample
@@ -162,10 +164,10 @@ def test_points_come_out_of_paramspace_as_plain_python_under_a_name_of_their_own
     for name, (instance, expected) in zip(space.instance_patterns, points.items(), strict=True):
         assert re.fullmatch(r"gat_a~[A-Za-z0-9_.+-]+/b~[A-Za-z0-9_.+-]+", name)
         assert re.fullmatch(space.constraint, name)
-        found = space.instance({"point": name})
-        assert found == expected
-        assert [type(v) for v in found.values()] == [type(v) for v in expected.values()]
-        assert json.loads(json.dumps(found)) == expected
+        values = space.instance({"point": name})
+        assert values == expected
+        assert [type(v) for v in values.values()] == [type(v) for v in expected.values()]
+        assert json.loads(json.dumps(values)) == expected
         assert space.run_instance({"point": name}) == instance
 
 
@@ -246,6 +248,13 @@ def test_a_generated_space_is_read_back_from_its_table(workplace: Path) -> None:
     header, *rows = table_of(first.space.points).splitlines()
     shuffled = from_table("\n".join([header, *reversed(rows[2:])]))
     assert shuffled.space.points == {i: first.space.points[i] for i in reversed(list(first.space.points)[2:])}
+
+
+def test_a_round_needs_the_schemas_of_a_checkout(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(next_round_module, "source", lambda: "git+https://example.org/canids")
+    Path("s.yaml").write_text("sweep: {stage: train_gnn, runs: [gat_large]}\n")
+    with pytest.raises(CanidsError, match=r"config\.schema\.yaml: no such file; install canids from a checkout"):
+        next_round_module.main(Namespace(config=Path("s.yaml"), results=Path("results")))
 
 
 def test_cells_are_what_the_option_wants(workplace: Path) -> None:

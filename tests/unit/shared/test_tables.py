@@ -119,11 +119,22 @@ def test_reading_some_columns_checks_them(tmp_path: Path) -> None:
     wrong.write_parquet(path, metadata={"canids": '{"contract":"frames/1"}'})
     assert tables.read(path, tables.FRAMES, columns=["label"])[0].width == 1
     assert "'timestamp' holds NaN" in refused(tables.read, path, tables.FRAMES, ["timestamp"])
+    wrong.drop("dlc").write_parquet(path, metadata={"canids": '{"contract":"frames/1"}'})
+    assert (
+        refused(tables.read, path, tables.FRAMES, ["label", "dlc"])
+        == f"{path}: column 'dlc' is missing (contract frames/1)"
+    )
+
+
+def test_digests_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    tables.write(path, tables.STATES, STATE, {**DECLARED, "digests": 5})
+    assert refused(tables.read, path, tables.STATES).startswith(f"{path}: not a whole canids table")
 
 
 def test_other_contract_and_absent_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file; run again"
+    assert refused(tables.read, path, tables.FRAMES) == f"{path}: no such file"
     tables.write(path, tables.STATES, STATE, DECLARED)
     assert refused(tables.read, path, tables.FRAMES).startswith(f"{path}: contract states/2, not frames/1")
     TABLE.write_parquet(path)

@@ -88,11 +88,11 @@ def test_a_further_module_comes_after_all_stages_and_reads_what_they_made() -> N
         "own-seed-2": {**INSTANCES["seed-2"], "audit": {"seed": 1}},
     }
     config = {**CONFIG, "modules": ["audit"], "audit": {"budget": 3}, "instances": instances}
-    found = section(config, "audit")
-    assert (found["budget"], found["datasets"]) == (3, ["simulated"])
-    assert list(found["instances"]) == list(instances)
-    assert found["instances"]["own"] == found["instances"]["own-seed-2"] == {"seed": 1}
-    assert {"own": "", "own-seed-2": "seed-2", "late": ""}.items() <= found["ports"]["decisions"].items()
+    audit = section(config, "audit")
+    assert (audit["budget"], audit["datasets"]) == (3, ["simulated"])
+    assert list(audit["instances"]) == list(instances)
+    assert audit["instances"]["own"] == audit["instances"]["own-seed-2"] == {"seed": 1}
+    assert {"own": "", "own-seed-2": "seed-2", "late": ""}.items() <= audit["ports"]["decisions"].items()
     assert "own" not in section(config, "evaluate")["instances"]
     with pytest.raises(CanidsError, match="modules does not list 'audit'"):
         section(CONFIG, "audit")
@@ -163,8 +163,8 @@ def test_instances_share_what_is_equal_up_to_there(
     stages: dict[str, Stage], stage: str, port: str, expected: dict[str, str]
 ) -> None:
     files = stages[stage].upstream(f"<{port}>{{instance}}/fit.safetensors")
-    found = {instance: files(wildcards(instance=instance)) for instance in expected}
-    assert found == {i: [f"<{port}>{source}/fit.safetensors"] for i, source in expected.items()}
+    read = {instance: files(wildcards(instance=instance)) for instance in expected}
+    assert read == {i: [f"<{port}>{source}/fit.safetensors"] for i, source in expected.items()}
 
 
 def test_upstream_multiplies_by_splits(stages: dict[str, Stage]) -> None:
@@ -292,8 +292,8 @@ def test_every_preset_file_has_a_name_that_the_schema_knows() -> None:
     known = yaml.safe_load((ROOT / "shared/canids_shared/contracts/common.schema.yaml").read_text())["properties"][
         "preset"
     ]
-    found = {path.stem for path in ROOT.glob("modules/*/*/presets/*")}
-    assert found | {"full"} == set(known["enum"])
+    presets = {path.stem for path in ROOT.glob("modules/*/*/presets/*")}
+    assert presets | {"full"} == set(known["enum"])
 
 
 def test_explicit_keys_lie_on_the_preset(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,8 +336,8 @@ def test_interpreter_of_the_stage_is_set_for_its_shells(stages: dict[str, Stage]
 
 
 def test_memory_doubles_at_the_second_attempt_and_is_capped() -> None:
-    of = memory(1000, cap_mb=2500)
-    assert [of(None, attempt) for attempt in (1, 2, 3)] == [1000, 2000, 2500]
+    mem_mb = memory(20_000)
+    assert [mem_mb(None, attempt) for attempt in (1, 2, 3)] == [20_000, 40_000, 64_000]
 
 
 def with_cache(rules: object) -> SimpleNamespace:

@@ -101,6 +101,6 @@ def test_arrays_that_disagree_are_refused(
 
 
 def test_requirements_are_exact_where_installed_and_declared_elsewhere() -> None:
-    found = models.requirements({"numpy", "yaml", "dgl", "torch_geometric"})
-    assert [r.partition("==")[0] for r in found] == ["mlflow", "numpy", "pyyaml"]
+    pinned = models.requirements({"numpy", "yaml", "dgl", "torch_geometric"})
+    assert [r.partition("==")[0] for r in pinned] == ["mlflow", "numpy", "pyyaml"]
     assert models.requirements({"nobody_has_this"})[1:] == ["nobody_has_this"]

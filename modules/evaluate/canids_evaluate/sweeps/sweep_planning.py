@@ -4,8 +4,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from canids_shared.planning.pipeline import POLICY
 from canids_shared.planning.stage import Stage
-from canids_shared.sweeps.metrics import POLICY, kind_of
+from canids_shared.sweeps.metrics import kind_of
 from canids_shared.sweeps.space import Space
 
 
