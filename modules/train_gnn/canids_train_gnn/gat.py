@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs import entry_point
-from canids_train_gnn import distillation, training
-from canids_train_gnn.curriculum import difficulty, paced
-from canids_train_gnn.job import History, TrainingJob
-from canids_train_gnn.loop import Objective, TrainingLoop
-from canids_train_gnn.models import GAT
-from canids_train_gnn.outliers import exposed
+from canids_train_gnn.models.gat_vgae import GAT
+from canids_train_gnn.training import distillation, rule
+from canids_train_gnn.training.curriculum import difficulty, paced
+from canids_train_gnn.training.job import History, TrainingJob
+from canids_train_gnn.training.loop import Objective, TrainingLoop
+from canids_train_gnn.training.outliers import exposed
 
 
 def _labelled(store: TorchStore) -> Tensor:
@@ -65,8 +65,8 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
 
 def main(call: entry_point.Call) -> None:
     """Entry point."""
-    training.run(call, GAT, "gat", train)
+    rule.run(call, GAT, "gat", train)
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=training.INPUTS, outputs=training.OUTPUTS, alone="model")
+    entry_point.run(main, inputs=rule.INPUTS, outputs=rule.OUTPUTS, alone="model")

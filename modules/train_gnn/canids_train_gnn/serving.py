@@ -8,7 +8,7 @@ import torch
 
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_train_gnn.detector_file import load_any
+from canids_train_gnn.models.detector_file import load_any
 
 BATCH = 256
 

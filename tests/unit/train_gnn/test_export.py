@@ -14,9 +14,10 @@ from canids_shared.contracts import detectors, model_file, streams
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
-from canids_train_gnn import detector_file, export, follow, gat, serving
-from canids_train_gnn.columns import COLUMNS
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn import export, follow, gat, serving
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.columns import COLUMNS
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 from canids_train_gnn.states import outputs_of
 
 KINDS = {"gat": GAT, "vgae": VGAE}

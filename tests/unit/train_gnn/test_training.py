@@ -15,8 +15,10 @@ from canids_shared.contracts import model_file, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
-from canids_train_gnn import detector_file, distillation, gat, loop, states, training, vgae
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn import gat, states, vgae
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
+from canids_train_gnn.training import distillation, loop, rule
 
 
 @pytest.mark.parametrize(("kind", "main"), [("gat", gat.main), ("vgae", vgae.main)])
@@ -168,10 +170,10 @@ def test_a_model_is_refused_on_other_features(stores: tuple[Path, Path], tmp_pat
 
 def test_a_few_windows_are_of_both_classes_and_the_others_lose_their_label(stores: tuple[Path, Path]) -> None:
     whole = store(stores[0])
-    reduced = training.few(whole, 6)
+    reduced = rule.few(whole, 6)
     kept = torch.nonzero(reduced.y >= 0).squeeze(1)
     assert reduced.y[kept].tolist() == whole.y[kept].tolist()
     assert sorted(reduced.y[kept].tolist()) == [0, 0, 0, 1, 1, 1]
     assert (kept[0], kept[-1]) == (0, len(whole) - 1), "from the first to the last"
     assert (whole.y >= 0).all()
-    assert torch.equal(training.few(whole, 1000).y, whole.y)
+    assert torch.equal(rule.few(whole, 1000).y, whole.y)

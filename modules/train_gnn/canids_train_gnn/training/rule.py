@@ -14,11 +14,12 @@ from canids_shared.jobs import latency
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.run_folder import Checkpoint
 from canids_shared.jobs.torch_state import to_arrays
-from canids_train_gnn import detector_file, run_record
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.batching import repeatable, scores_of
-from canids_train_gnn.job import History, TrainingJob
-from canids_train_gnn.models import VGAE, Model, parameter_count
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.batching import repeatable, scores_of
+from canids_train_gnn.models.gat_vgae import VGAE, Model, parameter_count
+from canids_train_gnn.training import run_record
+from canids_train_gnn.training.job import History, TrainingJob
 
 INPUTS = ["graphs", "teacher", "curriculum_vgae"]
 OUTPUTS = ["model", "config", "history", "run"]

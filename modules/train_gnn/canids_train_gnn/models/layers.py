@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, MessagePassing
+from canids_train_gnn.models.attention import BACKENDS, Edges, GraphAttention, MessagePassing
 
 
 class Scaling(nn.Module):
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
     The outputs of all layers are returned, to be used together (jumping knowledge, by concatenation: Xu et al. 2018).
 
     Attributes:
-        backend: how messages pass, one of `attention.BACKENDS`; it changes no weight, and numbers by no more than rounding.
+        backend: how messages pass, one of `BACKENDS`; it changes no weight, and numbers by no more than rounding.
     """
 
     def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:

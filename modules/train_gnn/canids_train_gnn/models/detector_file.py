@@ -7,8 +7,8 @@ from canids_shared.contracts import model_file
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import from_arrays
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.models import GAT, VGAE, Model
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.gat_vgae import GAT, VGAE, Model
 
 _KINDS: dict[str, type[GAT | VGAE]] = {"GAT": GAT, "VGAE": VGAE}
 _FEATURES = ("node_features", "edge_features", "window", "window_unit")
