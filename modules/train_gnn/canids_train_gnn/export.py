@@ -175,7 +175,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
         raise CanidsError(
             f"{path}: onnxruntime differs from torch by {worst:.1e} on {graphs}, more than {TOLERANCE:.0e}"
         )
-    model.encoder.use(MessagePassing.of({"backend": "auto", "compile": "never"}, store.device, training=False))
+    model.encoder.use(MessagePassing.of({"backend": "auto"}, store.device, training=False))
     with torch.inference_mode():
         by_torch = latency.measure(lambda w: model.score(store.batch(chosen[w : w + 1])).item(), count)
     by_onnx = latency.measure(lambda w: exported(windows[w]), count)

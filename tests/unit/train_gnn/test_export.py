@@ -98,6 +98,8 @@ def test_packed_arrays_are_scored_as_in_the_store(tmp_path: Path) -> None:
         assert np.array_equal(served(arrays), model.score(graphs.batch(torch.arange(len(graphs)))).numpy())
     with pytest.raises(CanidsError, match="edge_index: nodes are counted from 0 within each window"):
         served({**arrays, "edge_index": arrays["edge_index"] + 100})
+    with pytest.raises(CanidsError, match=r"node_ptr: must rise from 0 to [0-9]+"):
+        served({**arrays, "node_ptr": arrays["node_ptr"][:0], "edge_ptr": arrays["edge_ptr"][:0]})
 
 
 def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> None:

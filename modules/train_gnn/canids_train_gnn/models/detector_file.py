@@ -29,9 +29,8 @@ def load_any(
     """
     arrays, header = model_file.load_arrays(path, model_file.DETECTOR)
     with reading(path, "detector", RuntimeError):
-        for key in _FEATURES if graphs is not None else ():
-            if graphs is not None and graphs[key] != header[key]:
-                raise CanidsError(f"{path}: trained with other {key} than these graphs have; train again")
+        if differing := [key for key in _FEATURES if graphs is not None and graphs[key] != header[key]]:
+            raise CanidsError(f"{path}: trained with other {differing[0]} than these graphs have; train again")
         model = _KINDS[header["kind"]](header["node_features"], header["edge_features"], header["size"])
         model.load_state_dict(from_arrays(arrays))
     model.encoder.use(message_passing or MessagePassing())
