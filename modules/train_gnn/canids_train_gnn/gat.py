@@ -36,6 +36,7 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         student.to(job.device)
 
     def loss(graphs: Graphs) -> Tensor:
+        # Outlier exposure: a share of the attack-free windows is disturbed, and attacked from here on.
         exposure, encoder = config["exposure"], model.encoder
         strength = exposure["lowest"], exposure["highest"]
         graphs = exposed(graphs, encoder.node_scaling, encoder.feature_dropout, exposure["rate"], strength)
@@ -43,6 +44,7 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         total: Tensor = criterion(logits, graphs.y)
         if teacher is None:
             return total
+        # Both see the same disturbed batch, so the teacher also shows how it judges the disturbed windows.
         with torch.no_grad():
             teacher_logits, teacher_embedding = teacher(graphs)
         weights = config["distillation"]
@@ -52,6 +54,7 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         return total
 
     def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
+        # Without disturbance and label smoothing, so that epochs and trainings can be compared.
         losses = nn.functional.cross_entropy(model(graphs)[0].float(), graphs.y, weight=weight, reduction="none")
         return losses.sum(), weight[graphs.y].sum()
 

@@ -38,6 +38,7 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
     job.require({0: "attack-free"}, "VGAE")
     fit, teacher, config = job.fit, job.teacher, job.config
     windows, is_free = attack_free(fit), fit.y == 0
+    # The scaling is learnt from the nodes and edges of these windows alone, so that no attack widens it.
     model = job.new_model(
         VGAE,
         fit.x[torch.repeat_interleave(is_free, fit.node_ptr.diff())],
@@ -49,6 +50,7 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
         student.to(job.device)
 
     def loss(graphs: Graphs) -> Tensor:
+        # One draw from the posterior of every node for each step, as usual for variational autoencoders.
         noise = torch.randn(len(graphs.x), config[job.scale]["latent"], device=job.device)  # [N, Z]
         made: Reconstruction = model(graphs, noise)
         total: Tensor = objective(made, graphs, config)

@@ -97,8 +97,8 @@ def test_gat_separates_attacked_windows(stores: tuple[Path, Path]) -> None:
     assert min(row["select_loss"] for row in history) < 0.3 < history[0]["select_loss"]
     graphs = store(stores[1]).batch(torch.arange(64))
     with torch.inference_mode():
-        found = model(graphs)[0].argmax(1)
-    assert float((found == graphs.y).float().mean()) > 0.9
+        predicted = model(graphs)[0].argmax(1)
+    assert float((predicted == graphs.y).float().mean()) > 0.9
 
 
 def test_the_teacher_changes_the_gradients_of_the_student() -> None:
@@ -139,8 +139,8 @@ def test_states_hold_the_contract(stores: tuple[Path, Path], tmp_path: Path) -> 
     models = {k: [tmp_path / k / "model.safetensors"] for k in ("gat", "vgae")}
     wildcards = {"dataset": "d", "split": "fuse", "variant": "small_nokd", "instance": ""}
     states.main(Call(wildcards, COMMON, {}, {"output": tmp_path / "s.parquet"}, {"graphs": [stores[1]], **models}, ""))
-    frame, head = tables.read(tmp_path / "s.parquet", tables.STATES)
-    assert head["variant"] == "small_nokd"
+    frame, header = tables.read(tmp_path / "s.parquet", tables.STATES)
+    assert header["variant"] == "small_nokd"
     assert frame["label"].to_list() == MIXED
     assert {"vgae_error", "gat_logit"} <= set(frame.columns)
     difference = frame["gat_logit_attacked"] - frame["gat_logit_free"]

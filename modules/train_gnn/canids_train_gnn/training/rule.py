@@ -97,6 +97,7 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
         detector_file.load(path, kind, fit.header, MessagePassing(message_passing.backend)).to(device)
         for path in call.inputs["teacher"]
     ]
+    # There is one teacher at most, and one VGAE for the curriculum; the rule hands over an empty list where there is none.
     rankers = [detector_file.load(path, VGAE, fit.header) for path in call.inputs["curriculum_vgae"]]
     how = {"device": device.type, "backend": message_passing.backend, "compiled": message_passing.compiled}
     checkpoint = Checkpoint(call, call.output["model"].parent, **how)
