@@ -112,7 +112,7 @@ def require(states: States, *, attacked: bool, attack_free: bool) -> States:
     for required, label, name in ((attack_free, 0, "attack-free"), (attacked, 1, "attacked")):
         if required and not (states.labels == label).any():
             raise CanidsError(
-                f"{states.path}: no {name} windows, and the policy cannot be learned without; "
+                f"{states.path}: no {name} windows, without which no policy can be trained; "
                 "add training captures, or change how preprocess cuts them into splits"
             )
     return states
