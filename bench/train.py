@@ -26,8 +26,8 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs.entry_point import Call
 from canids_shared.planning.code_hash import code_hash
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 TEACHER = {"channels": 48, "heads": 8, "layers": 3, "dropout": 0.1, "feature_dropout": 0.0}
 MODULES = Path(__file__).resolve().parents[1] / "modules"

@@ -11,7 +11,7 @@ import torch
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs.entry_point import Call
-from canids_train_gnn.job import TrainingJob
+from canids_train_gnn.training.job import TrainingJob
 
 NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
 EDGE_FEATURES = ["count", "gap_mean"]

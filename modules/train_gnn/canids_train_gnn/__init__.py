@@ -1,1 +1,1 @@
-"""Stage 2: the detectors (VGAE, GAT) and what they say about every window."""
+"""Stage 2: the detectors (VGAE, GAT) and their outputs for every window."""

@@ -26,12 +26,12 @@ from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, written_whole
 from canids_shared.jobs import latency
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.batching import repeatable
-from canids_train_gnn.columns import ERROR_TERMS
-from canids_train_gnn.detector_file import load_any
-from canids_train_gnn.models import GAT, VGAE
-from canids_train_gnn.one_window import INPUTS, OUTPUTS, OneWindow
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.batching import repeatable
+from canids_train_gnn.models.columns import ERROR_TERMS
+from canids_train_gnn.models.detector_file import load_any
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
+from canids_train_gnn.models.one_window import INPUTS, OUTPUTS, OneWindow
 
 CONTRACT = "onnx/1"
 TOLERANCE = 1e-5
@@ -175,7 +175,7 @@ def export(run: Path, output: Path, report: Path, graphs: Path | None) -> None:
         raise CanidsError(
             f"{path}: onnxruntime differs from torch by {worst:.1e} on {graphs}, more than {TOLERANCE:.0e}"
         )
-    model.encoder.use(MessagePassing.of({"backend": "auto", "compile": "never"}, store.device, training=False))
+    model.encoder.use(MessagePassing.of({"backend": "auto"}, store.device, training=False))
     with torch.inference_mode():
         by_torch = latency.measure(lambda w: model.score(store.batch(chosen[w : w + 1])).item(), count)
     by_onnx = latency.measure(lambda w: exported(windows[w]), count)

@@ -16,8 +16,8 @@ import torch
 
 from canids_shared.contracts import detectors, streams
 from canids_shared.contracts.torch_store import Graphs, device_of
-from canids_train_gnn.batching import repeatable
-from canids_train_gnn.columns import COLUMNS
+from canids_train_gnn.models.batching import repeatable
+from canids_train_gnn.models.columns import COLUMNS
 from canids_train_gnn.states import BATCH, load_both, outputs_of
 
 

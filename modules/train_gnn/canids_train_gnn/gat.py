@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs import entry_point
-from canids_train_gnn import distillation, training
-from canids_train_gnn.curriculum import difficulty, paced
-from canids_train_gnn.job import History, TrainingJob
-from canids_train_gnn.loop import Objective, TrainingLoop
-from canids_train_gnn.models import GAT
-from canids_train_gnn.outliers import exposed
+from canids_train_gnn.models.gat_vgae import GAT
+from canids_train_gnn.training import distillation, rule
+from canids_train_gnn.training.curriculum import difficulty, paced
+from canids_train_gnn.training.job import History, TrainingJob
+from canids_train_gnn.training.loop import Objective, TrainingLoop
+from canids_train_gnn.training.outliers import exposed
 
 
 def _labelled(store: TorchStore) -> Tensor:
@@ -36,6 +36,7 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         student.to(job.device)
 
     def loss(graphs: Graphs) -> Tensor:
+        # Outlier exposure: a share of the attack-free windows is disturbed, and attacked from here on.
         exposure, encoder = config["exposure"], model.encoder
         strength = exposure["lowest"], exposure["highest"]
         graphs = exposed(graphs, encoder.node_scaling, encoder.feature_dropout, exposure["rate"], strength)
@@ -43,6 +44,7 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         total: Tensor = criterion(logits, graphs.y)
         if teacher is None:
             return total
+        # Both see the same disturbed batch, so the teacher also shows how it judges the disturbed windows.
         with torch.no_grad():
             teacher_logits, teacher_embedding = teacher(graphs)
         weights = config["distillation"]
@@ -52,6 +54,7 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
         return total
 
     def select_loss(graphs: Graphs) -> tuple[Tensor, Tensor]:
+        # Without disturbance and label smoothing, so that epochs and trainings can be compared.
         losses = nn.functional.cross_entropy(model(graphs)[0].float(), graphs.y, weight=weight, reduction="none")
         return losses.sum(), weight[graphs.y].sum()
 
@@ -65,8 +68,8 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
 
 def main(call: entry_point.Call) -> None:
     """Entry point."""
-    training.run(call, GAT, "gat", train)
+    rule.run(call, GAT, "gat", train)
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=training.INPUTS, outputs=training.OUTPUTS, alone="model")
+    entry_point.run(main, inputs=rule.INPUTS, outputs=rule.OUTPUTS, alone="model")

@@ -8,7 +8,7 @@ import torch
 
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_train_gnn.detector_file import load_any
+from canids_train_gnn.models.detector_file import load_any
 
 BATCH = 256
 
@@ -33,7 +33,7 @@ class Served:
         x, edge_attr = (np.asarray(arrays[name], dtype=np.float32) for name in ("x", "edge_attr"))
         ends = np.asarray(arrays["edge_index"]).astype(np.int64)
         for name, ptr, rows in (("node_ptr", node_ptr, len(x)), ("edge_ptr", edge_ptr, len(edge_attr))):
-            if len(ptr) != len(node_ptr) or ptr[0] != 0 or ptr[-1] != rows or (np.diff(ptr) < 0).any():
+            if not len(ptr) == len(node_ptr) > 0 or ptr[0] != 0 or ptr[-1] != rows or (np.diff(ptr) < 0).any():
                 raise CanidsError(
                     f"{name}: must rise from 0 to {rows}, the number of rows that it points into, and have W + 1 values"
                 )

@@ -14,8 +14,8 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
-from canids_train_gnn import run_record
-from canids_train_gnn.columns import COLUMNS
+from canids_train_gnn.models.columns import COLUMNS
+from canids_train_gnn.training import run_record
 
 
 def detector(name: str, call: Call) -> None:

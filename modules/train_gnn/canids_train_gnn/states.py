@@ -15,10 +15,10 @@ from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
 from canids_shared.jobs import entry_point
-from canids_train_gnn import detector_file
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.batching import batches, repeatable
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.batching import batches, repeatable
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 BATCH = 256
 log = logging.getLogger(__name__)

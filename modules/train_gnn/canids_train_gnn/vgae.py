@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs import entry_point
-from canids_train_gnn import distillation, training
-from canids_train_gnn.batching import batches
-from canids_train_gnn.job import History, TrainingJob
-from canids_train_gnn.layers import node_mean
-from canids_train_gnn.loop import Objective, TrainingLoop
-from canids_train_gnn.models import VGAE, Reconstruction
+from canids_train_gnn.models.batching import batches
+from canids_train_gnn.models.gat_vgae import VGAE, Reconstruction
+from canids_train_gnn.models.layers import node_mean
+from canids_train_gnn.training import distillation, rule
+from canids_train_gnn.training.job import History, TrainingJob
+from canids_train_gnn.training.loop import Objective, TrainingLoop
 
 
 def attack_free(store: TorchStore) -> Tensor:
@@ -38,6 +38,7 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
     job.require({0: "attack-free"}, "VGAE")
     fit, teacher, config = job.fit, job.teacher, job.config
     windows, is_free = attack_free(fit), fit.y == 0
+    # The scaling is learnt from the nodes and edges of these windows alone, so that no attack widens it.
     model = job.new_model(
         VGAE,
         fit.x[torch.repeat_interleave(is_free, fit.node_ptr.diff())],
@@ -49,6 +50,7 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
         student.to(job.device)
 
     def loss(graphs: Graphs) -> Tensor:
+        # One draw from the posterior of every node for each step, as usual for variational autoencoders.
         noise = torch.randn(len(graphs.x), config[job.scale]["latent"], device=job.device)  # [N, Z]
         made: Reconstruction = model(graphs, noise)
         total: Tensor = objective(made, graphs, config)
@@ -76,8 +78,8 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
 
 def main(call: entry_point.Call) -> None:
     """Entry point."""
-    training.run(call, VGAE, "vgae", train)
+    rule.run(call, VGAE, "vgae", train)
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=training.INPUTS, outputs=training.OUTPUTS, alone="model")
+    entry_point.run(main, inputs=rule.INPUTS, outputs=rule.OUTPUTS, alone="model")

@@ -46,6 +46,7 @@ class Graphs:
         cls, x: Tensor, source: Tensor, target: Tensor, edge: Tensor, y: Tensor, sizes: Tensor, widest: int
     ) -> "Graphs":
         """A batch from the attributes of these names; `sizes` [B] and `widest` give the other ones."""
+        # From the sizes: where each graph begins, which graph each node belongs to, and its number within it.
         ptr = torch.zeros(len(sizes) + 1, dtype=torch.int64, device=x.device)
         torch.cumsum(sizes, 0, out=ptr[1:])
         graph = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes, output_size=len(x))
@@ -105,6 +106,7 @@ class TorchStore:
 
     def batch(self, windows: Tensor) -> Graphs:
         """The windows with these numbers ([B] int64, on the host) as one batch."""
+        # Row numbers first, then one gather for each array; all totals are known on the host, so nothing waits for the device.
         nodes, _, widest = self._rows("node_ptr", windows)  # [ΣN]
         edges, n_edges, _ = self._rows("edge_ptr", windows)  # [ΣE]
         chosen = windows.to(self.device, non_blocking=True)
@@ -125,6 +127,7 @@ class TorchStore:
         begin = host[windows]  # [B]
         counts = host[windows + 1] - begin  # [B]
         total = int(counts.sum())
+        # A cumulative sum less the counts themselves: where each window's rows begin in the batch.
         shift = begin - (counts.cumsum(0) - counts)  # [B]
         shift, counts_there = (t.to(self.device, non_blocking=True) for t in (shift, counts))
         rows = torch.repeat_interleave(shift, counts_there, output_size=total)  # the size spares a look at the device

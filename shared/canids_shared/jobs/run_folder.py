@@ -1,4 +1,4 @@
-"""The folder of a training run: config, history, and the checkpoints from which it resumes."""
+"""The folder of a training run: config, history, record, and the checkpoints from which it resumes."""
 
 import hashlib
 import json
@@ -10,7 +10,9 @@ from typing import Any
 import polars as pl
 import yaml
 
+from canids_shared.contracts import training_run
 from canids_shared.contracts.model_file import Arrays, load_arrays, save_arrays
+from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.files import canonical_json, sha256_of, write_text, written_whole
 from canids_shared.jobs.entry_point import Call
 
@@ -34,6 +36,36 @@ def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Write `history.parquet`, a row for each epoch (or evaluation)."""
     with written_whole(path) as temporary:
         pl.DataFrame(rows).write_parquet(temporary)
+
+
+def write_run(
+    call: Call, history: list[dict[str, Any]], unrecorded: tuple[str, ...] = (), **fields: Any
+) -> TrainingRun:
+    """Write config, history and `run.json` of a training whose model file is written.
+
+    Args:
+        history: a row for each epoch (or evaluation).
+        unrecorded: columns of the history that `run.json` leaves out: times and memory.
+        fields: those of `TrainingRun` that do not follow from the call.
+    """
+    write_config(call.output["config"], call)
+    write_history(call.output["history"], history)
+    variant = call.constants["variant"]
+    record = TrainingRun(
+        variant=variant,
+        scale=variant.partition("_")[0],
+        dataset=call.wildcards["dataset"],
+        instance=call.instance,
+        seed=call.config["seed"],
+        code=call.constants["code"],
+        config=call.config,
+        inputs={port: [str(path) for path in paths] for port, paths in call.inputs.items()},
+        history=training_run.history_columns(history, unrecorded),
+        sizes={file: call.output[file].stat().st_size for file in ("model", "config")},
+        **fields,
+    )
+    training_run.write(call.output["run"], record)
+    return record
 
 
 class Checkpoint:

@@ -149,7 +149,7 @@ def test_location_of_the_checkout_does_not_matter(tmp_path: Path) -> None:
 def test_planning_imports_nothing_that_jobs_need() -> None:
     ask = (
         "import sys, canids_shared.planning.stage; from canids_shared.planning.code_hash import code_hash; code_hash('canids_train_gnn.gat');"
-        "print({'torch', 'polars', 'torch_geometric', 'canids_train_gnn.loop'} & set(sys.modules))"
+        "print({'torch', 'polars', 'torch_geometric', 'canids_train_gnn.training.loop'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True).stdout == "set()\n"
 

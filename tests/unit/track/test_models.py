@@ -18,7 +18,7 @@ from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
 from canids_track import models
-from canids_train_gnn.models import VGAE
+from canids_train_gnn.models.gat_vgae import VGAE
 from canids_train_gnn.serving import Served
 
 pytestmark = pytest.mark.slow

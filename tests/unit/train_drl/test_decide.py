@@ -131,7 +131,7 @@ def test_fusion_baselines_of_other_detectors_are_refused(model: Path, beside: Pa
         decide.main(wrong)
 
 
-def test_scales_are_set_anew_from_the_first_seconds(model: Path, beside: Path, tmp_path: Path) -> None:
+def test_scales_are_fitted_to_the_first_seconds(model: Path, beside: Path, tmp_path: Path) -> None:
     policy, fusion_baselines = Policy.load(model), FusionBaselines.load(beside).fusions
     frame = synthetic(6, 2, 300, drift=0.0).with_columns(label=pl.lit(None, dtype=pl.UInt8))
     shifted = frame.with_columns(pl.col("gat_logit") + 30, pl.col("vgae_error") + 30)

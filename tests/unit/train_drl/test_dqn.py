@@ -226,7 +226,7 @@ def test_outcomes_are_the_alarms_of_every_action(kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1e30])
-def test_policy_lives_with_a_detector_that_says_one_thing(files: dict[str, Path], tmp_path: Path, value: float) -> None:
+def test_a_policy_is_trained_with_a_constant_detector(files: dict[str, Path], tmp_path: Path, value: float) -> None:
     silent = {
         s: written(
             tmp_path / f"{s}.parquet", pl.read_parquet(p).with_columns(gat_logit=pl.lit(value, dtype=pl.Float32))
@@ -246,5 +246,5 @@ def test_policy_lives_with_a_detector_that_says_one_thing(files: dict[str, Path]
 def test_a_split_without_attacks_is_refused(files: dict[str, Path], tmp_path: Path, split: str) -> None:
     # A policy that were chosen without attacks would be the most silent one.
     quiet = written(tmp_path / f"{split}.parquet", synthetic(2, 2, 100, attacks=()))
-    with pytest.raises(CanidsError, match=rf"{split}\.parquet: no attacked windows, and the policy cannot be learned"):
+    with pytest.raises(CanidsError, match=rf"{split}\.parquet: no attacked windows, without which no policy"):
         dqn.main(call_of(tmp_path / "run", "small_nokd", {**files, split: quiet}))

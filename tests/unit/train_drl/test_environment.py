@@ -123,18 +123,18 @@ def test_layout_names_every_component(observer: Observer, traffic: Traffic) -> N
 
 
 def test_dropout_touches_only_attacked_windows_of_that_detector(split: States) -> None:
-    alike = Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(1))
-    assert alike.probability.sum() == pytest.approx(1)
-    np.testing.assert_array_equal(alike.values(split, 0), split.values)
+    drawn = Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(1))
+    assert drawn.probability.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(drawn.values(split, 0), split.values)
     quiet = split.labels == 0
     quiet_values = {column: set(split.values[quiet, i]) for i, column in enumerate(split.columns)}
     shares = set()
-    for world, label in enumerate(alike.labels(split)):
-        values, seen, attacked = alike.values(split, world), split.values[alike.windows[world]], label == 1
+    for world, label in enumerate(drawn.labels(split)):
+        values, seen, attacked = drawn.values(split, world), split.values[drawn.windows[world]], label == 1
         np.testing.assert_array_equal(values[~attacked], seen[~attacked])
         for i, column in enumerate(split.columns):
             differs = values[attacked, i] != seen[attacked, i]
-            if not alike.dropped[world] or not column.startswith(alike.dropped[world]):
+            if not drawn.dropped[world] or not column.startswith(drawn.dropped[world]):
                 assert not differs.any()
             else:
                 shares.add(min(augmentation.SHARES, key=lambda s: abs(s - differs.mean())))
@@ -144,13 +144,13 @@ def test_dropout_touches_only_attacked_windows_of_that_detector(split: States) -
 
 def test_spliced_attacks_are_recorded_ones_in_stretches_without(tmp_path: Path) -> None:
     split = loaded(tmp_path, synthetic(0, 3, 400))
-    alike = Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(1))
-    labels = alike.labels(split)
-    spliced = [w for w in range(len(alike)) if (alike.windows[w] != np.arange(len(split))).any()]
+    drawn = Augmentation.draw(split, 0.25, 0.5, np.random.default_rng(1))
+    labels = drawn.labels(split)
+    spliced = [w for w in range(len(drawn)) if (drawn.windows[w] != np.arange(len(split))).any()]
     assert len(spliced) == augmentation.SPLICED + 2 * len(augmentation.SHARES)
-    assert alike.probability[spliced].sum() == pytest.approx(0.5)
+    assert drawn.probability[spliced].sum() == pytest.approx(0.5)
     for world in spliced:
-        there = alike.windows[world]
+        there = drawn.windows[world]
         moved = there != np.arange(len(split))
         assert (split.labels[moved] == 0).all(), "what was recorded as attacked stays"
         assert (labels[world] == 1).sum() > (split.labels == 1).sum()
@@ -161,9 +161,9 @@ def test_spliced_attacks_are_recorded_ones_in_stretches_without(tmp_path: Path) 
 
 @pytest.mark.parametrize(("dropout", "splicing", "count"), [(0, 0, 1), (0.25, 0, 9), (0, 0.5, 5)])
 def test_worlds_that_are_not_wanted_are_not_there(split: States, dropout: float, splicing: float, count: int) -> None:
-    alike = Augmentation.draw(split, dropout, splicing, np.random.default_rng(0))
-    assert len(alike) == count
-    assert (alike.probability > 0).all()
+    drawn = Augmentation.draw(split, dropout, splicing, np.random.default_rng(0))
+    assert len(drawn) == count
+    assert (drawn.probability > 0).all()
 
 
 def test_defaults_of_the_schema_are_valid() -> None:

@@ -64,7 +64,7 @@ def test_cusum_worked_by_hand() -> None:
     score = np.array([[0.5, 0.5, 0.5, 0.0, 0.0, 0.5]], dtype=np.float32)
     one = (np.array([x]) for x in (0.25, 0.4, 0.2))
     above = cusum(score, np.array([0, 5, 6]), *one)[0][0, 0]
-    # sums 0.25, 0.5, 0.6 (0.75 held at 0.4 + 0.2), 0.35, 0.1; the last window begins anew
+    # sums 0.25, 0.5, 0.6 (0.75 held at 0.4 + 0.2), 0.35, 0.1; the last window begins a segment
     assert above + 0.4 == pytest.approx([0.25, 0.5, 0.6, 0.35, 0.1, 0.25])
 
 
@@ -105,12 +105,12 @@ def test_everyone_learns_to_fuse_and_is_read_back(everyone: Path, tmp_path: Path
     assert set(fusion_baselines) == set(fit_baselines.NAMES)
     test = loaded(tmp_path, synthetic(9, 6, 200, ("a", "b")))
     traffic = as_recorded(test, observer)
-    found = {
+    f1_by_name = {
         n: float(f1(baseline.step(traffic, None)[0].alarm[None], test.labels == 1))
         for n, baseline in fusion_baselines.items()
     }
     # The bandit is left out: what an action is worth is far from linear in what it sees.
-    assert min(f for n, f in found.items() if n != "bandit") > 0.7, str(found)
+    assert min(f for n, f in f1_by_name.items() if n != "bandit") > 0.7, str(f1_by_name)
     again = tmp_path / "again.safetensors"
     assert stored.budget == 0.005
     stored.save(again)

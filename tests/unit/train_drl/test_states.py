@@ -125,10 +125,10 @@ def labelled(labels: list[int], segments: list[int]) -> states.States:
 def test_a_stretch_lies_around_the_first_beginning_or_end_of_an_attack(
     labels: list[int], segments: list[int], count: int, rows: list[int]
 ) -> None:
-    found = states.stretch(labelled(labels, segments), count)
-    assert found.values[:, 0].tolist() == found.keys["window"].to_list() == rows
-    assert found.labels.tolist() == [labels[row] for row in rows]
-    assert found.segments.tolist() == [0, len(rows)]
+    chosen = states.stretch(labelled(labels, segments), count)
+    assert chosen.values[:, 0].tolist() == chosen.keys["window"].to_list() == rows
+    assert chosen.labels.tolist() == [labels[row] for row in rows]
+    assert chosen.segments.tolist() == [0, len(rows)]
 
 
 def test_a_split_in_which_no_attack_begins_or_ends_has_no_stretch() -> None:

@@ -20,8 +20,8 @@ from torch import Tensor
 from canids_preprocess import ingest, simulate
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
-from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, MessagePassing
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn.models.attention import BACKENDS, Edges, GraphAttention, MessagePassing
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 DGL = importlib.util.find_spec("dgl") is not None
 if not DGL and os.environ.get("CANIDS_NEEDS_DGL"):

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from gnn_data import EDGE_FEATURES, NODE_FEATURES, SMALL, call, store, weights
 
-from canids_train_gnn import curriculum, gat, vgae
-from canids_train_gnn.models import VGAE
+from canids_train_gnn import gat, vgae
+from canids_train_gnn.models.gat_vgae import VGAE
+from canids_train_gnn.training import curriculum
 
 
 def test_a_curriculum_begins_with_what_the_vgae_finds_easy(stores: tuple[Path, Path]) -> None:

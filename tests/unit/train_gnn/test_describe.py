@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from canids_shared.contracts import model_file, training_run
 from canids_shared.errors import CanidsError
-from canids_train_gnn import describe, detector_file, gat, training, vgae
-from canids_train_gnn.models import parameter_count
+from canids_train_gnn import describe, gat, vgae
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.gat_vgae import parameter_count
+from canids_train_gnn.training import rule
 
 
 @pytest.mark.parametrize("kind", ["gat", "vgae"])
@@ -68,7 +70,7 @@ def test_the_record_has_what_others_read_of_a_training(tmp_path: Path) -> None:
     assert record.select["loss"] == history["select_loss"].min() == record.history["select_loss"][record.best]
     model = detector_file.load_any(run / "model.safetensors")
     scores = model.score(store(graphs[1]).batch(torch.arange(64)))
-    assert record.select["auroc"] == training.auroc(scores, torch.tensor(MIXED))
+    assert record.select["auroc"] == rule.auroc(scores, torch.tensor(MIXED))
     assert record.parameters == parameter_count(model.requires_grad_(True))
     assert record.sizes["model"] == (run / "model.safetensors").stat().st_size
     assert record.latency["device"] == "cpu"
@@ -91,7 +93,7 @@ def test_auroc_counts_pairs(scores: list[int], seed: int, unknown: bool) -> None
         if y == 1 and z == 0
     ]
     expected = sum(pairs) / len(pairs) if pairs else None
-    assert training.auroc(torch.tensor(scores), labels) == (None if expected is None else pytest.approx(expected))
+    assert rule.auroc(torch.tensor(scores), labels) == (None if expected is None else pytest.approx(expected))
 
 
 def test_history_has_rates_and_memory(stores: tuple[Path, Path], tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from canids_shared.contracts import detectors, model_file, streams
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
-from canids_train_gnn import detector_file, export, follow, gat, serving
-from canids_train_gnn.columns import COLUMNS
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn import export, follow, gat, serving
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.columns import COLUMNS
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 from canids_train_gnn.states import outputs_of
 
 KINDS = {"gat": GAT, "vgae": VGAE}
@@ -24,7 +25,7 @@ SIZE = {**SMALL, "layers": 1}
 
 
 def written(folder: Path, kind: str) -> Path:
-    """A run that was never trained, but whose weights, scaling and idea of the ordinary are all its own."""
+    """A run that was never trained, but whose weights, scaling and idea of the ordinary are drawn at random."""
     torch.manual_seed(1)
     model = KINDS[kind](NODE_FEATURES, EDGE_FEATURES, SIZE)
     for scaling in (model.encoder.node_scaling, model.encoder.edge_scaling):
@@ -58,7 +59,7 @@ def test_onnxruntime_agrees_with_torch(tmp_path: Path, kind: str) -> None:
     assert json.loads(said["node_features"]) == NODE_FEATURES
     assert (said["window"], said["stride"], said["window_unit"]) == ("10", "10", "frames")
 
-    # The score is the model's own in a batch, edges in any order, several of a pair, and to itself.
+    # The score is that of the model in a batch, edges in any order, several of a pair, and to itself.
     model = detector_file.load(run / "model.safetensors", KINDS[kind])
     exported = export.Exported((run / "model.onnx").read_bytes())
     rng = torch.Generator().manual_seed(0)
@@ -70,7 +71,7 @@ def test_onnxruntime_agrees_with_torch(tmp_path: Path, kind: str) -> None:
         with torch.inference_mode():
             wanted = model.score(batch).item()
         assert float(exported((x, pairs, edge))[0]) == pytest.approx(wanted, rel=1e-5, abs=1e-5), (n, e)
-    # Another model is told apart.
+    # A model with other weights differs by more than the tolerance.
     with torch.no_grad():
         next(iter(model.parameters())).add_(0.01)
     window = export.window_of(store(graphs).batch(torch.tensor([3])))
@@ -97,28 +98,30 @@ def test_packed_arrays_are_scored_as_in_the_store(tmp_path: Path) -> None:
         assert np.array_equal(served(arrays), model.score(graphs.batch(torch.arange(len(graphs)))).numpy())
     with pytest.raises(CanidsError, match="edge_index: nodes are counted from 0 within each window"):
         served({**arrays, "edge_index": arrays["edge_index"] + 100})
+    with pytest.raises(CanidsError, match=r"node_ptr: must rise from 0 to [0-9]+"):
+        served({**arrays, "node_ptr": arrays["node_ptr"][:0], "edge_ptr": arrays["edge_ptr"][:0]})
 
 
 def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> None:
     graphs = store(write(tmp_path / "g.safetensors", MIXED, np.random.default_rng(0)))
-    own, header = graphs.graphs, graphs.header
-    nodes, edges = np.diff(own["node_ptr"]), np.diff(own["edge_ptr"])
+    source, header = graphs.graphs, graphs.header
+    nodes, edges = np.diff(source["node_ptr"]), np.diff(source["edge_ptr"])
     schema = streams.schema_of_graphs(header)
     lists = {
-        **{name: streams.lists(own[name], nodes) for name in ("x", "node_id", "node_count")},
-        "edge_source": streams.lists(own["edge_index"][0], edges),
-        "edge_target": streams.lists(own["edge_index"][1], edges),
-        "edge_attr": streams.lists(own["edge_attr"], edges),
+        **{name: streams.lists(source[name], nodes) for name in ("x", "node_id", "node_count")},
+        "edge_source": streams.lists(source["edge_index"][0], edges),
+        "edge_target": streams.lists(source["edge_index"][1], edges),
+        "edge_attr": streams.lists(source["edge_attr"], edges),
     }
-    keys = own.keys()
+    keys = source.keys()
     columns = [lists[f.name] if f.name in lists else keys[f.name].to_arrow().cast(f.type) for f in schema]
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
     made = follow.graphs_of(batch.slice(5, 20), header, torch.device("cpu"))
     wanted = graphs.batch(torch.arange(5, 25))
     for field in fields(Graphs):
-        found, expected = getattr(made, field.name), getattr(wanted, field.name)
+        actual, expected = getattr(made, field.name), getattr(wanted, field.name)
         if field.name != "y":  # nobody knows what is attacked
-            assert torch.equal(torch.as_tensor(found), torch.as_tensor(expected)), field.name
+            assert torch.equal(torch.as_tensor(actual), torch.as_tensor(expected)), field.name
     vgae_model, gat_model = (
         detector_file.load(written(tmp_path, k) / "model.safetensors", KINDS[k]) for k in ("vgae", "gat")
     )

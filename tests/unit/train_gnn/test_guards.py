@@ -10,7 +10,8 @@ from gnn_data import MIXED, call, store, write
 
 from canids_shared.contracts import model_file
 from canids_shared.errors import CanidsError
-from canids_train_gnn import gat, loop, vgae
+from canids_train_gnn import gat, vgae
+from canids_train_gnn.training import loop
 
 
 @pytest.mark.parametrize(("labels", "missing"), [([0] * 64, "attacked"), ([1] * 64, "attack-free")])

@@ -14,7 +14,8 @@ import pytest
 from gnn_data import OUTPUTS, call, weights, write
 
 from canids_shared.jobs.entry_point import Call
-from canids_train_gnn import gat, loop, vgae
+from canids_train_gnn import gat, vgae
+from canids_train_gnn.training import loop
 
 MAINS = {"gat": gat.main, "vgae": vgae.main}
 

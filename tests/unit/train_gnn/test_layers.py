@@ -9,10 +9,10 @@ import torch
 from gnn_data import EDGE_FEATURES, NODE_FEATURES, SMALL, batch_of, store, write
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.columns import ERROR_TERMS
-from canids_train_gnn.layers import FeatureDropout, Scaling, padded, pooled
-from canids_train_gnn.models import GAT, VGAE
-from canids_train_gnn.outliers import exposed
+from canids_train_gnn.models.columns import ERROR_TERMS
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
+from canids_train_gnn.models.layers import FeatureDropout, Scaling, padded, pooled
+from canids_train_gnn.training.outliers import exposed
 
 
 def test_scaling_standardises_and_keeps_constants() -> None:

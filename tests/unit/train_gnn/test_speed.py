@@ -17,9 +17,10 @@ from torch._dynamo.utils import counters
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.jobs import run_folder
-from canids_train_gnn import gat, loop
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.layers import node_mean
+from canids_train_gnn import gat
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.layers import node_mean
+from canids_train_gnn.training import loop
 
 
 def test_bfloat16_trains_and_differs_a_little(stores: tuple[Path, Path]) -> None:

@@ -15,8 +15,10 @@ from canids_shared.contracts import model_file, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
-from canids_train_gnn import detector_file, distillation, gat, loop, states, training, vgae
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn import gat, states, vgae
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
+from canids_train_gnn.training import distillation, loop, rule
 
 
 @pytest.mark.parametrize(("kind", "main"), [("gat", gat.main), ("vgae", vgae.main)])
@@ -95,8 +97,8 @@ def test_gat_separates_attacked_windows(stores: tuple[Path, Path]) -> None:
     assert min(row["select_loss"] for row in history) < 0.3 < history[0]["select_loss"]
     graphs = store(stores[1]).batch(torch.arange(64))
     with torch.inference_mode():
-        found = model(graphs)[0].argmax(1)
-    assert float((found == graphs.y).float().mean()) > 0.9
+        predicted = model(graphs)[0].argmax(1)
+    assert float((predicted == graphs.y).float().mean()) > 0.9
 
 
 def test_the_teacher_changes_the_gradients_of_the_student() -> None:
@@ -137,8 +139,8 @@ def test_states_hold_the_contract(stores: tuple[Path, Path], tmp_path: Path) -> 
     models = {k: [tmp_path / k / "model.safetensors"] for k in ("gat", "vgae")}
     wildcards = {"dataset": "d", "split": "fuse", "variant": "small_nokd", "instance": ""}
     states.main(Call(wildcards, COMMON, {}, {"output": tmp_path / "s.parquet"}, {"graphs": [stores[1]], **models}, ""))
-    frame, head = tables.read(tmp_path / "s.parquet", tables.STATES)
-    assert head["variant"] == "small_nokd"
+    frame, header = tables.read(tmp_path / "s.parquet", tables.STATES)
+    assert header["variant"] == "small_nokd"
     assert frame["label"].to_list() == MIXED
     assert {"vgae_error", "gat_logit"} <= set(frame.columns)
     difference = frame["gat_logit_attacked"] - frame["gat_logit_free"]
@@ -168,10 +170,10 @@ def test_a_model_is_refused_on_other_features(stores: tuple[Path, Path], tmp_pat
 
 def test_a_few_windows_are_of_both_classes_and_the_others_lose_their_label(stores: tuple[Path, Path]) -> None:
     whole = store(stores[0])
-    reduced = training.few(whole, 6)
+    reduced = rule.few(whole, 6)
     kept = torch.nonzero(reduced.y >= 0).squeeze(1)
     assert reduced.y[kept].tolist() == whole.y[kept].tolist()
     assert sorted(reduced.y[kept].tolist()) == [0, 0, 0, 1, 1, 1]
     assert (kept[0], kept[-1]) == (0, len(whole) - 1), "from the first to the last"
     assert (whole.y >= 0).all()
-    assert torch.equal(training.few(whole, 1000).y, whole.y)
+    assert torch.equal(rule.few(whole, 1000).y, whole.y)

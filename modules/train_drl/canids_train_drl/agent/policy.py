@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from canids_shared.contracts.model_file import POLICY, load_arrays, save_arrays
 from canids_shared.contracts.whole import reading
+from canids_shared.jobs.torch_state import from_arrays, to_arrays
 from canids_train_drl.agent.double_dqn import DuelingNetwork
 from canids_train_drl.environment.fusion_environment import Actions, AlarmState, Traffic
 from canids_train_drl.environment.observation import Observer
@@ -46,7 +45,7 @@ class Policy:
             "actions": asdict(self.actions),
             "config": self.config,
         }
-        save_arrays(path, {name: w.detach().cpu().numpy() for name, w in self.network.state_dict().items()}, header)
+        save_arrays(path, to_arrays(self.network.state_dict()), header)
 
     @classmethod
     def load(cls, path: Path) -> "Policy":
@@ -55,6 +54,6 @@ class Policy:
         with reading(path, "policy file", RuntimeError):
             actions = Actions(**header["actions"])
             network = DuelingNetwork(len(header["layout"]), header["hidden"], actions.count)
-            network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
+            network.load_state_dict(from_arrays(arrays))
             observer = Observer.from_json(header["observer"])
         return cls(network.eval(), header["hidden"], observer, actions, header["config"])

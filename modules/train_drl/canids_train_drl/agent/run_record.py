@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from canids_shared.contracts import training_run
-from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.jobs import latency, run_folder
 from canids_shared.jobs.entry_point import Call
 
@@ -17,7 +15,7 @@ def write(
     data: dict[str, Any],
     seconds: list[float],
 ) -> None:
-    """Write config, history and record of a training whose model file is written.
+    """Write the files of a training whose model file is written.
 
     Args:
         history: a row for each evaluation.
@@ -26,27 +24,15 @@ def write(
         data: split → its contents (`fusion_data.split_summary`).
         seconds: measurements of the time of a decision, on the CPU.
     """
-    run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], history)
-    variant = call.constants["variant"]
-    record = TrainingRun(
+    run_folder.write_run(
+        call,
+        history,
         kind="dqn",
         label="DQN",
         detectors=[],
-        variant=variant,
-        scale=variant.partition("_")[0],
-        dataset=call.wildcards["dataset"],
-        instance=call.wildcards["instance"],
-        seed=call.config["seed"],
-        code=call.constants["code"],
-        config=call.config,
-        inputs={port: [str(path) for path in paths] for port, paths in call.inputs.items()},
         parameters=parameters,
         best=best,
-        history=training_run.history_columns(history),
         select={"reward": history[best]["select_reward"], "f1": history[best]["select_f1"]},
         data=data,
         latency=latency.summary(seconds, "cpu"),
-        sizes={file: call.output[file].stat().st_size for file in ("model", "config")},
     )
-    training_run.write(call.output["run"], record)

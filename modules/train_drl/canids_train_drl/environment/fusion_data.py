@@ -45,6 +45,7 @@ class FusionData:
         if count := config["overfit_windows"]:
             fuse = select = states.stretch(fuse, count)
         calibrate = states.require(states.read(inputs["calibrate"][0]), attacked=False, attack_free=True)
+        # One generator for both splits, first `fuse` and then `select`: policy and fusion baselines get the same worlds.
         rng = np.random.default_rng(np.random.SeedSequence([config["seed"]]))
         observer = Observer.fit(calibrate, config)
         shares = (config["detector_dropout"], config["attack_splicing"])

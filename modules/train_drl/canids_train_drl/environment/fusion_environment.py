@@ -65,6 +65,7 @@ class Actions:
 
     def _weights(self, device: torch.device) -> Tensor:
         """Weights of the `alpha` actions, float32 [A, D]; the last detector's completes the sum in that precision."""
+        # The last weight is computed from the rounded others, as in α · a + (1 − α) · b.
         first = torch.tensor(fusion_weights(self.detectors), device=device)[:, :-1]
         return torch.cat([first, 1 - first.sum(dim=1, keepdim=True)], dim=1)
 
@@ -82,6 +83,7 @@ class Actions:
         """Whether each action would have the alarm on, bool [B, A], on scores [B, D]."""
         if self.kind == "alarm":
             return torch.tensor([False, True], device=scores.device).expand(len(scores), 2)
+        # Each row of scores A times, beside the actions 0 … A − 1.
         every = torch.arange(self.count, device=scores.device).repeat(len(scores))
         return self.alarm(every, scores.repeat_interleave(self.count, dim=0)).view(len(scores), self.count)
 
@@ -219,6 +221,7 @@ class FusionEnvironment:
         new = int(where.sum())
         if not new:
             return
+        # All starts are equally likely, so longer captures are played more often; worlds by their probability.
         picks = torch.randint(len(self._starts), (new,), generator=self.generator, device=self._device)
         self.row[where] = self._starts[picks]
         self.world[where] = torch.multinomial(self.traffic.probability, new, replacement=True, generator=self.generator)

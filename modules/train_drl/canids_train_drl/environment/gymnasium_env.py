@@ -49,13 +49,13 @@ class FusionVectorEnv(VectorEnv[Array, Array, Array]):
         over = terminated | truncated
         info: dict[str, Any] = {}
         if bool(over.any()):
-            last, over_ = self._observe(), over.cpu().numpy()
-            info = {"final_obs": np.full(self.num_envs, None, dtype=object), "_final_obs": over_}
-            for i in np.flatnonzero(over_):
-                info["final_obs"][i] = last[i]
+            # Gymnasium's form: an object array with the last observation of each finished episode, and a mask of these.
+            final, finished = self._observe(), over.cpu().numpy()
+            info = {"final_obs": np.full(self.num_envs, None, dtype=object), "_final_obs": finished}
+            for i in np.flatnonzero(finished):
+                info["final_obs"][i] = final[i]
             self._core.reset(over)
-        outcome = (reward, terminated, truncated)
-        rewards, ends, cuts = (x.cpu().numpy() for x in outcome)
+        rewards, ends, cuts = (x.cpu().numpy() for x in (reward, terminated, truncated))
         return self._observe(), rewards.astype(np.float64), ends, cuts, info
 
 

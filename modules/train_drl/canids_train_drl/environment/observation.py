@@ -150,6 +150,7 @@ class Observer:
         """
         count = scores.shape[1]
         twice = np.concatenate([scores, scores], axis=1)
+        # Polars begins with m_0 = x_0, so the last mean in front goes on from where it stopped; its row is cut off again.
         rows = twice if state is None else np.concatenate([state.means[None], twice])
         alphas = np.repeat([1 - float(np.exp(-1 / windows)) for windows in (self.fast, self.slow)], count)
         means = pl.DataFrame(rows, orient="row").select(

@@ -18,6 +18,7 @@ Network = Callable[[Tensor], Tensor]
 
 def f1(alarm: np.ndarray, attacked: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
     """F1 of alarms bool [..., W, N] against `attacked` bool [N] or [W, N], worlds weighted by `weight` [W]; 0 without any hit."""
+    # 2 TP / (2 TP + FP + FN), where alarms are TP + FP and attacked windows TP + FN.
     hits = ((alarm & attacked).sum(-1) * weight).sum(-1)
     total = ((alarm.sum(-1) + attacked.sum(-1)) * weight).sum(-1)
     return np.asarray(2 * hits / np.maximum(total, 1e-9))
@@ -39,6 +40,7 @@ class RolloutBatch:
     @classmethod
     def stretches(cls, segments: np.ndarray, length: int, worlds: int) -> "RolloutBatch":
         """Every segment cut into stretches of at most `length` rows, in each of `worlds` worlds."""
+        # First rows of the stretches, segment by segment, and their ends: the next stretch, or the end of the segment.
         cuts = [np.arange(b, e, length) for b, e in pairwise(segments)]
         ends = [np.append(c[1:], e) for c, e in zip(cuts, segments[1:], strict=True)]
         first, end = np.concatenate(cuts), np.concatenate(ends)
@@ -100,6 +102,7 @@ def rollout(
     worlds, rows, places = (torch.as_tensor(x, device=device) for x in (batch.world[order], batch.first[order], order))
     alarms = (state or AlarmState.off(len(order), device)).select(places)
     for step in range(int(lengths.max(initial=0))):
+        # Lengths fall, so the number of stretches with more than `step` windows is where −step would be sorted in.
         running = slice(int(np.searchsorted(-lengths, -step)))
         world, row, now = worlds[running], rows[running] + step, alarms.select(running)
         # Observe, act, and advance the alarms: each stretch by one window, all of them in one call.
@@ -109,6 +112,7 @@ def rollout(
         alarms.put(running, now)
         played.action[world, row], played.alarm[world, row], played.reward[world, row] = action, now.alarm, reward
         played.score[world, row] = fused_score(q, action, actions, scores)
+        # The highest value is that of the action taken; with a single action it also stands for the others.
         best = q.topk(min(2, actions.count), dim=1).values
         played.q_chosen[world, row], played.q_other[world, row] = best[:, 0], best[:, -1]
     # Back from "longest first" to the order of the batch.

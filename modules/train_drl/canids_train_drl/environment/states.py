@@ -93,6 +93,7 @@ def stretch(states: States, count: int) -> States:
 
     Raises `CanidsError` naming the file if no attack begins or ends beside an attack-free window.
     """
+    # Neighbours in one segment, both labelled, of which one is attacked and the other is not.
     before, after, segment = states.labels[:-1], states.labels[1:], states.segment_of
     known = (np.minimum(before, after) == 0) & (segment[1:] == segment[:-1])
     changes = np.flatnonzero(known & (before != after)) + 1
@@ -100,6 +101,7 @@ def stretch(states: States, count: int) -> States:
         raise CanidsError(
             f"{states.path}: no attack begins or ends in it, so overfit_windows has no stretch to take; unset it"
         )
+    # Around the first change, moved so far that the stretch stays within the segment.
     first, last = states.segments[segment[changes[0]] :][:2]
     begin = max(first, min(changes[0] - count // 2, last - count))
     return states.select(np.arange(begin, min(begin + count, last)))
@@ -110,7 +112,7 @@ def require(states: States, *, attacked: bool, attack_free: bool) -> States:
     for required, label, name in ((attack_free, 0, "attack-free"), (attacked, 1, "attacked")):
         if required and not (states.labels == label).any():
             raise CanidsError(
-                f"{states.path}: no {name} windows, and the policy cannot be learned without; "
+                f"{states.path}: no {name} windows, without which no policy can be trained; "
                 "add training captures, or change how preprocess cuts them into splits"
             )
     return states

@@ -82,6 +82,7 @@ def bandit(data: FusionData, setup: FusionSetup) -> Player:
     gram = torch.eye(size, dtype=torch.float64, device=device).repeat(actions.count, 1, 1)
     earned = torch.zeros((actions.count, size), dtype=torch.float64, device=device)
     for _ in range(int(setup.config["steps"])):
+        # A constant component gives each linear model an intercept.
         context = nn.functional.pad(environment.observe(), (0, 1), value=1.0).double()
         inverse = torch.linalg.inv(gram)
         weight = (inverse @ earned[:, :, None])[:, :, 0]
@@ -90,9 +91,11 @@ def bandit(data: FusionData, setup: FusionSetup) -> Player:
         action = (context @ weight.T + _CONFIDENCE * spread).argmax(dim=1)
         reward, terminated, truncated = environment.step(action)
         environment.reset(terminated | truncated)
+        # The one-hot actions route each environment's context to the model of the action that it took.
         chosen = nn.functional.one_hot(action, actions.count).double()
         gram += torch.einsum("ba,bi,bj->aij", chosen, context, context)
         earned += torch.einsum("ba,bi->ai", chosen, context * reward.double()[:, None])
+    # Exploration ends here: the estimates without their confidence bounds are the baseline.
     final: Tensor = torch.linalg.solve(gram, earned)
     table = final.cpu().numpy()
     return Player(layers_of([(table[:, :-1], table[:, -1])]), actions)

@@ -43,20 +43,20 @@ class FusionVecEnv(VecEnv):
         return observation, reward.astype(np.float32), terminated | truncated, infos
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no environment holds a resource."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The same for all environments."""
+        """Value of an attribute, which is the same for all environments."""
         return [getattr(self if attr_name == "render_mode" else self._environment, attr_name, None)] * self.num_envs
 
     def _refuse(self, name: str, *args: Any, **options: Any) -> Any:
-        """The environments have no attributes or methods that differ between them."""
+        """Raise `AttributeError`: no attribute or method differs between environments."""
         raise AttributeError(name)
 
     set_attr = env_method = _refuse  # type: ignore[assignment]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No wrappers."""
+        """False for each: no environment is wrapped."""
         return [False] * self.num_envs
 
 

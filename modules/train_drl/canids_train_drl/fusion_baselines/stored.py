@@ -1,6 +1,6 @@
 """File of the fusion baselines (contract `fusion_baselines/2`): what each of them learnt, and the observer through which they see the traffic."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class FusionBaselines:
         arrays: Arrays = {}
         entries = {}
         for name, fusion in self.fusions.items():
-            entry = {"kind": type(fusion).__name__, **{f.name: getattr(fusion, f.name) for f in fields(fusion)}}
+            # The fields of each are JSON, but for its weights, which are arrays, and its action set.
+            entry = {"kind": type(fusion).__name__, **vars(fusion)}
             if "actions" in entry:
                 entry["actions"] = asdict(entry["actions"])
             if "layers" in entry:

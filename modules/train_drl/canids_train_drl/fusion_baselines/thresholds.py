@@ -29,23 +29,27 @@ _CEILINGS = (0.1, 0.25, 0.5, 1.0)
 
 def _scan(
     recursion: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    settings: int,
     score: np.ndarray,
     segments: np.ndarray,
-    state: np.ndarray,
+    state: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run P recursions over scores [W, N], segment by segment.
 
     Args:
         recursion: `state [P, W], score [1, W] → state [P, W]`, of one window.
-        state: before the first window of each segment, float32 [P, W, S].
+        settings: P.
+        state: before the first window of each segment, float32 [P, W, S]; None where all segments begin here, with zeros.
 
     Returns:
         The states after every window, float32 [P, W, N], and after the last window of each segment, [P, W, S].
     """
     # Windows come one after the other, settings and worlds side by side: a recursion has no other parallelism.
-    out, end = np.zeros((*state.shape[:2], score.shape[1]), dtype=np.float32), state.copy()
+    worlds, windows = score.shape
+    out = np.zeros((settings, worlds, windows), dtype=np.float32)
+    end = np.zeros((settings, worlds, len(segments) - 1), dtype=np.float32) if state is None else state.copy()
     for segment, (first, last) in enumerate(pairwise(segments)):
-        current = state[:, :, segment]
+        current = end[:, :, segment]
         for row in range(first, last):
             current = recursion(current, score[None, :, row])
             out[:, :, row] = current
@@ -53,18 +57,13 @@ def _scan(
     return out, end
 
 
-def _zeros(settings: int, score: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """States of segments that begin, float32 [P, W, S]."""
-    return np.zeros((settings, len(score), len(segments) - 1), dtype=np.float32)
-
-
 def hysteresis(
     score: np.ndarray, segments: np.ndarray, low: np.ndarray, high: np.ndarray, state: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Alarms, bool [P, W, N], of P pairs of thresholds [P] on scores [W, N], and their states behind each segment (`_scan`)."""
+    # An alarm ends at the lower threshold and begins at the higher one, so which one counts depends on the window before.
     off, on = low[:, None], high[:, None]
-    begin = _zeros(len(low), score, segments) if state is None else state
-    alarms, end = _scan(lambda alarm, x: x > np.where(alarm > 0, off, on), score, segments, begin)
+    alarms, end = _scan(lambda alarm, x: x > np.where(alarm > 0, off, on), len(low), score, segments, state)
     return alarms > 0, end
 
 
@@ -80,9 +79,9 @@ def cusum(
 
     The second value are the sums behind each segment (`_scan`).
     """
+    # S ← min(max(0, S) + x − k, h + above): scores below the drift k let the sum fall, and the ceiling lets an alarm end soon.
     k, h, above = (x.astype(np.float32)[:, None] for x in (drift, threshold, ceiling))
-    begin = _zeros(len(k), score, segments) if state is None else state
-    sums, end = _scan(lambda s, x: np.minimum(np.maximum(s, 0) + x - k, h + above), score, segments, begin)
+    sums, end = _scan(lambda s, x: np.minimum(np.maximum(s, 0) + x - k, h + above), len(k), score, segments, state)
     return sums - h[:, :, None], end
 
 
@@ -118,12 +117,11 @@ class Hysteresis:
         A score is above one half where the alarm is on.
         """
         score, segments = mixture(self.weights, _recorded(windows)), windows.segments
-        begin = _zeros(1, score[None], segments) if state is None else state
-        alarms, end = hysteresis(score[None], segments, np.array([self.low]), np.array([self.high]), begin)
+        alarms, end = hysteresis(score[None], segments, np.array([self.low]), np.array([self.high]), state)
         alarm = alarms[0, 0]
         # Which threshold is in force follows from the alarm in the window before; it is off, or as remembered, at the start.
         before = np.concatenate([[False], alarm[:-1]])[: len(alarm)]
-        before[segments[:-1]] = begin[0, 0] > 0
+        before[segments[:-1]] = False if state is None else state[0, 0] > 0
         in_force = np.where(before, np.float32(self.low), np.float32(self.high))
         return FusionOutput(((1 + score - in_force) / 2).astype(np.float32), alarm), end
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from canids_shared.contracts.torch_store import TorchStore
-from canids_train_gnn.batching import scores_of
-from canids_train_gnn.models import VGAE
+from canids_train_gnn.models.batching import scores_of
+from canids_train_gnn.models.gat_vgae import VGAE
 
 
 def difficulty(vgae: VGAE, store: TorchStore, windows: Tensor, batch: int) -> Tensor:

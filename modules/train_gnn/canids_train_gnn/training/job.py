@@ -10,8 +10,8 @@ from torch import Tensor
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.run_folder import Checkpoint
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.models import VGAE, Model
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.gat_vgae import VGAE, Model
 
 History = list[dict[str, Any]]
 """One row for each epoch, as in `history.parquet`."""

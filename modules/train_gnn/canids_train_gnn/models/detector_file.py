@@ -7,8 +7,8 @@ from canids_shared.contracts import model_file
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import from_arrays
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.models import GAT, VGAE, Model
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.gat_vgae import GAT, VGAE, Model
 
 _KINDS: dict[str, type[GAT | VGAE]] = {"GAT": GAT, "VGAE": VGAE}
 _FEATURES = ("node_features", "edge_features", "window", "window_unit")
@@ -29,9 +29,8 @@ def load_any(
     """
     arrays, header = model_file.load_arrays(path, model_file.DETECTOR)
     with reading(path, "detector", RuntimeError):
-        for key in _FEATURES if graphs is not None else ():
-            if graphs is not None and graphs[key] != header[key]:
-                raise CanidsError(f"{path}: trained with other {key} than these graphs have; train again")
+        if differing := [key for key in _FEATURES if graphs is not None and graphs[key] != header[key]]:
+            raise CanidsError(f"{path}: trained with other {differing[0]} than these graphs have; train again")
         model = _KINDS[header["kind"]](header["node_features"], header["edge_features"], header["size"])
         model.load_state_dict(from_arrays(arrays))
     model.encoder.use(message_passing or MessagePassing())

@@ -25,7 +25,7 @@ from canids_shared.jobs.torch_state import (
     set_random_state,
     to_arrays,
 )
-from canids_train_gnn.job import History, TrainingJob
+from canids_train_gnn.training.job import History, TrainingJob
 
 EXPLODED = 1e3
 """A loss that is this many times the first one (or 1, if that is larger) does not recover."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.layers import FeatureDropout, Scaling
+from canids_train_gnn.models.layers import FeatureDropout, Scaling
 
 
 def exposed(

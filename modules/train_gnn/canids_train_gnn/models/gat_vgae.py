@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.columns import ERROR_TERMS
-from canids_train_gnn.layers import Encoder, node_max, node_mean, padded, pooled
+from canids_train_gnn.models.columns import ERROR_TERMS
+from canids_train_gnn.models.layers import Encoder, node_max, node_mean, padded, pooled
 
 
 class GAT(nn.Module):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from canids_shared.contracts import model_file, training_run
+from canids_shared.contracts import model_file
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.model_file import Arrays
@@ -78,29 +78,18 @@ def write(
         **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
     }
     model_file.save_arrays(call.output["model"], weights, header)
-    run_folder.write_config(call.output["config"], call)
-    run_folder.write_history(call.output["history"], history)
     losses = [row["select_loss"] for row in history]
     best = losses.index(min(losses))
-    record = TrainingRun(
+    return run_folder.write_run(
+        call,
+        history,
+        _MEASURED,
         kind=name,
         label=_LABELS[name],
         detectors=[name],
-        variant=call.constants["variant"],
-        scale=scale_of(call),
-        dataset=call.wildcards["dataset"],
-        instance=call.instance,
-        seed=call.config["seed"],
-        code=call.constants["code"],
-        config=call.config,
-        inputs={port: [str(path) for path in paths] for port, paths in call.inputs.items()},
         parameters=parameters,
         best=best,
-        history=training_run.history_columns(history, leave_out=_MEASURED),
         select={"auroc": auroc, "loss": losses[best]},
         data={"fit": split_summary(fit), "select": split_summary(select)},
         latency=latency.summary(seconds, device),
-        sizes={file: call.output[file].stat().st_size for file in ("model", "config")},
     )
-    training_run.write(call.output["run"], record)
-    return record

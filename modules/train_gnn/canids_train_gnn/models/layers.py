@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.attention import BACKENDS, Edges, GraphAttention, MessagePassing
+from canids_train_gnn.models.attention import BACKENDS, Edges, GraphAttention, MessagePassing
 
 
 class Scaling(nn.Module):
@@ -49,6 +49,7 @@ class FeatureDropout(nn.Module):
     def __init__(self, names: list[str], rate: float) -> None:
         """Columns that aggregate one quantity (`name_mean`, `name_min`, `name_max`) are dropped together."""
         super().__init__()
+        # Quantities are numbered in the order in which they first occur; each column has the number of its quantity.
         stems = [re.sub("_(mean|min|max)$", "", name) for name in names]
         order = {stem: i for i, stem in enumerate(dict.fromkeys(stems))}
         self.rate, self.groups = rate, len(order)
@@ -75,7 +76,7 @@ class Encoder(nn.Module):
     The outputs of all layers are returned, to be used together (jumping knowledge, by concatenation: Xu et al. 2018).
 
     Attributes:
-        backend: how messages pass, one of `attention.BACKENDS`; it changes no weight, and numbers by no more than rounding.
+        backend: how messages pass, one of `BACKENDS`; it changes no weight, and numbers by no more than rounding.
     """
 
     def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:
@@ -137,6 +138,7 @@ def node_max(values: Tensor, graphs: Graphs) -> Tensor:
 
 def pooled(layers: list[Tensor], graphs: Graphs) -> Tensor:
     """Mean, then maximum over the nodes of each graph, layer by layer: [N, width] each to [B, 2·layers·width]."""
+    # Means of all layers first, then their maxima: the read-out's weights expect this order.
     means, highest = ([pool(h, graphs) for h in layers] for pool in (node_mean, node_max))
     return torch.cat([*means, *highest], -1)
 

@@ -7,7 +7,7 @@ import torch.utils.deterministic
 from torch import Tensor
 
 from canids_shared.contracts.torch_store import Graphs, TorchStore
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 
 def repeatable(threads: int, device: torch.device) -> None:

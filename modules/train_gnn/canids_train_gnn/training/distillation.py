@@ -6,7 +6,7 @@ Gradients flow into the student and the projection alone.
 import torch
 from torch import Tensor, nn
 
-from canids_train_gnn.models import Reconstruction
+from canids_train_gnn.models.gat_vgae import Reconstruction
 
 
 def soft_logits(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

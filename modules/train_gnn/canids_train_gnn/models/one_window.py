@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.columns import ERROR_TERMS
-from canids_train_gnn.models import GAT, VGAE
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.columns import ERROR_TERMS
+from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 INPUTS = ("x", "edge_index", "edge_attr")
 OUTPUTS = {

@@ -14,11 +14,12 @@ from canids_shared.jobs import latency
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.run_folder import Checkpoint
 from canids_shared.jobs.torch_state import to_arrays
-from canids_train_gnn import detector_file, run_record
-from canids_train_gnn.attention import MessagePassing
-from canids_train_gnn.batching import repeatable, scores_of
-from canids_train_gnn.job import History, TrainingJob
-from canids_train_gnn.models import VGAE, Model, parameter_count
+from canids_train_gnn.models import detector_file
+from canids_train_gnn.models.attention import MessagePassing
+from canids_train_gnn.models.batching import repeatable, scores_of
+from canids_train_gnn.models.gat_vgae import VGAE, Model, parameter_count
+from canids_train_gnn.training import run_record
+from canids_train_gnn.training.job import History, TrainingJob
 
 INPUTS = ["graphs", "teacher", "curriculum_vgae"]
 OUTPUTS = ["model", "config", "history", "run"]
@@ -96,6 +97,7 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
         detector_file.load(path, kind, fit.header, MessagePassing(message_passing.backend)).to(device)
         for path in call.inputs["teacher"]
     ]
+    # There is one teacher at most, and one VGAE for the curriculum; the rule hands over an empty list where there is none.
     rankers = [detector_file.load(path, VGAE, fit.header) for path in call.inputs["curriculum_vgae"]]
     how = {"device": device.type, "backend": message_passing.backend, "compiled": message_passing.compiled}
     checkpoint = Checkpoint(call, call.output["model"].parent, **how)

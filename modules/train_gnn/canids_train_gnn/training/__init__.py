@@ -1,0 +1,1 @@
+"""What both training rules share: the loop, its losses, and the files of a run."""
