@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def _check_classes(fit: TorchStore) -> None:
     """Fail, or warn, where auxiliary captures alone hold a class, so that what is learnt of it is learnt from simulation."""
-    auxiliary = torch.from_numpy(run_record.auxiliary(fit.graphs))
+    auxiliary = torch.from_numpy(fit.graphs.is_auxiliary)
     if not bool(auxiliary.any()):
         return
     labels = fit.y.cpu()[~auxiliary]  # of the dataset's own windows

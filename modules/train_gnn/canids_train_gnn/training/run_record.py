@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from canids_shared.contracts import model_file
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
@@ -20,31 +18,6 @@ _MEASURED = ("epoch", "seconds", "graphs_per_s", "peak_rss_mb", "peak_gpu_mb")
 def scale_of(call: Call) -> str:
     """`large` or `small`, from the variant that a training rule names."""
     return str(call.constants["variant"]).partition("_")[0]
-
-
-def auxiliary(graphs: GraphStore) -> np.ndarray:
-    """Whether each window is of an auxiliary capture rather than of the dataset's own: bool [W]."""
-    header = graphs.header
-    indices = [header["captures"].index(name) for name in header.get("auxiliary_captures", [])]
-    return np.isin(graphs["capture"], indices)
-
-
-def split_summary(graphs: GraphStore) -> dict[str, Any]:
-    """Contents of a split: `windows`, how many are `attacked` and `auxiliary`, windows by vehicle and by attack, captures."""
-    header, attacked = graphs.header, graphs["y"] == 1
-
-    def counts(names: list[str], indices: np.ndarray) -> dict[str, int]:
-        amounts = np.bincount(indices, minlength=len(names))
-        return {name: int(n) for name, n in zip(names, amounts, strict=True) if name and n}
-
-    return {
-        "windows": len(graphs),
-        "attacked": int(attacked.sum()),
-        "auxiliary": int(auxiliary(graphs).sum()),
-        "vehicles": counts(header["vehicles"], graphs["vehicle"]),
-        "attacks": counts(header["attacks"], graphs["attack"][attacked]),
-        "captures": list(header["captures"]),
-    }
 
 
 def write(
@@ -90,6 +63,6 @@ def write(
         parameters=parameters,
         best=best,
         select={"auroc": auroc, "loss": losses[best]},
-        data={"fit": split_summary(fit), "select": split_summary(select)},
+        data={"fit": fit.counts(), "select": select.counts()},
         latency=latency.summary(seconds, device),
     )
