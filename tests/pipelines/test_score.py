@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from canids_evaluate.watch.alarm_tracker import SCHEMA
+from canids_evaluate.watch.alarm_tracker import schema
+from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.tables import DECISIONS, read
 
 pytestmark = pytest.mark.workflow("kd_fusion")
@@ -23,7 +24,7 @@ def test_alarms_are_those_of_the_decisions(workflow_dir: Path) -> None:
     folder = workflow_dir / "results/scored/test-dos-van/by-smoke/small_kd/score"
     alarms = pl.read_parquet(folder / "alarms.parquet")
     decided = read(workflow_dir / "results/scored/test-dos-van/by-smoke/decisions/small_kd/score.parquet", DECISIONS)[0]
-    assert alarms.schema == pl.Schema(SCHEMA)
+    assert alarms.schema == pl.Schema(schema(DETECTORS))
     assert alarms["windows"].sum() == decided["alarm"].sum()
     assert len(pl.read_csv(folder / "alarms.csv")) == len(alarms)
     words = (folder / "summary.md").read_text()

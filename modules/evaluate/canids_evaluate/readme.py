@@ -19,8 +19,8 @@ from canids_evaluate.pages.tables import COLUMNS
 from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
 from canids_shared.planning.pipeline import VARIANTS
-from canids_shared.tools.documents import insert
 
 
 def _runs(dataset: str) -> list[Path]:
@@ -94,6 +94,20 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
     baselines = [p.parent for p in sorted(results.glob("window_baselines@without-*/metrics.json"))]
     title = f"By window, on folds of the training captures of dataset `{dataset}`:"
     return _tables(title, [*evaluations, *baselines], metrics, methods)
+
+
+def insert(document: Path, mark: str, content: str) -> None:
+    """Replace the text of a document between `<!-- mark -->` and `<!-- /mark -->`; the marks stay.
+
+    Raises `CanidsError` naming the document if it lacks the marks.
+    """
+    text = document.read_text(encoding="utf-8")
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise CanidsError(f"{document}: no marks '{begin}' and '{end}'")
+    write_text(document, f"{before}{begin}\n{content.strip()}\n{end}{after}")
 
 
 def main() -> None:

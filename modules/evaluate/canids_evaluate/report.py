@@ -11,9 +11,8 @@ from typing import Any
 import yaml
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_evaluate.pages import page, run_figures, sentences, tables
+from canids_evaluate.pages import page, provenance, run_figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
-from canids_evaluate.runs import provenance
 from canids_evaluate.runs.trainings import read_cost, read_trainings
 from canids_evaluate.summary import distillation, fusion_and_detectors
 from canids_shared.contracts.training_run import TrainingRun

@@ -81,7 +81,7 @@ def overview(jobs: pl.DataFrame, asked: dict[str, Requests]) -> Table:
         cells = [_range(group[c].to_list(), n) for c, n in _COLUMNS.items()]
         requested = [asked[str(rule)].get(name, {}).get(str(dataset)) for name in _REQUESTED]
         rows.append([str(rule), str(dataset), str(len(group)), *cells, *(_text(value) for value in requested)])
-    return Table([*header, *_REQUESTED], rows)
+    return Table([*header, *_REQUESTED], rows, names=2)
 
 
 def _text(value: int | None) -> str:

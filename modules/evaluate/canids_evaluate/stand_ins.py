@@ -17,7 +17,7 @@ from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
 from canids_evaluate.planning import FIGURES, cards_on_command_line
 from canids_evaluate.runs.measured import MEASURED
-from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
+from canids_evaluate.sweeps.point_results import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
 from canids_shared.contracts.detectors import Detector, declared

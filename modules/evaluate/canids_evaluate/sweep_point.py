@@ -11,14 +11,13 @@ the evaluation that was kept, that of the highest reward.
 from itertools import product
 from pathlib import Path
 
+from canids_evaluate.sweeps.point_results import CONTRACT
 from canids_shared.contracts import training_run
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 from canids_shared.sweeps.metrics import metrics_of
-
-CONTRACT = "select/1"
 
 
 def results(training: str, path: Path) -> dict[str, float | None]:

@@ -214,3 +214,12 @@ def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pyt
         SystemExit, match=r"eval_large@without-kia: other code than \S+eval_large@without-dos; run again"
     ):
         readme.main()
+
+
+def test_a_document_without_marks_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "d.md"
+    document.write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
+    readme.insert(document, "results", "new")
+    assert document.read_text() == "a\n<!-- results -->\nnew\n<!-- /results -->\nb\n"
+    with pytest.raises(CanidsError, match="no marks"):
+        readme.insert(document, "graph", "new")

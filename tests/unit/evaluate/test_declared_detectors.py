@@ -16,10 +16,9 @@ from evaluate_data import (
 )
 
 from canids_evaluate import cards, evaluate, planning, report
-from canids_evaluate.pages import curve_figures, run_figures, sentences
+from canids_evaluate.pages import curve_figures, provenance, run_figures, sentences
 from canids_evaluate.pages.rows import by_scenario, rows_of
 from canids_evaluate.planning import FIGURES
-from canids_evaluate.runs import provenance
 from canids_evaluate.runs.trainings import Cost, read_cost, read_trainings
 from canids_shared.contracts.detectors import Detector, as_json
 from canids_shared.errors import CanidsError

@@ -24,7 +24,8 @@ from evaluate_data import (
 
 from canids_evaluate import evaluate, window_baselines
 from canids_evaluate.judging import id_rate
-from canids_evaluate.runs import provenance, reading_log
+from canids_evaluate.pages import provenance
+from canids_evaluate.runs import reading_log
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError

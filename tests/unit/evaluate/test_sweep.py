@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_evaluate import sweep, sweep_point
-from canids_evaluate.sweeps.point_results import PointResult, best_first, read_point_results
+from canids_evaluate.sweeps.point_results import CONTRACT, PointResult, best_first, read_point_results
 from canids_evaluate.sweeps.study import importance, means, study
 from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
@@ -50,7 +50,7 @@ def write_point(folder: Path, point: PointResult, **runs: Any) -> Path:
     path = folder / point.instance / "select.json"
     path.parent.mkdir()
     readings = {"gat_large": {str(s): {"loss": v, "auroc": None} for s, v in enumerate(point.readings)}, **runs}
-    content = {"contract": sweep_point.CONTRACT, "instance": point.instance, "values": point.values, "runs": readings}
+    content = {"contract": CONTRACT, "instance": point.instance, "values": point.values, "runs": readings}
     path.write_text(json.dumps(content, sort_keys=True))
     return path
 

@@ -19,7 +19,6 @@ _PACKAGES = (
     "numba",
     "scikit-learn",
     "torch",
-    "lightning-fabric",
     "gymnasium",
     "matplotlib",
     "snakemake",
