@@ -20,7 +20,8 @@ from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.rows import methods_of, plain
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number, with_interval
 from canids_evaluate.planning import cards_on_command_line
-from canids_evaluate.runs.trainings import read_trainings, rows_of_history
+from canids_evaluate.runs.trainings import rows_of_history
+from canids_shared.contracts import training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -249,7 +250,7 @@ def _subjects(call: Call) -> list[Subject]:
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
     learnt = {POLICY: split_of(fuse), SUPERVISED: split_of(fit), UNSUPERVISED: split_of(fit, attack_free=True)}
     set_on = split_of(calibrate)
-    trainings = read_trainings(inputs["trainings"])
+    trainings = [training_run.read(path) for path in inputs["trainings"]]
     policies = {t.variant: t.name for t in trainings if not t.detectors}
     subjects = []
     for training in trainings:

@@ -11,7 +11,14 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.evaluate import fusion_baselines
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Evaluation, Scores, calibrated
+from canids_evaluate.judging.evaluation import (
+    CURVES_CONTRACT,
+    METRICS_CONTRACT,
+    Evaluation,
+    Scores,
+    calibrated,
+    sources_of,
+)
 from canids_evaluate.judging.evaluation import read as read_json
 from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
@@ -61,8 +68,7 @@ def _evaluated(call: Call, methods: list[str], alarms: list[str], detectors: tup
 def baselines(call: Call) -> None:
     """Metrics and curves of the window baselines."""
     stores = [GraphStore(path) for name in ("fit", "calibrate", "scenarios") for path in call.inputs[name]]
-    sources = {name: store.header["sources"][name] for store in stores for name in store.header["captures"]}
-    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources)
+    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources_of(stores))
 
 
 def evaluation(call: Call) -> None:

@@ -15,6 +15,7 @@ from canids_evaluate.judging.equal_recall import at_equal_recall
 from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
 from canids_shared.contracts.detectors import KEY, Detector, as_json
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import read_json
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, write_text
@@ -80,7 +81,8 @@ class Evaluation:
         the scenarios before), or the fusion's alarms are its actions there and not here.
         """
         self._refuse_other_methods(scores)
-        alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
+        above = {m: s > self.thresholds[m]["budget"] for m, s in scores.score.items() if m not in scores.alarm}
+        alarms = {m: scores.alarm[m] if m in scores.alarm else above[m] for m in scores.score}
         # Windows of the scenario, and of its parts: rows outside a part have no label there. One set of resamples for all methods.
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
@@ -226,10 +228,6 @@ def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
     return Evaluation(config, calibrate, thresholds)
 
 
-def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
-    return score > (np.inf if threshold is None else threshold)
-
-
 def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Close-ups of the policy at attacks, where it is the fusion."""
     if scores.action is None or not scores.values:
@@ -266,6 +264,11 @@ def _groups(keys: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
         per_attack[attack] = only(pl.col("capture").is_in(captures) & same_attack)
     names = keys["capture"].unique().sort().to_list()
     return {"per_attack": per_attack, "per_capture": {c: only(pl.col("capture") == c) for c in names}}
+
+
+def sources_of(stores: list[GraphStore]) -> dict[str, Any]:
+    """Capture → hash of its raw file, vehicle, attack and rows, for cards and report."""
+    return {capture: s.header["sources"][capture] for s in stores for capture in s.header["captures"]}
 
 
 def incompatible_settings(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

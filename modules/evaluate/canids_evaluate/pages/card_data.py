@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from canids_evaluate.judging.id_rate import not_auxiliary
 from canids_evaluate.pages.rows import FUSION, Methods
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.training_run import TrainingRun
@@ -44,7 +45,6 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     """Count the labelled windows of a split, or with `attack_free` those without an attack."""
     header, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
-    auxiliary = np.array([name in header.get("auxiliary_captures", []) for name in header["captures"]], dtype=bool)
 
     def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
         amounts = np.bincount(index, minlength=len(names))
@@ -55,7 +55,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
         attacked=int((y[chosen] == 1).sum()),
         vehicles=counts(header["vehicles"], store["vehicle"][chosen]),
         attacks=counts(header["attacks"], store["attack"][chosen & (y == 1)]),
-        auxiliary=int(auxiliary[store["capture"][chosen]].sum()),
+        auxiliary=int((chosen & ~not_auxiliary(store)).sum()),
         captures=list(header["captures"]),
         graphs=(
             f"graphs of windows of {header.get('window', 0):g} {header.get('window_unit', 'frames')}: "

@@ -70,15 +70,10 @@ class Row:
         """The method's name in tables and figures."""
         return self.methods.label(self.method)
 
-    @property
-    def rank(self) -> tuple[int, int, str]:
-        """Sort key of the method."""
-        return self.methods.rank(self.method)
-
 
 def labels(rows: list[Row]) -> dict[str, str]:
     """Method → label of all methods in `rows`, in the order of tables."""
-    return {row.method: row.label for row in sorted(rows, key=lambda row: row.rank)}
+    return {row.method: row.label for row in sorted(rows, key=lambda row: row.methods.rank(row.method))}
 
 
 def plain(scenario: str) -> str:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from canids_evaluate.judging.equal_recall import COMPARED
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.rows import FUSION, Row
 
@@ -142,13 +143,12 @@ AT_FUSION_RECALL = (
 
 def at_fusion_recall(rows: list[Row]) -> Table:
     """False alarms and delay where every method finds as many windows as the fusion does; no rows without attacks."""
-    compared = ("false_alarms_per_hour", "fpr", "detection_delay_s")
     header = ["Method", "Variant", "Recall"]
-    header += [h for m in compared for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
+    header += [h for m in COMPARED for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
     lines = []
     for row in rows:
         if moved := row.values.get("at_fusion_recall"):
-            cells = [c for m in compared for c in (number(m, moved[m]), difference(m, moved["fusion_minus"][m]))]
+            cells = [c for m in COMPARED for c in (number(m, moved[m]), difference(m, moved["fusion_minus"][m]))]
             lines.append([row.label, row.variant or UNDEFINED, number("recall", moved["recall"]), *cells])
     return Table(header, lines, names=2)
 
