@@ -52,6 +52,7 @@ def alarms_of(
     columns, ptr = feature_columns(store.header["node_features"], store.path), store["node_ptr"]
     tracker = AlarmTracker(gap, most, detectors)
     events: list[Event] = []
+    # Row i of the decisions is window i of the store, which has its nodes at ptr[i]:ptr[i + 1].
     for row, decided in enumerate(frame.select(decided_columns(detectors)).iter_rows(named=True)):
         rows = slice(ptr[row], ptr[row + 1])
         seconds = decided["t_end"] - decided["t_start"]
@@ -66,6 +67,7 @@ def summary(frame: pl.DataFrame, alarms: list[Alarm], drifted: drift.Drift | str
     empty = [name for name, counts in store.header.get("counts", {}).items() if not counts["windows"]]
     lines += [f"**{name}**: shorter than a window, so there is no decision." for name in empty]
     capture_of_node = np.repeat(store["capture"], np.diff(store["node_ptr"]))
+    # A paragraph per capture: its size, its labels if it has any, and a line per alarm.
     for (capture,), windows in frame.group_by("capture", maintain_order=True):
         ids = len(np.unique(store["node_id"][capture_of_node == store.header["captures"].index(capture)]))
         raised = [a for a in alarms if a["capture"] == capture]
@@ -100,6 +102,7 @@ def main(call: Call) -> None:
     if not frame.select("capture", "window").equals(store.keys().select("capture", "window")):
         raise CanidsError(f"{path}: not the windows of {graphs}; delete both and run again")
     alarms = alarms_of(frame, store, detectors, call.config["episode_gap"], call.config["explained_ids"])
+    # Drift is an addition: without the training graphs the page gives the reason, and the alarms stand.
     drifted: drift.Drift | str = "the training graphs of this run are not here"
     if call.inputs["fit"]:
         try:

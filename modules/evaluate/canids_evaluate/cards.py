@@ -250,6 +250,7 @@ def _subjects(call: Call) -> list[Subject]:
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
     learnt = {POLICY: split_of(fuse), SUPERVISED: split_of(fit), UNSUPERVISED: split_of(fit, attack_free=True)}
     set_on = split_of(calibrate)
+    # Every training is evaluated with the detectors and the policy of its variant.
     trainings = [training_run.read(path) for path in inputs["trainings"]]
     policies = {t.variant: t.name for t in trainings if not t.detectors}
     subjects = []

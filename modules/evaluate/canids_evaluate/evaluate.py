@@ -57,7 +57,7 @@ def scores_of(path: Path) -> Scores:
     baselines = fusion_baselines(path, frame.columns)
     if twice := [d.name for d in detectors if d.name in baselines]:
         raise CanidsError(
-            f"{path}: '{twice[0]}' is the name of a detector and of a fusion baseline; call one otherwise"
+            f"{path}: '{twice[0]}' is the name of a detector and of a fusion baseline; rename one of them"
         )
     columns = {**{d.name: d.decided for d in detectors}, "fusion": "fusion_score"}
     columns |= {name: f"{BASELINE}{name}{SCORE}" for name in baselines}
@@ -80,11 +80,13 @@ def scores_of(path: Path) -> Scores:
 
 
 def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -> None:
-    """Raise `CanidsError` naming the file that was decided otherwise than `calibrate`, or on another split than its own.
+    """Raise `CanidsError` naming the file whose decisions were made with other models or options than those on `calibrate`.
 
-    Also if the fusion baselines of `calibrate` keep to another false-alarm budget than `budget`, that of the detectors.
+    Also if a file holds another split than its name says, or if the fusion baselines keep to another false-alarm budget than
+    `budget`, that of the detectors.
     """
     first = read_metadata(calibrate, DECISIONS)
+    # Decisions from elsewhere may come without a budget.
     if (theirs := first.get("false_alarm_budget")) not in (None, budget):
         raise CanidsError(
             f"{calibrate}: decided with false_alarm_budget {theirs:g}, and evaluate.false_alarm_budget is {budget:g}; "

@@ -87,6 +87,7 @@ class _DriftMessages:
 
     def update(self, batch: pa.RecordBatch, width: int) -> None:
         self._first = batch["t_start"][0].as_py() if self._first is None else self._first
+        # Windows with an alarm are left out: an attack would count as drift.
         normal = ~streams.flat(batch, "alarm")  # [W]
         if self._recent is None or not normal.any():
             return
@@ -156,7 +157,7 @@ def main(options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="canids_evaluate.follow", description=__doc__)
-    made.add_argument("--csv", type=Path, required=True, help="file for alarms, a line each")
+    made.add_argument("--csv", type=Path, required=True, help="file for alarms, one per line")
     made.add_argument("--windows", type=Path, metavar="CSV", help="file for scores, alarm and action of every window")
     made.add_argument("--episode-gap", type=float, default=1.0, help="as in config.schema.yaml (s)")
     made.add_argument("--explained-ids", type=int, default=5, help="as in config.schema.yaml")

@@ -33,14 +33,15 @@ def _runs(dataset: str) -> list[Path]:
     for run in plain:
         if not (run / "metrics.json").exists():
             raise CanidsError(f"{run}/metrics.json: no such file; run the pipeline first")
+    # `@seed-1` belongs to the plain run, `@without-dos-seed-1` to a fold.
     seeds = [r for r in folder.glob("eval_*@*seed-*") if fold_and_seed("@" + r.name.partition("@")[2])[0] == ""]
     runs = plain + sorted(r for r in seeds if (r / "metrics.json").exists())
-    if others := [f"{run} ({what})" for r in runs for run, what in _otherwise(r, plain[0]).items()]:
+    if others := [f"{run} ({what})" for r in runs for run, what in _differences(r, plain[0]).items()]:
         raise CanidsError(f"{', '.join(others)}: not as in {plain[0]}; run again, or move away what is old")
     return runs
 
 
-def _otherwise(run: Path, reference: Path) -> dict[Path, str]:
+def _differences(run: Path, reference: Path) -> dict[Path, str]:
     """An evaluation and the trainings behind it → their differences from the plain ones; those without any are left out."""
     ours, theirs = (read(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
     differences = {}

@@ -42,6 +42,7 @@ def requests(jobs: pl.DataFrame, config: dict[str, Any]) -> Requests:
     A resource that no job measured is left out. `gpu_mem_mb` takes effect where a run has some to share.
     """
     headroom, overhead = 1 + config["headroom"], config["job_overhead_mb"]
+    # Resource → measured column, factor on it, amount added, and the multiple to which the request is rounded up.
     factors = {
         "mem_mb": ("memory_mb", headroom, overhead, _STEP),
         "runtime": ("seconds", (1 + config["runtime_headroom"]) / 60, config["job_overhead_minutes"], 1),

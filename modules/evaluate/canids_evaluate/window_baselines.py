@@ -34,6 +34,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     """
     label, statistics = np.asarray(fit["y"]), np.asarray(fit["statistics"])
     rule = id_rate.learn(fit)
+    # The classifier learns from all labelled windows, the forest from attack-free ones; -1 is an unknown label.
     if not (label == 1).any():
         raise CanidsError(
             f"{fit.path}: no attacked window, and Extra Trees learn from both classes; "

@@ -46,6 +46,7 @@ class _Comparison:
         attacked = windows.attacked
         total = counts[attacked].sum()
         recall = counts[self.fusion_hits].sum() / total if total else 0.0
+        # A resample without an attack that the fusion finds has no recall to compare at.
         if not recall:
             return dict.fromkeys(COMPARED, np.nan), dict.fromkeys(COMPARED, np.nan), np.nan
         alarm = self.score > threshold_for(recall, self.score[attacked], counts[attacked])
@@ -80,6 +81,7 @@ def at_equal_recall(
         if method == "fusion" or not np.isfinite(score).all():
             continue
         compared = _Comparison(windows, score, fusion)
+        # Unit weights of 1 give the metric itself, those of a resample a replicate.
         values, minus, recall = compared.at(np.ones(windows.n_units))
         resampled = [compared.at(w)[1] for w in weights] if enough else []
         results[method] = {

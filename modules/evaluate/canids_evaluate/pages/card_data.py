@@ -120,7 +120,7 @@ class Subject:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Its methods in `metrics.json` and what tells them apart in a sentence: of one method nothing has to.
+        """Its methods in `metrics.json` → the prefix of sentences about one of them; empty where there is only one method.
 
         A training may have several detectors; a policy that is not the fusion is evaluated as `dqn`, like a baseline.
         """
@@ -135,7 +135,7 @@ class Subject:
 
     @property
     def scenarios(self) -> dict[str, dict[str, Any]]:
-        """Scenario → values of the first method: what they count of windows and captures is the same for all."""
+        """Scenario → values of the first method, for the counts of windows and captures, which all methods share."""
         return self.results(next(iter(self.methods)))
 
     @property
@@ -145,7 +145,7 @@ class Subject:
         return files[0].split("/")[-2] if files else None
 
     def vehicles_in(self, scenario: str) -> list[str]:
-        """Vehicles of a scenario, as far as the sources of its captures are known."""
+        """Vehicles of a scenario; captures without known sources are left out."""
         captures = self.scenarios[scenario]["per_capture"]
         return sorted({str(self.sources[c]["vehicle"]) for c in captures if c in self.sources})
 

@@ -37,7 +37,7 @@ def _revision(revision: str | None, dirty: bool | None) -> str:
 
 
 def evaluations(metrics: list[dict[str, Any]]) -> Table:
-    """Code and seed of every evaluation, and when and at which commit it read the test scenarios, as far as that is logged.
+    """Code and seed of every evaluation, and time and commit of its reading of the test scenarios, where that is logged.
 
     Args:
         metrics: contents of `metrics.json`.

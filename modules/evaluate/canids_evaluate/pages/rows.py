@@ -1,4 +1,4 @@
-"""A row a method, variant and scenario, and how methods are named and ordered: tables, figures and sentences are made from these."""
+"""Results as rows, one per method, variant and scenario, and the labels and order of methods; for tables, figures and sentences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,6 +87,7 @@ def rows_of(contents: list[dict[str, Any]]) -> list[Row]:
     Raises `CanidsError` if the files do not have the same scenarios.
     """
     rows = []
+    # Scenarios of any file, so that one that a file lacks is noticed.
     for scenario in sorted({s for c in contents for s in c["scenarios"]}):
         for content in contents:
             if scenario not in content["scenarios"]:

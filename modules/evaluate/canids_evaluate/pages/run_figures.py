@@ -98,6 +98,7 @@ def _against_cost(
     ]
     if not needed:
         return
+    # An unknown amount makes the sum NaN, which matplotlib leaves out.
     x = sum(v if v is not None else np.nan for v in needed) * dodge.get(row.variant, 1.0)
     colour, marker = style.networks(row.methods)[row.method][0], style.VARIANTS[row.variant][1]
     if interval := row.values["intervals"]["f1"]:

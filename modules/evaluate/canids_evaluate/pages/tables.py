@@ -128,6 +128,7 @@ def leaves_out_zero(interval: list[float] | None) -> bool:
 def fusion_minus(rows: list[Row], metric: str) -> Table:
     """The fusion of each variant minus every other method of one scenario, in one metric."""
     fusions = {r.variant: r.values["minus"] for r in rows if r.method == FUSION}
+    # A detector occurs once per variant, a window baseline once; the column's fusion is compared with that of its variant.
     others = {r.method: r.label for r in rows if r.method != FUSION}
     header = [f"Fusion minus …, {COLUMNS[metric]}", *(v or UNDEFINED for v in fusions)]
     return Table(

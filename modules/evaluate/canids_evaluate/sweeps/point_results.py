@@ -50,6 +50,7 @@ class PointResult:
             return None
         count = len(self.readings)
         half = float(stdtrit(count - 1, 0.975)) * self.deviation / math.sqrt(count)
+        # Student's t interval, cut off at the metric's bounds.
         low, high = _BOUNDS.get(self.metric, (-math.inf, math.inf))
         return max(self.mean - half, low), min(self.mean + half, high)
 
