@@ -33,17 +33,14 @@ _DECIDED = ("policy", "fusion_baselines", "fusion", "recalibrate", "false_alarm_
 def fusion_baselines(path: Path, columns: list[str]) -> list[str]:
     """Names of the fusion baselines in a decisions file, sorted.
 
-    Raises `CanidsError` naming file and column if one lacks its score or its alarm, or a column is neither.
+    Raises `CanidsError` naming file and column if one lacks its score or its alarm.
     """
-    names = set()
-    for column in (c for c in columns if c.startswith(BASELINE)):
-        if not column.endswith((SCORE, ALARM)):
-            raise CanidsError(f"{path}: column '{column}' is neither a baseline's score nor its alarm")
-        name = column.removeprefix(BASELINE)[: -len(SCORE)]
+    of_baselines = [c.removeprefix(BASELINE) for c in columns if c.startswith(BASELINE)]
+    names = sorted({c.removesuffix(SCORE).removesuffix(ALARM) for c in of_baselines})
+    for name in names:
         if missing := [c for end in (SCORE, ALARM) if (c := f"{BASELINE}{name}{end}") not in columns]:
             raise CanidsError(f"{path}: baseline '{name}' has no column '{missing[0]}'; delete it and run again")
-        names.add(name)
-    return sorted(names)
+    return names
 
 
 def scores_of(path: Path) -> Scores:

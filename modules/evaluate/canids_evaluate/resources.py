@@ -81,12 +81,9 @@ def overview(jobs: pl.DataFrame, asked: dict[str, Requests]) -> Table:
     for (rule, dataset), group in jobs.group_by("rule", "dataset", maintain_order=True):
         cells = [_range(group[c].to_list(), n) for c, n in _COLUMNS.items()]
         requested = [asked[str(rule)].get(name, {}).get(str(dataset)) for name in _REQUESTED]
-        rows.append([str(rule), str(dataset), str(len(group)), *cells, *(_text(value) for value in requested)])
+        texts = [UNDEFINED if value is None else str(value) for value in requested]
+        rows.append([str(rule), str(dataset), str(len(group)), *cells, *texts])
     return Table([*header, *_REQUESTED], rows, names=2)
-
-
-def _text(value: int | None) -> str:
-    return UNDEFINED if value is None else str(value)
 
 
 def _range(values: Sequence[float | None], digits: int) -> str:

@@ -114,9 +114,14 @@ def test_runs_that_train_the_detectors_follow_from_the_config() -> None:
 
 def test_a_training_is_read_whole_or_refused() -> None:
     record = write_training(Path("gat_small_kd@seed-2"), seed=2)
-    found = training_run.read(record)
-    assert (found.name, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
-    assert provenance.runs([found]).rows == [["gat_small_kd@seed-2", "0123456789abcdef", "2", "16", "4"]]
+    training = training_run.read(record)
+    assert (training.name, training.kind, training.variant, training.seed) == (
+        "gat_small_kd@seed-2",
+        "gat",
+        "small_kd",
+        2,
+    )
+    assert provenance.runs([training]).rows == [["gat_small_kd@seed-2", "0123456789abcdef", "2", "16", "4"]]
     record.write_bytes(record.read_bytes()[:50])
     with pytest.raises(
         CanidsError, match=r"gat_small_kd@seed-2/run\.json: not a whole .*; delete the folder gat_small_kd@seed-2 and"

@@ -79,16 +79,15 @@ def _processor() -> str:
     return next(models, platform.processor() or "unknown processor")
 
 
+def vehicle_and_attack(source: dict[str, Any]) -> list[str]:
+    """Vehicle and attack of a capture as cells of a table."""
+    return [str(source.get("vehicle", UNDEFINED)), source.get("attack") or UNDEFINED]
+
+
 def captures(sources: dict[str, dict[str, Any]]) -> Table:
     """Hash, vehicle, attack and rows of every capture (`sources` of the window baselines' `curves.json`)."""
     rows = [
-        [
-            name,
-            str(s.get("vehicle", UNDEFINED)),
-            s.get("attack") or UNDEFINED,
-            s["sha256"],
-            str(s.get("rows_read", UNDEFINED)),
-        ]
+        [name, *vehicle_and_attack(s), s["sha256"], str(s.get("rows_read", UNDEFINED))]
         for name, s in sorted(sources.items())
     ]
     return Table(["Capture", "Vehicle", "Attack", "SHA-256", "Rows"], rows, names=4)
