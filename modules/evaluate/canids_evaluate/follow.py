@@ -18,17 +18,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from canids_evaluate.watch import drift
-from canids_evaluate.watch.alarm_tracker import (
-    AlarmTracker,
-    Event,
-    csv_schema,
-    decided_columns,
-    flat,
-    ids_in_words,
-    in_words,
-    scores,
-)
+from canids_evaluate.watch import alarm_tracker, drift
+from canids_evaluate.watch.alarm_tracker import AlarmTracker, Event
 from canids_evaluate.watch.attribution import Nodes, feature_columns
 from canids_shared.contracts import streams
 from canids_shared.contracts.detectors import declared
@@ -111,23 +102,23 @@ def _plainly(drifted: drift.Drift | str) -> str:
 def _report(event: Event, csv: _GrowingCsv) -> None:
     alarm = event.alarm
     if event.ended:
-        csv.add([flat(alarm)])
-        print(f"over   {in_words(alarm)}", flush=True)
+        csv.add([alarm_tracker.flat(alarm)])
+        print(f"over   {alarm_tracker.in_words(alarm)}", flush=True)
     else:
         begin = f"after {alarm['after_s']:.2f} s (score {alarm['fusion_score']:.2f})"
-        print(f"ALARM  {begin}. {ids_in_words(alarm)}", flush=True)
+        print(f"ALARM  {begin}. {alarm_tracker.ids_in_words(alarm)}", flush=True)
 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
     header, stream_schema, batches = streams.received(sys.stdin.buffer, "alarm", "fusion_score")
     detectors, names = declared(header, _STREAM), header["node_features"]
-    decided, features = decided_columns(detectors), feature_columns(names, _STREAM)
+    decided, features = alarm_tracker.decided_columns(detectors), feature_columns(names, _STREAM)
     if absent := [column for column in decided if column not in stream_schema.names]:
         raise CanidsError(f"{_STREAM}: no column '{absent[0]}' (contract {streams.CONTRACT})")
     tracker = AlarmTracker(options.episode_gap, options.explained_ids, detectors)
     drifting = _DriftMessages(options.fit, names)
-    per_window = ["window", "t_start", "t_end", *scores(detectors), "alarm", "action"]
+    per_window = ["window", "t_start", "t_end", *alarm_tracker.scores(detectors), "alarm", "action"]
     seen = ended = 0
     with ExitStack() as stack:
 
@@ -135,7 +126,7 @@ def main(options: argparse.Namespace) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             return _GrowingCsv(stack.enter_context(open(path, "w", encoding="utf-8", newline="")), schema)
 
-        csv = growing(options.csv, csv_schema(detectors))
+        csv = growing(options.csv, alarm_tracker.csv_schema(detectors))
         each: _GrowingCsv | None = None
         for batch in batches:
             if options.windows:

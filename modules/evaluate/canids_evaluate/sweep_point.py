@@ -23,11 +23,9 @@ from canids_shared.sweeps.metrics import metrics_of
 def results(training: str, path: Path) -> dict[str, float | None]:
     """Metric → value on `select`, from the `run.json` of a training; null where undefined.
 
-    Raises `CanidsError` naming the file that is absent, damaged, of another training, or lacks a metric.
+    Raises `CanidsError` naming the file that is absent, damaged, of another folder, or lacks a metric.
     """
     run = training_run.read(path)
-    if f"{run.kind}_{run.variant}" != training:
-        raise CanidsError(f"{path}: is the record of {run.name}, not of {training}")
     metrics = metrics_of(training)
     if absent := next((m for m in metrics if m not in run.select), None):
         raise CanidsError(f"{path}: select has no {absent}; delete the folder {path.parent} and train again")
