@@ -137,7 +137,7 @@ def fusion_minus(rows: list[Row], metric: str) -> Table:
 
 
 AT_FUSION_RECALL = (
-    "The variant's methods with thresholds moved to the fusion's recall (nobody could know these beforehand), and the fusion "
+    "The variant's methods with thresholds moved to the fusion's recall (not known beforehand), and the fusion "
     "minus the method; delays over the episodes that both find:"
 )
 
