@@ -91,7 +91,7 @@ def write_split(
     auxiliary_captures: list[str] | None = None,
 ) -> pl.DataFrame:
     """Graph store of several captures (name → attack and labels), in whose attacked windows ID 0 floods; its keys."""
-    labels = [v for _, own in captures.values() for v in own]
+    labels = [v for _, capture_labels in captures.values() for v in capture_labels]
     windows = [{**dict(zip(range(9), rng.integers(1, 6, 9), strict=True)), 0: 40 if v else 3} for v in labels]
     _write(path, windows, captures, {c: c for c in captures}, auxiliary_captures)
     return GraphStore(path).keys()
@@ -104,10 +104,12 @@ def _write(
     hashes: dict[str, str],
     auxiliary_captures: list[str] | None = None,
 ) -> None:
-    labels = np.array([v for _, own in captures.values() for v in own])
-    number = np.concatenate([np.arange(len(own)) for _, own in captures.values()])
+    labels = np.array([v for _, capture_labels in captures.values() for v in capture_labels])
+    number = np.concatenate([np.arange(len(capture_labels)) for _, capture_labels in captures.values()])
     kinds = ["", *dict.fromkeys(attack for attack, _ in captures.values())]
-    kind = np.concatenate([np.maximum(own, 0) * kinds.index(attack) for attack, own in captures.values()])
+    kind = np.concatenate(
+        [np.maximum(capture_labels, 0) * kinds.index(attack) for attack, capture_labels in captures.values()]
+    )
     n = len(windows)
     counts = [len(w) for w in windows]
     nodes = sum(counts)
@@ -129,7 +131,9 @@ def _write(
                 "y": labels,
                 "n_attacked": np.maximum(labels, 0),
                 "attack": kind,
-                "capture": np.repeat(np.arange(len(captures)), [len(own) for _, own in captures.values()]),
+                "capture": np.repeat(
+                    np.arange(len(captures)), [len(capture_labels) for _, capture_labels in captures.values()]
+                ),
                 "vehicle": np.zeros(n),
                 "window": number,
                 "t_start": number.astype(float),

@@ -13,9 +13,6 @@ import pytest
 import yaml
 from workflows import MODULES, REPOSITORY, Checkout, write_tiny_dataset
 
-from canids_shared.errors import CanidsError
-from canids_shared.tools import documents
-
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PROFILES = (REPOSITORY / "shared/profiles/README.md").read_text(encoding="utf-8")
 TEXTS = [README, PROFILES, *(page.read_text(encoding="utf-8") for page in sorted(REPOSITORY.glob("docs/**/*.md")))]
@@ -150,12 +147,3 @@ def test_the_graph_of_the_readme_has_every_stage() -> None:
     (graph,) = (body for kind, body in BLOCKS if kind == "mermaid")
     nodes = set(re.findall(r"^ *(\w+)", graph, re.MULTILINE)) | set(re.findall(r"--> (\w+)", graph))
     assert nodes == {"flowchart", "captures", *MODULES}
-
-
-def test_a_document_without_marks_is_refused(tmp_path: Path) -> None:
-    document = tmp_path / "d.md"
-    document.write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
-    documents.insert(document, "results", "new")
-    assert document.read_text() == "a\n<!-- results -->\nnew\n<!-- /results -->\nb\n"
-    with pytest.raises(CanidsError, match="no marks"):
-        documents.insert(document, "graph", "new")

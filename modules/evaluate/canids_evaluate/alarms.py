@@ -15,17 +15,8 @@ import polars as pl
 
 from canids_evaluate.pages import curve_figures
 from canids_evaluate.runs.reading_log import record
-from canids_evaluate.watch import drift
-from canids_evaluate.watch.alarm_tracker import (
-    Alarm,
-    AlarmTracker,
-    Event,
-    csv_schema,
-    decided_columns,
-    flat,
-    in_words,
-    schema,
-)
+from canids_evaluate.watch import alarm_tracker, drift
+from canids_evaluate.watch.alarm_tracker import Alarm, AlarmTracker, Event
 from canids_evaluate.watch.attribution import Nodes, feature_columns
 from canids_shared.contracts import tables
 from canids_shared.contracts.detectors import Detector, declared
@@ -52,7 +43,8 @@ def alarms_of(
     columns, ptr = feature_columns(store.header["node_features"], store.path), store["node_ptr"]
     tracker = AlarmTracker(gap, most, detectors)
     events: list[Event] = []
-    for row, decided in enumerate(frame.select(decided_columns(detectors)).iter_rows(named=True)):
+    # Row i of the decisions is window i of the store, which has its nodes at ptr[i]:ptr[i + 1].
+    for row, decided in enumerate(frame.select(alarm_tracker.decided_columns(detectors)).iter_rows(named=True)):
         rows = slice(ptr[row], ptr[row + 1])
         seconds = decided["t_end"] - decided["t_start"]
         nodes = Nodes(store["node_id"][rows], store["node_count"][rows], store["x"][rows, columns], seconds)
@@ -66,6 +58,7 @@ def summary(frame: pl.DataFrame, alarms: list[Alarm], drifted: drift.Drift | str
     empty = [name for name, counts in store.header.get("counts", {}).items() if not counts["windows"]]
     lines += [f"**{name}**: shorter than a window, so there is no decision." for name in empty]
     capture_of_node = np.repeat(store["capture"], np.diff(store["node_ptr"]))
+    # A paragraph per capture: its size, its labels if it has any, and a line per alarm.
     for (capture,), windows in frame.group_by("capture", maintain_order=True):
         ids = len(np.unique(store["node_id"][capture_of_node == store.header["captures"].index(capture)]))
         raised = [a for a in alarms if a["capture"] == capture]
@@ -83,7 +76,7 @@ def summary(frame: pl.DataFrame, alarms: list[Alarm], drifted: drift.Drift | str
                 f"By the capture's labels {int(labels.sum()):,} windows are attacked; {hits:,} of them are alarmed, "
                 f"and {false:,} others."
             )
-        lines += ["", *(f"{n}. {in_words(a)}" for n, a in enumerate(raised, 1)), ""]
+        lines += ["", *(f"{n}. {alarm_tracker.in_words(a)}" for n, a in enumerate(raised, 1)), ""]
     lines += ["## Drift", "", *drift.in_words(drifted), ""]
     return "\n".join(lines)
 
@@ -100,6 +93,7 @@ def main(call: Call) -> None:
     if not frame.select("capture", "window").equals(store.keys().select("capture", "window")):
         raise CanidsError(f"{path}: not the windows of {graphs}; delete both and run again")
     alarms = alarms_of(frame, store, detectors, call.config["episode_gap"], call.config["explained_ids"])
+    # Drift is an addition: without the training graphs the page gives the reason, and the alarms stand.
     drifted: drift.Drift | str = "the training graphs of this run are not here"
     if call.inputs["fit"]:
         try:
@@ -107,9 +101,11 @@ def main(call: Call) -> None:
         except CanidsError as error:
             drifted = str(error)
     with written_whole(call.output["alarms"]) as temporary:
-        pl.DataFrame(alarms, schema=schema(detectors)).write_parquet(temporary)
+        pl.DataFrame(alarms, schema=alarm_tracker.schema(detectors)).write_parquet(temporary)
     with written_whole(call.output["csv"]) as temporary:
-        pl.DataFrame([flat(a) for a in alarms], schema=csv_schema(detectors)).write_csv(temporary)
+        pl.DataFrame([alarm_tracker.flat(a) for a in alarms], schema=alarm_tracker.csv_schema(detectors)).write_csv(
+            temporary
+        )
     curve_figures.scored(call.output["figure"], frame, detectors)
     write_text(call.output["summary"], summary(frame, alarms, drifted, store))
 

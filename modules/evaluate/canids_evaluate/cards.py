@@ -17,10 +17,12 @@ import yaml
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
 from canids_evaluate.pages.card_data import POLICY, SUPERVISED, UNSUPERVISED, Split, Subject, role_of, split_of
 from canids_evaluate.pages.card_limits import limits
+from canids_evaluate.pages.provenance import vehicle_and_attack
 from canids_evaluate.pages.rows import methods_of, plain
-from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number, with_interval
+from canids_evaluate.pages.tables import COLUMNS, COUNTS, UNDEFINED, Table, number, with_interval
 from canids_evaluate.planning import cards_on_command_line
-from canids_evaluate.runs.trainings import read_trainings, rows_of_history
+from canids_evaluate.runs.trainings import rows_of_history
+from canids_shared.contracts import training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -197,8 +199,7 @@ def _evaluation_data(subject: Subject) -> str:
     for scenario, values in subject.scenarios.items():
         for capture, counts in values["per_capture"].items():
             source = subject.sources.get(capture, {})
-            cells = [str(source.get("vehicle", UNDEFINED)), source.get("attack") or UNDEFINED]
-            cells += [f"{counts[key]:,}" for key in ("n_windows", "n_attacked", "n_episodes")]
+            cells = vehicle_and_attack(source) + [f"{counts[key]:,}" for key in COUNTS]
             rows.append([scenario, capture, *cells, f"`{str(source.get('sha256', UNDEFINED))[:16]}`"])
     header = ["Scenario", "Capture", "Vehicle", "Attack", "Windows", "Attacked", "Episodes", "SHA-256 (first 16)"]
     return Table(header, rows, names=4).markdown()
@@ -208,15 +209,10 @@ def _training_data(subject: Subject) -> str:
     learnt, calibrate = subject.learnt, subject.calibrate
     text = f"Learnt from {_LEARNT_FROM[subject.role]}: {_counts(learnt)}. Thresholds from `calibrate`: {_counts(calibrate)}. "
     text += "Both are blocks of the same captures, apart in time:\n\n"
+    known = {name: subject.sources[name] for name in learnt.captures if name in subject.sources}
     rows = [
-        [
-            name,
-            str(source.get("vehicle", UNDEFINED)),
-            source.get("attack") or UNDEFINED,
-            f"{source.get('rows_read', 0):,}",
-            f"`{str(source['sha256'])[:16]}`",
-        ]
-        for name, source in ((c, subject.sources[c]) for c in learnt.captures if c in subject.sources)
+        [name, *vehicle_and_attack(s), f"{s.get('rows_read', 0):,}", f"`{s['sha256'][:16]}`"]
+        for name, s in known.items()
     ]
     return text + Table(["Capture", "Vehicle", "Attack", "Frames", "SHA-256 (first 16)"], rows, names=3).markdown()
 
@@ -249,7 +245,8 @@ def _subjects(call: Call) -> list[Subject]:
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
     learnt = {POLICY: split_of(fuse), SUPERVISED: split_of(fit), UNSUPERVISED: split_of(fit, attack_free=True)}
     set_on = split_of(calibrate)
-    trainings = read_trainings(inputs["trainings"])
+    # Every training is evaluated with the detectors and the policy of its variant.
+    trainings = [training_run.read(path) for path in inputs["trainings"]]
     policies = {t.variant: t.name for t in trainings if not t.detectors}
     subjects = []
     for training in trainings:

@@ -33,17 +33,14 @@ _DECIDED = ("policy", "fusion_baselines", "fusion", "recalibrate", "false_alarm_
 def fusion_baselines(path: Path, columns: list[str]) -> list[str]:
     """Names of the fusion baselines in a decisions file, sorted.
 
-    Raises `CanidsError` naming file and column if one lacks its score or its alarm, or a column is neither.
+    Raises `CanidsError` naming file and column if one lacks its score or its alarm.
     """
-    names = set()
-    for column in (c for c in columns if c.startswith(BASELINE)):
-        if not column.endswith((SCORE, ALARM)):
-            raise CanidsError(f"{path}: column '{column}' is neither a baseline's score nor its alarm")
-        name = column.removeprefix(BASELINE)[: -len(SCORE)]
+    of_baselines = [c.removeprefix(BASELINE) for c in columns if c.startswith(BASELINE)]
+    names = sorted({c.removesuffix(SCORE).removesuffix(ALARM) for c in of_baselines})
+    for name in names:
         if missing := [c for end in (SCORE, ALARM) if (c := f"{BASELINE}{name}{end}") not in columns]:
             raise CanidsError(f"{path}: baseline '{name}' has no column '{missing[0]}'; delete it and run again")
-        names.add(name)
-    return sorted(names)
+    return names
 
 
 def scores_of(path: Path) -> Scores:
@@ -57,7 +54,7 @@ def scores_of(path: Path) -> Scores:
     baselines = fusion_baselines(path, frame.columns)
     if twice := [d.name for d in detectors if d.name in baselines]:
         raise CanidsError(
-            f"{path}: '{twice[0]}' is the name of a detector and of a fusion baseline; call one otherwise"
+            f"{path}: '{twice[0]}' is the name of a detector and of a fusion baseline; rename one of them"
         )
     columns = {**{d.name: d.decided for d in detectors}, "fusion": "fusion_score"}
     columns |= {name: f"{BASELINE}{name}{SCORE}" for name in baselines}
@@ -80,11 +77,13 @@ def scores_of(path: Path) -> Scores:
 
 
 def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -> None:
-    """Raise `CanidsError` naming the file that was decided otherwise than `calibrate`, or on another split than its own.
+    """Raise `CanidsError` naming the file whose decisions were made with other models or options than those on `calibrate`.
 
-    Also if the fusion baselines of `calibrate` keep to another false-alarm budget than `budget`, that of the detectors.
+    Also if a file holds another split than its name says, or if the fusion baselines keep to another false-alarm budget than
+    `budget`, that of the detectors.
     """
     first = read_metadata(calibrate, DECISIONS)
+    # Decisions from elsewhere may come without a budget.
     if (theirs := first.get("false_alarm_budget")) not in (None, budget):
         raise CanidsError(
             f"{calibrate}: decided with false_alarm_budget {theirs:g}, and evaluate.false_alarm_budget is {budget:g}; "

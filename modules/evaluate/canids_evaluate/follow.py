@@ -18,17 +18,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from canids_evaluate.watch import drift
-from canids_evaluate.watch.alarm_tracker import (
-    AlarmTracker,
-    Event,
-    csv_schema,
-    decided_columns,
-    flat,
-    ids_in_words,
-    in_words,
-    scores,
-)
+from canids_evaluate.watch import alarm_tracker, drift
+from canids_evaluate.watch.alarm_tracker import AlarmTracker, Event
 from canids_evaluate.watch.attribution import Nodes, feature_columns
 from canids_shared.contracts import streams
 from canids_shared.contracts.detectors import declared
@@ -87,6 +78,7 @@ class _DriftMessages:
 
     def update(self, batch: pa.RecordBatch, width: int) -> None:
         self._first = batch["t_start"][0].as_py() if self._first is None else self._first
+        # Windows with an alarm are left out: an attack would count as drift.
         normal = ~streams.flat(batch, "alarm")  # [W]
         if self._recent is None or not normal.any():
             return
@@ -110,23 +102,23 @@ def _plainly(drifted: drift.Drift | str) -> str:
 def _report(event: Event, csv: _GrowingCsv) -> None:
     alarm = event.alarm
     if event.ended:
-        csv.add([flat(alarm)])
-        print(f"over   {in_words(alarm)}", flush=True)
+        csv.add([alarm_tracker.flat(alarm)])
+        print(f"over   {alarm_tracker.in_words(alarm)}", flush=True)
     else:
         begin = f"after {alarm['after_s']:.2f} s (score {alarm['fusion_score']:.2f})"
-        print(f"ALARM  {begin}. {ids_in_words(alarm)}", flush=True)
+        print(f"ALARM  {begin}. {alarm_tracker.ids_in_words(alarm)}", flush=True)
 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
     header, stream_schema, batches = streams.received(sys.stdin.buffer, "alarm", "fusion_score")
     detectors, names = declared(header, _STREAM), header["node_features"]
-    decided, features = decided_columns(detectors), feature_columns(names, _STREAM)
+    decided, features = alarm_tracker.decided_columns(detectors), feature_columns(names, _STREAM)
     if absent := [column for column in decided if column not in stream_schema.names]:
         raise CanidsError(f"{_STREAM}: no column '{absent[0]}' (contract {streams.CONTRACT})")
     tracker = AlarmTracker(options.episode_gap, options.explained_ids, detectors)
     drifting = _DriftMessages(options.fit, names)
-    per_window = ["window", "t_start", "t_end", *scores(detectors), "alarm", "action"]
+    per_window = ["window", "t_start", "t_end", *alarm_tracker.scores(detectors), "alarm", "action"]
     seen = ended = 0
     with ExitStack() as stack:
 
@@ -134,7 +126,7 @@ def main(options: argparse.Namespace) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             return _GrowingCsv(stack.enter_context(open(path, "w", encoding="utf-8", newline="")), schema)
 
-        csv = growing(options.csv, csv_schema(detectors))
+        csv = growing(options.csv, alarm_tracker.csv_schema(detectors))
         each: _GrowingCsv | None = None
         for batch in batches:
             if options.windows:
@@ -156,7 +148,7 @@ def main(options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="canids_evaluate.follow", description=__doc__)
-    made.add_argument("--csv", type=Path, required=True, help="file for alarms, a line each")
+    made.add_argument("--csv", type=Path, required=True, help="file for alarms, one per line")
     made.add_argument("--windows", type=Path, metavar="CSV", help="file for scores, alarm and action of every window")
     made.add_argument("--episode-gap", type=float, default=1.0, help="as in config.schema.yaml (s)")
     made.add_argument("--explained-ids", type=int, default=5, help="as in config.schema.yaml")

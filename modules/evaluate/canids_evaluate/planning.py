@@ -11,6 +11,7 @@ from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import VARIANTS
 from canids_shared.planning.stage import Stage
+from canids_shared.sweeps.metrics import POLICY
 
 FIGURES = {
     "f1": "F1",
@@ -23,8 +24,6 @@ FIGURES = {
     "distillation": "effect of distillation",
 }
 """Figures of the rule summary: name of the output and of the file (SVG) → its name in Snakemake's report."""
-POLICY = "dqn"
-"""Kind of the runs that train policies."""
 InputFunction = Callable[[Any], list[str]]
 
 

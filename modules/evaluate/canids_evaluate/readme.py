@@ -19,8 +19,8 @@ from canids_evaluate.pages.tables import COLUMNS
 from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
 from canids_shared.planning.pipeline import VARIANTS
-from canids_shared.tools.documents import insert
 
 
 def _runs(dataset: str) -> list[Path]:
@@ -33,14 +33,15 @@ def _runs(dataset: str) -> list[Path]:
     for run in plain:
         if not (run / "metrics.json").exists():
             raise CanidsError(f"{run}/metrics.json: no such file; run the pipeline first")
+    # `@seed-1` belongs to the plain run, `@without-dos-seed-1` to a fold.
     seeds = [r for r in folder.glob("eval_*@*seed-*") if fold_and_seed("@" + r.name.partition("@")[2])[0] == ""]
     runs = plain + sorted(r for r in seeds if (r / "metrics.json").exists())
-    if others := [f"{run} ({what})" for r in runs for run, what in _otherwise(r, plain[0]).items()]:
+    if others := [f"{run} ({what})" for r in runs for run, what in _differences(r, plain[0]).items()]:
         raise CanidsError(f"{', '.join(others)}: not as in {plain[0]}; run again, or move away what is old")
     return runs
 
 
-def _otherwise(run: Path, reference: Path) -> dict[Path, str]:
+def _differences(run: Path, reference: Path) -> dict[Path, str]:
     """An evaluation and the trainings behind it → their differences from the plain ones; those without any are left out."""
     ours, theirs = (read(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
     differences = {}
@@ -94,6 +95,20 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
     baselines = [p.parent for p in sorted(results.glob("window_baselines@without-*/metrics.json"))]
     title = f"By window, on folds of the training captures of dataset `{dataset}`:"
     return _tables(title, [*evaluations, *baselines], metrics, methods)
+
+
+def insert(document: Path, mark: str, content: str) -> None:
+    """Replace the text of a document between `<!-- mark -->` and `<!-- /mark -->`; the marks stay.
+
+    Raises `CanidsError` naming the document if it lacks the marks.
+    """
+    text = document.read_text(encoding="utf-8")
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, opened, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise CanidsError(f"{document}: no marks '{begin}' and '{end}'")
+    write_text(document, f"{before}{begin}\n{content.strip()}\n{end}{after}")
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
-from canids_evaluate.pages import page, run_figures, sentences, tables
+from canids_evaluate.pages import page, provenance, run_figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
-from canids_evaluate.runs import provenance
-from canids_evaluate.runs.trainings import read_cost, read_trainings
+from canids_evaluate.runs.trainings import read_cost
 from canids_evaluate.summary import distillation, fusion_and_detectors
+from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
@@ -72,7 +72,7 @@ def main(call: Call) -> None:
     inputs = call.inputs
     metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
     curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
-    trainings = read_trainings(inputs["trainings"])
+    trainings = [training_run.read(path) for path in inputs["trainings"]]
     costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)
     run_figures.learning(call.output["learning"], trainings)

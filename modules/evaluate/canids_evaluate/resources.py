@@ -42,6 +42,7 @@ def requests(jobs: pl.DataFrame, config: dict[str, Any]) -> Requests:
     A resource that no job measured is left out. `gpu_mem_mb` takes effect where a run has some to share.
     """
     headroom, overhead = 1 + config["headroom"], config["job_overhead_mb"]
+    # Resource → measured column, factor on it, amount added, and the multiple to which the request is rounded up.
     factors = {
         "mem_mb": ("memory_mb", headroom, overhead, _STEP),
         "runtime": ("seconds", (1 + config["runtime_headroom"]) / 60, config["job_overhead_minutes"], 1),
@@ -80,12 +81,9 @@ def overview(jobs: pl.DataFrame, asked: dict[str, Requests]) -> Table:
     for (rule, dataset), group in jobs.group_by("rule", "dataset", maintain_order=True):
         cells = [_range(group[c].to_list(), n) for c, n in _COLUMNS.items()]
         requested = [asked[str(rule)].get(name, {}).get(str(dataset)) for name in _REQUESTED]
-        rows.append([str(rule), str(dataset), str(len(group)), *cells, *(_text(value) for value in requested)])
-    return Table([*header, *_REQUESTED], rows)
-
-
-def _text(value: int | None) -> str:
-    return UNDEFINED if value is None else str(value)
+        texts = [UNDEFINED if value is None else str(value) for value in requested]
+        rows.append([str(rule), str(dataset), str(len(group)), *cells, *texts])
+    return Table([*header, *_REQUESTED], rows, names=2)
 
 
 def _range(values: Sequence[float | None], digits: int) -> str:

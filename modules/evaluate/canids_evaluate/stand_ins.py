@@ -11,13 +11,20 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.evaluate import fusion_baselines
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Evaluation, Scores, calibrated
+from canids_evaluate.judging.evaluation import (
+    CURVES_CONTRACT,
+    METRICS_CONTRACT,
+    Evaluation,
+    Scores,
+    calibrated,
+    sources_of,
+)
 from canids_evaluate.judging.evaluation import read as read_json
 from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
 from canids_evaluate.planning import FIGURES, cards_on_command_line
 from canids_evaluate.runs.measured import MEASURED
-from canids_evaluate.sweep_point import CONTRACT as SELECT_CONTRACT
+from canids_evaluate.sweeps.point_results import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
 from canids_shared.contracts.detectors import Detector, declared
@@ -61,8 +68,7 @@ def _evaluated(call: Call, methods: list[str], alarms: list[str], detectors: tup
 def baselines(call: Call) -> None:
     """Metrics and curves of the window baselines."""
     stores = [GraphStore(path) for name in ("fit", "calibrate", "scenarios") for path in call.inputs[name]]
-    sources = {name: store.header["sources"][name] for store in stores for name in store.header["captures"]}
-    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources)
+    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources_of(stores))
 
 
 def evaluation(call: Call) -> None:

@@ -11,6 +11,7 @@ the evaluation that was kept, that of the highest reward.
 from itertools import product
 from pathlib import Path
 
+from canids_evaluate.sweeps.point_results import CONTRACT
 from canids_shared.contracts import training_run
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
@@ -18,17 +19,13 @@ from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 from canids_shared.sweeps.metrics import metrics_of
 
-CONTRACT = "select/1"
-
 
 def results(training: str, path: Path) -> dict[str, float | None]:
     """Metric → value on `select`, from the `run.json` of a training; null where undefined.
 
-    Raises `CanidsError` naming the file that is absent, damaged, of another training, or lacks a metric.
+    Raises `CanidsError` naming the file that is absent, damaged, of another folder, or lacks a metric.
     """
     run = training_run.read(path)
-    if f"{run.kind}_{run.variant}" != training:
-        raise CanidsError(f"{path}: is the record of {run.name}, not of {training}")
     metrics = metrics_of(training)
     if absent := next((m for m in metrics if m not in run.select), None):
         raise CanidsError(f"{path}: select has no {absent}; delete the folder {path.parent} and train again")

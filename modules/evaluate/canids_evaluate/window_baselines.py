@@ -10,13 +10,12 @@ statistics, `isolation_forest` (Liu et al. 2008) from attack-free ones; `always_
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 
 from canids_evaluate.judging import id_rate
-from canids_evaluate.judging.evaluation import Scores, calibrated
+from canids_evaluate.judging.evaluation import Scores, calibrated, sources_of
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
@@ -35,6 +34,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     """
     label, statistics = np.asarray(fit["y"]), np.asarray(fit["statistics"])
     rule = id_rate.learn(fit)
+    # The classifier learns from all labelled windows, the forest from attack-free ones; -1 is an unknown label.
     if not (label == 1).any():
         raise CanidsError(
             f"{fit.path}: no attacked window, and Extra Trees learn from both classes; "
@@ -90,12 +90,7 @@ def main(call: Call) -> None:
     evaluation = calibrated(call.config, scores_of(calibrate, scorers))
     for scenario, store in stores.items():
         evaluation.add(scenario, scores_of(store, scorers))
-    evaluation.write(call, None, sources=_sources([fit, calibrate, *stores.values()]))
-
-
-def _sources(stores: list[GraphStore]) -> dict[str, Any]:
-    """Capture → hash of its raw file, vehicle, attack and rows, for cards and report."""
-    return {capture: s.header["sources"][capture] for s in stores for capture in s.header["captures"]}
+    evaluation.write(call, None, sources=sources_of([fit, calibrate, *stores.values()]))
 
 
 def _open(path: Path, fit: GraphStore) -> GraphStore:

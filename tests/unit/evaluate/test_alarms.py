@@ -47,9 +47,9 @@ def traffic(
     counts = []
     for w in range(WINDOWS):
         hit = flood and w in ATTACK
-        own = [(SLOW, 2), (FAST, 16 if hit else 10), (EXTENDED, 3), *([(FLOOD, 170)] if hit else [])]
-        counts.append(len(own))
-        for can_id, frames in own:
+        node_counts = [(SLOW, 2), (FAST, 16 if hit else 10), (EXTENDED, 3), *([(FLOOD, 170)] if hit else [])]
+        counts.append(len(node_counts))
+        for can_id, frames in node_counts:
             x = rng.normal(shift if w in shifted else 0.0, 0.05, len(FEATURES)).tolist()
             x[0] = -3.0 if hit and can_id == FAST else x[0]
             x[4] = 1.0 if can_id == FLOOD else 0.0
@@ -165,11 +165,11 @@ def test_drift_is_measured_overall_and_by_id(tmp_path: Path) -> None:
     same = drift.measure(fit, np.ones(WINDOWS, dtype=bool), fit)
     assert same.overall == pytest.approx(0, abs=1e-6)
     moved = traffic(tmp_path / "moved.safetensors", flood=False, shift=0.1)
-    found = drift.measure(moved, np.ones(WINDOWS, dtype=bool), fit)
+    result = drift.measure(moved, np.ones(WINDOWS, dtype=bool), fit)
     # Four of five features moved by two standard deviations; the fifth is constant.
-    assert found.overall == pytest.approx(2 * np.sqrt(4 / 5), rel=0.1)
-    assert list(found.features.values()) == pytest.approx([2, 2, 2], rel=0.15)
-    assert set(found.by_id) == {SLOW, FAST, EXTENDED}
+    assert result.overall == pytest.approx(2 * np.sqrt(4 / 5), rel=0.1)
+    assert list(result.features.values()) == pytest.approx([2, 2, 2], rel=0.15)
+    assert set(result.by_id) == {SLOW, FAST, EXTENDED}
     output = run(tmp_path, decided(moved, np.zeros(WINDOWS, dtype=bool)), moved, fit)
     words = output["summary"].read_text()
     assert "**Warning**: this traffic is unlike" in words
@@ -195,10 +195,10 @@ def test_an_alarm_without_a_past_is_not_explained(tmp_path: Path) -> None:
     store = traffic(tmp_path / "score.safetensors")
     alarm = np.zeros(WINDOWS, dtype=bool)
     alarm[[0, 1, 2, 50]] = True
-    found = alarms.alarms_of(decided(store, alarm), store, DETECTORS, 0.25, 3)
-    assert found[0]["ids"] == []
-    assert "too few normal windows before it" in in_words({**found[0], "new_ids": 0})
-    assert found[1]["new_ids"] == 0, "000 was there in windows 40 to 45, though no window with it raised an alarm"
+    result = alarms.alarms_of(decided(store, alarm), store, DETECTORS, 0.25, 3)
+    assert result[0]["ids"] == []
+    assert "too few normal windows before it" in in_words({**result[0], "new_ids": 0})
+    assert result[1]["new_ids"] == 0, "000 was there in windows 40 to 45, though no window with it raised an alarm"
 
 
 def test_names_of_ids() -> None:
@@ -239,13 +239,13 @@ def test_alarms_of_windows_that_come_in_pieces_are_those_of_the_finished_capture
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream_of(store, alarm, [0, 1, 30, 41, 43, 44, WINDOWS])))
     chosen = ["--csv", str(tmp_path / "f.csv"), "--windows", str(tmp_path / "w.csv"), "--episode-gap", "0.25"]
     follow.main(follow.parser().parse_args([*chosen, "--explained-ids", "3"]))
-    exact, found = pl.read_csv(output["csv"]), pl.read_csv(tmp_path / "f.csv")
-    assert found.drop("attacked").equals(exact.drop("attacked"))
+    exact, result = pl.read_csv(output["csv"]), pl.read_csv(tmp_path / "f.csv")
+    assert result.drop("attacked").equals(exact.drop("attacked"))
     assert pl.read_csv(tmp_path / "w.csv")["alarm"].to_list() == alarm.tolist()
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told] == ["ALARM", "over"] * 3
-    assert told[2].startswith("ALARM  after 4.00 s (score 0.90). 000: never seen before")
-    assert told[3].startswith("over   after 4.00 s, for 0.60 s (score 0.90). 000: never seen before, 1,700 frames/s")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ALARM", "over"] * 3
+    assert lines[2].startswith("ALARM  after 4.00 s (score 0.90). 000: never seen before")
+    assert lines[3].startswith("over   after 4.00 s, for 0.60 s (score 0.90). 000: never seen before, 1,700 frames/s")
 
 
 @pytest.mark.parametrize("names", [("pca",), ("trees", "forest", "pca")])
@@ -307,12 +307,12 @@ def test_drift_of_a_bus_is_told_once_when_it_begins_and_once_when_it_is_over(
     stream = stream_of(store, quiet, list(range(WINDOWS + 1)))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
     follow.main(follow.parser().parse_args(["--csv", str(tmp_path / "f.csv"), "--fit", str(fit.path)]))
-    told = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     # Ten windows are looked at together, every five.
-    assert len(told) == len(expected)
-    assert all(line.startswith(begin) for line, begin in zip(told, expected, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(begin) for line, begin in zip(lines, expected, strict=True))
     last = drift.measure(store, np.arange(WINDOWS) >= WINDOWS - 10, fit)
-    assert f"{WINDOWS} windows, 0 alarms, {min(len(told), 1)} drifts; at the end: " in caplog.text
+    assert f"{WINDOWS} windows, 0 alarms, {min(len(lines), 1)} drifts; at the end: " in caplog.text
     assert " ".join(drift.in_words(last)).replace("**", "") in caplog.text
 
 

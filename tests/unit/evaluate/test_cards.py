@@ -18,7 +18,7 @@ COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40}
 
 
 def values(recall: float | None = 1.0, **changes: Any) -> dict[str, Any]:
-    own: dict[str, Any] = {
+    metric_values: dict[str, Any] = {
         **dict.fromkeys(METRICS, 0.99),
         "recall": recall,
         "fpr": 0.001,
@@ -27,7 +27,7 @@ def values(recall: float | None = 1.0, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {
-        **own,
+        **metric_values,
         "intervals": {key: [0.9, 1.0] for key in METRICS},
         "f1_optimal": {"f1": 0.99},
         "per_attack": {},
@@ -35,11 +35,11 @@ def values(recall: float | None = 1.0, **changes: Any) -> dict[str, Any]:
     }
 
 
-def judged(attacks: dict[str, float], captures: list[str], **changes: Any) -> dict[str, Any]:
-    found = values(**changes)
-    found["per_attack"] = {a: values(recall) for a, recall in attacks.items()}
-    found["per_capture"] = {c: values() for c in captures}
-    return found
+def evaluated(attacks: dict[str, float], captures: list[str], **changes: Any) -> dict[str, Any]:
+    result = values(**changes)
+    result["per_attack"] = {a: values(recall) for a, recall in attacks.items()}
+    result["per_capture"] = {c: values() for c in captures}
+    return result
 
 
 def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subject:
@@ -82,7 +82,7 @@ def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subj
 
 
 def test_a_card_is_a_model_card_of_the_hub() -> None:
-    scenario = judged({"DoS": 0.5}, ["c"])
+    scenario = evaluated({"DoS": 0.5}, ["c"])
     text = cards.card(subject(scenario))
     check_card(text, "d/gat_large", {"test_a": scenario})
     assert "score above 0.5, set so that at most 0.50% of the 60 attack-free `calibrate` windows alarm" in text
@@ -93,65 +93,69 @@ def test_a_card_is_a_model_card_of_the_hub() -> None:
 
 
 def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
-    scenario = judged({}, ["c"], f1=None, recall=None, n_attacked=0)
+    scenario = evaluated({}, ["c"], f1=None, recall=None, n_attacked=0)
     text = cards.card(subject(scenario))
     check_card(text, "d/gat_large", {"test_a": scenario})
     assert "No attacked windows in `test_a`" in text
 
 
 @pytest.mark.parametrize(
-    ("scenario", "changes", "said"),
+    ("scenario", "changes", "expected"),
     [
-        (judged({"dos": 1.0}, ["c"]), {}, "Every vehicle that it was evaluated on (van) is one that it learnt from"),
-        (judged({"dos": 1.0}, ["bus"]), {}, "Evaluated on vehicles that it never learnt from: bus."),
-        (judged({"replay": 1.0}, ["c"]), {}, "never learnt from: replay in `test_a` (recall 1.000)."),
-        (judged({"replay": 1.0}, ["c"]), {}, "Learnt from attacks that no test scenario holds: DoS."),
+        (evaluated({"dos": 1.0}, ["c"]), {}, "Every vehicle that it was evaluated on (van) is one that it learnt from"),
+        (evaluated({"dos": 1.0}, ["bus"]), {}, "Evaluated on vehicles that it never learnt from: bus."),
+        (evaluated({"replay": 1.0}, ["c"]), {}, "never learnt from: replay in `test_a` (recall 1.000)."),
+        (evaluated({"replay": 1.0}, ["c"]), {}, "Learnt from attacks that no test scenario holds: DoS."),
         (
-            judged({"dos": 0.89}, ["c"]),
+            evaluated({"dos": 0.89}, ["c"]),
             {},
             "Finds less than 90% of the attacked windows of: dos in `test_a` (recall 0.890)",
         ),
-        (judged({"dos": 1.0}, ["c"], episodes_found=0.9), {}, "Misses whole attack episodes: 4 of 40 in `test_a`."),
+        (evaluated({"dos": 1.0}, ["c"], episodes_found=0.9), {}, "Misses whole attack episodes: 4 of 40 in `test_a`."),
         (
-            judged({"dos": 1.0}, ["c"], fpr=0.02),
+            evaluated({"dos": 1.0}, ["c"], fpr=0.02),
             {},
             "more attack-free windows than the budget of 0.50%: 2.00% in `test_a`",
         ),
         (
-            judged({"dos": 1.0}, ["c"]),
+            evaluated({"dos": 1.0}, ["c"]),
             {"simulated": ["c"]},
             "Every capture that it was evaluated on comes from a simulator",
         ),
         (
-            judged({"dos": 1.0}, ["c"]),
+            evaluated({"dos": 1.0}, ["c"]),
             {"baselines": {"test_a": {"extra_trees": values(f1=0.995)}}},
             "Extra Trees (0.9950)",
         ),
         (
-            judged({"dos": 1.0}, ["c"]),
+            evaluated({"dos": 1.0}, ["c"]),
             {"learnt": Split(60, 40, {"van": 100}, {"dos": 40}, 75, ["c"])},
             "75% of the windows that it learnt from (75 of 100) are of simulated auxiliary captures",
         ),
     ],
 )
-def test_limits_are_what_the_data_say(scenario: dict[str, Any], changes: dict[str, Any], said: str) -> None:
-    assert any(said in sentence for sentence in limits(subject(scenario, **changes)))
+def test_limits_are_what_the_data_say(scenario: dict[str, Any], changes: dict[str, Any], expected: str) -> None:
+    assert any(expected in sentence for sentence in limits(subject(scenario, **changes)))
 
 
 def test_nothing_is_said_that_the_data_do_not_say() -> None:
-    found = limits(subject(judged({"dos": 1.0}, ["c"])))
-    assert [s.split(" ")[0] for s in found] == ["Every", "One", "Its"]  # known vehicles, one seed, the threshold
+    result = limits(subject(evaluated({"dos": 1.0}, ["c"])))
+    assert [s.split(" ")[0] for s in result] == ["Every", "One", "Its"]  # known vehicles, one seed, the threshold
 
 
 def test_a_policy_is_judged_as_the_fusion_unless_something_else_is() -> None:
-    assert subject(judged({}, []), "dqn").methods == {"fusion": ""}
-    assert subject(judged({}, []), "dqn", fusion_baselines={"dqn": {"budget": None, "f1": 0.2}}).methods == {"dqn": ""}
-    assert "its own alarms, no threshold" in cards.card(subject(judged({"dos": 1.0}, ["c"]), "dqn"))
+    assert subject(evaluated({}, []), "dqn").methods == {"fusion": ""}
+    assert subject(evaluated({}, []), "dqn", fusion_baselines={"dqn": {"budget": None, "f1": 0.2}}).methods == {
+        "dqn": ""
+    }
+    assert "its own alarms, no threshold" in cards.card(subject(evaluated({"dos": 1.0}, ["c"]), "dqn"))
 
 
 def test_a_training_of_several_detectors_has_one_card_with_all_of_them() -> None:
     trio = [Detector(n, n.upper(), f"{n}_error", supervised=n == "forest") for n in ("forest", "pca", "rate")]
-    text = cards.card(subject(judged({"dos": 0.5}, ["c"]), "detector", detectors=trio, trained=[d.name for d in trio]))
+    text = cards.card(
+        subject(evaluated({"dos": 0.5}, ["c"]), "detector", detectors=trio, trained=[d.name for d in trio])
+    )
     front = yaml.safe_load(text.split("---\n")[1])
     assert len(front["model-index"][0]["results"]) == 3
     for detector in trio:

@@ -29,13 +29,13 @@ def write_metrics(folder: str, variant: str | None, instance: str = "", **f1: fl
         around = (value or 0) + SPREAD.get(method, 0) * np.linspace(-0.5, 0.5, 41)
         replicates[method] = {"f1": around.tolist(), "auroc": [0.5] * 41}
     detectors = as_json(DETECTORS) if variant else []
-    head = {"dataset": "d", "instance": instance, "variant": variant, KEY: detectors}
+    identity = {"dataset": "d", "instance": instance, "variant": variant, KEY: detectors}
     made = {"code": "e0", "config": {"bootstrap": 41, "seed": 0}, "seed": 0, "thresholds": {}}
     path = Path(folder, "metrics.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"contract": "metrics/3", **head, **made, "scenarios": scenarios}))
+    path.write_text(json.dumps({"contract": "metrics/3", **identity, **made, "scenarios": scenarios}))
     drawn = {"left_out": {"replicates": replicates, "windows": {"c": "0"}}}
-    path.with_name("curves.json").write_text(json.dumps({"contract": "curves/3", **head, "scenarios": drawn}))
+    path.with_name("curves.json").write_text(json.dumps({"contract": "curves/3", **identity, "scenarios": drawn}))
     return path.parent
 
 
@@ -214,3 +214,12 @@ def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pyt
         SystemExit, match=r"eval_large@without-kia: other code than \S+eval_large@without-dos; run again"
     ):
         readme.main()
+
+
+def test_a_document_without_marks_is_refused(tmp_path: Path) -> None:
+    document = tmp_path / "d.md"
+    document.write_text("a\n<!-- results -->\nold\n<!-- /results -->\nb\n")
+    readme.insert(document, "results", "new")
+    assert document.read_text() == "a\n<!-- results -->\nnew\n<!-- /results -->\nb\n"
+    with pytest.raises(CanidsError, match="no marks"):
+        readme.insert(document, "graph", "new")

@@ -16,11 +16,11 @@ from evaluate_data import (
 )
 
 from canids_evaluate import cards, evaluate, planning, report
-from canids_evaluate.pages import curve_figures, run_figures, sentences
+from canids_evaluate.pages import curve_figures, provenance, run_figures, sentences
 from canids_evaluate.pages.rows import by_scenario, rows_of
 from canids_evaluate.planning import FIGURES
-from canids_evaluate.runs import provenance
-from canids_evaluate.runs.trainings import Cost, read_cost, read_trainings
+from canids_evaluate.runs.trainings import Cost, read_cost
+from canids_shared.contracts import training_run
 from canids_shared.contracts.detectors import Detector, as_json
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
@@ -99,7 +99,7 @@ def test_one_or_five_detectors(count: int) -> None:
 @pytest.mark.parametrize("name", ["hysteresis", "extra_trees"])
 def test_a_detector_with_the_name_of_a_baseline_is_refused(name: str) -> None:
     inputs = decisions("large", 0.6, detectors=[Detector(name, "X", f"{name}_error", supervised=False)])
-    with pytest.raises(CanidsError, match=f"'{name}' is the name of a .*call (one|it) otherwise"):
+    with pytest.raises(CanidsError, match=f"'{name}' is the name of a .*; rename"):
         evaluate.main(call("a", inputs, variant="large"))
 
 
@@ -114,14 +114,19 @@ def test_runs_that_train_the_detectors_follow_from_the_config() -> None:
 
 def test_a_training_is_read_whole_or_refused() -> None:
     record = write_training(Path("gat_small_kd@seed-2"), seed=2)
-    (found,) = read_trainings([record])
-    assert (found.name, found.kind, found.variant, found.seed) == ("gat_small_kd@seed-2", "gat", "small_kd", 2)
-    assert provenance.runs([found]).rows == [["gat_small_kd@seed-2", "0123456789abcdef", "2", "16", "4"]]
+    training = training_run.read(record)
+    assert (training.name, training.kind, training.variant, training.seed) == (
+        "gat_small_kd@seed-2",
+        "gat",
+        "small_kd",
+        2,
+    )
+    assert provenance.runs([training]).rows == [["gat_small_kd@seed-2", "0123456789abcdef", "2", "16", "4"]]
     record.write_bytes(record.read_bytes()[:50])
     with pytest.raises(
         CanidsError, match=r"gat_small_kd@seed-2/run\.json: not a whole .*; delete the folder gat_small_kd@seed-2 and"
     ):
-        read_trainings([record])
+        training_run.read(record)
 
 
 def test_what_a_run_took_is_null_where_it_was_not_measured() -> None:

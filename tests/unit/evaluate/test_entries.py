@@ -24,7 +24,8 @@ from evaluate_data import (
 
 from canids_evaluate import evaluate, window_baselines
 from canids_evaluate.judging import id_rate
-from canids_evaluate.runs import provenance, reading_log
+from canids_evaluate.pages import provenance
+from canids_evaluate.runs import reading_log
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
@@ -47,29 +48,34 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
     evaluate.main(call("b", inputs, variant="large"))
     for name in ("metrics.json", "curves.json"):
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
-    found = json.loads(Path("a/metrics.json").read_text())
-    assert (found["contract"], found["dataset"], found["variant"], found["seed"]) == ("metrics/3", "d", "large", 0)
-    assert (found["code"], found["config"]) == ("0123456789abcdef", CONFIG)
+    content = json.loads(Path("a/metrics.json").read_text())
+    assert (content["contract"], content["dataset"], content["variant"], content["seed"]) == (
+        "metrics/3",
+        "d",
+        "large",
+        0,
+    )
+    assert (content["code"], content["config"]) == ("0123456789abcdef", CONFIG)
     methods = {"gat", "vgae", "fusion", "fixed_weight", "hysteresis"}
-    assert found["scenarios"].keys() == set(SCENARIOS)
-    assert found["scenarios"]["test_known"].keys() == found["thresholds"].keys() == methods
-    gat = found["scenarios"]["test_known"]["gat"]
+    assert content["scenarios"].keys() == set(SCENARIOS)
+    assert content["scenarios"]["test_known"].keys() == content["thresholds"].keys() == methods
+    gat = content["scenarios"]["test_known"]["gat"]
     assert gat["per_attack"].keys() == {"dos", "fuzzing"}
     assert sum(v["n_attacked"] for v in gat["per_attack"].values()) == gat["n_attacked"]
     assert sum(v["n_windows"] for v in gat["per_capture"].values()) == gat["n_windows"] == 400
-    assert gat["f1_optimal"]["threshold"] == found["thresholds"]["gat"]["f1"]
-    assert found["thresholds"]["fusion"]["budget"] is None
+    assert gat["f1_optimal"]["threshold"] == content["thresholds"]["gat"]["f1"]
+    assert content["thresholds"]["fusion"]["budget"] is None
 
 
 def test_budget_holds_on_calibrate_and_fusion_takes_its_own_alarms() -> None:
     inputs = decisions("large", 0.4, ["calibrate"])
     evaluate.main(call("a", inputs, variant="large", scenarios=["calibrate"]))
-    found = json.loads(Path("a/metrics.json").read_text())["scenarios"]["calibrate"]
-    assert found["gat"]["fpr"] <= 0.01
+    content = json.loads(Path("a/metrics.json").read_text())["scenarios"]["calibrate"]
+    assert content["gat"]["fpr"] <= 0.01
     table = pl.read_parquet(inputs["calibrate"][0])
     hit = table["label"].to_numpy() == 1
-    assert found["fusion"]["recall"] == pytest.approx(table["alarm"].to_numpy()[hit].mean())
-    assert found["gat"]["f1_optimal"]["f1"] >= found["gat"]["f1"]
+    assert content["fusion"]["recall"] == pytest.approx(table["alarm"].to_numpy()[hit].mean())
+    assert content["gat"]["f1_optimal"]["f1"] >= content["gat"]["f1"]
 
 
 def test_calibrate_without_attack_free_windows_is_refused() -> None:
@@ -114,18 +120,18 @@ def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pyte
     evaluate.main(call("a", inputs, variant="large"))
     monkeypatch.setattr(reading_log, "commit", lambda: ("new", False))
     evaluate.main(call("b", inputs, variant="large", code="other"))
-    found = [
+    contents = [
         json.loads(Path(p).read_text())
         for p in ("a/metrics.json", "b/metrics.json", evaluated_baselines()["window_baselines"][0])
     ]
-    (one, two, unlogged) = provenance.evaluations(found).rows
+    (one, two, unlogged) = provenance.evaluations(contents).rows
     assert (one[:3], one[-1]) == (["eval_large", "0123456789abcdef", "0"], "commit old, with uncommitted changes")
     assert (two[1], two[-1]) == ("other", "commit new")
     assert (unlogged[0], unlogged[-1]) == ("window_baselines", "–")
     with LOG.open("a") as stream:
         stream.write('{"code": \n')
     with pytest.raises(CanidsError, match=r"test_readings\.jsonl: line 3 is damaged"):
-        provenance.evaluations(found)
+        provenance.evaluations(contents)
 
 
 def test_baselines_judged_by_another_config_are_refused() -> None:
@@ -153,9 +159,9 @@ def test_baselines_write_the_contract() -> None:
     window_baselines.main(call("a", inputs))
     window_baselines.main(call("b", inputs))
     assert Path("a/metrics.json").read_bytes() == Path("b/metrics.json").read_bytes()
-    found = json.loads(Path("a/metrics.json").read_text())
-    assert found["variant"] is None
-    methods = found["scenarios"]["test_known"]
+    content = json.loads(Path("a/metrics.json").read_text())
+    assert content["variant"] is None
+    methods = content["scenarios"]["test_known"]
     assert methods.keys() == {"id_rate", "extra_trees", "isolation_forest", "always_attack"}
     assert (methods["id_rate"]["f1"], methods["extra_trees"]["f1"]) == (1, 1)
     assert (methods["always_attack"]["recall"], methods["always_attack"]["mcc"]) == (1, None)

@@ -19,5 +19,5 @@ def test_the_notebook_needs_its_module_and_its_own_extra() -> None:
         ]
         for name in ("environment.yaml", "notebooks/environment.yaml")
     )
-    own = {requirement.replace(">=", " >=") for requirement in extra if not requirement.startswith("canids")}
-    assert set(notebook) == set(module) | own
+    notebook_only = {requirement.replace(">=", " >=") for requirement in extra if not requirement.startswith("canids")}
+    assert set(notebook) == set(module) | notebook_only

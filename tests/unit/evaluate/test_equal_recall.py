@@ -43,23 +43,23 @@ def test_false_alarms_and_delay_worked_by_hand() -> None:
     # To find four of the five attacked windows it has to go down to 0.4, where two runs of false alarms (three windows) begin.
     score = np.array([0, 0.5, 0, 0.9, 0.9, 0.4, 0.6, 0.6, 0, 0, 0.3, 0.8, 0, 0])
     weights = metrics.resamples(split, 50, 0, "s")
-    found = at_equal_recall(split, {"fusion": np.zeros(14), "gat": score}, fusion, weights)
-    assert set(found) == {"gat"}
-    assert found["gat"]["recall"] == pytest.approx(0.8)
-    assert found["gat"]["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 9)
+    result = at_equal_recall(split, {"fusion": np.zeros(14), "gat": score}, fusion, weights)
+    assert set(result) == {"gat"}
+    assert result["gat"]["recall"] == pytest.approx(0.8)
+    assert result["gat"]["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 9)
     # Found at the end of its first window (1 s), and in the second window of the other episode (2 s).
-    assert found["gat"]["detection_delay_s"] == pytest.approx(1.5)
-    minus = found["gat"]["fusion_minus"]
+    assert result["gat"]["detection_delay_s"] == pytest.approx(1.5)
+    minus = result["gat"]["fusion_minus"]
     assert minus["false_alarms_per_hour"]["difference"] == pytest.approx(-2 * 3600 / 9)
     assert minus["false_alarms_per_hour"]["interval"][1] <= 0
     assert minus["fpr"]["difference"] == pytest.approx(-3 / 9)
     # The fusion finds the first episode a window later, and the second a window earlier.
     assert minus["detection_delay_s"]["difference"] == pytest.approx(0.0)
-    table = at_fusion_recall([Row("s", "large", "gat", {"at_fusion_recall": found["gat"]}, Methods(DETECTORS))])
+    table = at_fusion_recall([Row("s", "large", "gat", {"at_fusion_recall": result["gat"]}, Methods(DETECTORS))])
     assert table.rows[0][:4] == ["GAT", "large", "0.800", "800.0"]
 
 
-def test_the_threshold_is_found_anew_in_every_resample() -> None:
+def test_every_resample_has_its_own_threshold() -> None:
     """One attacked window of the other method is as low as all others: only resamples with it pay for that."""
     labels: list[int | None] = ([0] * 5 + [1]) * 12 + [0] * 5
     split = windows(labels)
@@ -76,16 +76,18 @@ def test_an_alarm_that_never_ends_is_seen_through() -> None:
     split = windows(LABELS)
     fusion = np.array(LABELS) == 1
     fusion[0] = True
-    found = at_equal_recall(split, {"vgae": np.zeros(14)}, fusion, metrics.resamples(split, 20, 0, "s"))["vgae"]
-    assert found["fpr"] == 1
-    assert found["fusion_minus"]["fpr"]["interval"][1] < 0
+    result = at_equal_recall(split, {"vgae": np.zeros(14)}, fusion, metrics.resamples(split, 20, 0, "s"))["vgae"]
+    assert result["fpr"] == 1
+    assert result["fusion_minus"]["fpr"]["interval"][1] < 0
 
 
 def test_one_episode_has_no_interval() -> None:
     labels: list[int | None] = [0, 0, 1, 1, 0, 0, 0, 0]
     split = windows(labels)
-    found = at_equal_recall(split, {"gat": np.arange(8.0)}, np.array(labels) == 1, metrics.resamples(split, 20, 0, "s"))
-    assert all(m["interval"] is None for m in found["gat"]["fusion_minus"].values())
+    result = at_equal_recall(
+        split, {"gat": np.arange(8.0)}, np.array(labels) == 1, metrics.resamples(split, 20, 0, "s")
+    )
+    assert all(m["interval"] is None for m in result["gat"]["fusion_minus"].values())
 
 
 @pytest.mark.parametrize(("labels", "alarm"), [(LABELS, False), ([0] * 14, True), ([1] * 14, True)])

@@ -28,25 +28,25 @@ def intervals(
 
 
 def test_window_metrics_by_hand() -> None:
-    found = evaluated([0, 0, 1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0, 1, 1])  # tp 2, fn 1, fp 3, tn 2
-    assert found["precision"] == pytest.approx(2 / 5)
-    assert found["recall"] == pytest.approx(2 / 3)
-    assert found["f1"] == pytest.approx(4 / 8)
-    assert found["fpr"] == pytest.approx(3 / 5)
-    assert found["mcc"] == pytest.approx((2 * 2 - 3 * 1) / np.sqrt(5 * 3 * 5 * 3))
-    assert (found["n_windows"], found["n_attacked"], found["n_episodes"]) == (8, 3, 1)
+    result = evaluated([0, 0, 1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0, 1, 1])  # tp 2, fn 1, fp 3, tn 2
+    assert result["precision"] == pytest.approx(2 / 5)
+    assert result["recall"] == pytest.approx(2 / 3)
+    assert result["f1"] == pytest.approx(4 / 8)
+    assert result["fpr"] == pytest.approx(3 / 5)
+    assert result["mcc"] == pytest.approx((2 * 2 - 3 * 1) / np.sqrt(5 * 3 * 5 * 3))
+    assert (result["n_windows"], result["n_attacked"], result["n_episodes"]) == (8, 3, 1)
 
 
 def test_event_metrics_by_hand() -> None:
-    found = evaluated([0, 0, 1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0, 1, 1])
-    assert found["detection_delay_s"] == 2  # attacked from 2 s on, first alarmed window ends at 4 s
-    assert found["episodes_found"] == 1
-    assert found["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 5)  # two runs in five attack-free seconds
+    result = evaluated([0, 0, 1, 1, 1, 0, 0, 0], [0, 1, 0, 1, 1, 0, 1, 1])
+    assert result["detection_delay_s"] == 2  # attacked from 2 s on, first alarmed window ends at 4 s
+    assert result["episodes_found"] == 1
+    assert result["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 5)  # two runs in five attack-free seconds
 
 
 def test_missed_episodes_do_not_enter_the_delay() -> None:
-    found = evaluated([1, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1])
-    assert (found["n_episodes"], found["episodes_found"], found["detection_delay_s"]) == (2, 0.5, 2)
+    result = evaluated([1, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1])
+    assert (result["n_episodes"], result["episodes_found"], result["detection_delay_s"]) == (2, 0.5, 2)
 
 
 @pytest.mark.parametrize(("gap", "episodes"), [(0.5, 3), (1.0, 2), (2.0, 1)])
@@ -70,8 +70,8 @@ def test_a_new_block_breaks_stretches_and_runs() -> None:
     table = keys([0, 0, 0, 0], window=[0, 1, 0, 1], t_start=[0.0, 1.0, 50.0, 51.0], t_end=[1.0, 2.0, 51.0, 52.0])
     windows = windows_of(table, 1.0, 500.0)
     assert (windows.n_units, windows.duration.sum()) == (2, 4)
-    found = metrics.evaluate(windows, np.ones(4, bool), np.ones(4))
-    assert found["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 4)
+    result = metrics.evaluate(windows, np.ones(4, bool), np.ones(4))
+    assert result["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 4)
 
 
 def test_attack_free_stretches_are_cut_into_pieces() -> None:
@@ -98,8 +98,8 @@ def test_unlabelled_windows_are_left_out() -> None:
 
 
 def test_an_alarm_on_every_window() -> None:
-    found = evaluated([0, 1, 1, 0], [1, 1, 1, 1])
-    assert (found["auroc"], found["pr_auc"], found["mcc"], found["recall"]) == (0.5, 0.5, None, 1)
+    result = evaluated([0, 1, 1, 0], [1, 1, 1, 1])
+    assert (result["auroc"], result["pr_auc"], result["mcc"], result["recall"]) == (0.5, 0.5, None, 1)
 
 
 scored = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(
@@ -111,22 +111,22 @@ scored = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_ranking_and_mcc_agree_with_scikit_learn(rows: list[tuple[int, int, bool]]) -> None:
     labels, scores, alarms = ([r[i] for r in rows] for i in range(3))
-    found = evaluated(list(labels), [int(a) for a in alarms], [s / 6 for s in scores])
-    assert found["auroc"] == pytest.approx(roc_auc_score(labels, scores))
-    assert found["pr_auc"] == pytest.approx(average_precision_score(labels, scores))
-    if found["mcc"] is not None:
-        assert found["mcc"] == pytest.approx(matthews_corrcoef(labels, alarms))
+    result = evaluated(list(labels), [int(a) for a in alarms], [s / 6 for s in scores])
+    assert result["auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert result["pr_auc"] == pytest.approx(average_precision_score(labels, scores))
+    if result["mcc"] is not None:
+        assert result["mcc"] == pytest.approx(matthews_corrcoef(labels, alarms))
 
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=40).filter(lambda v: 0 < sum(v) < len(v)))
 @settings(max_examples=40, deadline=None)
 def test_perfect_scores_are_perfect(labels: list[int]) -> None:
-    found = evaluated(list(labels), labels)
-    assert [found[m] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")] == [1, 1, 1, 1, 1, 1, 0]
-    assert (found["false_alarms_per_hour"], found["episodes_found"]) == (0, 1)
+    result = evaluated(list(labels), labels)
+    assert [result[m] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")] == [1, 1, 1, 1, 1, 1, 0]
+    assert (result["false_alarms_per_hour"], result["episodes_found"]) == (0, 1)
 
 
-def judged(order: list[str]) -> tuple[dict[str, float | int | None], dict[str, list[float] | None]]:
+def evaluated_in_order(order: list[str]) -> tuple[dict[str, float | int | None], dict[str, list[float] | None]]:
     tables = {c: keys([0] * 8 + [1] * 4 + [0] * 8 + [1] * 3, c) for c in "abc"}
     table = pl.concat([tables[c] for c in order])
     rng = {c: np.random.default_rng(i).random(23) for i, c in enumerate("abc")}
@@ -134,20 +134,20 @@ def judged(order: list[str]) -> tuple[dict[str, float | int | None], dict[str, l
     windows = windows_of(table, 1.0, 2.0)
     weights = metrics.resamples(windows, 100, 7, "scenario")
     score = windows.take(score)
-    found = metrics.replicates(windows, score > 0.5, score, weights)
-    return metrics.evaluate(windows, score > 0.5, score), metrics.intervals(windows, found)
+    result = metrics.replicates(windows, score > 0.5, score, weights)
+    return metrics.evaluate(windows, score > 0.5, score), metrics.intervals(windows, result)
 
 
 def test_the_order_of_captures_changes_nothing() -> None:
-    assert judged(["a", "b", "c"]) == judged(["c", "a", "b"])
+    assert evaluated_in_order(["a", "b", "c"]) == evaluated_in_order(["c", "a", "b"])
 
 
 def test_intervals_of_a_perfect_method_are_points() -> None:
     windows = windows_of(keys([0, 0, 1, 1, 0, 0, 0, 1]), 1.0, 1.0)
     weights = metrics.resamples(windows, 50, 0, "s")
-    found = intervals(windows, windows.attacked, windows.attacked.astype(float), weights)
-    assert all(found[m] == [1, 1] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "episodes_found"))
-    assert found["fpr"] == [0, 0]
+    result = intervals(windows, windows.attacked, windows.attacked.astype(float), weights)
+    assert all(result[m] == [1, 1] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "episodes_found"))
+    assert result["fpr"] == [0, 0]
 
 
 def test_resamples_keep_the_number_of_episodes_and_pieces() -> None:
@@ -163,21 +163,21 @@ def test_a_replicate_is_the_metric_of_the_resampled_windows() -> None:
     windows = windows_of(table, 1.0, 2.0)
     score = np.round(np.random.default_rng(3).random(len(table)), 1)
     weights = metrics.resamples(windows, 20, 1, "s")
-    found = metrics.replicates(windows, score > 0.4, score, weights)
+    result = metrics.replicates(windows, score > 0.4, score, weights)
     for b, weight in enumerate(weights):
         rows = np.repeat(np.arange(len(table)), weight[windows.unit].astype(int))
-        assert found["auroc"][b] == pytest.approx(roc_auc_score(windows.attacked[rows], score[rows]))
-        assert found["pr_auc"][b] == pytest.approx(average_precision_score(windows.attacked[rows], score[rows]))
+        assert result["auroc"][b] == pytest.approx(roc_auc_score(windows.attacked[rows], score[rows]))
+        assert result["pr_auc"][b] == pytest.approx(average_precision_score(windows.attacked[rows], score[rows]))
         hit = windows.attacked[rows]
-        assert found["recall"][b] == pytest.approx((score[rows][hit] > 0.4).mean())
-        assert found["fpr"][b] == pytest.approx((score[rows][~hit] > 0.4).mean())
+        assert result["recall"][b] == pytest.approx((score[rows][hit] > 0.4).mean())
+        assert result["fpr"][b] == pytest.approx((score[rows][~hit] > 0.4).mean())
 
 
 def test_one_episode_has_no_interval() -> None:
     windows = windows_of(keys([0, 0, 1, 1, 0, 0, 0]), 1.0, 1.0)
     score = np.linspace(0, 1, 7)
-    found = intervals(windows, score > 0.5, score, metrics.resamples(windows, 50, 0, "s"))
-    assert [m for m in metrics.METRICS if found[m]] == ["fpr", "false_alarms_per_hour"]
+    result = intervals(windows, score > 0.5, score, metrics.resamples(windows, 50, 0, "s"))
+    assert [m for m in metrics.METRICS if result[m]] == ["fpr", "false_alarms_per_hour"]
 
 
 def test_nothing_at_all() -> None:

@@ -62,14 +62,14 @@ def test_the_expression_says_what_is_requested() -> None:
     )
 
 
-def say(
+def write_log(
     log: Path, entry: str, size: float, memory: float | None = 500.0, gpu: float | None = None, **wildcards: str
 ) -> None:
     """A log that ends in what a job says of itself."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    said = {"entry": entry, "wildcards": wildcards, "code": "c0de", "seconds": 90.0, "threads": 1}
-    said |= {"memory_mb": memory, "gpu_mb": gpu, "input_mb": size}
-    log.write_text(f"trained\nresources: {json.dumps(said)}\n")
+    usage = {"entry": entry, "wildcards": wildcards, "code": "c0de", "seconds": 90.0, "threads": 1}
+    usage |= {"memory_mb": memory, "gpu_mb": gpu, "input_mb": size}
+    log.write_text(f"trained\nresources: {json.dumps(usage)}\n")
 
 
 def write_runs(folder: Path) -> None:
@@ -77,7 +77,7 @@ def write_runs(folder: Path) -> None:
     for dataset, size in (("one", 10.0), ("two", 40.0)):
         for run, entry in (("gat_large", "canids_train_gnn.gat"), ("gat_large@seed-1", "canids_train_gnn.gat")):
             write_benchmark(folder / "experimentruns" / dataset / run)
-            say(
+            write_log(
                 folder / "experimentruns" / dataset / run / "log.txt",
                 entry,
                 size,
@@ -87,9 +87,11 @@ def write_runs(folder: Path) -> None:
             )
         write_benchmark(folder / "experimentruns" / dataset / "fusion_baselines_small_kd")
         log = folder / "results" / dataset / "graphs/fit.log"
-        say(log, "canids_preprocess.graphs", 2 * size, 300 + size, dataset=dataset, split="fit", instance="")
+        write_log(log, "canids_preprocess.graphs", 2 * size, 300 + size, dataset=dataset, split="fit", instance="")
         log = folder / "results" / dataset / "decisions/large/fuse.log"
-        say(log, "canids_train_drl.decide", size, None, dataset=dataset, split="fuse", variant="large", instance="")
+        write_log(
+            log, "canids_train_drl.decide", size, None, dataset=dataset, split="fuse", variant="large", instance=""
+        )
     (folder / "results/one/graphs/old.log").write_text("a job from before\n")
 
 
@@ -125,32 +127,32 @@ def test_jobs_become_a_table_a_page_and_a_profile(workplace: Path) -> None:
     assert (row["memory_mb"], row["gpu_mb"], row["input_mb"], row["seconds"]) == (600.0, 900.0, 40.0, 12.5)
     (row,) = table.filter(rule="fusion_baselines", dataset="one").rows(named=True)
     assert (row["memory_mb"], row["input_mb"]) == (pytest.approx(345.6 * 2**20 / 1e6), None)
-    found = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
+    profile = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
     # The largest job of each dataset with a fifth more; no memory where no job measured it.
-    assert found["gat_large"] == {
+    assert profile["gat_large"] == {
         "mem_mb": "min({'one': 540}.get(wildcards.get('dataset'), 720) * attempt, 64000)",
         "runtime": "6 * attempt",
         "gpu_mem_mb": "1080 * attempt",
     }
-    assert found["graphs"]["mem_mb"] == "min({'one': 380}.get(wildcards.get('dataset'), 410) * attempt, 64000)"
-    assert found["fusion_baselines"]["mem_mb"] == "min(440 * attempt, 64000)"
-    assert found["decisions"].keys() == {"runtime"}
-    said = Path("out/resources.md").read_text()
-    assert "| gat_large | two | 2 | 40.0 | 600 | 12.5 | 900 | 720 | 6 | 1080 |" in said
+    assert profile["graphs"]["mem_mb"] == "min({'one': 380}.get(wildcards.get('dataset'), 410) * attempt, 64000)"
+    assert profile["fusion_baselines"]["mem_mb"] == "min(440 * attempt, 64000)"
+    assert profile["decisions"].keys() == {"runtime"}
+    usage = Path("out/resources.md").read_text()
+    assert "| gat_large | two | 2 | 40.0 | 600 | 12.5 | 900 | 720 | 6 | 1080 |" in usage
 
 
 def test_what_other_packages_ran_is_no_rule_of_the_stages(workplace: Path) -> None:
     before = measured(Path("experimentruns"), Path("results"))
-    say(Path("results/one/states/large/fit.log"), "own_detector.states", 1.0, dataset="one", variant="large")
+    write_log(Path("results/one/states/large/fit.log"), "own_detector.states", 1.0, dataset="one", variant="large")
     write_benchmark(Path("experimentruns/one/detector_large"))
-    say(Path("experimentruns/one/detector_large/log.txt"), "own_detector.train", 1.0, dataset="one")
+    write_log(Path("experimentruns/one/detector_large/log.txt"), "own_detector.train", 1.0, dataset="one")
     assert measured(Path("experimentruns"), Path("results")).equals(before)
 
 
 def test_a_job_on_a_cluster_asks_for_its_snakemake_too(workplace: Path) -> None:
     resources.main(call(job_overhead_mb=200))
-    found = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
-    assert found["fusion_baselines"]["mem_mb"] == "min(640 * attempt, 64000)"
+    profile = yaml.safe_load(Path("out/config.yaml").read_text())["set-resources"]
+    assert profile["fusion_baselines"]["mem_mb"] == "min(640 * attempt, 64000)"
 
 
 @pytest.mark.parametrize(
@@ -228,10 +230,10 @@ def test_a_job_says_what_it_took(tmp_path: Path) -> None:
         + job_usage.line([tmp_path / "in", tmp_path], 1.5, entry="e", wildcards={}, code="c", threads=2)
         + "\n"
     )
-    found = job_usage.read(log)
-    assert found is not None
-    assert (found["input_mb"], found["seconds"], found["threads"], found["gpu_mb"]) == (3.0, 1.5, 2, None)
-    assert found["memory_mb"] is None or 20 < found["memory_mb"] < 10_000
+    profile = job_usage.read(log)
+    assert profile is not None
+    assert (profile["input_mb"], profile["seconds"], profile["threads"], profile["gpu_mb"]) == (3.0, 1.5, 2, None)
+    assert profile["memory_mb"] is None or 20 < profile["memory_mb"] < 10_000
 
 
 def test_memory_of_a_gpu_is_that_which_torch_reserved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,14 +51,14 @@ def call(output: str, inputs: dict[str, str], **constants: Any) -> Call:
     return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, given, "{}")
 
 
-def judge_baselines() -> dict[str, Any]:
+def evaluate_baselines() -> dict[str, Any]:
     names = {"fit": "fit.safetensors", "calibrate": "calibrate.safetensors", "scenarios": "test.safetensors"}
     window_baselines.main(call("window_baselines", names))
     content: dict[str, Any] = json.loads(Path("window_baselines/metrics.json").read_text())
     return content
 
 
-def judge() -> dict[str, Any]:
+def evaluate_decisions() -> dict[str, Any]:
     names = {"calibrate": "calibrate.parquet", "scenarios": "test.parquet"}
     names |= {
         "window_baselines": "window_baselines/metrics.json",
@@ -71,16 +71,16 @@ def judge() -> dict[str, Any]:
 
 def change(name: str, how: Callable[[pl.DataFrame], pl.DataFrame], **metadata: Any) -> None:
     """Rewrite the decisions on a split."""
-    frame, head = read(f"{name}.parquet", DECISIONS)
-    write(f"{name}.parquet", DECISIONS, how(frame), {**head, **metadata})
+    frame, header = read(f"{name}.parquet", DECISIONS)
+    write(f"{name}.parquet", DECISIONS, how(frame), {**header, **metadata})
 
 
 def test_shuffled_labels_bring_every_method_to_chance(folder: Path) -> None:
     rng = np.random.default_rng(1)
     for name in SPLITS:  # graphs as they are, labels of other windows
         table, _ = read(f"{name}.parquet", DECISIONS)
-        own = {f"{name}-{a}": (a, rng.permutation(episodes(300, 0.4, rng)).tolist()) for a in ("dos", "fuzzing")}
-        fresh = write_split(Path("shuffled.safetensors"), own, rng)
+        captures = {f"{name}-{a}": (a, rng.permutation(episodes(300, 0.4, rng)).tolist()) for a in ("dos", "fuzzing")}
+        fresh = write_split(Path("shuffled.safetensors"), captures, rng)
         store = GraphStore(f"{name}.safetensors")
         for tensor in ("y", "attack", "n_attacked"):
             memory = store[tensor]
@@ -96,22 +96,22 @@ def test_shuffled_labels_bring_every_method_to_chance(folder: Path) -> None:
             table.with_columns(fresh["label"], fresh["attack"]),
             {"split": name, KEY: as_json(DETECTORS)},
         )
-    found = judge_baselines()["scenarios"]["test"] | judge()["scenarios"]["test"]
-    assert len(found) == 9
-    prevalence = found["always_attack"]["precision"]
-    for method, values in found.items():
+    results = evaluate_baselines()["scenarios"]["test"] | evaluate_decisions()["scenarios"]["test"]
+    assert len(results) == 9
+    prevalence = results["always_attack"]["precision"]
+    for method, values in results.items():
         assert values["auroc"] == pytest.approx(0.5, abs=0.1), method
         assert values["pr_auc"] == pytest.approx(prevalence, abs=0.1), method
         assert values["mcc"] is None or abs(values["mcc"]) < 0.15, method
-        assert values["f1"] <= found["always_attack"]["f1"] + 0.02, method
+        assert values["f1"] <= results["always_attack"]["f1"] + 0.02, method
 
 
 def test_swapped_captures_are_noticed() -> None:
-    judge_baselines()
+    evaluate_baselines()
     other = {"test-dos": "test-fuzzing", "test-fuzzing": "test-dos"}
     change("test", lambda f: f.with_columns(pl.col("capture").replace(other)))
     with pytest.raises(CanidsError, match=r"test\.parquet: other windows .* of capture test-dos, test-fuzzing than in"):
-        judge()
+        evaluate_decisions()
 
 
 def _predictions_swapped(frame: pl.DataFrame) -> pl.DataFrame:
@@ -134,20 +134,20 @@ def _predictions_swapped(frame: pl.DataFrame) -> pl.DataFrame:
 def test_decisions_that_are_not_those_that_were_made_are_noticed(
     how: Callable[[pl.DataFrame], pl.DataFrame],
 ) -> None:
-    judge_baselines()
+    evaluate_baselines()
     made, _ = read("test.parquet", DECISIONS)
     change("test", lambda f: f, digests=digests(made))
-    judge()
+    evaluate_decisions()
     change("test", how)
     with pytest.raises(CanidsError, match=r"^test\.parquet: the rows of 'test-\w+' are not those that were made"):
-        judge()
+        evaluate_decisions()
 
 
 def test_swapped_scenarios_are_noticed() -> None:
-    judge_baselines()
+    evaluate_baselines()
     change("test", lambda f: f, split="another_test")
     with pytest.raises(CanidsError, match=r"test\.parquet: holds the decisions on 'another_test'"):
-        judge()
+        evaluate_decisions()
 
 
 @pytest.mark.parametrize(
@@ -161,23 +161,23 @@ def test_swapped_scenarios_are_noticed() -> None:
     ],
 )
 def test_decisions_made_otherwise_than_on_calibrate_are_noticed(key: str, value: object) -> None:
-    judge_baselines()
+    evaluate_baselines()
     change("test", lambda f: f, **{key: value})
     with pytest.raises(CanidsError, match=rf"test\.parquet: decided by another {key} than calibrate\.parquet"):
-        judge()
+        evaluate_decisions()
 
 
 def test_detectors_and_fusion_baselines_keep_to_one_budget() -> None:
-    judge_baselines()
+    evaluate_baselines()
     for split in ("calibrate", "test"):
         change(split, lambda f: f, false_alarm_budget=CONFIG["false_alarm_budget"])
-    judge()
+    evaluate_decisions()
     for split in ("calibrate", "test"):
         change(split, lambda f: f, false_alarm_budget=0.005)
     with pytest.raises(
         CanidsError, match=r"false_alarm_budget 0\.005, and evaluate\.false_alarm_budget is 0\.01; set both"
     ):
-        judge()
+        evaluate_decisions()
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,12 @@ def test_detectors_and_fusion_baselines_keep_to_one_budget() -> None:
     [("fusion", "fusion_score", "alarm"), ("hysteresis", "baseline_hysteresis_score", "baseline_hysteresis_alarm")],
 )
 def test_a_threshold_changed_after_calibration_is_noticed(method: str, score: str, alarm: str) -> None:
-    judge_baselines()
-    judge()
+    evaluate_baselines()
+    evaluate_decisions()
     kind = pl.Boolean if alarm == "alarm" else pl.Float32
     change("test", lambda f: f.with_columns((pl.col(score) > 0.2).cast(kind).alias(alarm)))
     with pytest.raises(CanidsError, match=rf"test\.parquet: '{method}' alarms by another threshold than in calibrate"):
-        judge()
+        evaluate_decisions()
 
 
 def test_thresholds_that_calibrate_leaves_open_are_compared_between_scenarios() -> None:
@@ -207,17 +207,17 @@ def test_thresholds_that_calibrate_leaves_open_are_compared_between_scenarios() 
 
 
 def test_alarms_that_are_not_the_actions_are_noticed() -> None:
-    judge_baselines()
+    evaluate_baselines()
     # Of the threshold nothing is left to be seen: alarms as the labels have it.
     change("test", lambda f: f.with_columns(alarm=pl.col("label") == 1))
     with pytest.raises(
         CanidsError, match=r"test\.parquet: alarms are not the policy's actions, as they are in calibrate"
     ):
-        judge()
+        evaluate_decisions()
 
 
 def test_scores_and_alarms_of_two_captures_are_noticed_only_where_the_actions_stay() -> None:
-    judge_baselines()
+    evaluate_baselines()
     swapped = ["vgae_score", "gat_score", "fusion_score", "alarm"]
 
     def exchange(columns: list[str]) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -225,18 +225,18 @@ def test_scores_and_alarms_of_two_captures_are_noticed_only_where_the_actions_st
 
     change("test", exchange(swapped))
     with pytest.raises(CanidsError, match="alarms are not the policy's actions"):
-        judge()
+        evaluate_decisions()
     change("test", exchange(["action"]))
-    judge()  # as README.md says: nothing ties a score to its window
+    evaluate_decisions()  # as README.md says: nothing ties a score to its window
 
 
 def test_thresholds_follow_from_calibrate_alone() -> None:
-    judge_baselines()
-    before = judge()["thresholds"]
+    evaluate_baselines()
+    before = evaluate_decisions()["thresholds"]
     change("test", lambda f: f.with_columns(gat_score=pl.lit(0.5, pl.Float32)))
-    assert judge()["thresholds"] == before
+    assert evaluate_decisions()["thresholds"] == before
     change("calibrate", lambda f: f.with_columns(gat_score=(pl.col("gat_score") / 2).cast(pl.Float32)))
-    changed = judge()["thresholds"]
+    changed = evaluate_decisions()["thresholds"]
     assert changed["gat"] != before["gat"]
     assert changed["vgae"] == before["vgae"]
 
@@ -257,14 +257,14 @@ def test_actions_that_are_alarms_by_hand() -> None:
 
 
 def test_differences_are_paired_over_resamples() -> None:
-    baseline = judge_baselines()["scenarios"]["test"]
-    found = judge()["scenarios"]["test"]
-    minus = found["fusion"]["minus"]
+    baseline = evaluate_baselines()["scenarios"]["test"]
+    results = evaluate_decisions()["scenarios"]["test"]
+    minus = results["fusion"]["minus"]
     assert minus.keys() == {"gat", "vgae", "fixed_weight", "hysteresis", *baseline}
-    for method, values in {**baseline, **{m: v for m, v in found.items() if m != "fusion"}}.items():
+    for method, values in {**baseline, **{m: v for m, v in results.items() if m != "fusion"}}.items():
         for metric in ("f1", "auroc"):
             one = minus[method][metric]
-            assert one["difference"] == pytest.approx(found["fusion"][metric] - values[metric])
+            assert one["difference"] == pytest.approx(results["fusion"][metric] - values[metric])
             assert one["interval"][0] <= one["difference"] + 0.02
             assert one["interval"][1] >= one["difference"] - 0.02
 
@@ -280,28 +280,28 @@ def test_a_paired_interval_by_hand() -> None:
         {**metrics.evaluate(windows, s > 0.5, s), "intervals": metrics.intervals(windows, r)}
         for s, r in zip(scores, replicates, strict=True)
     ]
-    found = paired.differences(values[0], values[1], *map(paired.stored, replicates))
+    results = paired.differences(values[0], values[1], *map(paired.stored, replicates))
     for metric in ("f1", "auroc"):
         expected = np.quantile(replicates[0][metric] - replicates[1][metric], [0.025, 0.975])
-        assert found[metric]["interval"] == pytest.approx(expected, abs=1e-5)
+        assert results[metric]["interval"] == pytest.approx(expected, abs=1e-5)
     same = paired.differences(values[0], values[0], *[paired.stored(replicates[0])] * 2)
     assert same == {m: {"difference": 0, "interval": [0, 0]} for m in ("f1", "auroc")}
 
 
 def test_fingerprints_see_every_key() -> None:
     table = pl.concat([keys([0, 1, None], "a"), keys([1, 1], "b")])
-    found = paired.fingerprints(table)
-    assert found.keys() == {"a", "b"}
+    results = paired.fingerprints(table)
+    assert results.keys() == {"a", "b"}
     for column, value in (("label", 1), ("attack", "x"), ("t_end", 9.0), ("window", 7), ("vehicle", "bus")):
         changed = table.with_columns(pl.lit(value, table.schema[column]).alias(column))
-        assert paired.fingerprints(changed)["a"] != found["a"], column
+        assert paired.fingerprints(changed)["a"] != results["a"], column
 
 
 def test_mistakes_by_hand() -> None:
     table = pl.concat([keys([0, 0, 1, 1, 1, 0], "a"), keys([0, 0], "b")])
     alarm = np.array([1, 1, 1, 0, 0, 0, 0, 1], dtype=bool)
-    found = mistakes(table, alarm)
-    assert found.rows() == [
+    results = mistakes(table, alarm)
+    assert results.rows() == [
         ("a", "false alarm", "", 0.0, 2.0, 2),
         ("a", "missed", "dos", 3.0, 5.0, 2),
         ("b", "false alarm", "", 1.0, 2.0, 1),
@@ -310,10 +310,10 @@ def test_mistakes_by_hand() -> None:
 
 
 def test_a_budget_is_no_reason_to_alarm_on_what_the_detector_holds_for_attack_free() -> None:
-    judge_baselines()
-    granted = judge()["thresholds"]["gat"]["budget"]
+    evaluate_baselines()
+    granted = evaluate_decisions()["thresholds"]["gat"]["budget"]
     for even, threshold in ((granted / 2, granted), ((granted + 1) / 2, (granted + 1) / 2)):
         change("calibrate", lambda f: f, even_odds={"gat": even})
-        found = judge()["thresholds"]
-        assert found["gat"]["budget"] == threshold
-        assert found["vgae"]["budget"] < (granted + 1) / 2  # of an anomaly score, no odds are known
+        results = evaluate_decisions()["thresholds"]
+        assert results["gat"]["budget"] == threshold
+        assert results["vgae"]["budget"] < (granted + 1) / 2  # of an anomaly score, no odds are known

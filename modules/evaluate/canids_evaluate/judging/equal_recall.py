@@ -32,31 +32,32 @@ def threshold_for(recall: float, attacked_scores: np.ndarray, weights: np.ndarra
     return float(np.nextafter(attacked_scores[order[min(place, len(order) - 1)]], -np.inf))
 
 
-class _Comparison:
-    """The fusion and one method on the same W windows in U units."""
+def _moved(
+    windows: Windows, score: np.ndarray, fusion: np.ndarray, fusion_sums: dict[str, np.ndarray], weights: np.ndarray
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Metrics of a method with its threshold moved, those of the fusion minus them, and the method's recall; NaN where undefined.
 
-    def __init__(self, windows: Windows, score: np.ndarray, fusion: np.ndarray) -> None:
-        self.windows, self.score, self.fusion = windows, score, fusion
-        self.fusion_sums = sums(windows, fusion)
-        self.fusion_hits = windows.attacked & fusion
-
-    def at(self, weights: np.ndarray) -> tuple[dict[str, float], dict[str, float], float]:
-        """Metrics of the method, those of the fusion minus them, and the method's recall, with unit weights [U]; NaN where undefined."""
-        windows, counts = self.windows, weights[self.windows.unit]  # [W], how often each window is in the resample
-        attacked = windows.attacked
-        total = counts[attacked].sum()
-        recall = counts[self.fusion_hits].sum() / total if total else 0.0
-        if not recall:
-            return dict.fromkeys(COMPARED, np.nan), dict.fromkeys(COMPARED, np.nan), np.nan
-        alarm = self.score > threshold_for(recall, self.score[attacked], counts[attacked])
-        method_sums = sums(windows, alarm)
-        theirs, ours = (of_alarms(s, weights[None]) for s in (method_sums, self.fusion_sums))
-        # Delays of episodes that one of them misses are undefined, so their difference is over those that both find.
-        both = weights * method_sums["found"] * self.fusion_sums["found"]
-        later = self.fusion_sums["delay"] - method_sums["delay"]
-        mean_later = (both * later).sum() / both.sum() if both.any() else np.nan
-        minus = {m: float(ours[m][0] - theirs[m][0]) for m in COMPARED} | {"detection_delay_s": float(mean_later)}
-        return {m: float(theirs[m][0]) for m in COMPARED}, minus, float(counts[attacked & alarm].sum() / total)
+    Args:
+        score: of the method, f64 [W].
+        fusion: the fusion's alarms, bool [W].
+        fusion_sums: their `sums`.
+        weights: how often each unit counts, f64 [U].
+    """
+    counts, attacked = weights[windows.unit], windows.attacked  # [W], how often each window is in the resample
+    total = counts[attacked].sum()
+    recall = counts[attacked & fusion].sum() / total if total else 0.0
+    # A resample without an attack that the fusion finds has no recall to compare at.
+    if not recall:
+        return dict.fromkeys(COMPARED, np.nan), dict.fromkeys(COMPARED, np.nan), np.nan
+    alarm = score > threshold_for(recall, score[attacked], counts[attacked])
+    method_sums = sums(windows, alarm)
+    theirs, ours = (of_alarms(s, weights[None]) for s in (method_sums, fusion_sums))
+    # Delays of episodes that one of them misses are undefined, so their difference is over those that both find.
+    both = weights * method_sums["found"] * fusion_sums["found"]
+    later = fusion_sums["delay"] - method_sums["delay"]
+    mean_later = (both * later).sum() / both.sum() if both.any() else np.nan
+    minus = {m: float(ours[m][0] - theirs[m][0]) for m in COMPARED} | {"detection_delay_s": float(mean_later)}
+    return {m: float(theirs[m][0]) for m in COMPARED}, minus, float(counts[attacked & alarm].sum() / total)
 
 
 def at_equal_recall(
@@ -74,14 +75,15 @@ def at_equal_recall(
     attacked = windows.attacked
     if not (attacked & fusion).any() or attacked.all():
         return {}
+    fusion_sums = sums(windows, fusion)
     enough = min(windows.n_episodes, windows.n_units - windows.n_episodes) > 1
     results: dict[str, dict[str, Any]] = {}
     for method, score in scores.items():
         if method == "fusion" or not np.isfinite(score).all():
             continue
-        compared = _Comparison(windows, score, fusion)
-        values, minus, recall = compared.at(np.ones(windows.n_units))
-        resampled = [compared.at(w)[1] for w in weights] if enough else []
+        # Unit weights of 1 give the metric itself, those of a resample a replicate.
+        values, minus, recall = _moved(windows, score, fusion, fusion_sums, np.ones(windows.n_units))
+        resampled = [_moved(windows, score, fusion, fusion_sums, w)[1] for w in weights] if enough else []
         results[method] = {
             "recall": recall,
             **{m: or_none(v) for m, v in values.items()},

@@ -15,6 +15,7 @@ from canids_evaluate.judging.equal_recall import at_equal_recall
 from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
 from canids_shared.contracts.detectors import KEY, Detector, as_json
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import read_json
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json, write_text
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Scores:
-    """Scores of all methods on one split, one value a window.
+    """Scores of all methods on one split, one value per window.
 
     Attributes:
         path: the file that they come from, for messages.
@@ -69,22 +70,24 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         for method, alarm in self.calibrate.alarm.items():
-            # Alarms that no threshold on the score gives (a memory that the score does not show) prove nothing.
+            # Alarms that depend on more than the score (on earlier windows) bound no threshold, and are not checked.
             if bounds := implied_threshold(alarm, self.calibrate.score[method]):
                 self.between[method] = bounds
 
     def add(self, scenario: str, scores: Scores) -> None:
         """Evaluate every method on a scenario.
 
-        Raises `CanidsError` if its methods are not those of `calibrate`, one alarms by another threshold than there (or in
-        the scenarios before), or the fusion's alarms are its actions there and not here.
+        Raises `CanidsError` if its methods are not those of `calibrate`, the alarms of one follow from another threshold than
+        there (or in an earlier scenario), or the fusion's alarms are its actions there and not here.
         """
         self._refuse_other_methods(scores)
-        alarms = {m: scores.alarm.get(m, _above(s, self.thresholds[m]["budget"])) for m, s in scores.score.items()}
+        above = {m: s > self.thresholds[m]["budget"] for m, s in scores.score.items() if m not in scores.alarm}
+        alarms = {m: scores.alarm[m] if m in scores.alarm else above[m] for m in scores.score}
         # Windows of the scenario, and of its parts: rows outside a part have no label there. One set of resamples for all methods.
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
         parts = {kind: {k: self._windows(f) for k, f in g.items()} for kind, g in _groups(scores.keys).items()}
+        # Every metric at the operating point, with its interval; then the same metrics for each attack and each capture.
         results: dict[str, dict[str, Any]] = {}
         stored = {}
         for method, score in scores.score.items():
@@ -101,6 +104,7 @@ class Evaluation:
                 },
             }
             log.info("%s  %s  F1 %s  AUROC %s", scenario, method, results[method]["f1"], results[method]["auroc"])
+        # Scores in the order of the windows, for comparisons with the fusion and for figures.
         ordered = {m: whole.take(s) for m, s in scores.score.items()}
         if "fusion" in alarms:
             for method, at in at_equal_recall(whole, ordered, whole.take(alarms["fusion"]), weights).items():
@@ -117,11 +121,13 @@ class Evaluation:
     def _refuse_other_methods(self, scores: Scores) -> None:
         """Raise `CanidsError` unless `scores` are of the methods of `calibrate`, with the same thresholds and actions."""
         first = self.calibrate
-        if scores.score.keys() != first.score.keys() or scores.detectors != first.detectors:
+        if scores.score.keys() != first.score.keys():
             here, there = (", ".join(sorted(s.score)) for s in (scores, first))
             raise CanidsError(
-                f"{scores.path}: has methods {here}, but calibrate has {there}, or declares them otherwise; delete both and run again"
+                f"{scores.path}: has methods {here}, but calibrate has {there}; delete both and run again"
             )
+        if scores.detectors != first.detectors:
+            raise CanidsError(f"{scores.path}: declares other detectors than {first.path}; delete both and run again")
         for method in scores.alarm:
             self._refuse_another_threshold(method, scores)
         if is_alarm(first.action, first.alarm.get("fusion")) and (
@@ -162,8 +168,9 @@ class Evaluation:
             paired.refuse_other_windows(self.paths[scenario], curve["windows"], path, theirs["windows"])
             if twice := sorted(results.keys() & baselines["scenarios"][scenario].keys()):
                 raise CanidsError(
-                    f"{self.paths[scenario]}: '{twice[0]}' is the name of a window baseline; call it otherwise"
+                    f"{self.paths[scenario]}: '{twice[0]}' is the name of a window baseline too; rename the method"
                 )
+            # Both files hold replicates of the same resamples, so they can be subtracted one by one.
             methods = {**baselines["scenarios"][scenario], **results}
             replicates = {**theirs["replicates"], **curve["replicates"]}
             results["fusion"]["minus"] = {
@@ -208,6 +215,7 @@ def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
             f"{calibrate.path}: no attack-free window, so no false-alarm budget can be kept; "
             "give the dataset an attack-free training capture, or `calibrate` a larger share"
         )
+    # Some methods have no score (NaN) for auxiliary captures; thresholds rest on the windows that have one.
     thresholds: dict[str, Thresholds] = {}
     for method, score in calibrate.score.items():
         scored = ~np.isnan(score)
@@ -224,10 +232,6 @@ def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
         counted = labelled & scored
         thresholds[method] = {"budget": budget, "f1": f1_optimal(label[counted] == 1, score[counted])}
     return Evaluation(config, calibrate, thresholds)
-
-
-def _above(score: np.ndarray, threshold: float | None) -> np.ndarray:
-    return score > (np.inf if threshold is None else threshold)
 
 
 def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -266,6 +270,11 @@ def _groups(keys: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
         per_attack[attack] = only(pl.col("capture").is_in(captures) & same_attack)
     names = keys["capture"].unique().sort().to_list()
     return {"per_attack": per_attack, "per_capture": {c: only(pl.col("capture") == c) for c in names}}
+
+
+def sources_of(stores: list[GraphStore]) -> dict[str, Any]:
+    """Capture → hash of its raw file, vehicle, attack and rows, for cards and report."""
+    return {capture: s.header["sources"][capture] for s in stores for capture in s.header["captures"]}
 
 
 def incompatible_settings(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

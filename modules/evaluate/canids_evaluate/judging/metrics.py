@@ -163,13 +163,13 @@ def intervals(windows: Windows, values: dict[str, np.ndarray]) -> dict[str, list
     None where a metric rests on fewer than two episodes (or attack-free pieces), too few for a spread
     between them, or is undefined in more than half of the resamples.
     """
-    enough = {"episodes": windows.n_episodes > 1, "free": windows.n_units - windows.n_episodes > 1}
-    rests_on = {
-        **dict.fromkeys(_ON_EPISODES, enough["episodes"]),
-        **dict.fromkeys(_ON_FREE, enough["free"]),
-        **dict.fromkeys(_ON_BOTH, enough["episodes"] and enough["free"]),
+    episodes, free = windows.n_episodes > 1, windows.n_units - windows.n_episodes > 1
+    enough = {
+        **dict.fromkeys(_ON_EPISODES, episodes),
+        **dict.fromkeys(_ON_FREE, free),
+        **dict.fromkeys(_ON_BOTH, episodes and free),
     }
-    return {name: percentiles(v) if rests_on[name] else None for name, v in values.items()}
+    return {name: percentiles(v) if enough[name] else None for name, v in values.items()}
 
 
 def percentiles(values: np.ndarray) -> list[float] | None:

@@ -25,7 +25,7 @@ Difference = dict[str, Any]
 
 
 def stored(values: dict[str, np.ndarray]) -> Replicates:
-    """The replicates that differences need, as JSON: metric → one value a resample, None where undefined."""
+    """The replicates that differences need, as JSON: metric → one value per resample, None where undefined."""
     return {m: [round(float(v), _DIGITS) if np.isfinite(v) else None for v in values[m]] for m in COMPARED}
 
 

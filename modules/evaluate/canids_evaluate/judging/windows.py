@@ -1,7 +1,6 @@
 """Windows of one scenario for the metrics: labels, attack episodes, and the units of the bootstrap; and runs of mistakes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -103,7 +102,7 @@ def windows_of(keys: pl.DataFrame, episode_gap: float, block_s: float) -> Window
     )
 
 
-def mistakes(keys: pl.DataFrame, alarm: np.ndarray, episode_gap: float = 1.0) -> pl.DataFrame:
+def mistakes(keys: pl.DataFrame, alarm: np.ndarray) -> pl.DataFrame:
     """Runs of consecutive windows with the same mistake, the longest first.
 
     Args:
@@ -111,30 +110,27 @@ def mistakes(keys: pl.DataFrame, alarm: np.ndarray, episode_gap: float = 1.0) ->
         alarm: bool [W].
 
     Returns:
-        A row a run: `capture`, `kind` (missed, false alarm), `attack`, `t_start` and `t_end` (seconds from the start of
+        A row per run: `capture`, `kind` (missed, false alarm), `attack`, `t_start` and `t_end` (seconds from the start of
         the capture), `windows`.
     """
-    windows = windows_of(keys, episode_gap, np.inf)
-    rows = np.flatnonzero(windows.take(alarm) != windows.attacked)
-    # A run goes on with the next window if that has the same mistake in the same attack.
-    begins = np.ones(len(rows), dtype=bool)
-    begins[1:] = (
-        (np.diff(rows) > 1)
-        | ~windows.follows[rows[1:]]
-        | (windows.attacked[rows[1:]] != windows.attacked[rows[:-1]])
-        | (windows.attack[rows[1:]] != windows.attack[rows[:-1]])
+    windows = windows_of(keys, 0.0, np.inf)
+    names = ("capture", "attack", "attacked", "t_start", "t_end", "follows")
+    frame = pl.DataFrame({name: getattr(windows, name) for name in names}).with_columns(alarm=windows.take(alarm))
+    # A run ends where the windows do, and where alarm, label or attack change.
+    outcome = pl.struct("alarm", "attacked", "attack")
+    run = (~pl.col("follows") | (outcome != outcome.shift())).cum_sum()
+    origin = pl.col("t_start").first().over("capture")
+    return (
+        frame.with_columns(run=run, t_start=pl.col("t_start") - origin, t_end=pl.col("t_end") - origin)
+        .filter(pl.col("alarm") != pl.col("attacked"))
+        .group_by("run", maintain_order=True)
+        .agg(
+            pl.first("capture"),
+            pl.when(pl.first("attacked")).then(pl.lit("missed")).otherwise(pl.lit("false alarm")).alias("kind"),
+            pl.first("attack", "t_start"),
+            pl.last("t_end"),
+            pl.len().cast(pl.Int64).alias("windows"),
+        )
+        .drop("run")
+        .sort("windows", "capture", "t_start", descending=[True, False, False])
     )
-    first = rows[begins]
-    length = np.diff(np.append(np.flatnonzero(begins), len(rows)))
-    captures, places = np.unique(windows.capture, return_index=True)
-    origin = windows.t_start[places][np.searchsorted(captures, windows.capture[first])]
-    columns: dict[str, tuple[Any, Any]] = {
-        "capture": (windows.capture[first].tolist(), pl.String),
-        "kind": (["missed" if a else "false alarm" for a in windows.attacked[first]], pl.String),
-        "attack": (windows.attack[first].tolist(), pl.String),
-        "t_start": (windows.t_start[first] - origin, pl.Float64),
-        "t_end": (windows.t_end[first + length - 1] - origin, pl.Float64),
-        "windows": (length, pl.Int64),
-    }
-    frame = pl.DataFrame({name: pl.Series(values, dtype=kind) for name, (values, kind) in columns.items()})
-    return frame.sort("windows", "capture", "t_start", descending=[True, False, False])

@@ -1,1 +1,1 @@
-"""Tables, figures, sentences, cards and the HTML page."""
+"""Tables, figures, sentences, provenance, cards and the HTML page."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from canids_evaluate.judging.id_rate import not_auxiliary
 from canids_evaluate.pages.rows import FUSION, Methods
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.training_run import TrainingRun
@@ -44,7 +45,6 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     """Count the labelled windows of a split, or with `attack_free` those without an attack."""
     header, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
-    auxiliary = np.array([name in header.get("auxiliary_captures", []) for name in header["captures"]], dtype=bool)
 
     def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
         amounts = np.bincount(index, minlength=len(names))
@@ -55,7 +55,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
         attacked=int((y[chosen] == 1).sum()),
         vehicles=counts(header["vehicles"], store["vehicle"][chosen]),
         attacks=counts(header["attacks"], store["attack"][chosen & (y == 1)]),
-        auxiliary=int(auxiliary[store["capture"][chosen]].sum()),
+        auxiliary=int((chosen & ~not_auxiliary(store)).sum()),
         captures=list(header["captures"]),
         graphs=(
             f"graphs of windows of {header.get('window', 0):g} {header.get('window_unit', 'frames')}: "
@@ -120,7 +120,7 @@ class Subject:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Its methods in `metrics.json` and what tells them apart in a sentence: of one method nothing has to.
+        """Its methods in `metrics.json` → the prefix of sentences about one of them; empty where there is only one method.
 
         A training may have several detectors; a policy that is not the fusion is evaluated as `dqn`, like a baseline.
         """
@@ -135,7 +135,7 @@ class Subject:
 
     @property
     def scenarios(self) -> dict[str, dict[str, Any]]:
-        """Scenario → values of the first method: what they count of windows and captures is the same for all."""
+        """Scenario → values of the first method, for the counts of windows and captures, which all methods share."""
         return self.results(next(iter(self.methods)))
 
     @property
@@ -145,7 +145,7 @@ class Subject:
         return files[0].split("/")[-2] if files else None
 
     def vehicles_in(self, scenario: str) -> list[str]:
-        """Vehicles of a scenario, as far as the sources of its captures are known."""
+        """Vehicles of a scenario; captures without known sources are left out."""
         captures = self.scenarios[scenario]["per_capture"]
         return sorted({str(self.sources[c]["vehicle"]) for c in captures if c in self.sources})
 

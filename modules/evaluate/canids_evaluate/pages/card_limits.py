@@ -1,4 +1,4 @@
-"""Limits of a model on its card: sentences that follow from the data, none of them fixed."""
+"""Limits of a model on its card: sentences that follow from the data alone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +29,7 @@ def limits(subject: Subject) -> list[str]:
 
 
 def _attacks(subject: Subject, results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    # Attacks outside the training data; attacks with a low recall; episodes without any alarm.
     never, weak, missed = [], [], []
     for scenario, values in results.items():
         for attack, on_attack in values["per_attack"].items():
@@ -51,7 +52,7 @@ def _attacks(subject: Subject, results: dict[str, dict[str, Any]]) -> Iterator[s
 def _untested(subject: Subject) -> Iterator[str]:
     tested = {a: 1 for v in subject.scenarios.values() for a in v["per_attack"]}
     if untested := [a for a in subject.learnt.attacks if not same(a, tested)]:
-        yield f"Learnt from attacks that no test scenario holds: {', '.join(untested)}. Nothing is known of how well it finds them elsewhere."
+        yield f"Learnt from attacks that no test scenario holds: {', '.join(untested)}. How well it finds them elsewhere is unknown."
 
 
 def _vehicles(subject: Subject) -> Iterator[str]:

@@ -90,7 +90,7 @@ class MethodResults:
         runs = self._defined(metric)
         if metric not in paired.COMPARED or not runs or not all(r.values["intervals"][metric] for r in runs):
             return None
-        if len(runs) == 1:
+        if len(runs) == 1:  # all of its digits; the replicates are rounded
             return list(runs[0].values["intervals"][metric])
         return percentiles(np.mean([r.resampled(metric) for r in runs], axis=0))
 
@@ -128,6 +128,7 @@ def read_results(runs: Sequence[Path]) -> list[MethodResults]:
     for run in runs:
         path = run / "metrics.json" if run.is_dir() else run
         content, drawn = read(path, METRICS_CONTRACT), read(path.with_name("curves.json"), CURVES_CONTRACT)
+        # The two files of a folder must be of one run, and each run must be given once.
         ours, theirs = ([*(c[k] for k in _IDENTITY), sorted(c["scenarios"])] for c in (content, drawn))
         if ours != theirs:
             raise CanidsError(f"{path}: of another run than curves.json beside it; delete both and run again")
@@ -136,6 +137,7 @@ def read_results(runs: Sequence[Path]) -> list[MethodResults]:
         if same != path:
             raise CanidsError(f"{path}: the same run as {same}; name it once")
         for scenario, values in content["scenarios"].items():
+            # The first run of a place sets its config and windows; later ones must have the same.
             place, curves = (content["dataset"], fold, scenario), drawn["scenarios"][scenario]
             reference, config, windows = references.setdefault(place, (path, content["config"], curves["windows"]))
             if other := incompatible_settings(content["config"], config):
@@ -151,13 +153,14 @@ def read_results(runs: Sequence[Path]) -> list[MethodResults]:
 def paired_differences(results: Sequence[MethodResults]) -> list[MethodResults]:
     """The fusion less every other method of its variant and less every window baseline, seed by seed.
 
-    A window baseline is fitted once a fold: its only run is the counterpart of all seeds.
+    A window baseline is fitted once per fold: its only run is the counterpart of all seeds.
     """
     differences = []
     for fusion in (r for r in results if r.method == FUSION):
         for other in results:
             if other is fusion or other.place != fusion.place or other.variant not in (fusion.variant, None):
                 continue
+            # Seeds are subtracted from equal seeds, and all of them from the only run of a window baseline.
             once = next(iter(other.runs.values())) if other.variant is None and len(other.runs) == 1 else None
             counterparts = {seed: other.runs.get(seed, once) for seed in fusion.runs}
             if runs := {s: fusion.runs[s].minus(run) for s, run in counterparts.items() if run is not None}:

@@ -35,6 +35,7 @@ def _curves(path: Path, contents: list[dict[str, Any]], kind: str) -> None:
                 shown.add(method)
                 xs = np.array(curve[kind][x])
                 xs = np.maximum(xs, FPR_FLOOR) if kind == "roc" else xs
+                # Steps, as the metrics count: no threshold reaches a point between two scores.
                 where = "post" if kind == "roc" else "pre"
                 ax.step(xs, curve[kind][y], where=where, color=colour, linestyle=line, linewidth=1.4)
             ax.set_title(style.title(scenario))
@@ -84,6 +85,7 @@ def scored(path: Path, frame: pl.DataFrame, detectors: tuple[Detector, ...]) -> 
     with style.figure(path, len(captures), 1, 7.2, 0.7 + 1.7 * len(captures)) as (figure, axes):
         for capture, ax in zip(captures, axes[:, 0], strict=True):
             edges = np.append(capture["t_start"].to_numpy(), capture["t_end"][-1]) - capture["t_start"][0]
+            # Bins of equally many windows, so that a long capture does not write more points than can be seen.
             starts = np.arange(0, len(capture), -(-len(capture) // _PIXELS))
             # The largest score of each bin, so that no peak is lost.
             highest = {m: np.maximum.reduceat(capture[f"{m}_score"].to_numpy(), starts) for m in methods.networks}
@@ -133,6 +135,7 @@ def policy(path: Path, content: dict[str, Any]) -> None:
             row, column = rows.index((scenario, close["attack"])), ("begin", "end").index(close["part"])
             above, below = axes[2 * row, column], axes[2 * row + 1, column]
             edges = np.array([*close["t"], close["end"]])
+            # Both panels show the same windows: scores and alarms above, the policy's values below.
             for ax in (above, below):
                 _shade(ax, close["attacked"], edges)
                 ax.set_xlim(edges[0], edges[-1])

@@ -27,6 +27,7 @@ def dots(path: Path, rows: list[Row], metrics: dict[str, str]) -> None:
                 ax.set_yticks(range(len(methods)), list(methods.values()))
                 ax.tick_params(axis="y", length=0)
                 ax.set_ylim(-0.6, len(methods) - 0.4)
+                # All metrics but the delay are shares.
                 if metric != "detection_delay_s":
                     ax.set_xlim(-0.03, 1.03)
                 else:
@@ -44,6 +45,7 @@ def _dot(ax: Axes, row: Row, metric: str, methods: list[str], variants: list[str
     if value is None:
         return
     colour, marker = style.VARIANTS[row.variant]
+    # The variants of a method lie one below the other, around its line; a window baseline lies on it.
     trained = [v for v in variants if v is not None]
     offset = 0.0 if row.variant is None else 0.22 * ((len(trained) - 1) / 2 - trained.index(row.variant))
     y = methods.index(row.method) + offset
@@ -66,6 +68,7 @@ def confusion(path: Path, rows: list[Row]) -> None:
         for (scenario, scenario_rows), ax in zip(scenarios.items(), axes[:, 0], strict=True):
             values = {r.method: r.values for r in scenario_rows}
             shares = np.array([[_share(values.get(m), kind) for m in methods] for kind in kinds[scenario]])
+            # The colour scale ends beyond 100, so that the darkest cells stay readable under white text.
             ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=140, edgecolors="white", linewidth=1)
             for (y, x), share in np.ndenumerate(shares):
                 text = "–" if np.isnan(share) else f"{share:.1f}" if 0 < share < 100 else f"{share:.0f}"

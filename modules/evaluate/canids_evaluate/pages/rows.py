@@ -1,4 +1,4 @@
-"""A row a method, variant and scenario, and how methods are named and ordered: tables, figures and sentences are made from these."""
+"""Results as rows, one per method, variant and scenario, and the labels and order of methods; for tables, figures and sentences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,15 +70,10 @@ class Row:
         """The method's name in tables and figures."""
         return self.methods.label(self.method)
 
-    @property
-    def rank(self) -> tuple[int, int, str]:
-        """Sort key of the method."""
-        return self.methods.rank(self.method)
-
 
 def labels(rows: list[Row]) -> dict[str, str]:
     """Method → label of all methods in `rows`, in the order of tables."""
-    return {row.method: row.label for row in sorted(rows, key=lambda row: row.rank)}
+    return {row.method: row.label for row in sorted(rows, key=lambda row: row.methods.rank(row.method))}
 
 
 def plain(scenario: str) -> str:
@@ -92,6 +87,7 @@ def rows_of(contents: list[dict[str, Any]]) -> list[Row]:
     Raises `CanidsError` if the files do not have the same scenarios.
     """
     rows = []
+    # Scenarios of any file, so that one that a file lacks is noticed.
     for scenario in sorted({s for c in contents for s in c["scenarios"]}):
         for content in contents:
             if scenario not in content["scenarios"]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from canids_evaluate.pages import style
 from canids_evaluate.pages.rows import FUSION, Row, by_scenario
-from canids_evaluate.runs.trainings import Cost, kinds, rows_of_history
+from canids_evaluate.runs.trainings import Cost, rows_of_history
 from canids_shared.contracts.training_run import TrainingRun
 
 _OF_DETECTOR = ("Epoch", {"fit_loss": "Loss on fit", "select_loss": "Loss on select"})
@@ -22,7 +22,7 @@ _DODGE = {"large": 1.0, "small_kd": 0.93, "small_nokd": 1.07}
 
 def learning(path: Path, trainings: list[TrainingRun]) -> None:
     """Learning curves: a column per kind of training, training above, `select` below; empty where the history has none."""
-    names = kinds(trainings)
+    names = {training.kind: training.label for training in trainings}
     with style.figure(path, 2, len(names), 2.5 * len(names), 4.2) as (figure, axes):
         for (kind, name), column in zip(names.items(), axes.T, strict=True):
             for training in (t for t in trainings if t.kind == kind):
@@ -98,6 +98,7 @@ def _against_cost(
     ]
     if not needed:
         return
+    # An unknown amount makes the sum NaN, which matplotlib leaves out.
     x = sum(v if v is not None else np.nan for v in needed) * dodge.get(row.variant, 1.0)
     colour, marker = style.networks(row.methods)[row.method][0], style.VARIANTS[row.variant][1]
     if interval := row.values["intervals"]["f1"]:

@@ -1,4 +1,4 @@
-"""Results as sentences; every sentence follows from the numbers, none is fixed."""
+"""Results as sentences, which follow from the numbers alone."""
 
 from typing import Any
 
@@ -62,6 +62,7 @@ def findings(rows: list[Row]) -> list[str]:
         f"{_percent(values['episodes_found'])} of the attack episodes, {_delay(values)}, and raises "
         f"{number('false_alarms_per_hour', values['false_alarms_per_hour'])} false alarms an hour."
     ]
+    # A method is better or worse only where the interval of the paired difference leaves out zero.
     others = [r for r in rows if r.method in values["minus"] and r.variant == fusion.variant]
     groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
     for row in sorted(others, key=lambda row: row.method):
@@ -80,7 +81,9 @@ def _percent(value: float | None) -> str:
 
 def _delay(values: dict[str, Any]) -> str:
     delay = values["detection_delay_s"]
-    return "never in time" if delay is None else f"on average {number('detection_delay_s', delay)} s after their start"
+    return (
+        "at no known delay" if delay is None else f"on average {number('detection_delay_s', delay)} s after their start"
+    )
 
 
 def distillation(changes: dict[str, dict[str, Any]], methods: Methods) -> str:

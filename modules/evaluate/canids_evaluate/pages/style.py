@@ -1,4 +1,4 @@
-"""Look of all figures, written as SVG with the same bytes for the same numbers.
+"""Style of all figures, which are SVG files with the same bytes for the same numbers.
 
 Colours are those of Okabe and Ito (2008), and two of Tol (2021), which the colour-blind distinguish too; marker or line style
 repeats them, for print in grey.

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from canids_evaluate.judging.equal_recall import COMPARED
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.rows import FUSION, Row
 
@@ -127,6 +128,7 @@ def leaves_out_zero(interval: list[float] | None) -> bool:
 def fusion_minus(rows: list[Row], metric: str) -> Table:
     """The fusion of each variant minus every other method of one scenario, in one metric."""
     fusions = {r.variant: r.values["minus"] for r in rows if r.method == FUSION}
+    # A detector occurs once per variant, a window baseline once; the column's fusion is compared with that of its variant.
     others = {r.method: r.label for r in rows if r.method != FUSION}
     header = [f"Fusion minus …, {COLUMNS[metric]}", *(v or UNDEFINED for v in fusions)]
     return Table(
@@ -135,20 +137,19 @@ def fusion_minus(rows: list[Row], metric: str) -> Table:
 
 
 AT_FUSION_RECALL = (
-    "The variant's methods with thresholds moved to the fusion's recall (nobody could know these beforehand), and the fusion "
+    "The variant's methods with thresholds moved to the fusion's recall (not known beforehand), and the fusion "
     "minus the method; delays over the episodes that both find:"
 )
 
 
 def at_fusion_recall(rows: list[Row]) -> Table:
     """False alarms and delay where every method finds as many windows as the fusion does; no rows without attacks."""
-    compared = ("false_alarms_per_hour", "fpr", "detection_delay_s")
     header = ["Method", "Variant", "Recall"]
-    header += [h for m in compared for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
+    header += [h for m in COMPARED for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
     lines = []
     for row in rows:
         if moved := row.values.get("at_fusion_recall"):
-            cells = [c for m in compared for c in (number(m, moved[m]), difference(m, moved["fusion_minus"][m]))]
+            cells = [c for m in COMPARED for c in (number(m, moved[m]), difference(m, moved["fusion_minus"][m]))]
             lines.append([row.label, row.variant or UNDEFINED, number("recall", moved["recall"]), *cells])
     return Table(header, lines, names=2)
 

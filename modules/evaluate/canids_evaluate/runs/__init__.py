@@ -1,1 +1,1 @@
-"""What finished runs left behind: trainings, costs, provenance, the log of test readings."""
+"""What finished runs left behind: trainings, costs, the log of test readings."""

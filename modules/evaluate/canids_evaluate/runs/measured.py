@@ -60,6 +60,7 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
             continue
         cost = read_cost(path)
         name, _, instance = run.name.partition("@")
+        # A run's folder is named like its rule, but for rules with a wildcard in that name.
         rule = next((rule for rule in _BY_VARIANT if name.startswith(f"{rule}_")), name)
         # Snakemake samples memory twice a second and may miss a peak, which the job's log has.
         memory = [m for m in (cost.peak_mb and cost.peak_mb * _MIB, usage.get("memory_mb")) if m]

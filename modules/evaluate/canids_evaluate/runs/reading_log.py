@@ -25,7 +25,7 @@ def _git(*arguments: str) -> str | None:
 
 def commit() -> tuple[str | None, bool | None]:
     """Commit of this code and whether files differ from it; None for both if it is not run from a checkout."""
-    # An installed copy may lie inside somebody else's repository, whose commit says nothing about this code.
+    # An installed copy may lie inside a repository of another project, whose commit is not that of this code.
     if (
         _git("ls-files", "--error-unmatch", Path(__file__).name) is None
         or (revision := _git("rev-parse", "HEAD")) is None

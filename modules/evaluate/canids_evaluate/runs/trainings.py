@@ -1,12 +1,9 @@
-"""Trainings as cards and report read them: `run.json` of each, and the cost of every run from its `benchmark.tsv`."""
+"""Trainings as cards and report read them: epochs of a `run.json`, and the cost of every run from its `benchmark.tsv`."""
 
 import csv
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.contracts.whole import reading
 
@@ -17,16 +14,6 @@ class Cost:
 
     seconds: float | None
     peak_mb: float | None
-
-
-def read_trainings(paths: Iterable[Path]) -> list[TrainingRun]:
-    """Read `run.json` files; raises `CanidsError` naming the file that is absent, damaged, of another contract or a stand-in."""
-    return [training_run.read(path) for path in paths]
-
-
-def kinds(trainings: Iterable[TrainingRun]) -> dict[str, str]:
-    """Kind → label of all trainings, in their order."""
-    return {training.kind: training.label for training in trainings}
 
 
 def rows_of_history(training: TrainingRun) -> int:
@@ -44,14 +31,6 @@ def read_cost(path: Path) -> Cost:
         open(path, newline="", encoding="utf-8") as stream,
     ):
         row = next(csv.DictReader(stream, delimiter="\t"), {})
-        return Cost(_positive(row["s"]), _positive(row["max_rss"]))
-
-
-def _positive(text: str) -> float | None:
-    """A measured number; Snakemake writes 0, `-` or `NA` for jobs too short to look at."""
-    if text in ("-", "NA"):
-        return None
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(text)
-    return value or None
+        # Snakemake writes 0, `-` or `NA` for jobs that were too short to look at.
+        seconds, peak_mb = (None if row[c] in ("-", "NA") else float(row[c]) for c in ("s", "max_rss"))
+        return Cost(seconds or None, peak_mb or None)

@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
-from canids_evaluate.sweep_point import CONTRACT
 from canids_shared.contracts.whole import read_json, reading
 from canids_shared.errors import CanidsError
 from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 
+CONTRACT = "select/1"
 _BOUNDS = {"auroc": (0.0, 1.0), "f1": (0.0, 1.0)}
 WORDS = {"auroc": "AUROC", "loss": "loss", "reward": "mean reward", "f1": "F1"}
 
@@ -49,7 +49,8 @@ class PointResult:
         if self.deviation is None:
             return None
         count = len(self.readings)
-        half = float(stats.t.ppf(0.975, count - 1)) * self.deviation / math.sqrt(count)
+        half = float(stdtrit(count - 1, 0.975)) * self.deviation / math.sqrt(count)
+        # Student's t interval, cut off at the metric's bounds.
         low, high = _BOUNDS.get(self.metric, (-math.inf, math.inf))
         return max(self.mean - half, low), min(self.mean + half, high)
 

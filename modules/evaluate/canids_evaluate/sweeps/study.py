@@ -18,7 +18,7 @@ from canids_shared.sweeps.sampling import load_optuna, study_of
 FEWEST = 10
 """Points below which no forest is fitted."""
 FEW_PER_OPTION = 10
-"""Points per option below which the order of options is a hint and no more."""
+"""Points per option below which the order of options is only a hint."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def ranks(points: list[PointResult]) -> list[float]:
 
 
 def evaluator(trees: int, seed: int) -> Any:
-    """Functional ANOVA with forests of so many trees."""
+    """Evaluator of importance by functional ANOVA, in forests of `trees` trees."""
     return load_optuna().importance.FanovaImportanceEvaluator(n_trees=trees, seed=seed)
 
 
@@ -79,6 +79,7 @@ def importance(points: list[PointResult], trees: int, seed: int) -> Importance:
         return Importance({}, f"No importance: {short} (it takes {FEWEST} points and 2 options).")
     if len(set(means(points))) == 1:
         return Importance({}, "No importance: all points are equal.")
+    # Ranks instead of values: a failed training with a huge loss would otherwise explain all of the variance.
     shares = load_optuna().importance.get_param_importances(
         study({"": points}, ranks), evaluator=evaluator(trees, seed)
     )

@@ -52,7 +52,7 @@ def csv_schema(detectors: Sequence[Detector]) -> dict[str, Any]:
 
 
 class Event(NamedTuple):
-    """The beginning of an alarm, with the alarm as far as it is known then, or its end."""
+    """The beginning of an alarm, with its first window, or its end, with all of them."""
 
     alarm: Alarm
     ended: bool
@@ -77,6 +77,7 @@ class AlarmTracker:
             # No window of another capture belongs to this one's past.
             events += self.end()
             self._capture, self._first, self.attribution = decided["capture"], decided["t_start"], AlarmAttribution()
+        # Too long after the last alarmed window for the alarm to go on.
         if self._alarm and decided["t_start"] - self._alarm["end"] > self._gap:
             events += self.end()
         if not decided["alarm"]:
@@ -98,6 +99,7 @@ class AlarmTracker:
         return [event]
 
     def _add(self, decided: dict[str, Any]) -> None:
+        # Of each score the alarm keeps the largest; where it ends is known only once a later window is too far away.
         if self._alarm is None:
             self._labels = [0, 0]
             self._alarm = {"start": decided["t_start"], "windows": 0, **dict.fromkeys(self._scores, -np.inf)}

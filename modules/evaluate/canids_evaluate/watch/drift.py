@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from canids_evaluate.judging.id_rate import not_auxiliary
 from canids_evaluate.watch.attribution import name_of
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
@@ -72,9 +73,8 @@ class TrainingReference:
         """Raises `CanidsError` if the split has other node features than these `names` of `where`, or no attack-free window."""
         if names != fit.header["node_features"]:
             raise CanidsError(f"{where}: other node features than {fit.path}")
-        captures, auxiliary_captures = fit.header["captures"], fit.header.get("auxiliary_captures", [])
         normal = fit["y"] == 0  # [W]
-        recorded = normal & ~np.isin(fit["capture"], [captures.index(name) for name in auxiliary_captures])
+        recorded = normal & not_auxiliary(fit)
         chosen = recorded if recorded.any() else normal
         if not chosen.any():
             raise CanidsError(f"{fit.path}: no attack-free window")

@@ -19,7 +19,6 @@ _PACKAGES = (
     "numba",
     "scikit-learn",
     "torch",
-    "lightning-fabric",
     "gymnasium",
     "matplotlib",
     "snakemake",
@@ -38,7 +37,7 @@ def _revision(revision: str | None, dirty: bool | None) -> str:
 
 
 def evaluations(metrics: list[dict[str, Any]]) -> Table:
-    """Code and seed of every evaluation, and when and at which commit it read the test scenarios, as far as that is logged.
+    """Code and seed of every evaluation, and time and commit of its reading of the test scenarios, where that is logged.
 
     Args:
         metrics: contents of `metrics.json`.
@@ -80,16 +79,15 @@ def _processor() -> str:
     return next(models, platform.processor() or "unknown processor")
 
 
+def vehicle_and_attack(source: dict[str, Any]) -> list[str]:
+    """Vehicle and attack of a capture as cells of a table."""
+    return [str(source.get("vehicle", UNDEFINED)), source.get("attack") or UNDEFINED]
+
+
 def captures(sources: dict[str, dict[str, Any]]) -> Table:
     """Hash, vehicle, attack and rows of every capture (`sources` of the window baselines' `curves.json`)."""
     rows = [
-        [
-            name,
-            str(s.get("vehicle", UNDEFINED)),
-            s.get("attack") or UNDEFINED,
-            s["sha256"],
-            str(s.get("rows_read", UNDEFINED)),
-        ]
+        [name, *vehicle_and_attack(s), s["sha256"], str(s.get("rows_read", UNDEFINED))]
         for name, s in sorted(sources.items())
     ]
     return Table(["Capture", "Vehicle", "Attack", "SHA-256", "Rows"], rows, names=4)
