@@ -123,7 +123,9 @@ class Act:
     silenced: NDArray[np.bool_] | None
 
 
-def episodes(duration: float, number: int, length: float, stealth: str, rng: np.random.Generator) -> list[Episode]:
+def planned_episodes(
+    duration: float, number: int, length: float, stealth: str, rng: np.random.Generator
+) -> list[Episode]:
     """The drive's episodes: one at a random place in each of `number` equal parts of it.
 
     The first 15 % of the drive, and at least a second after each episode, stay free.
