@@ -14,6 +14,19 @@ _MOST_WINDOWS = 1 << 20  # of time, between two frames
 _LONGEST = int(np.iinfo(np.int16).max)  # frames; nodes of a window are numbered in 16 bits
 
 
+def check_windows(config: dict[str, Any]) -> None:
+    """Raise `CanidsError` unless `window` and `stride` can be cut, in their `window_unit`."""
+    window, stride = config["window"], config["stride"]
+    if config["window_unit"] == "seconds":
+        if not (0 < window < np.inf and 0 < stride < np.inf):
+            raise CanidsError(f"window {window}, stride {stride}: numbers of seconds above 0")
+    elif not (2 <= window <= _LONGEST and window % 1 == 0 and stride >= 1 and stride % 1 == 0):
+        raise CanidsError(
+            f"window {window}, stride {stride}: whole numbers of frames, from 2 (to {_LONGEST}) and 1; "
+            "for seconds set window_unit to seconds"
+        )
+
+
 @dataclass
 class FrameWindows:
     """Windows of `window` frames, one every `stride` frames; the incomplete tail is left out.
