@@ -182,24 +182,28 @@ def number(text: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
-    made.add_argument("source", help="a log, or interface:channel of python-can")
-    made.add_argument("--window", type=number, default=100, help="length of a window, in its unit")
-    made.add_argument("--stride", type=number, default=100, help="from the start of a window to that of the next")
-    made.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
-    made.add_argument(
+    command_line = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
+    command_line.add_argument("source", help="a log, or interface:channel of python-can")
+    command_line.add_argument("--window", type=number, default=100, help="length of a window, in its unit")
+    command_line.add_argument(
+        "--stride", type=number, default=100, help="from the start of a window to that of the next"
+    )
+    command_line.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
+    command_line.add_argument(
         "--format", default="auto", choices=["auto", *LINES], help="format of a log; by default recognised"
     )
-    made.add_argument("--name", help="name of the capture in results; by default the log's")
-    made.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
-    made.add_argument(
+    command_line.add_argument("--name", help="name of the capture in results; by default the log's")
+    command_line.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
+    command_line.add_argument(
         "--on-bad-rows", choices=["error", "quarantine"], default="error", help="as in config.schema.yaml"
     )
-    made.add_argument("--timestamp-tolerance", type=number, default=0.0005, help="as in config.schema.yaml (s)")
-    made.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
-    made.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")
-    made.add_argument("--idle", type=number, metavar="S", help="stop after this many seconds without a new frame")
-    return made
+    command_line.add_argument("--timestamp-tolerance", type=number, default=0.0005, help="as in config.schema.yaml (s)")
+    command_line.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
+    command_line.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")
+    command_line.add_argument(
+        "--idle", type=number, metavar="S", help="stop after this many seconds without a new frame"
+    )
+    return command_line
 
 
 if __name__ == "__main__":

@@ -52,11 +52,6 @@ class RowCounts:
     attacked: int = 0
     channels: set[str | None] = field(default_factory=set)
 
-    @property
-    def rows(self) -> int:
-        """Rows read."""
-        return self.frames + self.rejects
-
 
 def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     line, reason, _ = rejects.row(0)
@@ -206,7 +201,7 @@ def main(call: entry_point.Call) -> None:
             **{key: entry[key] for key in ("vehicle", "format", "content", "attack")},
             "attacks": [_attack_name(entry)] if counts.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
-            "rows_read": counts.rows,
+            "rows_read": counts.frames + counts.rejects,
             "frames": counts.frames,
             "rejects": counts.rejects,
             "stepped_back": counts.stepped_back,

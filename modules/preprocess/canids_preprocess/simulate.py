@@ -101,7 +101,7 @@ def record(
         if attack:
             memory = joined([memory[memory.released_in(start - MEMORY_S, start)], released])
             stretch = journey.drive(start, end)
-            scenes = [Scene(vehicle, stretch, memory, rank, e, _chance(attacker, e)) for e in here]
+            scenes = [Scene(vehicle, stretch, memory, rank, e, _rng_of(attacker, e)) for e in here]
             # What an attacker releases behind the leg's end belongs to the next.
             released = joined([late, mount(attack, scenes, released)])
         # The bus carries what is released in this stretch; frames on it at the end are complete in the next.
@@ -118,7 +118,7 @@ def record(
         yield Capture(frames, received, logger.stamp(received), attacked, [(e.start, e.end) for e in here])
 
 
-def _chance(attacker: list[int], episode: Episode) -> np.random.Generator:
+def _rng_of(attacker: list[int], episode: Episode) -> np.random.Generator:
     """Random numbers of one episode: those of another one do not depend on how many it draws."""
     return np.random.default_rng(np.random.SeedSequence([*attacker, episode.number]))
 

@@ -112,7 +112,7 @@ class Sender:
         """With random numbers of its own, seeded by `entropy`; `on_change` has the times beside its ticks."""
         rng = np.random.default_rng(np.random.SeedSequence([*entropy, message.can_id]))
         self._message = message
-        self._chance = rng.spawn(len(message.layout.signals))
+        self._rngs = rng.spawn(len(message.layout.signals))
         self._number = int(rng.integers(256))
         self._before: int | None = None
         self._on_change = on_change
@@ -122,7 +122,7 @@ class Sender:
         seconds, turned = self._on_change.among(ticks) if self._on_change else (ticks, np.uint64(0))
         number = self._number + np.arange(len(seconds))
         layout = self._message.layout
-        payload = layout.payloads(Sending(seconds, number, drive, self._chance, self._before))
+        payload = layout.payloads(Sending(seconds, number, drive, self._rngs, self._before))
         if len(seconds):
             self._number += len(seconds)
             self._before = int(payload[-1])
@@ -158,9 +158,9 @@ class Traffic:
             if messages[0].periodic:
                 self._sources.append((Ticking(task, first, ecu.drift, rng), senders))
             else:
-                # Each event message has its own chance, or how far others are simulated would change its events.
-                chance = [rng, *rng.spawn(len(messages) - 1)]
-                self._sources += [(Events(m, first, r), [s]) for m, r, s in zip(messages, chance, senders, strict=True)]
+                # Each event message has its own random numbers, or how far others are simulated would change its events.
+                rngs = [rng, *rng.spawn(len(messages) - 1)]
+                self._sources += [(Events(m, first, r), [s]) for m, r, s in zip(messages, rngs, senders, strict=True)]
         self._late = frames_of(0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64))
 
     def between(self, start: float, end: float) -> Frames:
