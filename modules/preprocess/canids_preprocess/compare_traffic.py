@@ -64,11 +64,11 @@ def describe(frames: pl.DataFrame) -> dict[str, str]:
     }
 
 
-def _quantiles(values: pl.Series, decimals: int = 2) -> str:
+def _quantiles(values: np.ndarray, decimals: int = 2) -> str:
     return " / ".join(f"{q:.{decimals}f}" for q in np.quantile(values, [0.1, 0.5, 0.9]))
 
 
-def _per_id(frames: pl.DataFrame) -> pl.DataFrame:
+def _per_id(frames: pl.DataFrame) -> dict[str, np.ndarray]:
     """Statistics of each ID with frames enough.
 
     `variation`: coefficient of variation of its intervals; `alternation`: minus their autocorrelation at lag 1; `bits`: bits
@@ -99,7 +99,7 @@ def _per_id(frames: pl.DataFrame) -> pl.DataFrame:
         )
     if not rows:
         raise CanidsError(f"no ID has {_FEWEST} frames without an attack; compare longer captures")
-    return pl.DataFrame(rows)
+    return {column.name: column.to_numpy() for column in pl.DataFrame(rows)}
 
 
 def table(paths: list[Path]) -> str:

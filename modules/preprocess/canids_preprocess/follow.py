@@ -100,6 +100,7 @@ def _frames(source: str, read_batches: Iterator[Batch], rejects: Path | None) ->
                 log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
                 writer.writerows(batch.rejects.iter_rows())
             if len(batch.frames):
+                # The layout of the Parquet files that `graphs` reads: large strings, attacks as a dictionary, one batch.
                 table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
                 table = table.set_column(ALL.index("attack"), "attack", table["attack"].dictionary_encode())
                 (part,) = table.combine_chunks().to_batches()

@@ -82,6 +82,7 @@ def _blocks(
         raise CanidsError(f"blocks.gap: {cut['gap']} s of {capture} are no longer than a window")
     # Blocks are cut by frames: a window in seconds counts as many as it holds on average.
     frames_per_window = window if by_count else int(np.ceil(window * clock.frames / max(span, 1e-9)))
+    # A restart is a stretch of a block of this split, so it leaks nothing of another split.
     chosen = blocks(clock, **cut, window=frames_per_window)[split]
     restarted = [part for block in chosen for part in restarts(clock, block, **config["restarts"])]
 
@@ -107,6 +108,7 @@ def _part(path: Path, metadata: dict[str, Any], config: dict[str, Any], split: s
         once, again, number = _blocks(path, metadata["capture"], config, split)
     else:
         once, again, number = [Block(0, 0, metadata["frames"])], [], lambda _: 0
+    # Window numbers count along the whole capture, so that windows of neighbouring blocks are not taken for adjacent.
     parts = [(block, number(block.start), survey(path, block, config)) for block in once]
     total = sum((size for _, _, size in parts), Counter())
     counts = {key: total[key] for key in ("windows", "frames", "dropped")}
@@ -139,6 +141,7 @@ def main(call: entry_point.Call) -> None:
     size = {key: amount[key] for key in ("windows", "nodes", "edges")}
     with writing(call.output["output"], header, **size) as writer:
         for index, (path, metadata, part_blocks, counts) in enumerate(parts):
+            # Under suppression no frame is labelled: windows that overlap the attack's intervals are marked afterwards.
             mark = partial(
                 mark_intervals,
                 intervals=np.array(metadata["attacked"]).reshape(-1, 2),

@@ -65,6 +65,7 @@ class Growing(PosixPath):
             if self.is_file():
                 with open(self, "rb") as stream:
                     beginning = stream.read(most)
+                # A first line that is whole: the format shows from here on.
                 if b"\n" in beginning:
                     return len(beginning) < most
             if not logged:

@@ -213,6 +213,7 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
         announced=pl.col("announced").cast(pl.Int64),
     )
     checks = _checks(shape)
+    # One pass finds whether any check holds; reasons are worked out for the few rows of which one does.
     wrong = rows.select(reduce(or_, (condition.fill_null(False) for condition, _ in checks))).to_series()
     rejects = pl.DataFrame(schema=REJECT_COLUMNS)
     if wrong.any():
@@ -222,6 +223,7 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
             reason = pl.when(condition.fill_null(False)).then(message).otherwise(reason)
         rejects = rows.filter(wrong).select("line", reason=plain(reason), text=plain(pl.col("text")))
         rows = rows.filter(~wrong)
+    # A remote frame carries no payload: its DLC is the length that it asks for.
     dlc = pl.when("remote").then(pl.col("announced").fill_null(0)).otherwise(pl.col("payload").bin.size())
     payload = pl.when("remote").then(pl.lit(b"")).otherwise("payload")
     frames = rows.with_columns(dlc=dlc, payload=payload).select(

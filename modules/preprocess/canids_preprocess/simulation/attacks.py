@@ -102,6 +102,7 @@ class Scene:
     def spaced(self, spacing: float, spread: float) -> NDArray[np.int64]:
         """Release times (ns) of frames sent every `spacing` seconds, each gap off by up to the share `spread`."""
         start, end = self.episode.start, self.episode.end
+        # Gaps enough for the shortest spacing all along; what goes beyond the episode is cut off.
         n = int((end - start) / (spacing * (1 - spread))) + 1
         seconds = start + np.cumsum(spacing * self.rng.uniform(1 - spread, 1 + spread, n))
         return np.rint(seconds[seconds < end] * SECOND).astype(np.int64)
@@ -145,6 +146,7 @@ def planned_episodes(
             f"simulation: {number} episodes of {length:g} s do not fit into {duration:g} s; "
             f"set duration to {np.ceil(needed):g} or more, or have fewer or shorter episodes"
         )
+    # Equal parts behind the quiet beginning, and in each the episode at a random place.
     starts = duration * _QUIET_SHARE + part * np.arange(number) + slack * rng.random(number)
     levels = [k % len(LEVELS) if stealth == "mixed" else LEVELS.index(stealth) for k in range(number)]
     return [
@@ -214,6 +216,7 @@ def _replay(scene: Scene) -> Act:
     start, end = scene.episode.start, scene.episode.end
     size = round(scene.between((4, 8), (2, 4), (1, 1)))
     ids = scene.some(longest_period=0.05, size=size)
+    # A stretch that lies wholly before the episode and within memory, moved to the episode's start.
     reach = min(start, MEMORY_S)
     length = min(end - start, reach)
     begin = start - reach + float(scene.rng.uniform(0, reach - length))

@@ -144,6 +144,7 @@ class Checksum:
         if self.kind == "xor":
             xor: Bytes = np.bitwise_xor.reduce(content, axis=1) ^ np.uint8(self.data_id)
             return xor
+        # The start value and the data ID enter before the bytes: one look-up gives the state behind both.
         crc: Bytes = np.full(len(content), _CRC[0xFF ^ self.data_id], dtype=np.uint8)
         for column in content.T:
             crc = _CRC[crc ^ column]
@@ -178,6 +179,7 @@ class Layout:
         for signal, rng in zip(self.signals, sending.rngs, strict=True):
             if signal not in signals:
                 continue
+            # Clear the signal's bits in every word, then put its values there.
             shift = np.uint64(64 - signal.start - signal.bits)
             field = np.uint64((1 << signal.bits) - 1) << shift
             words = (words & ~field) | (signal.raw(sending, rng) << shift)

@@ -77,6 +77,7 @@ class Ticking:
         last = max(self._next, int(np.ceil((end - self._first) / self._period)))
         count = np.arange(self._next, last)
         self._next = last
+        # By count from the first tick, not from the tick before: rounding does not add up, and parts do not matter.
         due = self._first + count * self._period
         return due + self._task.sway * (count % 2) + self._rng.uniform(0, 2 * self._task.jitter, len(count))
 
@@ -120,6 +121,7 @@ class Sender:
     def frames(self, ticks: NDArray[np.float64], drive: Drive) -> Frames:
         """The frames [n] released at the given times, and those on changes in between."""
         seconds, turned = self._on_change.among(ticks) if self._on_change else (ticks, np.uint64(0))
+        # Counters go on from the last call; flags go on from its last payload.
         number = self._number + np.arange(len(seconds))
         layout = self._message.layout
         payload = layout.payloads(Sending(seconds, number, drive, self._rngs, self._before))
@@ -154,6 +156,7 @@ class Traffic:
             messages = [m for m in vehicle.messages if m.task == task]
             senders = [Sender(m, [*entropy, 3], on_change.get(m.can_id)) for m in messages]
             ecu = vehicle.ecus[task.ecu]
+            # The clock of the ECU starts at `wake`, and the task at its offset from there.
             first = float((wake[task.ecu] * ecu.tick + task.offset) % task.period)
             if messages[0].periodic:
                 self._sources.append((Ticking(task, first, ecu.drift, rng), senders))
@@ -169,6 +172,7 @@ class Traffic:
         # Jitter and bursts may push releases beyond the end: these frames wait for the next stretch.
         parts = [self._late]
         for source, senders in self._sources:
+            # All messages of a task leave in the same burst, each with its payload at that time.
             ticks = source.until(end)
             parts += [sender.frames(ticks, drive) for sender in senders]
         frames = joined(parts)

@@ -25,6 +25,7 @@ def _groups(cut: Cut) -> Iterator[slice]:
     """Slices of the windows that hold some `_MOST_ROWS` frames together, one window at least."""
     if not len(cut.starts):
         return
+    # Windows whose frames, counted from the first window on, end in the same multiple of `_MOST_ROWS` form a group.
     border = np.cumsum(cut.stops - cut.starts) // _MOST_ROWS
     edges = np.concatenate([[0], np.flatnonzero(np.diff(border)) + 1, [len(cut.starts)]])
     for first, last in pairwise(edges.tolist()):
@@ -105,6 +106,7 @@ def windows_of(
     state, step = relative.BusState(), FEATURES[config["features"]].step
 
     def prepare(frames: Frames, pending: Frames) -> Frames:
+        # Frames that wait for their window refer to IDs by index, so these IDs stay and are renumbered.
         if most_ids and state.ids.count > most_ids:
             needed = state.forget(most_ids // 2, pending["id_index"] if pending else np.zeros(0, np.int32))
             pending |= {"id_index": needed} if pending else {}
