@@ -24,7 +24,7 @@ import polars as pl
 from common import figures, one_core, publish, result
 
 from canids_preprocess import graphs, ingest
-from canids_preprocess.simulate import Capture, record, write_parts
+from canids_preprocess.simulate import Capture, record, write
 from canids_shared.files import written_whole
 from canids_shared.jobs.entry_point import Call
 from canids_shared.planning.code_hash import code_hash
@@ -65,7 +65,7 @@ def capture(folder: Path, frames: int, most: int) -> Path:
         return path
     print(f"writing {frames:,} frames", file=sys.stderr)
     if frames == most:
-        write_parts(beginning(record("compact", duration=float(frames), seed=1), frames), path)
+        write(beginning(record("compact", duration=float(frames), seed=1), frames), path)
     else:
         whole = capture(folder, most, most)
         with open(whole, "rb") as source, written_whole(path) as temporary, open(temporary, "wb") as part:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from canids_preprocess.simulate import simulate, write
+from canids_preprocess.simulate import record, write
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
@@ -38,8 +38,8 @@ captures:
 def write_tiny_dataset(folder: Path) -> None:
     """The smallest dataset with raw captures of its own: one that `simulate` makes, two in CSV, and a config for them."""
     folder.mkdir(parents=True)
-    write(simulate("compact", attack="dos", duration=12, seed=1, n_episodes=4, episode_s=0.3), folder / "dos.csv")
-    write(simulate("compact", attack="dos", duration=4, seed=2, n_episodes=1, episode_s=0.5), folder / "test.csv")
+    write(record("compact", attack="dos", duration=12, seed=1, episodes=4, episode_s=0.3), folder / "dos.csv")
+    write(record("compact", attack="dos", duration=4, seed=2, episodes=1, episode_s=0.5), folder / "test.csv")
     (folder / "manifest.yaml").write_text(_TINY_MANIFEST)
     (folder / "preprocess.yaml").write_text(
         "datasets: [tiny]\nwindow: 50\nstride: 50\nblocks: {gap: 0.3}\nauxiliary_captures: none\n"

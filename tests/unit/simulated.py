@@ -1,15 +1,29 @@
 """What the tests of the simulator share: one drive with or without an attack, and what to read from it."""
 
+from dataclasses import fields
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from canids_preprocess.simulate import Capture, simulate
+from canids_preprocess.simulate import Capture, record
 from canids_preprocess.simulation.signals import Sensor
-from canids_preprocess.simulation.traffic import SECOND
+from canids_preprocess.simulation.traffic import SECOND, Frames
 from canids_preprocess.simulation.vehicle import design
 
-DRIVE = {"duration": 30.0, "seed": 5, "n_episodes": 3, "episode_s": 2.0}
+DRIVE = {"duration": 30.0, "seed": 5, "episodes": 3, "episode_s": 2.0}
+
+
+def simulate(vehicle: str, **options: Any) -> Capture:
+    """All parts of `record` in one, with the same options."""
+    parts = list(record(vehicle, **options))
+    return Capture(
+        frames=Frames(*(np.concatenate([getattr(p.frames, f.name) for p in parts]) for f in fields(Frames))),
+        received=np.concatenate([p.received for p in parts]),
+        logged=np.concatenate([p.logged for p in parts]),
+        attacked=np.concatenate([p.attacked for p in parts]),
+        intervals=[interval for p in parts for interval in p.intervals],
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ A line per capture: rows read = frames + rejects, steps back in time, attacked f
 import polars as pl
 
 from canids_shared.contracts import tables
-from canids_shared.contracts.whole import AGAIN
+from canids_shared.contracts.whole import AGAIN, reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
@@ -19,18 +19,20 @@ def main(call: entry_point.Call) -> None:
     rows = []
     for path in call.inputs["frames"]:
         metadata = tables.read_metadata(path, tables.FRAMES)
+        with reading(path, "table of frames"):
+            row = {key: metadata[key] for key in _METADATA}
         totals = pl.scan_parquet(path).select(
             count=pl.len(),
             attacked=(pl.col("label") == 1).sum(),
             seconds=pl.col("timestamp").max() - pl.col("timestamp").min(),
         )
         count, attacked, seconds = totals.collect().row(0)
-        if not metadata["rows_read"] - metadata["rejects"] == metadata["frames"] == count:
+        if not row["rows_read"] - row["rejects"] == row["frames"] == count:
             raise CanidsError(
-                f"{path}: {metadata['rows_read']} rows read, {metadata['rejects']} rejects and {count} frames do not add "
+                f"{path}: {row['rows_read']} rows read, {row['rejects']} rejects and {count} frames do not add "
                 f"up; {AGAIN}"
             )
-        rows.append({**{key: metadata[key] for key in _METADATA}, "attacked": attacked, "seconds": seconds})
+        rows.append({**row, "attacked": attacked, "seconds": seconds})
     write_text(call.output["output"], pl.DataFrame(rows, infer_schema_length=None).write_csv())
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from canids_preprocess.simulation.bus import frame_bits
 from canids_shared.contracts import tables
@@ -28,8 +27,6 @@ _PERIODIC = 0.25
 """Coefficient of variation of the intervals below which an ID counts as periodic."""
 _ADJACENT_S = 0.3e-3
 """Seconds from frame to frame up to which the bus was busy without a pause: a frame of 8 bytes takes 0.24 ms."""
-
-Floats = NDArray[np.float64]
 
 
 def describe(frames: pl.DataFrame) -> dict[str, str]:
@@ -46,8 +43,7 @@ def describe(frames: pl.DataFrame) -> dict[str, str]:
     if span <= 0:
         raise CanidsError("no two frames without an attack at different times; compare captures with usual traffic")
     # Gaps between episodes of an attack stay in `span`: usual traffic goes on during them.
-    _, start, count = np.unique(_ids(frames), return_index=True, return_counts=True)
-    share = count / len(frames)
+    share = frames.group_by("can_id", "extended").len()["len"].to_numpy() / len(frames)
     gaps = np.diff(seconds)
     per_id = _per_id(frames)
     return {
@@ -56,7 +52,7 @@ def describe(frames: pl.DataFrame) -> dict[str, str]:
         "frames/s": f"{len(frames) / span:,.0f}",
         f"bus load at {BIT_RATE // 1000} kbit/s": f"{frame_bits(frames['dlc'].to_numpy().astype(np.int64)).sum() / BIT_RATE / span:.1%}",
         "frames behind another without a pause": f"{(gaps < _ADJACENT_S).mean():.0%}",
-        "IDs": f"{len(start)}",
+        "IDs": f"{len(share)}",
         "entropy of IDs (bits)": f"{-(share * np.log2(share)).sum() + 0.0:.2f}",
         "periodic IDs": f"{(per_id['variation'] < _PERIODIC).mean():.0%}",
         "variation of intervals per ID": _quantiles(per_id["variation"]),
@@ -68,46 +64,42 @@ def describe(frames: pl.DataFrame) -> dict[str, str]:
     }
 
 
-def _ids(frames: pl.DataFrame) -> NDArray[np.int64]:
-    ids: NDArray[np.int64] = frames["can_id"].to_numpy().astype(np.int64) | (
-        frames["extended"].to_numpy().astype(np.int64) << 32
-    )
-    return ids
-
-
-def _quantiles(values: Floats, decimals: int = 2) -> str:
+def _quantiles(values: np.ndarray, decimals: int = 2) -> str:
     return " / ".join(f"{q:.{decimals}f}" for q in np.quantile(values, [0.1, 0.5, 0.9]))
 
 
-def _per_id(frames: pl.DataFrame) -> dict[str, Floats]:
+def _per_id(frames: pl.DataFrame) -> dict[str, np.ndarray]:
     """Statistics of each ID with frames enough.
 
     `variation`: coefficient of variation of its intervals; `alternation`: minus their autocorrelation at lag 1; `bits`: bits
     that ever change; `distance`: bits that flip from a frame to the next on average, `share` of the payload's bits; `frames`.
     """
-    out: dict[str, list[float]] = {k: [] for k in ("variation", "alternation", "bits", "distance", "share", "frames")}
-    for group in frames.group_by("can_id", "extended", maintain_order=True):
-        one = group[1]
+    rows = []
+    for _, one in frames.group_by("can_id", "extended", maintain_order=True):
         if len(one) < _FEWEST:
             continue
         interval = np.diff(one["timestamp"].to_numpy())
         mean, spread = float(interval.mean()), float(interval.std())
         off = interval - mean
-        out["variation"].append(spread / mean if mean > 0 else 0.0)
-        out["alternation"].append(-float((off[1:] * off[:-1]).mean()) / spread**2 if spread > 0 else 0.0)
         width = int(one["dlc"].max())  # type: ignore[arg-type]
         # Payloads as rows of bytes of equal length: XOR of neighbouring rows gives the bits that flip.
         content = np.frombuffer(b"".join(p.ljust(width, b"\0") for p in one["payload"]), dtype=np.uint8)
         content = content.reshape(len(one), width)
         flipped = content[1:] ^ content[:-1]
         distance = float(np.bitwise_count(flipped).sum(dtype=np.int64)) / len(flipped)
-        out["bits"].append(float(np.bitwise_count(np.bitwise_or.reduce(flipped, axis=0)).sum(dtype=np.int64)))
-        out["distance"].append(distance)
-        out["share"].append(distance / max(8 * width, 1))
-        out["frames"].append(len(one))
-    if not out["frames"]:
+        rows.append(
+            {
+                "variation": spread / mean if mean > 0 else 0.0,
+                "alternation": -float((off[1:] * off[:-1]).mean()) / spread**2 if spread > 0 else 0.0,
+                "bits": float(np.bitwise_count(np.bitwise_or.reduce(flipped, axis=0)).sum(dtype=np.int64)),
+                "distance": distance,
+                "share": distance / max(8 * width, 1),
+                "frames": len(one),
+            }
+        )
+    if not rows:
         raise CanidsError(f"no ID has {_FEWEST} frames without an attack; compare longer captures")
-    return {k: np.asarray(v, dtype=np.float64) for k, v in out.items()}
+    return {column.name: column.to_numpy() for column in pl.DataFrame(rows)}
 
 
 def table(paths: list[Path]) -> str:

@@ -92,6 +92,7 @@ def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
 def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
     relative = path.relative_to(folder)
     name = str(relative.with_suffix("")).lower()
+    # The vehicle by a make or model in the path, by the published data set, or else by the folder.
     known = re.search(_VEHICLES, name)
     vehicle = known[0] if known else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
     entry = {"path": relative.as_posix(), "format": capture_format, "vehicle": vehicle}

@@ -10,12 +10,13 @@ end of the log (`--exit-at-end`), or when nothing has come for a while (`--idle`
 import argparse
 import csv
 import logging
+import math
+import os
 import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,29 +28,24 @@ from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch, Format
 from canids_preprocess.formats.growing import POLL, Growing, IdleTimeout
 from canids_preprocess.ingest import RowCounts, read
+from canids_preprocess.windowing.cutting import check_windows
 from canids_preprocess.windowing.frames import ALL, Frames, arrays_of
 from canids_preprocess.windowing.windows import FEATURES, windows_of
 from canids_shared.contracts import streams
+from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 
 MOST_IDS = 1 << 16
 """Arbitration IDs whose past is kept. Above this number those seen least are forgotten, and only then can a followed log differ
 from the finished one: a bus has hundreds, an attacker who draws 29-bit IDs at random a hundred thousand in half a minute."""
-LINES = (
-    "can-train-and-test",
-    "hcrl-car-hacking",
-    "hcrl-survival",
-    "otids",
-    "road",
-    "candump",
-    "asc",
-    "trc",
-    "python-can-csv",
-)
-"""Formats of a log that can be read while it grows."""
+LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
+"""Formats of a log that can be read while it grows: those in text."""
+SCHEMA = Path(__file__).parents[1] / "config.schema.yaml"
+"""Of the options that have the names of a config's."""
 _HEAD = 1 << 12
 _ROW = re.compile(rb"^\s*\d.*\n", re.M)
 """A row of ASC or TRC."""
+_IN_CONFIG = ("window", "stride", "window_unit", "on_bad_rows", "timestamp_tolerance")
 _OF_A_WINDOW = ("window", "t_start", "t_end")
 _OF_EDGES = ("edge_source", "edge_target", "edge_attr")
 _ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": []}
@@ -90,20 +86,21 @@ def batches(source: str, options: argparse.Namespace, counts: RowCounts, timeout
 def _frames(source: str, read_batches: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
     """Frames of the batches as arrays; rejects are written to the file `rejects`, line by line."""
     path = Path(source)
-    with ExitStack() as stack:
-        writer = None
-        if rejects:
-            stream = stack.enter_context(open(rejects, "w", encoding="utf-8", newline="", buffering=1))
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["line", "reason", "text"])
+    try:
+        stream = open(rejects or os.devnull, "w", encoding="utf-8", newline="", buffering=1)  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise CanidsError(f"{rejects}: cannot be written ({error.strerror})") from None
+    with stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(REJECT_COLUMNS)
         for batch in read_batches:
             if len(batch.rejects):
                 line, reason, _ = batch.rejects.row(0)
                 more = f", and {len(batch.rejects) - 1} more" if len(batch.rejects) > 1 else ""
                 log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
-                if writer:
-                    writer.writerows(batch.rejects.iter_rows())
+                writer.writerows(batch.rejects.iter_rows())
             if len(batch.frames):
+                # The layout of the Parquet files that `graphs` reads: large strings, attacks as a dictionary, one batch.
                 table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
                 table = table.set_column(ALL.index("attack"), "attack", table["attack"].dictionary_encode())
                 (part,) = table.combine_chunks().to_batches()
@@ -163,7 +160,9 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
 
 
 def main(options: argparse.Namespace) -> None:
-    """Entry point."""
+    """Entry point. Raises `CanidsError` if an option is out of the range that the config has for it."""
+    check({name: getattr(options, name) for name in _IN_CONFIG}, load_schema(SCHEMA), where="")
+    check_windows(vars(options))
     timeout = IdleTimeout(options.exit_at_end, options.idle)
 
     def stop(*_: Any) -> None:
@@ -174,26 +173,38 @@ def main(options: argparse.Namespace) -> None:
     follow(options, timeout, sys.stdout.buffer)
 
 
+def number(text: str) -> float:
+    """A number of the command line; not the NaN or infinity that `float` understands too."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
-    made.add_argument("source", help="a log, or interface:channel of python-can")
-    made.add_argument("--window", type=float, default=100, help="length of a window, in its unit")
-    made.add_argument("--stride", type=float, default=100, help="from the start of a window to that of the next")
-    made.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
-    made.add_argument(
+    command_line = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
+    command_line.add_argument("source", help="a log, or interface:channel of python-can")
+    command_line.add_argument("--window", type=number, default=100, help="length of a window, in its unit")
+    command_line.add_argument(
+        "--stride", type=number, default=100, help="from the start of a window to that of the next"
+    )
+    command_line.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
+    command_line.add_argument(
         "--format", default="auto", choices=["auto", *LINES], help="format of a log; by default recognised"
     )
-    made.add_argument("--name", help="name of the capture in results; by default the log's")
-    made.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
-    made.add_argument(
+    command_line.add_argument("--name", help="name of the capture in results; by default the log's")
+    command_line.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
+    command_line.add_argument(
         "--on-bad-rows", choices=["error", "quarantine"], default="error", help="as in config.schema.yaml"
     )
-    made.add_argument("--timestamp-tolerance", type=float, default=0.0005, help="as in config.schema.yaml (s)")
-    made.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
-    made.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")
-    made.add_argument("--idle", type=float, metavar="S", help="stop after this many seconds without a new frame")
-    return made
+    command_line.add_argument("--timestamp-tolerance", type=number, default=0.0005, help="as in config.schema.yaml (s)")
+    command_line.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
+    command_line.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")
+    command_line.add_argument(
+        "--idle", type=number, metavar="S", help="stop after this many seconds without a new frame"
+    )
+    return command_line
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from canids_preprocess.windowing.cutting import check_windows
 from canids_preprocess.windowing.frames import clock_of
 from canids_preprocess.windowing.members import members
 from canids_preprocess.windowing.splits import Block, blocks, restarts
-from canids_preprocess.windowing.windows import FEATURES, Survey, append, mark_intervals, survey
+from canids_preprocess.windowing.windows import FEATURES, append, mark_intervals, survey
 from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import writing
 from canids_shared.contracts.manifest import SPLITS
@@ -56,6 +58,17 @@ def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: li
     }
 
 
+def _check_restarts(config: dict[str, Any]) -> None:
+    """Raise `CanidsError` unless restarts follow each other, and can hold a window."""
+    length, every = config["restarts"]["length"], config["restarts"]["every"]
+    if length > every:
+        raise CanidsError(f"restarts.length: {length} s are longer than restarts.every ({every} s)")
+    if config["window_unit"] == "seconds" and 0 < length <= config["window"]:
+        raise CanidsError(
+            f"restarts.length: {length} s hold no whole window of {config['window']} s; 0 leaves them out"
+        )
+
+
 def _blocks(
     path: Path, capture: str, config: dict[str, Any], split: str
 ) -> tuple[list[Block], list[Block], Callable[[int], int]]:
@@ -65,21 +78,13 @@ def _blocks(
     cut, window, stride = config["blocks"], config["window"], config["stride"]
     span = clock.end - origin
     by_count = config["window_unit"] == "frames"
-    restart = config["restarts"]
-    if restart["length"] > restart["every"]:
-        raise CanidsError(
-            f"restarts.length: {restart['length']} s are longer than restarts.every ({restart['every']} s)"
-        )
-    if not by_count and 0 < restart["length"] <= window:
-        raise CanidsError(
-            f"restarts.length: {restart['length']} s hold no whole window of {window} s; 0 leaves them out"
-        )
     if cut["gap"] <= (window * span / clock.frames if by_count else window):
         raise CanidsError(f"blocks.gap: {cut['gap']} s of {capture} are no longer than a window")
     # Blocks are cut by frames: a window in seconds counts as many as it holds on average.
     frames_per_window = window if by_count else int(np.ceil(window * clock.frames / max(span, 1e-9)))
+    # A restart is a stretch of a block of this split, so it leaks nothing of another split.
     chosen = blocks(clock, **cut, window=frames_per_window)[split]
-    restarted = [part for block in chosen for part in restarts(clock, block, **restart)]
+    restarted = [part for block in chosen for part in restarts(clock, block, **config["restarts"])]
 
     def number(frame: int) -> int:
         if by_count:
@@ -94,7 +99,7 @@ class _Part(NamedTuple):
 
     path: Path
     metadata: dict[str, Any]
-    blocks: list[tuple[Block, int, Survey]]
+    blocks: list[tuple[Block, int, Counter[str]]]
     counts: dict[str, int]
 
 
@@ -103,14 +108,15 @@ def _part(path: Path, metadata: dict[str, Any], config: dict[str, Any], split: s
         once, again, number = _blocks(path, metadata["capture"], config, split)
     else:
         once, again, number = [Block(0, 0, metadata["frames"])], [], lambda _: 0
+    # Window numbers count along the whole capture, so that windows of neighbouring blocks are not taken for adjacent.
     parts = [(block, number(block.start), survey(path, block, config)) for block in once]
-    total = sum((size for _, _, size in parts), Survey())
-    counts = {"windows": total.windows, "frames": total.frames, "dropped": total.dropped}
+    total = sum((size for _, _, size in parts), Counter())
+    counts = {key: total[key] for key in ("windows", "frames", "dropped")}
     if split in SPLITS:
         # Numbered beyond the capture's end, so that they look adjacent to nothing.
         beyond = number(metadata["frames"]) + 2
         restarted = [(block, beyond + number(block.start), survey(path, block, config)) for block in again]
-        counts["restarted"] = sum(size.windows for _, _, size in restarted)
+        counts["restarted"] = sum(size["windows"] for _, _, size in restarted)
         parts += restarted
     return _Part(path, metadata, parts, counts)
 
@@ -118,27 +124,24 @@ def _part(path: Path, metadata: dict[str, Any], config: dict[str, Any], split: s
 def main(call: entry_point.Call) -> None:
     """Entry point. Raises `CanidsError` if options contradict each other, a capture is damaged, or the split has no window."""
     split, config = call.wildcards["split"], call.config
-    if config["window_unit"] == "frames" and not (
-        config["window"] == int(config["window"]) >= 2 and config["stride"] == int(config["stride"]) >= 1
-    ):
-        raise CanidsError(
-            f"window {config['window']}, stride {config['stride']}: whole numbers of frames, from 2 and 1; "
-            "for seconds set window_unit to seconds"
-        )
+    check_windows(config)
+    if split in SPLITS:
+        _check_restarts(config)
     captures = metadata_of(call.inputs["frames"])
     # Two passes over the frames: the first counts, since the header with all sizes stands at the beginning of the store.
     parts = [_part(path, captures[path], config, split) for path in members(call, captures)]
-    amount = sum((size for part in parts for _, _, size in part.blocks), Survey())
-    if not amount.windows:
+    amount = sum((size for part in parts for _, _, size in part.blocks), Counter())
+    if not amount["windows"]:
         raise CanidsError(
             f"split '{split}' of dataset '{call.wildcards['dataset']}' has no whole window of "
             f"{config['window']} {config['window_unit']}"
         )
     header = header_of(call, [part.metadata for part in parts], [part.counts for part in parts])
     attacks, vehicles = header["attacks"], header["vehicles"]
-    size = {"windows": amount.windows, "nodes": amount.nodes, "edges": amount.edges}
+    size = {key: amount[key] for key in ("windows", "nodes", "edges")}
     with writing(call.output["output"], header, **size) as writer:
         for index, (path, metadata, part_blocks, counts) in enumerate(parts):
+            # Under suppression no frame is labelled: windows that overlap the attack's intervals are marked afterwards.
             mark = partial(
                 mark_intervals,
                 intervals=np.array(metadata["attacked"]).reshape(-1, 2),

@@ -52,11 +52,6 @@ class RowCounts:
     attacked: int = 0
     channels: set[str | None] = field(default_factory=set)
 
-    @property
-    def rows(self) -> int:
-        """Rows read."""
-        return self.frames + self.rejects
-
 
 def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
     line, reason, _ = rejects.row(0)
@@ -114,6 +109,7 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
     elif entry["content"] == "attack-free":
         label = label.fill_null(0)
     if entry["attacked"]:
+        # The manifest's intervals count from the first frame of the capture, whose batch may have been another.
         since = frames["timestamp"].to_numpy() - first
         inside = np.logical_or.reduce([(since >= start) & (since <= end) for start, end in entry["attacked"]])
         label = label.fill_null(0).set(pl.Series(inside), 1)
@@ -147,6 +143,7 @@ def read(
     most frames behind it look like one, or a label that contradicts the manifest.
     """
     for batch in form.read(path, entry):
+        # The rejects of the format, and with quarantine also the frames that step back too far.
         frames, rejects = _in_time(path, batch, counts, tolerance, quarantine)
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
@@ -155,6 +152,7 @@ def read(
                 counts.first = frames["timestamp"][0]
             latest = float(frames["timestamp"].to_numpy().max())
             counts.last = latest if counts.last is None else max(latest, counts.last)
+            # Most formats have no channel at all, and then no text has to be compared.
             none = frames["channel"].null_count() == len(frames)
             counts.channels |= {None} if none else set(frames["channel"].unique().to_list())
             if len(counts.channels) > 1:
@@ -206,7 +204,7 @@ def main(call: entry_point.Call) -> None:
             **{key: entry[key] for key in ("vehicle", "format", "content", "attack")},
             "attacks": [_attack_name(entry)] if counts.attacked or entry["attacked"] else [],
             "sha256": sha256_of(path),
-            "rows_read": counts.rows,
+            "rows_read": counts.frames + counts.rejects,
             "frames": counts.frames,
             "rejects": counts.rejects,
             "stepped_back": counts.stepped_back,

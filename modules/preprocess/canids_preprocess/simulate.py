@@ -15,17 +15,17 @@ every frame received within an episode is 1; label the windows, not the frames, 
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from canids_preprocess.simulation.attacks import ATTACKS, MEMORY_S, Episode, Scene, episodes, mount
+from canids_preprocess.simulation.attacks import ATTACKS, MEMORY_S, Episode, Scene, mount, planned_episodes
 from canids_preprocess.simulation.bus import Bus
 from canids_preprocess.simulation.driving import Journey
-from canids_preprocess.simulation.signals import as_bytes
 from canids_preprocess.simulation.traffic import SECOND, Frames, Traffic, joined
 from canids_preprocess.simulation.vehicle import design, seed_of
 from canids_shared.errors import CanidsError
@@ -37,11 +37,8 @@ START = 1_600_000_000
 LEG_S = 30.0
 """Seconds simulated at a time; an episode is never cut."""
 _HEADER = b"timestamp,arbitration_id,data_field,attack\n"
-_HEX = np.frombuffer(b"0123456789ABCDEF", dtype=np.uint8)
-_TWO_NIBBLES = _HEX[np.arange(256)[:, None] >> np.array([4, 0]) & 15]
-_FOUR_DIGITS = _HEX[np.arange(10_000)[:, None] // np.array([1000, 100, 10, 1]) % 10]
-_ROWS = 1 << 18
-"""Rows formatted at a time."""
+_IDS = pl.Series([f"{can_id:03X}" for can_id in range(0x800)])
+"""Every 11-bit ID as it is written."""
 log = logging.getLogger(__name__)
 
 
@@ -70,13 +67,13 @@ def record(
     attack: str | None = None,
     duration: float = 60.0,
     seed: int = 0,
-    n_episodes: int = 4,
+    episodes: int = 4,
     episode_s: float = 4.0,
     stealth: str = "blatant",
     changes: float = 0.0,
     leg_s: float = LEG_S,
 ) -> Iterator[Capture]:
-    """Simulate `duration` seconds of a vehicle's bus, with `n_episodes` attack episodes of `episode_s` seconds.
+    """Simulate `duration` seconds of a vehicle's bus, with `episodes` attack episodes of `episode_s` seconds.
 
     Some of the vehicle's slow messages are also sent on changes, in `changes` stretches per minute.
     The capture comes in parts of `leg_s` seconds, or as long as an episode needs; their length makes no difference to the
@@ -93,7 +90,7 @@ def record(
     attacker = [*entropy, 4, seed_of(attack or "")]
     rng = np.random.default_rng(np.random.SeedSequence(attacker))
     # Vehicle, drive, attacker and logger draw from separate random numbers: the same seed without an attack is the same drive.
-    planned = episodes(duration, n_episodes, episode_s, stealth, rng) if attack else []
+    planned = planned_episodes(duration, episodes, episode_s, stealth, rng) if attack else []
     rank = rng.random(0x800)
     journey = Journey([*entropy, 0])
     traffic, bus, logger = Traffic(vehicle, journey, seed, changes), Bus(vehicle.bit_rate), Logger([*entropy, 5])
@@ -104,7 +101,7 @@ def record(
         if attack:
             memory = joined([memory[memory.released_in(start - MEMORY_S, start)], released])
             stretch = journey.drive(start, end)
-            scenes = [Scene(vehicle, stretch, memory, rank, e, _chance(attacker, e)) for e in here]
+            scenes = [Scene(vehicle, stretch, memory, rank, e, _rng_of(attacker, e)) for e in here]
             # What an attacker releases behind the leg's end belongs to the next.
             released = joined([late, mount(attack, scenes, released)])
         # The bus carries what is released in this stretch; frames on it at the end are complete in the next.
@@ -121,19 +118,7 @@ def record(
         yield Capture(frames, received, logger.stamp(received), attacked, [(e.start, e.end) for e in here])
 
 
-def simulate(vehicle_name: str, **options: Any) -> Capture:
-    """All parts of `record` in one, with the same options."""
-    parts = list(record(vehicle_name, **options))
-    return Capture(
-        frames=Frames(*(np.concatenate([getattr(p.frames, f.name) for p in parts]) for f in fields(Frames))),
-        received=np.concatenate([p.received for p in parts]),
-        logged=np.concatenate([p.logged for p in parts]),
-        attacked=np.concatenate([p.attacked for p in parts]),
-        intervals=[interval for p in parts for interval in p.intervals],
-    )
-
-
-def _chance(attacker: list[int], episode: Episode) -> np.random.Generator:
+def _rng_of(attacker: list[int], episode: Episode) -> np.random.Generator:
     """Random numbers of one episode: those of another one do not depend on how many it draws."""
     return np.random.default_rng(np.random.SeedSequence([*attacker, episode.number]))
 
@@ -174,74 +159,41 @@ class Logger:
 
 def rows(frames: Frames, logged: NDArray[np.int64], attacked: NDArray[np.bool_]) -> bytes:
     """CSV rows of frames [n]: Unix seconds with six decimals, hexadecimal ID and payload, 0 or 1."""
-    n = len(frames)
-    microseconds = START * 1_000_000 + logged // 1000
-    # Digits by tables, four at a time: formatting numbers one by one would take most of the simulation.
-    digits = np.hstack([_FOUR_DIGITS[microseconds // 10**k % 10**4] for k in (12, 8, 4, 0)])
-    payload = _TWO_NIBBLES[as_bytes(frames.payload)].reshape(n, 16)
-    can_id = np.hstack([_HEX[frames.can_id >> 8 & 15][:, None], _TWO_NIBBLES[frames.can_id & 255]])
-
-    def column(character: str) -> NDArray[np.uint8]:
-        return np.full((n, 1), ord(character), dtype=np.uint8)
-
-    comma, label = column(","), (attacked + ord("0")).astype(np.uint8)[:, None]
-    text = np.hstack(
-        [
-            digits[:, :10],
-            column("."),
-            digits[:, 10:],
-            comma,
-            can_id,
-            comma,
-            payload,
-            comma,
-            label,
-            column("\n"),
-        ]
+    # Payload words as bytes in their order, then two digits a byte, without those beyond the DLC. Microseconds of a Unix
+    # time survive float64, whose steps are a quarter of one there.
+    words = pa.Array.from_buffers(pa.binary(8), len(frames), [None, pa.py_buffer(frames.payload.astype(">u8"))])
+    digits = pl.Series(pl.from_arrow(words)).bin.encode("hex").str.to_uppercase()
+    table = pl.DataFrame(
+        {
+            "timestamp": (START * 1_000_000 + logged // 1000) / 1e6,
+            "arbitration_id": _IDS[frames.can_id],
+            "data_field": digits.str.head(pl.Series(2 * frames.dlc)),
+            "attack": attacked.astype(np.uint8),
+        }
     )
-    # Payloads are padded to eight bytes up to here: leave out the nibbles beyond the DLC.
-    kept = np.ones(text.shape, dtype=np.bool_)
-    kept[:, 22:38] = np.arange(16) < 2 * frames.dlc[:, None]
-    return text[kept].tobytes()
+    return table.write_csv(include_header=False, float_precision=6).encode()
 
 
-def write(capture: Capture, path: str | Path) -> None:
-    """Write a capture as CSV, whole."""
-    write_parts([capture], path)
+def write(parts: Iterable[Capture], path: str | Path) -> tuple[int, int, int]:
+    """Write a capture that comes in parts as CSV, whole; no more than one part is held in memory.
 
-
-def write_parts(parts: Iterable[Capture], path: str | Path) -> None:
-    """Write a capture that comes in parts as CSV, whole; no more than one part is held in memory."""
+    Returns the numbers of frames, attacked frames and episodes.
+    """
+    counts = np.zeros(3, dtype=np.int64)
     with written_whole(path) as temporary, open(temporary, "wb") as stream:
         stream.write(_HEADER)
         for part in parts:
-            for first in range(0, len(part.frames), _ROWS):
-                chosen = np.arange(first, min(first + _ROWS, len(part.frames)))
-                stream.write(rows(part.frames[chosen], part.logged[chosen], part.attacked[chosen]))
+            stream.write(rows(part.frames, part.logged, part.attacked))
+            counts += [len(part.frames), int(part.attacked.sum()), len(part.intervals)]
+    frames, attacked, episodes = counts.tolist()
+    return frames, attacked, episodes
 
 
 def main(call: Call) -> None:
     """Entry point; the rule's constant `capture` is the manifest's entry."""
     entry = call.constants["capture"]
     options = entry["simulation"]
-    counts = np.zeros(3, dtype=np.int64)
-
-    def counted(parts: Iterator[Capture]) -> Iterator[Capture]:
-        for part in parts:
-            counts[:] += [len(part.frames), int(part.attacked.sum()), len(part.intervals)]
-            yield part
-
-    parts = record(
-        entry["vehicle"],
-        attack=entry["attack"],
-        duration=options["duration"],
-        seed=options["seed"],
-        n_episodes=options["episodes"],
-        episode_s=options["episode_s"],
-        stealth=options["stealth"],
-        changes=options["changes"],
-    )
-    write_parts(counted(parts), call.output["output"])
+    counts = write(record(entry["vehicle"], attack=entry["attack"], **options), call.output["output"])
     log.info(
         "%s: %d frames in %g s, %d attacked, %d episodes", entry["name"], counts[0], options["duration"], *counts[1:]
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated import DRIVE, drive, sensor_values
+from simulated import DRIVE, drive, sensor_values, simulate
 
-from canids_preprocess.simulate import START, record, rows, simulate, write, write_parts
+from canids_preprocess.simulate import START, record, rows, write
 from canids_preprocess.simulation.attacks import ATTACKS
 from canids_preprocess.simulation.bus import Bus, frame_bits
 from canids_preprocess.simulation.driving import Journey
@@ -175,7 +175,7 @@ def test_sensors_move_slowly_and_stay_in_their_range():
 
 def test_file_has_the_layout_of_can_train_and_test(tmp_path: Path):
     capture = drive(attack="fuzzing")
-    write(capture, tmp_path / "capture.csv")
+    write([capture], tmp_path / "capture.csv")
     header, *lines = (tmp_path / "capture.csv").read_text().splitlines()
     assert header == "timestamp,arbitration_id,data_field,attack"
     stamps, ids, payloads, labels = zip(*(line.split(",") for line in lines), strict=True)
@@ -207,7 +207,7 @@ def test_entry_point_repeats_to_the_byte(tmp_path: Path):
 @pytest.mark.parametrize(("vehicle", "changes"), [("compact", 0.0), ("compact", 12.0), ("truck", 0.0)])
 @pytest.mark.parametrize("attack", [None, "replay", "masquerade"])
 def test_how_much_is_simulated_at_a_time_makes_no_difference(vehicle, changes, attack):
-    options = {"attack": attack, "duration": 40.0, "seed": 3, "n_episodes": 3, "episode_s": 5.0, "stealth": "mixed"}
+    options = {"attack": attack, "duration": 40.0, "seed": 3, "episodes": 3, "episode_s": 5.0, "stealth": "mixed"}
     options["changes"] = changes
     texts = []
     for leg_s in (3.3, 40.0):
@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_drive(tmp_path: Path):
     peaks = []
     for duration in (8.0, 24.0):
         tracemalloc.start()
-        write_parts(record("compact", duration=duration, seed=1, leg_s=2.0), tmp_path / "capture.csv")
+        write(record("compact", duration=duration, seed=1, leg_s=2.0), tmp_path / "capture.csv")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
@@ -245,14 +245,14 @@ def test_logger_keeps_the_order_and_is_late_by_microseconds():
 
 
 def test_a_moment_without_frames_is_a_header_alone(tmp_path: Path):
-    write(simulate("compact", duration=1e-5), tmp_path / "capture.csv")
+    write(record("compact", duration=1e-5), tmp_path / "capture.csv")
     assert (tmp_path / "capture.csv").read_text() == "timestamp,arbitration_id,data_field,attack\n"
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("name", VEHICLES)
 def test_shortest_drive_that_holds_an_episode(name, attack):
-    assert simulate(name, attack=attack, duration=1.3, seed=3, n_episodes=1, episode_s=0.1).attacked.any()
+    assert simulate(name, attack=attack, duration=1.3, seed=3, episodes=1, episode_s=0.1).attacked.any()
 
 
 # --- what a user can get wrong -----------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from simulated import DRIVE, drive, injected_ids, sensor_values, within
+from simulated import DRIVE, drive, injected_ids, sensor_values, simulate, within
 
-from canids_preprocess.simulate import Capture, simulate
+from canids_preprocess.simulate import Capture
 from canids_preprocess.simulation.attacks import ATTACKS, LEVELS
 from canids_preprocess.simulation.traffic import SECOND
 from canids_preprocess.simulation.vehicle import design
@@ -21,7 +21,7 @@ def test_attacks_stay_in_their_episodes(attack):
     assert not (capture.attacked & ~within(capture, margin=0.05)).any()
     assert not capture.attacked[capture.received < 0.15 * DRIVE["duration"] * SECOND].any()
     ends = [0.0, *(end for _, end in capture.intervals)]
-    assert len(capture.intervals) == DRIVE["n_episodes"]
+    assert len(capture.intervals) == DRIVE["episodes"]
     for (start, end), before in zip(capture.intervals, ends, strict=False):
         assert start >= before + (1.0 if before else 0.0)
         assert end - start == pytest.approx(DRIVE["episode_s"])
@@ -42,7 +42,7 @@ def test_dos_floods_with_id_zero_and_delays_low_priorities():
     flood = capture.frames[capture.attacked]
     assert set(flood.can_id.tolist()) == {0}
     assert not flood.payload.any()
-    assert 1250 < len(flood) / (DRIVE["n_episodes"] * DRIVE["episode_s"]) < 2500
+    assert 1250 < len(flood) / (DRIVE["episodes"] * DRIVE["episode_s"]) < 2500
 
     def delay(of: Capture, chosen: np.ndarray) -> float:
         return float(np.mean((of.received - of.frames.release)[chosen]))
@@ -59,7 +59,7 @@ def test_fuzzing_sends_random_ids_and_payloads():
     assert len(set(random.can_id.tolist())) > 0.5 * min(len(random), 2048)
     assert random.can_id.max() < 0x800
     assert len(set(random.payload.tolist())) == len(random)
-    assert 0.5e-3 < DRIVE["n_episodes"] * DRIVE["episode_s"] / len(random) < 4e-3
+    assert 0.5e-3 < DRIVE["episodes"] * DRIVE["episode_s"] / len(random) < 4e-3
 
 
 def test_spoofing_outpaces_the_owner_with_three_kinds_of_payload():
@@ -72,7 +72,7 @@ def test_spoofing_outpaces_the_owner_with_three_kinds_of_payload():
         chosen = capture.attacked & (capture.received >= start * SECOND) & (capture.received < end * SECOND)
         assert chosen.sum() > 2.5 * (end - start) / period
         distinct.append(len(set(capture.frames.payload[chosen].tolist())) / chosen.sum())
-    assert len(victims) == DRIVE["n_episodes"]
+    assert len(victims) == DRIVE["episodes"]
     assert distinct[1] < 0.02
     assert distinct[2] > 0.9
 
@@ -124,7 +124,7 @@ def test_suppression_silences_an_ecu_and_labels_the_interval():
 
 
 def test_jamming_leaves_the_bus_to_nothing_else():
-    capture = simulate("van", attack="jamming", stealth="mixed", duration=30.0, seed=5, n_episodes=3, episode_s=1.0)
+    capture = simulate("van", attack="jamming", stealth="mixed", duration=30.0, seed=5, episodes=3, episode_s=1.0)
     assert len(capture.intervals) == 3
     for start, end in capture.intervals:
         inside = (capture.received >= (start + 0.01) * SECOND) & (capture.received < end * SECOND)
@@ -138,7 +138,7 @@ def test_jamming_leaves_the_bus_to_nothing_else():
 
 @cache
 def stealthy(attack: str, stealth: str) -> Capture:
-    return simulate("van", attack=attack, stealth=stealth, duration=30.0, seed=5, n_episodes=3, episode_s=2.0)
+    return simulate("van", attack=attack, stealth=stealth, duration=30.0, seed=5, episodes=3, episode_s=2.0)
 
 
 @pytest.mark.parametrize("attack", ["dos", "fuzzing", "spoofing", "replay"])

@@ -4,8 +4,9 @@ from functools import cache
 
 import numpy as np
 import pytest
+from simulated import simulate
 
-from canids_preprocess.simulate import Capture, simulate
+from canids_preprocess.simulate import Capture
 from canids_preprocess.simulation.signals import as_bytes
 from canids_preprocess.simulation.traffic import SECOND
 from canids_preprocess.simulation.vehicle import VEHICLES, Message, design

@@ -111,7 +111,7 @@ def fill(  # noqa: PLR0915 (one compiled loop)
         transitions = window - 1
         for j in range(edge, edge + e):
             a, b = graph.source[j], graph.target[j]
-            values = edge_attr[j]
+            values = edge_attr[j]  # a view: what is written here stands in the array
             count = values[0]
             values[1] = count / transitions
             values[4] = 0.0

@@ -42,8 +42,8 @@ class BusState:
     def __init__(self) -> None:
         self.ids = IdIndex()
         self.bus = np.zeros(5)
-        words = (np.zeros((64, MAX_BYTES // 8), np.uint64) for _ in range(4))
-        self.by_id = IdStates(np.zeros((64, WIDTH)), *words, np.zeros((64, MAX_BYTES), np.float32))
+        words = {name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")}
+        self.by_id = IdStates(np.zeros((64, WIDTH)), usual_change=np.zeros((64, MAX_BYTES), np.float32), **words)
 
     def look_up(self, ids: np.ndarray) -> np.ndarray:
         """Index of each frame's ID, int32 [n]; new IDs get rows of zeros."""

@@ -17,6 +17,8 @@ in a binary file). `timestamp` in seconds; `label` null where the file has none.
 REJECT_COLUMNS = tables.REJECTS.columns
 """Line (or record), reason why it is no frame, and its text, at most `MAX_TEXT` characters on one line."""
 
+BOM = b"\xef\xbb\xbf"
+"""Byte order mark of UTF-8, with which some copies of captures begin."""
 MAX_TEXT = 160
 MAX_STANDARD_ID = 0x7FF
 MAX_EXTENDED_ID = 0x1FFFFFFF

@@ -32,7 +32,7 @@ _LONGEST_OBJECT = 1 << 26
 
 def _damaged(path: Path, at: int, what: str) -> CanidsError:
     return CanidsError(
-        f"{path}, byte {at}: {what}; the file is cut off or damaged, record it anew or convert what is left"
+        f"{path}, byte {at}: {what}; the file is cut off or damaged, record it again or convert what is left"
     )
 
 

@@ -15,6 +15,7 @@ from numba import njit
 
 from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import (
+    BOM,
     FRAME_COLUMNS,
     MAX_BYTES,
     MAX_EXTENDED_ID,
@@ -206,6 +207,6 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
 CAN_TRAIN_AND_TEST = Format(
     read=_read,
-    matches=lambda path, beginning: beginning.removeprefix(b"\xef\xbb\xbf").startswith(HEADER.encode()),
+    matches=lambda path, beginning: beginning.removeprefix(BOM).startswith(HEADER.encode()),
     labelled=True,
 )

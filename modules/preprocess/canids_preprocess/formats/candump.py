@@ -65,6 +65,7 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
                 ),
             ),
         )
+    # `_9` to `_F` behind eight bytes: the raw DLC of a classical frame, whose length is eight all the same.
     raw_dlc = pl.col("written").str.contains("^[0-9A-Fa-f]{16}_[9A-Fa-f]$") & ~pl.col("fd")
     written = pl.when(raw_dlc).then(pl.col("written").str.slice(0, 16)).otherwise("written")
     return rows.with_columns(payload=written.str.decode("hex", strict=False))
@@ -124,6 +125,7 @@ def injection_of(metadata: Path, capture: str) -> Injection:
         raise CanidsError(f"{metadata}: no such file; set 'metadata' in the manifest to ROAD's metadata") from None
     except (ValueError, RecursionError):
         raise CanidsError(f"{metadata}: not JSON") from None
+    # Either the entry of one capture alone, or entries by the captures' names.
     known = content if isinstance(content, dict) else {}
     injection = known if "injection_interval" in known else known.get(capture)
     if not isinstance(injection, dict):

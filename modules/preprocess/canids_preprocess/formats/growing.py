@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
 
-from canids_preprocess.formats.base import LONGEST_LINE, Piece
+from canids_preprocess.formats.base import BOM, LONGEST_LINE, Piece
 from canids_shared.errors import CanidsError
 
 POLL = 0.005
 """Seconds between two looks at a log, or at a bus: half of what a window of 100 frames lasts on a full bus of 1 Mbit/s."""
 _AT_ONCE = 1 << 18
 """Bytes read at once; some sixty windows."""
-_BOM = b"\xef\xbb\xbf"
 log = logging.getLogger(__name__)
 
 
@@ -66,6 +65,7 @@ class Growing(PosixPath):
             if self.is_file():
                 with open(self, "rb") as stream:
                     beginning = stream.read(most)
+                # A first line that is whole: the format shows from here on.
                 if b"\n" in beginning:
                     return len(beginning) < most
             if not logged:
@@ -86,7 +86,7 @@ class Growing(PosixPath):
                 if data:
                     # Whole lines go on at once; the beginning of a line waits for its end.
                     self.timeout.renew()
-                    data = data.removeprefix(_BOM) if stream.tell() == len(data) else data
+                    data = data.removeprefix(BOM) if stream.tell() == len(data) else data
                     whole, end, rest = data.rpartition(b"\n")
                     if end:
                         text = begun + whole + end

@@ -162,6 +162,7 @@ def _batches(path: Path, mdf: Any) -> Iterator[Batch]:
     streams, events = [], 0
     for index, group in enumerate(mdf.groups):
         header = group.channel_group
+        # The group's source says which kind of bus it is, and a channel's name which kind of event.
         bus = header.acq_source.bus_type if header.flags & _BUS_EVENT and header.acq_source else None
         name = next((channel.name for channel in group.channels if channel.name in _GROUPS), None)
         if bus == _CAN and name and header.cycles_nr:

@@ -33,7 +33,10 @@ class Row(NamedTuple):
 
 
 def fault(message: can.Message) -> str | None:
-    """Why a message cannot be a frame, or None."""
+    """Why a message cannot be a frame, or None.
+
+    The same conditions as those of `text.frames_and_rejects`, which takes milliseconds a batch: a bus brings one every 5 ms.
+    """
     size, remote = len(message.data), message.is_remote_frame
     limit = MAX_EXTENDED_ID if message.is_extended_id else MAX_STANDARD_ID
     if not math.isfinite(message.timestamp):

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from canids_preprocess.formats.base import (
+    BOM,
     FRAME_COLUMNS,
     LONGEST_LINE,
     MAX_BYTES,
@@ -28,7 +29,6 @@ from canids_shared.errors import CanidsError
 FD_LENGTHS = (*range(9), 12, 16, 20, 24, 32, 48, 64)
 """Payload bytes that a CAN FD frame can have (ISO 11898-1:2015, table 5)."""
 _CHUNK = 1 << 23
-_BOM = b"\xef\xbb\xbf"
 _EXCERPT = 40
 _DEFAULTS: dict[str, pl.Expr] = {
     **dict.fromkeys(("extended", "remote", "fd"), pl.lit(False)),
@@ -57,7 +57,7 @@ def _pieces(path: Path) -> Iterator[Piece]:
         yield from path.pieces()
         return
     with open(path, "rb") as stream:
-        if stream.read(len(_BOM)) != _BOM:
+        if stream.read(len(BOM)) != BOM:
             stream.seek(0)
         line = 1
         while True:
@@ -138,7 +138,7 @@ def lines(path: Path) -> Iterator[pl.DataFrame]:
 
 def head_lines(beginning: bytes) -> pl.Series:
     """The whole lines among the first bytes of a file (the first one, whole or not, if there is no other)."""
-    parts = beginning.removeprefix(_BOM).split(b"\n")
+    parts = beginning.removeprefix(BOM).split(b"\n")
     whole = parts[:-1] or parts
     return pl.Series("text", [line.removesuffix(b"\r").decode("latin-1") for line in whole], dtype=pl.String)
 
@@ -213,6 +213,7 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
         announced=pl.col("announced").cast(pl.Int64),
     )
     checks = _checks(shape)
+    # One pass finds whether any check holds; reasons are worked out for the few rows of which one does.
     wrong = rows.select(reduce(or_, (condition.fill_null(False) for condition, _ in checks))).to_series()
     rejects = pl.DataFrame(schema=REJECT_COLUMNS)
     if wrong.any():
@@ -222,6 +223,7 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
             reason = pl.when(condition.fill_null(False)).then(message).otherwise(reason)
         rejects = rows.filter(wrong).select("line", reason=plain(reason), text=plain(pl.col("text")))
         rows = rows.filter(~wrong)
+    # A remote frame carries no payload: its DLC is the length that it asks for.
     dlc = pl.when("remote").then(pl.col("announced").fill_null(0)).otherwise(pl.col("payload").bin.size())
     payload = pl.when("remote").then(pl.lit(b"")).otherwise("payload")
     frames = rows.with_columns(dlc=dlc, payload=payload).select(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import polars as pl
 
-from canids_preprocess.formats.base import Batch, Format, printable
+from canids_preprocess.formats.base import BOM, Batch, Format, printable
 from canids_preprocess.formats.objects import Row, batches
 from canids_preprocess.formats.text import first_bytes, head_lines, lines, mostly, report_events
 from canids_shared.errors import CanidsError
@@ -184,7 +184,7 @@ def _is_asc(path: Path, beginning: bytes) -> bool:
 
 
 def _is_trc(path: Path, beginning: bytes) -> bool:
-    return beginning.lstrip(b"\xef\xbb\xbf").startswith(b";") and mostly(beginning, _TRC_ROW)
+    return beginning.removeprefix(BOM).startswith(b";") and mostly(beginning, _TRC_ROW)
 
 
 ASC = Format(read_asc, _is_asc, labelled=False)

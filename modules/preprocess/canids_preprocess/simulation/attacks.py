@@ -80,8 +80,7 @@ class Scene:
 
     def target(self, longest_period: float) -> Message:
         """A periodic message with sensors, its frames at most `longest_period` seconds apart; each episode has another."""
-        ids = [m.can_id for m in self._readable(longest_period)]
-        return self.vehicle.message(self.turn(ids))
+        return self.vehicle.message(self.turn(self._readable(longest_period)))
 
     def turn(self, candidates: list[int]) -> int:
         """The candidate (ID or ECU) whose turn it is in this episode."""
@@ -89,11 +88,12 @@ class Scene:
 
     def some(self, longest_period: float, size: int) -> list[int]:
         """`size` IDs of periodic messages with sensors."""
-        ids = [m.can_id for m in self._readable(longest_period)]
+        ids = self._readable(longest_period)
         return [int(i) for i in self.rng.choice(ids, size=min(size, len(ids)), replace=False)]
 
-    def _readable(self, longest_period: float) -> list[Message]:
-        return [m for m in self.vehicle.messages if m.periodic and m.period <= longest_period and m.layout.has_sensor]
+    def _readable(self, longest_period: float) -> list[int]:
+        messages = [m for m in self.vehicle.messages if m.periodic and m.period <= longest_period]
+        return [m.can_id for m in messages if m.layout.has_sensor]
 
     def during(self) -> NDArray[np.bool_]:
         """Mask [n] of the genuine frames released in the episode."""
@@ -102,6 +102,7 @@ class Scene:
     def spaced(self, spacing: float, spread: float) -> NDArray[np.int64]:
         """Release times (ns) of frames sent every `spacing` seconds, each gap off by up to the share `spread`."""
         start, end = self.episode.start, self.episode.end
+        # Gaps enough for the shortest spacing all along; what goes beyond the episode is cut off.
         n = int((end - start) / (spacing * (1 - spread))) + 1
         seconds = start + np.cumsum(spacing * self.rng.uniform(1 - spread, 1 + spread, n))
         return np.rint(seconds[seconds < end] * SECOND).astype(np.int64)
@@ -110,20 +111,22 @@ class Scene:
         self, message: Message, basis: NDArray[np.uint64], seconds: NDArray[np.float64], **how: float
     ) -> NDArray[np.uint64]:
         """Payloads [n] with forged sensor values on the `basis` [n] of genuine ones; `how` as in `Drive.forged`."""
-        chance = self.rng.spawn(len(message.layout.signals))
+        rngs = self.rng.spawn(len(message.layout.signals))
         drive = self.drive.forged(self.episode.start, **how)
-        return message.layout.forged(basis, Sending(seconds, np.arange(len(seconds)), drive, chance))
+        return message.layout.forged(basis, Sending(seconds, np.arange(len(seconds)), drive, rngs))
 
 
 @dataclass(frozen=True)
 class Act:
     """Effect of an episode: frames to add, and a mask of the vehicle's frames [n] that are never released."""
 
-    added: Frames | None
-    silenced: NDArray[np.bool_] | None
+    added: Frames | None = None
+    silenced: NDArray[np.bool_] | None = None
 
 
-def episodes(duration: float, number: int, length: float, stealth: str, rng: np.random.Generator) -> list[Episode]:
+def planned_episodes(
+    duration: float, number: int, length: float, stealth: str, rng: np.random.Generator
+) -> list[Episode]:
     """The drive's episodes: one at a random place in each of `number` equal parts of it.
 
     The first 15 % of the drive, and at least a second after each episode, stay free.
@@ -143,6 +146,7 @@ def episodes(duration: float, number: int, length: float, stealth: str, rng: np.
             f"simulation: {number} episodes of {length:g} s do not fit into {duration:g} s; "
             f"set duration to {np.ceil(needed):g} or more, or have fewer or shorter episodes"
         )
+    # Equal parts behind the quiet beginning, and in each the episode at a random place.
     starts = duration * _QUIET_SHARE + part * np.arange(number) + slack * rng.random(number)
     levels = [k % len(LEVELS) if stealth == "mixed" else LEVELS.index(stealth) for k in range(number)]
     return [
@@ -151,24 +155,26 @@ def episodes(duration: float, number: int, length: float, stealth: str, rng: np.
     ]
 
 
-def _dos(scene: Scene) -> Act:
-    release = scene.spaced(scene.between((0.4e-3, 0.8e-3), (0.8e-3, 1.6e-3), (1.6e-3, 3e-3)), 0.3)
+def _flood(scene: Scene, spacing: float, spread: float, random_payload: bool) -> Act:
+    """Frames with an ID below every one of the vehicle: 0, or where the attack is stealthy just any."""
+    release = scene.spaced(spacing, spread)
     can_id, payload = 0, np.zeros(len(release), dtype=np.uint64)
     if LEVELS[scene.episode.level] == "stealthy":
         can_id = int(scene.rng.integers(1, scene.vehicle.messages[0].can_id))
+    if random_payload:
         payload = scene.rng.integers(0, 2**64, len(release), dtype=np.uint64)
-    return Act(frames_of(can_id, 8, release, payload, injected=True), None)
+    return Act(frames_of(can_id, 8, release, payload, injected=True))
+
+
+def _dos(scene: Scene) -> Act:
+    spacing = scene.between((0.4e-3, 0.8e-3), (0.8e-3, 1.6e-3), (1.6e-3, 3e-3))
+    return _flood(scene, spacing, 0.3, random_payload=LEVELS[scene.episode.level] == "stealthy")
 
 
 def _jamming(scene: Scene) -> Act:
-    """Faster than a frame of eight bytes takes on the bus (0.22 ms and more at 500 kbit/s), below every ID of the vehicle."""
-    release = scene.spaced(float(scene.rng.uniform(0.1e-3, 0.2e-3)), 0.05)
-    level = scene.episode.level
-    can_id = 0 if level < 2 else int(scene.rng.integers(1, scene.vehicle.messages[0].can_id))
-    payload = np.zeros(len(release), dtype=np.uint64)
-    if level > 0:
-        payload = scene.rng.integers(0, 2**64, len(release), dtype=np.uint64)
-    return Act(frames_of(can_id, 8, release, payload, injected=True), None)
+    """Faster than a frame of eight bytes takes on the bus (0.22 ms and more at 500 kbit/s)."""
+    spacing = float(scene.rng.uniform(0.1e-3, 0.2e-3))
+    return _flood(scene, spacing, 0.05, random_payload=LEVELS[scene.episode.level] != "blatant")
 
 
 def _fuzzing(scene: Scene) -> Act:
@@ -177,7 +183,7 @@ def _fuzzing(scene: Scene) -> Act:
     if LEVELS[scene.episode.level] == "stealthy":
         ids = scene.rng.choice([m.can_id for m in scene.vehicle.messages], len(release))
     payload = scene.rng.integers(0, 2**64, len(release), dtype=np.uint64)
-    return Act(frames_of(ids, 8, release, payload, injected=True), None)
+    return Act(frames_of(ids, 8, release, payload, injected=True))
 
 
 def _spoofing(scene: Scene) -> Act:
@@ -202,7 +208,7 @@ def _spoofing(scene: Scene) -> Act:
     else:
         drawn = scene.rng.integers(0, 2**64, 1 if kind == "constant" else n, dtype=np.uint64)
         payload = np.broadcast_to(drawn >> unused << unused, n)
-    return Act(frames_of(message.can_id, message.layout.dlc, release, payload, injected=True), None)
+    return Act(frames_of(message.can_id, message.layout.dlc, release, payload, injected=True))
 
 
 def _replay(scene: Scene) -> Act:
@@ -210,13 +216,14 @@ def _replay(scene: Scene) -> Act:
     start, end = scene.episode.start, scene.episode.end
     size = round(scene.between((4, 8), (2, 4), (1, 1)))
     ids = scene.some(longest_period=0.05, size=size)
+    # A stretch that lies wholly before the episode and within memory, moved to the episode's start.
     reach = min(start, MEMORY_S)
     length = min(end - start, reach)
     begin = start - reach + float(scene.rng.uniform(0, reach - length))
     recorded = scene.genuine[scene.genuine.released_in(begin, begin + length) & np.isin(scene.genuine.can_id, ids)]
     release = recorded.release + round((start - begin) * SECOND)
     again = Frames(release, recorded.can_id, recorded.dlc, recorded.payload, np.ones(len(release), dtype=np.bool_))
-    return Act(again, None)
+    return Act(again)
 
 
 def _masquerade(scene: Scene) -> Act:
@@ -245,7 +252,7 @@ def _suppression(scene: Scene) -> Act:
     silenced = scene.during() & np.isin(scene.genuine.can_id, ids)
     if level == "stealthy":
         silenced[np.flatnonzero(silenced)[1::2]] = False
-    return Act(None, silenced)
+    return Act(silenced=silenced)
 
 
 _ATTACKS: dict[str, Callable[[Scene], Act]] = {

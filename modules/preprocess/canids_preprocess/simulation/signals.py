@@ -3,8 +3,8 @@
 A payload is one uint64 word with its first byte in the highest place, whatever its length; bytes beyond the DLC are 0.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,34 +23,33 @@ class Sending:
         seconds: times of building, from the start of the drive.
         number: running number.
         drive: channels to measure.
-        chance: random numbers, separate for each signal: so a message's frames can be built in any number of parts.
+        rngs: random numbers, separate for each signal: so a message's frames can be built in any number of parts.
         before: payload word of the frame before, or none.
     """
 
     seconds: NDArray[np.float64]
     number: NDArray[np.int64]
     drive: Drive
-    chance: list[np.random.Generator]
+    rngs: list[np.random.Generator]
     before: int | None = None
 
 
-class Signal(Protocol):
+@dataclass(frozen=True)
+class Signal(ABC):
     """Bits `start` to `start + bits - 1` of the payload, counted from the highest bit of its first byte."""
 
-    @property
-    def start(self) -> int: ...  # noqa: D102
-    @property
-    def bits(self) -> int: ...  # noqa: D102
+    start: int
+    bits: int
+
+    @abstractmethod
     def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """Values [n], each below `2**bits`."""
 
 
 @dataclass(frozen=True)
-class Sensor:
+class Sensor(Signal):
     """A channel of the drive, scaled to the raw range `low` to `high`, with normal noise of `noise` raw steps."""
 
-    start: int
-    bits: int
     channel: str
     low: float
     high: float
@@ -66,11 +65,9 @@ class Sensor:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(Signal):
     """Single bits that start at `value` and toggle with probability `toggle` a frame."""
 
-    start: int
-    bits: int
     value: int
     toggle: float
 
@@ -86,11 +83,9 @@ class Flags:
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Signal):
     """Bits that never change, but for a message sent on changes: a constant, or unused bits at 0 or 1."""
 
-    start: int
-    bits: int
     value: int
 
     def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
@@ -99,11 +94,8 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Counter:
+class Counter(Signal):
     """A rolling count of the frames sent, modulo `2**bits`."""
-
-    start: int
-    bits: int
 
     def raw(self, sending: Sending, rng: np.random.Generator) -> Words:
         """The running number [n], wrapped."""
@@ -112,11 +104,9 @@ class Counter:
 
 
 @dataclass(frozen=True)
-class Cycle:
+class Cycle(Signal):
     """Values in turn, each for `hold` frames: a multiplexor and what it selects, or pulses."""
 
-    start: int
-    bits: int
     values: tuple[int, ...]
     hold: int
 
@@ -154,6 +144,7 @@ class Checksum:
         if self.kind == "xor":
             xor: Bytes = np.bitwise_xor.reduce(content, axis=1) ^ np.uint8(self.data_id)
             return xor
+        # The start value and the data ID enter before the bytes: one look-up gives the state behind both.
         crc: Bytes = np.full(len(content), _CRC[0xFF ^ self.data_id], dtype=np.uint8)
         for column in content.T:
             crc = _CRC[crc ^ column]
@@ -185,9 +176,10 @@ class Layout:
 
     def _with(self, words: Words, signals: tuple[Signal, ...], sending: Sending) -> Words:
         # Each signal draws from its own random numbers, and only if it is wanted: the others' values do not depend on it.
-        for signal, rng in zip(self.signals, sending.chance, strict=True):
+        for signal, rng in zip(self.signals, sending.rngs, strict=True):
             if signal not in signals:
                 continue
+            # Clear the signal's bits in every word, then put its values there.
             shift = np.uint64(64 - signal.start - signal.bits)
             field = np.uint64((1 << signal.bits) - 1) << shift
             words = (words & ~field) | (signal.raw(sending, rng) << shift)

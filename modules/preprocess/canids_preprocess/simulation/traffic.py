@@ -77,6 +77,7 @@ class Ticking:
         last = max(self._next, int(np.ceil((end - self._first) / self._period)))
         count = np.arange(self._next, last)
         self._next = last
+        # By count from the first tick, not from the tick before: rounding does not add up, and parts do not matter.
         due = self._first + count * self._period
         return due + self._task.sway * (count % 2) + self._rng.uniform(0, 2 * self._task.jitter, len(count))
 
@@ -112,7 +113,7 @@ class Sender:
         """With random numbers of its own, seeded by `entropy`; `on_change` has the times beside its ticks."""
         rng = np.random.default_rng(np.random.SeedSequence([*entropy, message.can_id]))
         self._message = message
-        self._chance = rng.spawn(len(message.layout.signals))
+        self._rngs = rng.spawn(len(message.layout.signals))
         self._number = int(rng.integers(256))
         self._before: int | None = None
         self._on_change = on_change
@@ -120,9 +121,10 @@ class Sender:
     def frames(self, ticks: NDArray[np.float64], drive: Drive) -> Frames:
         """The frames [n] released at the given times, and those on changes in between."""
         seconds, turned = self._on_change.among(ticks) if self._on_change else (ticks, np.uint64(0))
+        # Counters go on from the last call; flags go on from its last payload.
         number = self._number + np.arange(len(seconds))
         layout = self._message.layout
-        payload = layout.payloads(Sending(seconds, number, drive, self._chance, self._before))
+        payload = layout.payloads(Sending(seconds, number, drive, self._rngs, self._before))
         if len(seconds):
             self._number += len(seconds)
             self._before = int(payload[-1])
@@ -154,13 +156,14 @@ class Traffic:
             messages = [m for m in vehicle.messages if m.task == task]
             senders = [Sender(m, [*entropy, 3], on_change.get(m.can_id)) for m in messages]
             ecu = vehicle.ecus[task.ecu]
+            # The clock of the ECU starts at `wake`, and the task at its offset from there.
             first = float((wake[task.ecu] * ecu.tick + task.offset) % task.period)
             if messages[0].periodic:
                 self._sources.append((Ticking(task, first, ecu.drift, rng), senders))
             else:
-                # Each event message has its own chance, or how far others are simulated would change its events.
-                chance = [rng, *rng.spawn(len(messages) - 1)]
-                self._sources += [(Events(m, first, r), [s]) for m, r, s in zip(messages, chance, senders, strict=True)]
+                # Each event message has its own random numbers, or how far others are simulated would change its events.
+                rngs = [rng, *rng.spawn(len(messages) - 1)]
+                self._sources += [(Events(m, first, r), [s]) for m, r, s in zip(messages, rngs, senders, strict=True)]
         self._late = frames_of(0, 0, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64))
 
     def between(self, start: float, end: float) -> Frames:
@@ -169,6 +172,7 @@ class Traffic:
         # Jitter and bursts may push releases beyond the end: these frames wait for the next stretch.
         parts = [self._late]
         for source, senders in self._sources:
+            # All messages of a task leave in the same burst, each with its payload at that time.
             ticks = source.until(end)
             parts += [sender.frames(ticks, drive) for sender in senders]
         frames = joined(parts)

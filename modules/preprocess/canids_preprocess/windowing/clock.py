@@ -46,6 +46,7 @@ class Clock:
         """Add the times [n] of a piece's attacked frames to the episodes."""
         if not len(times):
             return
+        # A gap longer than `EPISODE_GAP` between attacked frames ends one episode and begins the next.
         breaks = np.flatnonzero(np.diff(times) > EPISODE_GAP)
         first, last = times[[0, *(breaks + 1)]].tolist(), times[[*breaks, -1]].tolist()
         # An episode may go on from the piece before.
@@ -62,6 +63,7 @@ class Clock:
 
     def frame_at(self, time: float) -> int:
         """The first frame at or after `time`; the number of frames if there is none."""
+        # First the piece, by the latest time of each, then the frame within it: one piece is read at most.
         piece = int(np.searchsorted(self._latest, time))
         if piece == len(self._latest):
             return self.frames

@@ -14,6 +14,19 @@ _MOST_WINDOWS = 1 << 20  # of time, between two frames
 _LONGEST = int(np.iinfo(np.int16).max)  # frames; nodes of a window are numbered in 16 bits
 
 
+def check_windows(config: dict[str, Any]) -> None:
+    """Raise `CanidsError` unless `window` and `stride` can be cut, in their `window_unit`."""
+    window, stride = config["window"], config["stride"]
+    if config["window_unit"] == "seconds":
+        if not (0 < window < np.inf and 0 < stride < np.inf):
+            raise CanidsError(f"window {window}, stride {stride}: numbers of seconds above 0")
+    elif not (2 <= window <= _LONGEST and window % 1 == 0 and stride >= 1 and stride % 1 == 0):
+        raise CanidsError(
+            f"window {window}, stride {stride}: whole numbers of frames, from 2 (to {_LONGEST}) and 1; "
+            "for seconds set window_unit to seconds"
+        )
+
+
 @dataclass
 class FrameWindows:
     """Windows of `window` frames, one every `stride` frames; the incomplete tail is left out.
@@ -31,6 +44,7 @@ class FrameWindows:
 
     def cut(self, timestamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First frame, end and number of each window that is complete in the pending frames, int64 [W] each."""
+        # The next window begins `ahead` frames into the pending ones; from there on, count those that fit whole.
         usable = len(timestamp) - self.ahead - self.window
         count = usable // self.stride + 1 if usable >= 0 else 0
         starts = self.ahead + self.stride * np.arange(count)
@@ -80,6 +94,7 @@ class TimeWindows:
                 f"the timestamps jump by {running[at + 1] - running[at]:.0f} s, from {running[at]:.6f} to "
                 f"{running[at + 1]:.6f}: was the clock set? Cut the capture there, or choose a longer stride"
             )
+        # Both ends of every window by binary search: time never steps back in `running`.
         number = np.arange(self.done, last + 1)
         begin = self.origin + self.stride * number
         starts, stops = np.searchsorted(running, begin), np.searchsorted(running, begin + self.window)
@@ -124,6 +139,7 @@ def cuts(
     begin = 0
     pending: Frames = {}
     for frames in source:
+        # Frames left over from the chunk before, then the new ones; of the new ones the first `skip` only warm up.
         held = pending_count(pending)
         new = prepare(frames, pending)
         warm = min(skip, len(new["timestamp"]))
@@ -136,6 +152,7 @@ def cuts(
         if len(starts) and (stops - starts).max() > _LONGEST:
             raise CanidsError(f"{path}: a window of more than {_LONGEST} frames; choose shorter ones")
         yield Cut(pending, begin, starts, stops, number)
+        # Frames before the next window's start go, the others wait for the next chunk.
         free = cutter.release(len(pending["timestamp"]))
         begin += free
         pending = {k: v[free:] for k, v in pending.items()}

@@ -1,7 +1,7 @@
 """Windows of a block of frames as the arrays of the graph store: counted beforehand, then built chunk by chunk."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,32 +21,21 @@ FEATURES = {"relative": relative, "published": published}
 """By the option `features`: names of features (nodes, edges, statistics), frame features (`step`), and graphs (`fill`)."""
 
 
-@dataclass
-class Survey:
-    """Size of the windows of some blocks: frames, those of them in no window, windows, their nodes and edges."""
-
-    frames: int = 0
-    dropped: int = 0
-    windows: int = 0
-    nodes: int = 0
-    edges: int = 0
-
-    def __add__(self, other: "Survey") -> "Survey":
-        return Survey(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-
 def _groups(cut: Cut) -> Iterator[slice]:
     """Slices of the windows that hold some `_MOST_ROWS` frames together, one window at least."""
     if not len(cut.starts):
         return
+    # Windows whose frames, counted from the first window on, end in the same multiple of `_MOST_ROWS` form a group.
     border = np.cumsum(cut.stops - cut.starts) // _MOST_ROWS
     edges = np.concatenate([[0], np.flatnonzero(np.diff(border)) + 1, [len(cut.starts)]])
     for first, last in pairwise(edges.tolist()):
         yield slice(first, last)
 
 
-def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
+def survey(path: Path, block: Block, config: dict[str, Any]) -> Counter[str]:
     """Count what `append` is going to append of a block: the store's header comes before its arrays.
+
+    Returns the numbers of `frames`, those `dropped` because no window holds them, `windows`, their `nodes` and `edges`.
 
     Args:
         path: the frames.
@@ -54,7 +43,7 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
         config: `window`, `stride` and `window_unit`.
     """
     ids = IdIndex()
-    total = Survey(block.stop - block.start)
+    total = Counter(frames=block.stop - block.start)
     used, covered = 0, 0  # frames in windows, and the end of the last window
 
     def prepare(frames: Frames, _: Frames) -> Frames:
@@ -64,12 +53,12 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Survey:
         for group in _groups(cut):
             starts, stops = cut.starts[group], cut.stops[group]
             graph = topology_of(cut.frames["id_index"], ids.count, starts, stops)
-            total += Survey(windows=len(starts), nodes=len(graph.node_count), edges=len(graph.source))
+            total.update(windows=len(starts), nodes=len(graph.node_count), edges=len(graph.source))
             # Overlapping windows share frames: of each, only what lies behind the end of the one before counts.
             ends = np.concatenate([[covered - cut.begin], stops[:-1]])
             used += int(np.maximum(stops - np.maximum(starts, ends), 0).sum())
             covered = cut.begin + int(stops[-1])
-    total.dropped = total.frames - used
+    total["dropped"] = total["frames"] - used
     return total
 
 
@@ -117,6 +106,7 @@ def windows_of(
     state, step = relative.BusState(), FEATURES[config["features"]].step
 
     def prepare(frames: Frames, pending: Frames) -> Frames:
+        # Frames that wait for their window refer to IDs by index, so these IDs stay and are renumbered.
         if most_ids and state.ids.count > most_ids:
             needed = state.forget(most_ids // 2, pending["id_index"] if pending else np.zeros(0, np.int32))
             pending |= {"id_index": needed} if pending else {}
