@@ -9,9 +9,8 @@ from typing import Any
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.planning.pipeline import POLICY, VARIANTS
 from canids_shared.planning.stage import Stage
-from canids_shared.sweeps.metrics import POLICY
 
 FIGURES = {
     "f1": "F1",

@@ -45,7 +45,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(statistics[label == 0])
     return {
-        "id_rate": lambda store: np.where(id_rate.not_auxiliary(store), rule.score(store), np.nan),
+        "id_rate": lambda store: np.where(store.is_auxiliary, np.nan, rule.score(store)),
         "extra_trees": lambda store: np.asarray(classifier.predict_proba(store["statistics"])[:, 1], dtype=np.float64),
         "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
         "always_attack": lambda store: np.ones(len(store)),

@@ -165,7 +165,7 @@ def test_the_rule_of_ids_and_rates_knows_nothing_of_auxiliary_captures(workplace
         members = captures if auxiliary_captures else {"own": captures["own"]}
         write_split(Path(f"{name}.safetensors"), members, np.random.default_rng(0), auxiliary_captures)
     both, alone = GraphStore("with.safetensors"), GraphStore("without.safetensors")
-    assert id_rate.not_auxiliary(both).tolist() == [True] * 80 + [False] * 80
+    assert both.is_auxiliary.tolist() == [False] * 80 + [True] * 80
     rules = [id_rate.learn(store) for store in (both, alone)]
     assert np.array_equal(rules[0].ids, rules[1].ids)
     assert np.array_equal(rules[0].highest, rules[1].highest)

@@ -43,19 +43,13 @@ def _nodes(store: GraphStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return window, np.asarray(store["node_id"]), np.asarray(store["node_count"], dtype=np.int64)
 
 
-def not_auxiliary(store: GraphStore) -> np.ndarray:
-    """Windows of the dataset's own captures, bool [W]; auxiliary captures have other vehicles, whose IDs mean nothing here."""
-    captures, auxiliary = store.header["captures"], store.header.get("auxiliary_captures", [])
-    return ~np.isin(store["capture"], [captures.index(name) for name in auxiliary])
-
-
 def learn(store: GraphStore) -> IdRate:
     """Learn the table from the attack-free windows of `fit`, auxiliary captures left out.
 
     Raises `CanidsError` if there is none.
     """
     window, ids, count = _nodes(store)
-    free = ((np.asarray(store["y"]) == 0) & not_auxiliary(store))[window]
+    free = ((np.asarray(store["y"]) == 0) & ~store.is_auxiliary)[window]
     if not free.any():
         raise CanidsError(f"{store.path}: no attack-free window; give the dataset an attack-free training capture")
     # Most frames of each ID in one attack-free window.

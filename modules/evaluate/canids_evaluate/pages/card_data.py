@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from canids_evaluate.judging.id_rate import not_auxiliary
 from canids_evaluate.pages.rows import FUSION, Methods
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.training_run import TrainingRun
@@ -45,18 +44,14 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     """Count the labelled windows of a split, or with `attack_free` those without an attack."""
     header, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
-
-    def counts(names: list[str], index: np.ndarray) -> dict[str, int]:
-        amounts = np.bincount(index, minlength=len(names))
-        return {name: int(n) for name, n in sorted(zip(names, amounts, strict=True)) if name and n}
-
+    counts = store.counts(chosen)
     return Split(
         free=int((y == 0).sum()),
-        attacked=int((y[chosen] == 1).sum()),
-        vehicles=counts(header["vehicles"], store["vehicle"][chosen]),
-        attacks=counts(header["attacks"], store["attack"][chosen & (y == 1)]),
-        auxiliary=int((chosen & ~not_auxiliary(store)).sum()),
-        captures=list(header["captures"]),
+        attacked=counts["attacked"],
+        vehicles=dict(sorted(counts["vehicles"].items())),
+        attacks=dict(sorted(counts["attacks"].items())),
+        auxiliary=counts["auxiliary"],
+        captures=counts["captures"],
         graphs=(
             f"graphs of windows of {header.get('window', 0):g} {header.get('window_unit', 'frames')}: "
             f"{len(header['node_features'])} features of nodes (arbitration IDs), {len(header['edge_features'])} of edges"

@@ -66,7 +66,9 @@ def name_of(can_id: int) -> str:
 def feature_columns(names: list[str], where: Any) -> list[int]:
     """Positions of `FEATURES` among node features; raises `CanidsError` naming `where` they come from if one is missing."""
     if absent := [f for f in FEATURES if f not in names]:
-        raise CanidsError(f"{where}: no node feature '{absent[0]}'; alarms are attributed to IDs by those of `features: relative`")
+        raise CanidsError(
+            f"{where}: no node feature '{absent[0]}'; alarms are attributed to IDs by those of `features: relative`"
+        )
     return [names.index(f) for f in FEATURES]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from canids_evaluate.judging.id_rate import not_auxiliary
 from canids_evaluate.watch.attribution import name_of
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
@@ -74,7 +73,7 @@ class TrainingReference:
         if names != fit.header["node_features"]:
             raise CanidsError(f"{where}: other node features than {fit.path}")
         normal = fit["y"] == 0  # [W]
-        recorded = normal & not_auxiliary(fit)
+        recorded = normal & ~fit.is_auxiliary
         chosen = recorded if recorded.any() else normal
         if not chosen.any():
             raise CanidsError(f"{fit.path}: no attack-free window")
