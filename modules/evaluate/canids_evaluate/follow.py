@@ -25,6 +25,7 @@ from canids_shared.contracts import streams
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.options import DAY_S, number, whole_number
 
 _STREAM = "standard input"
 log = logging.getLogger(__name__)
@@ -150,8 +151,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="canids_evaluate.follow", description=__doc__)
     made.add_argument("--csv", type=Path, required=True, help="file for alarms, one per line")
     made.add_argument("--windows", type=Path, metavar="CSV", help="file for scores, alarm and action of every window")
-    made.add_argument("--episode-gap", type=float, default=1.0, help="as in config.schema.yaml (s)")
-    made.add_argument("--explained-ids", type=int, default=5, help="as in config.schema.yaml")
+    made.add_argument("--episode-gap", type=number(0, DAY_S), default=1.0, help="as in config.schema.yaml (s)")
+    made.add_argument("--explained-ids", type=whole_number(1, 1000), default=5, help="as in config.schema.yaml")
     made.add_argument("--fit", type=Path, metavar="GRAPHS", help="training split of the run, the reference for drift")
     return made
 

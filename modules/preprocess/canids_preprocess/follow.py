@@ -10,7 +10,6 @@ end of the log (`--exit-at-end`), or when nothing has come for a while (`--idle`
 import argparse
 import csv
 import logging
-import math
 import os
 import re
 import signal
@@ -32,20 +31,17 @@ from canids_preprocess.windowing.cutting import check_windows
 from canids_preprocess.windowing.frames import ALL, Frames, arrays_of
 from canids_preprocess.windowing.windows import FEATURES, windows_of
 from canids_shared.contracts import streams
-from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.options import DAY_S, number
 
 MOST_IDS = 1 << 16
 """Arbitration IDs whose past is kept. Above this number those seen least are forgotten, and only then can a followed log differ
 from the finished one: a bus has hundreds, an attacker who draws 29-bit IDs at random a hundred thousand in half a minute."""
 LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
 """Formats of a log that can be read while it grows: those in text."""
-SCHEMA = Path(__file__).parents[1] / "config.schema.yaml"
-"""Of the options that have the names of a config's."""
 _HEAD = 1 << 12
 _ROW = re.compile(rb"^\s*\d.*\n", re.M)
 """A row of ASC or TRC."""
-_IN_CONFIG = ("window", "stride", "window_unit", "on_bad_rows", "timestamp_tolerance")
 _OF_A_WINDOW = ("window", "t_start", "t_end")
 _OF_EDGES = ("edge_source", "edge_target", "edge_attr")
 _ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": []}
@@ -160,8 +156,7 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
 
 
 def main(options: argparse.Namespace) -> None:
-    """Entry point. Raises `CanidsError` if an option is out of the range that the config has for it."""
-    check({name: getattr(options, name) for name in _IN_CONFIG}, load_schema(SCHEMA), where="")
+    """Entry point. Raises `CanidsError` if window and stride do not go together."""
     check_windows(vars(options))
     timeout = IdleTimeout(options.exit_at_end, options.idle)
 
@@ -173,21 +168,18 @@ def main(options: argparse.Namespace) -> None:
     follow(options, timeout, sys.stdout.buffer)
 
 
-def number(text: str) -> float:
-    """A number of the command line; not the NaN or infinity that `float` understands too."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command_line = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
     command_line.add_argument("source", help="a log, or interface:channel of python-can")
-    command_line.add_argument("--window", type=number, default=100, help="length of a window, in its unit")
     command_line.add_argument(
-        "--stride", type=number, default=100, help="from the start of a window to that of the next"
+        "--window", type=number(0, 32767, above=True), default=100, help="length of a window, in its unit"
+    )
+    command_line.add_argument(
+        "--stride",
+        type=number(0, 1_000_000, above=True),
+        default=100,
+        help="from the start of a window to that of the next",
     )
     command_line.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
     command_line.add_argument(
@@ -198,11 +190,16 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_argument(
         "--on-bad-rows", choices=["error", "quarantine"], default="error", help="as in config.schema.yaml"
     )
-    command_line.add_argument("--timestamp-tolerance", type=number, default=0.0005, help="as in config.schema.yaml (s)")
+    command_line.add_argument(
+        "--timestamp-tolerance", type=number(0, 60), default=0.0005, help="as in config.schema.yaml (s)"
+    )
     command_line.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
     command_line.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")
     command_line.add_argument(
-        "--idle", type=number, metavar="S", help="stop after this many seconds without a new frame"
+        "--idle",
+        type=number(0, DAY_S, above=True),
+        metavar="S",
+        help="stop after this many seconds without a new frame",
     )
     return command_line
 

@@ -9,6 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
+from canids_shared.jobs.options import DAY_S, number
 from canids_track.records import Places
 from canids_track.tracking import Options, track
 
@@ -19,8 +20,12 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--uri", default=Options.uri, help="tracking server or sqlite:///FILE; default: as in the rule")
     parser.add_argument("--experiment", default=Options.experiment, help="prefix of the experiments' names")
-    parser.add_argument("--patience", default=Options.patience, type=float, help="seconds a dataset may take")
-    parser.add_argument("--timeout", default=Options.timeout, type=float, help="seconds that one answer may take")
+    parser.add_argument(
+        "--patience", default=Options.patience, type=number(0, DAY_S, above=True), help="seconds a dataset may take"
+    )
+    parser.add_argument(
+        "--timeout", default=Options.timeout, type=number(0, 3600, above=True), help="seconds that one answer may take"
+    )
     options = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     folders = options.pop("folders") or sorted(

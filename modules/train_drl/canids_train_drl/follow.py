@@ -22,6 +22,7 @@ from canids_shared.contracts import streams
 from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.options import DAY_S, number, whole_number
 from canids_train_drl.decide import load, recalibrated
 from canids_train_drl.environment.fusion_environment import Traffic
 from canids_train_drl.environment.observation import Observer, ObserverState
@@ -125,9 +126,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", type=Path, required=True, help="the policy")
     made.add_argument("--fusion_baselines", type=Path, required=True, metavar="MODEL")
     made.add_argument("--fusion", default="dqn", help="which fusion decides: dqn, or a baseline's name")
-    made.add_argument("--threads", type=int, default=1, help="threads of torch")
+    made.add_argument("--threads", type=whole_number(1, 1024), default=1, help="threads of torch")
     made.add_argument(
-        "--recalibrate", type=float, default=0, metavar="S", help="as in config.schema.yaml; these windows wait"
+        "--recalibrate",
+        type=number(0, DAY_S),
+        default=0,
+        metavar="S",
+        help="as in config.schema.yaml; these windows wait",
     )
     return made
 

@@ -16,6 +16,7 @@ import torch
 
 from canids_shared.contracts import detectors, streams
 from canids_shared.contracts.torch_store import Graphs, device_of
+from canids_shared.jobs.options import whole_number
 from canids_train_gnn.models.batching import repeatable
 from canids_train_gnn.models.columns import COLUMNS
 from canids_train_gnn.states import BATCH, load_both, outputs_of
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="canids_train_gnn.follow", description=__doc__)
     made.add_argument("--vgae", type=Path, required=True, metavar="MODEL")
     made.add_argument("--gat", type=Path, required=True, metavar="MODEL")
-    made.add_argument("--threads", type=int, default=1, help="torch's threads")
+    made.add_argument("--threads", type=whole_number(1, 1024), default=1, help="torch's threads")
     made.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="cpu")
     made.add_argument("--backend", choices=["auto", "dense", "pyg", "dgl"], default="auto")
     return made

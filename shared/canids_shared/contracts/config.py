@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -84,12 +85,21 @@ def _no_text(value: Any, where: str) -> Iterator[str]:
         yield from _no_text(item, f"{where}.{key}")
 
 
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Messages for NaN and infinity, which YAML can write (`.nan`) and JSON Schema lets pass every bound."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: {value} is not a finite number"
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _not_finite(item, f"{where}.{key}".strip("."))
+
+
 def check(value: Any, schema: dict[str, Any], where: str) -> Any:
     """Return a copy of `value` with defaults filled in.
 
     Raises `CanidsError` with every violation in one line; `where` names the config section or file.
     """
-    if wrong := list(_no_text(value, where)):
+    if wrong := [*_no_text(value, where), *_not_finite(value, where)]:
         raise CanidsError(" | ".join(wrong))
     value = copy.deepcopy(value)
     fill_defaults(value, schema)

@@ -8,7 +8,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from canids_shared.contracts.whole import check_contract, reading
+from canids_shared.contracts.whole import AGAIN, check_contract, reading
+from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, written_whole
 
 DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/3", "fusion_baselines/2"
@@ -38,8 +39,13 @@ def header_of(path: str | Path) -> dict[str, Any]:
 def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:
     """Read a file that `save_arrays` wrote: arrays and header.
 
-    Raises `CanidsError` naming the file if it is absent, cut off, of another contract or a stand-in.
+    Raises `CanidsError` naming the file if it is absent, cut off, of another contract or a stand-in, or holds NaN or infinity:
+    a network with one such weight would raise no alarm and say nothing.
     """
     with reading(path, "model file", SafetensorError), safe_open(path, "numpy") as opened:
         header = check_contract(path, json.loads(opened.metadata()["canids"]), contract)
-        return {name: opened.get_tensor(name) for name in opened.keys()}, header  # noqa: SIM118
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CanidsError(f"{path}: tensor '{name}' holds NaN or infinity; {AGAIN}")
+    return arrays, header

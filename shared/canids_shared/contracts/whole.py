@@ -51,4 +51,10 @@ def check_contract(path: str | Path, header: Any, contract: str, again: str = AG
 def read_json(path: str | Path, contract: str, what: str, again: str = AGAIN) -> dict[str, Any]:
     """A JSON file of a contract; raises `CanidsError` naming the file if it is absent, damaged, of another contract or a stand-in."""
     with reading(path, what, again=again):
-        return check_contract(path, json.loads(Path(path).read_text(encoding="utf-8")), contract, again)
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return check_contract(path, content, contract, again)
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and infinity, which Python's reader of JSON accepts and no contract holds."""
+    raise ValueError(name)

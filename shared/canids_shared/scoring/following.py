@@ -20,6 +20,7 @@ from typing import Any
 
 from canids_shared.contracts.streams import GONE
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.options import DAY_S, number, whole_number
 from canids_shared.scoring.captures import DATA_ROOT, plain
 from canids_shared.scoring.trained_run import TrainedRun, trained_run
 
@@ -181,15 +182,20 @@ def parser() -> argparse.ArgumentParser:
         "--windows", action="store_true", help="write scores, alarm and action of every window to windows.csv"
     )
     made.add_argument("--exit-at-end", action="store_true", help="end where the log ends for now")
-    made.add_argument("--idle", type=float, metavar="S", help="end after so many seconds without a frame")
+    made.add_argument(
+        "--idle", type=number(0, DAY_S, above=True), metavar="S", help="end after so many seconds without a frame"
+    )
     made.add_argument("--format", default="auto", help="how a log is written; by default recognised")
     made.add_argument("--on-bad-rows", choices=["error", "quarantine"], help="as in the module preprocess")
-    made.add_argument("--timestamp-tolerance", type=float, metavar="S", help="as in the module preprocess")
+    made.add_argument("--timestamp-tolerance", type=number(0, 60), metavar="S", help="as in the module preprocess")
     made.add_argument(
-        "--recalibrate", type=float, metavar="S", help="seconds free of attacks at the beginning, to set scales by"
+        "--recalibrate",
+        type=number(0, DAY_S),
+        metavar="S",
+        help="seconds free of attacks at the beginning, to set scales by",
     )
-    made.add_argument("--episode-gap", type=float, metavar="S", help="as in the module evaluate")
-    made.add_argument("--explained-ids", type=int, metavar="N", help="as in the module evaluate")
+    made.add_argument("--episode-gap", type=number(0, DAY_S), metavar="S", help="as in the module evaluate")
+    made.add_argument("--explained-ids", type=whole_number(1, 1000), metavar="N", help="as in the module evaluate")
     return made
 
 
