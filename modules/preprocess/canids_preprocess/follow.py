@@ -163,8 +163,8 @@ def main(options: argparse.Namespace) -> None:
     def stop(*_: Any) -> None:
         timeout.stopped = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, stop)
     follow(options, timeout, sys.stdout.buffer)
 
 
