@@ -43,7 +43,11 @@ def check_contract(path: str | Path, header: Any, contract: str, again: str = AG
     if not isinstance(header, dict):
         raise CanidsError(f"{path}: no header of contract {contract}; {again}")
     if header.get("contract") != contract:
-        raise CanidsError(f"{path}: contract {header.get('contract')}, not {contract}; {again}")
+        actual = header.get("contract")
+        other_kind = isinstance(actual, str) and actual.partition("/")[0] != contract.partition("/")[0]
+        # Of another version it can be made again; a file of another kind is a finished one that was named by mistake.
+        remedy = "a file of another kind; name the right one" if other_kind else again
+        raise CanidsError(f"{path}: contract {actual}, not {contract}; {remedy}")
     stand_in_mark.refuse(path, header)
     return header
 

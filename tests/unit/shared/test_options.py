@@ -160,3 +160,15 @@ def test_the_command_line_has_the_bounds_of_the_schema(stage: str, option: str) 
         for outside in (schema["maximum"] + 1, low - 1, *([low] if "exclusiveMinimum" in schema else [])):
             with pytest.raises(argparse.ArgumentTypeError):
                 action.type(f"{outside}")
+
+
+def test_a_file_of_another_kind_is_not_to_be_deleted(tmp_path: Path) -> None:
+    """A policy handed to the export of detectors is a finished run, not a damaged one."""
+    path = tmp_path / "model.safetensors"
+    model_file.save_arrays(path, {"w": np.ones(1, np.float32)}, {"contract": model_file.POLICY})
+    with pytest.raises(CanidsError, match=r"contract policy/\d, not detector/\d; a file of another kind") as refusal:
+        model_file.load_arrays(path, model_file.DETECTOR)
+    assert "delete" not in str(refusal.value)
+    model_file.save_arrays(path, {"w": np.ones(1, np.float32)}, {"contract": "detector/0"})
+    with pytest.raises(CanidsError, match=r"contract detector/0, not detector/\d; delete it and run again"):
+        model_file.load_arrays(path, model_file.DETECTOR)
