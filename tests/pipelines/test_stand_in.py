@@ -23,6 +23,11 @@ CONFIG = ("-s", "pipelines/kd_fusion/Snakefile", "--configfile", "tiny.yaml")
 CONTRACTS = {"vgae": DETECTOR, "gat": DETECTOR, "dqn": POLICY, "fusion_baselines": FUSION_BASELINES}
 
 
+def contract(path: Path) -> str:
+    """Contract of a model file, by the name of its run."""
+    return next(c for kind, c in CONTRACTS.items() if path.parent.name.startswith(f"{kind}_"))
+
+
 def planned(text: str) -> set[str]:
     """The commands of all jobs, with every file that they read and write; without the params."""
     commands = re.findall(r"^Shell command: (\$CANIDS_\w+_PYTHON .*)$", text, re.M)
@@ -68,7 +73,7 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
                 decisions = tables.read(results / f"decisions/{variant}/{split}.parquet", DECISIONS)[0]
                 assert decisions.select(list(KEYS)).equals(keys[split])
         for run in (*TRAININGS, *(f"fusion_baselines_{v}" for v in VARIANTS)):
-            load_arrays(experiments / run / "model.safetensors", CONTRACTS[run.partition("_")[0]])
+            load_arrays(experiments / run / "model.safetensors", contract(experiments / run / "model.safetensors"))
             assert yaml.safe_load((experiments / run / "config.yaml").read_text())["spec"]["stand_in"]
         for run in TRAININGS:
             assert training_run.read(experiments / run / "run.json").latency == {"median_ms": 1.0, "device": "cpu"}
@@ -93,9 +98,6 @@ def test_stand_ins_have_the_columns_and_keys_of_real_files(workflow_dir: Path, d
         with stand_in_mark.allow_stand_ins():
             header = GraphStore(path).header if "graphs" in path.parts else load_arrays(path, contract(path))[1]
         return sorted(header.keys() - {"stand_in"})
-
-    def contract(path: Path) -> str:
-        return CONTRACTS[path.parent.name.partition("_")[0]]
 
     pairs = {f"experimentruns/{{}}/{run}/model.safetensors" for run in TRAININGS}
     pairs |= {f"experimentruns/{{}}/{run}/{f}" for run in TRAININGS for f in ("history.parquet", "run.json")}

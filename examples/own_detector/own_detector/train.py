@@ -17,6 +17,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from canids_shared.contracts import training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
+from canids_shared.files import sha256_of
 from canids_shared.jobs import entry_point, latency, run_folder
 from own_detector.model import DETECTORS, Models, load, standardised
 
@@ -142,6 +143,7 @@ def main(call: entry_point.Call) -> None:
             data={"fit": store.counts()},
             latency=latency.summary(seconds, "cpu"),
             sizes={"model": call.output["model"].stat().st_size},
+            digests={"model": sha256_of(call.output["model"])},
         ),
     )
     log.info("%d windows", len(store))

@@ -120,6 +120,7 @@ def _details(subject: Subject) -> str:
         "Inference": f"{training.latency['median_ms']:.2f} ms a window on {training.latency['device']}",
         "On `select`": ", ".join(f"{k} {v:.4g}" for k, v in training.select.items() if isinstance(v, (int, float))),
         "Size": ", ".join(_of_scale(training.config, training.scale)),
+        **{f"SHA-256 of `{name}`": f"`{digest}`" for name, digest in training.digests.items()},
         "Files": ", ".join(f"`{name}` ({size / 1024:,.0f} KiB)" for name, size in training.sizes.items()),
         "Input": "" if subject.is_policy else subject.learnt.graphs,
     }

@@ -6,7 +6,7 @@ they did not declare.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class TrainingRun:
     data: dict[str, Any]
     latency: dict[str, Any]
     sizes: dict[str, int]
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -62,6 +62,7 @@ def write_run(
         inputs={port: [str(path) for path in paths] for port, paths in call.inputs.items()},
         history=training_run.history_columns(history, unrecorded),
         sizes={file: call.output[file].stat().st_size for file in ("model", "config")},
+        digests={"model": sha256_of(call.output["model"])},
         **fields,
     )
     training_run.write(call.output["run"], record)
