@@ -36,8 +36,13 @@ def header_of(path: str | Path) -> dict[str, Any]:
         return dict(json.loads(opened.metadata()["canids"]))
 
 
-def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]]:
+def load_arrays(path: str | Path, contract: str, *, finite: bool = True) -> tuple[Arrays, dict[str, Any]]:
     """Read a file that `save_arrays` wrote: arrays and header.
+
+    Args:
+        path: the file.
+        contract: its contract.
+        finite: whether NaN and infinity are errors; the batch that stopped a training may hold them.
 
     Raises `CanidsError` naming the file if it is absent, cut off, of another contract or a stand-in, or holds NaN or infinity:
     a network with one such weight would raise no alarm and say nothing.
@@ -46,6 +51,6 @@ def load_arrays(path: str | Path, contract: str) -> tuple[Arrays, dict[str, Any]
         header = check_contract(path, json.loads(opened.metadata()["canids"]), contract)
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CanidsError(f"{path}: tensor '{name}' holds NaN or infinity; {AGAIN}")
     return arrays, header

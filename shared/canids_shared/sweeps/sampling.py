@@ -115,8 +115,6 @@ def _check(axis: Axis, whole: bool, method: str, where: str) -> None:
     if "values" in axis:
         return
     low, high = axis["low"], axis["high"]
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise CanidsError(f"{where}: bounds must be finite")
     if low >= high:
         raise CanidsError(f"{where}: low {low:g} is not below high {high:g}")
     if whole and math.ceil(low) > math.floor(high):
