@@ -11,6 +11,7 @@ import torch
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.torch_store import Graphs, TorchStore
 from canids_shared.jobs.entry_point import Call
+from canids_train_gnn.models.batching import repeatable
 from canids_train_gnn.training.job import TrainingJob
 
 NODE_FEATURES = ["gap_mean", "gap_min", "gap_max", "flips_mean", "flips_min", "flips_max", "share"]
@@ -122,7 +123,7 @@ STILL = {
     **{scale: {**SMALL, "dropout": 0.0, "feature_dropout": 0.0} for scale in ("large", "small")},
 }
 """Nothing drawn at random but the order of the windows."""
-COMMON = {
+COMMON: dict[str, Any] = {
     "torch_threads": 1,
     "accelerator": "cpu",
     "precision": "32-true",
@@ -164,6 +165,9 @@ def job(
     stores: Sequence[Path | TorchStore], config: dict[str, Any], scale: str = "small", **how: Any
 ) -> TrainingJob[Any]:
     """A training on the stores of fit and select with seed 0, on the CPU."""
+    repeatable(
+        COMMON["torch_threads"], torch.device("cpu")
+    )  # as the rule does, so that bytes do not depend on other tests
     fit, select = (s if isinstance(s, TorchStore) else store(s) for s in stores)
     return TrainingJob(fit, select, scale, config, 0, **how)
 

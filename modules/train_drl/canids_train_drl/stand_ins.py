@@ -20,7 +20,7 @@ def policy(call: Call) -> None:
     header = tables.read_metadata(call.inputs["fuse"][0], STATES)
     model = {
         "contract": model_file.POLICY,
-        "hidden": call.config["networks"][call.constants["variant"].partition("_")[0]],
+        "hidden": call.config["networks"][call.scale],
         "layout": [],
         "observer": {"detectors": header[detectors.KEY]},
         "actions": {"kind": call.config["action_set"], "threshold": 0.5, "detectors": len(header[detectors.KEY])},

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from canids_shared.contracts import detectors, streams
+from canids_shared.contracts import streams
 from canids_shared.contracts.torch_store import Graphs, device_of
 from canids_shared.jobs.options import whole_number
 from canids_train_gnn.models.batching import repeatable
-from canids_train_gnn.models.columns import COLUMNS
+from canids_train_gnn.models.columns import COLUMNS, DECLARED
 from canids_train_gnn.states import BATCH, load_both, outputs_of
 
 
@@ -44,8 +44,7 @@ def _warm_up(schema: pa.Schema, header: dict[str, Any]) -> pa.RecordBatch:
 
 def widened(schema: pa.Schema) -> pa.Schema:
     """The schema of a stream with the detectors' columns, and their declaration in its metadata."""
-    declared = {detectors.KEY: detectors.as_json(detectors.DETECTORS)}
-    return streams.widened(schema, dict.fromkeys(COLUMNS, pa.float32()), **declared)
+    return streams.widened(schema, dict.fromkeys(COLUMNS, pa.float32()), **DECLARED)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import detectors, tables
+from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
-from canids_train_gnn.models.columns import COLUMNS
+from canids_train_gnn.models.columns import COLUMNS, states_metadata
 from canids_train_gnn.training import run_record
 
 
@@ -22,17 +22,17 @@ def detector(name: str, call: Call) -> None:
     """A training's files, with a history of one epoch and a model file that holds no weights."""
     epoch = {"epoch": 1, "fit_loss": 1.0, "select_loss": 1.0, "learning_rate": 0.0, "seconds": 1.0, "graphs_per_s": 1.0}
     history = [{**epoch, "peak_rss_mb": None, "peak_gpu_mb": None}]
-    run_record.write(call, name, weights={}, parameters=0, history=history, auroc=None, seconds=[1e-3], device="cpu")
+    fit, select = (GraphStore(path) for path in call.inputs["graphs"])
+    empty: dict[str, Any] = {"weights": {}, "parameters": 0, "auroc": None}
+    run_record.write(call, name, fit, select, history=history, seconds=[1e-3], device="cpu", **empty)
 
 
 def states(call: Call) -> None:
     """All outputs of both detectors are 1 in attacked windows, else 0."""
     keys = GraphStore(call.inputs["graphs"][0]).keys()
     known = keys["label"].fill_null(0).to_numpy().astype(np.float32)
-    metadata: dict[str, Any] = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
-    metadata[detectors.KEY] = detectors.as_json(detectors.DETECTORS)
     frame = keys.with_columns(pl.Series(name, known) for name in COLUMNS)
-    tables.write(call.output["output"], tables.STATES, frame, metadata)
+    tables.write(call.output["output"], tables.STATES, frame, states_metadata(call.wildcards))
 
 
 _TRAINED = ("model", "config", "history", "run")

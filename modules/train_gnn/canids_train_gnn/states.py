@@ -11,13 +11,14 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from canids_shared.contracts import detectors, tables
+from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
 from canids_shared.jobs import entry_point
 from canids_train_gnn.models import detector_file
 from canids_train_gnn.models.attention import MessagePassing
 from canids_train_gnn.models.batching import batches, repeatable
+from canids_train_gnn.models.columns import states_metadata
 from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 BATCH = 256
@@ -66,9 +67,7 @@ def main(call: entry_point.Call) -> None:
     models = load_both(call.inputs["vgae"][0], call.inputs["gat"][0], store.header, call.config, device)
     outputs = detector_outputs(*models, TorchStore(store, device))
     frame = store.keys().hstack([pl.Series(name, values.cpu().numpy()) for name, values in outputs.items()])
-    metadata = {key: call.wildcards[key] for key in ("dataset", "split", "variant")}
-    declared = {detectors.KEY: detectors.as_json(detectors.DETECTORS)}
-    tables.write(call.output["output"], tables.STATES, frame, {**metadata, **declared})
+    tables.write(call.output["output"], tables.STATES, frame, states_metadata(call.wildcards))
     log.info("%d windows", len(frame))
 
 

@@ -50,6 +50,11 @@ class Call:
         """The run instance, `@name` or empty."""
         return self.wildcards.get("instance", "")
 
+    @property
+    def scale(self) -> str:
+        """`large` or `small`, from the variant that a training rule names."""
+        return str(self.constants["variant"]).partition("_")[0]
+
 
 def run(
     main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None, alone: str | None = None

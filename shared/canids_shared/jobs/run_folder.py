@@ -50,10 +50,9 @@ def write_run(
     """
     write_config(call.output["config"], call)
     write_history(call.output["history"], history)
-    variant = call.constants["variant"]
     record = TrainingRun(
-        variant=variant,
-        scale=variant.partition("_")[0],
+        variant=call.constants["variant"],
+        scale=call.scale,
         dataset=call.wildcards["dataset"],
         instance=call.instance,
         seed=call.config["seed"],

@@ -9,6 +9,7 @@ import torch
 from gnn_data import MIXED, call, store, write
 
 from canids_shared.contracts import model_file
+from canids_shared.contracts.torch_store import device_of
 from canids_shared.errors import CanidsError
 from canids_train_gnn import gat, vgae
 from canids_train_gnn.training import loop
@@ -98,3 +99,15 @@ def test_where_auxiliary_captures_alone_hold_a_class(tmp_path: Path, caplog: pyt
     assert "attacks are learnt from auxiliary captures alone" in caplog.text
     with pytest.raises(CanidsError, match="all attack-free windows are of auxiliary captures"):
         gat.main(call((paths["attacked"], select), tmp_path / "run", "gat"))
+
+
+@pytest.mark.parametrize(("gpu", "chosen"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_a_gpu_of_cuda_or_the_cpu(monkeypatch: pytest.MonkeyPatch, gpu: bool, chosen: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert device_of("auto", "train_gnn.accelerator").type == chosen
+
+
+def test_a_gpu_that_is_not_there_is_named_by_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CanidsError, match=r"train_gnn\.accelerator: no GPU that torch can use"):
+        device_of("cuda", "train_gnn.accelerator")

@@ -28,7 +28,7 @@ class Block:
     stop: int
 
 
-def _cuts(
+def _borders(
     begin: float, end: float, episodes: list[tuple[float, float]], targets: list[float], gap: float
 ) -> list[float]:
     """Times at which to cut, as close to the targets as possible.
@@ -79,7 +79,7 @@ def blocks(clock: Clock, *, shares: dict[str, float], repeats: int, gap: float, 
     order = [s for _ in range(repeats) for s in SPLITS]
     fractions = np.cumsum([shares[s] / total for s in order])[:-1]
     targets = [begin + float(f) * (end - begin) for f in fractions]
-    cuts = _cuts(begin, end, clock.episodes, targets, gap)
+    cuts = _borders(begin, end, clock.episodes, targets, gap)
     out: dict[str, list[Block]] = {s: [] for s in SPLITS}
     for i, split in enumerate(order):
         # Behind a cut: frames of a window that nobody uses, then frames that prime the statistics, up to the gap's end.

@@ -28,7 +28,7 @@ class FusionSetup:
     def of(cls, call: Call, data: FusionData) -> "FusionSetup":
         """The setup of a call's variant."""
         config = call.config
-        hidden = config["networks"][call.constants["variant"].partition("_")[0]]
+        hidden = config["networks"][call.scale]
         return cls(config, hidden, *ThresholdSearch(data, config["false_alarm_budget"]).fixed_weight())
 
     @property

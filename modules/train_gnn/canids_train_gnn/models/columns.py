@@ -1,5 +1,10 @@
 """Names of the detectors' outputs for a window; imports no torch."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
+
 ERROR_TERMS = (
     "node_error_mean",
     "node_error_max",
@@ -20,3 +25,10 @@ COLUMNS = (
     "gat_embedding_mean",
 )
 """The columns of `canids_train_gnn.states.outputs_of`, in their order."""
+DECLARED = {KEY: as_json(DETECTORS)}
+"""The declaration of the detectors in the header of a states file, and of a followed stream."""
+
+
+def states_metadata(wildcards: Mapping[str, str]) -> dict[str, Any]:
+    """Metadata of a states file: dataset, split and variant, and the detectors whose columns it has."""
+    return {**{key: wildcards[key] for key in ("dataset", "split", "variant")}, **DECLARED}

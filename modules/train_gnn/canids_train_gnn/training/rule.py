@@ -92,11 +92,9 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
     _check_classes(fit)
     if count := config["overfit_windows"]:
         fit = select = few(fit, count)
-    # A teacher is applied batch by batch and never compiled, which would take longer.
-    teachers = [
-        detector_file.load(path, kind, fit.header, MessagePassing(message_passing.backend)).to(device)
-        for path in call.inputs["teacher"]
-    ]
+    # A teacher is applied batch by batch and never compiled, which would take longer; so is the trained model.
+    applied = MessagePassing.of(config, device, training=False)
+    teachers = [detector_file.load(path, kind, fit.header, applied).to(device) for path in call.inputs["teacher"]]
     # There is one teacher at most, and one VGAE for the curriculum; the rule hands over an empty list where there is none.
     rankers = [detector_file.load(path, VGAE, fit.header) for path in call.inputs["curriculum_vgae"]]
     how = {"device": device.type, "backend": message_passing.backend, "compiled": message_passing.compiled}
@@ -104,7 +102,7 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
     job = TrainingJob(
         fit,
         select,
-        run_record.scale_of(call),
+        call.scale,
         config[name],
         config["seed"],
         config["precision"],
@@ -114,13 +112,15 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
         checkpoint=checkpoint,
     )
     model, history = train(job)
-    model.encoder.use(MessagePassing.of(config, device, training=False))  # from here on as it will be applied
+    model.encoder.use(applied)
     scores = scores_of(model, select, torch.arange(len(select)), 256)  # [W]
     with torch.inference_mode():  # from a window's arrays to its score, window by window
         seconds = latency.measure(lambda w: model.score(select.batch(torch.tensor([w]))).item(), len(select))
     record = run_record.write(
         call,
         name,
+        fit.graphs,
+        select.graphs,
         weights=to_arrays(model.state_dict()),
         parameters=parameter_count(model),
         history=history,

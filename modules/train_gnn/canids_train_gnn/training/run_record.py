@@ -15,14 +15,11 @@ _MEASURED = ("epoch", "seconds", "graphs_per_s", "peak_rss_mb", "peak_gpu_mb")
 """Columns of a history that `run.json` leaves out: times and memory, and the number of the row."""
 
 
-def scale_of(call: Call) -> str:
-    """`large` or `small`, from the variant that a training rule names."""
-    return str(call.constants["variant"]).partition("_")[0]
-
-
 def write(
     call: Call,
     name: str,
+    fit: GraphStore,
+    select: GraphStore,
     *,
     weights: Arrays,
     parameters: int,
@@ -36,6 +33,7 @@ def write(
     Args:
         call: of the rule.
         name: of the detector.
+        fit, select: the splits that it learnt from, and that its epoch was chosen on.
         weights: what the model file holds beside the header that builds and applies the model.
         parameters: numbers that were learnt.
         history: a row for each epoch.
@@ -43,11 +41,10 @@ def write(
         seconds: measurements of the inference latency, each in seconds a window.
         device: kind of device on which they were taken.
     """
-    fit, select = (GraphStore(path) for path in call.inputs["graphs"])
     header = {
         "contract": model_file.DETECTOR,
         "kind": name.upper(),
-        "size": call.config[name][scale_of(call)],
+        "size": call.config[name][call.scale],
         **{key: fit.header[key] for key in ("node_features", "edge_features", "window", "stride", "window_unit")},
     }
     model_file.save_arrays(call.output["model"], weights, header)
