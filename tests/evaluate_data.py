@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from training_records import record
 
 from canids_evaluate import summary, window_baselines
 from canids_evaluate.planning import FIGURES
@@ -13,7 +14,6 @@ from canids_shared.contracts import training_run
 from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.tables import DECISIONS, KEYS, write
-from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.jobs.entry_point import Call
 
 CONFIG = {
@@ -165,27 +165,19 @@ def write_training(folder: Path, seed: int = 0, **changes: Any) -> Path:
         c: [k * scale if c == "step" else scale / k for k in steps] for c, scale in columns.items()
     }
     teacher = [f"experimentruns/{folder.parent.name}/{kind}_large/model.safetensors"] if variant == "small_kd" else []
-    record = {
-        "kind": kind,
-        "label": kind.upper(),
-        "detectors": [] if kind == "dqn" else [kind],
-        "variant": variant,
-        "scale": variant.partition("_")[0],
-        "dataset": "d",
+    fields: dict[str, Any] = {
         "instance": at + instance,
         "seed": seed,
-        "code": "0123456789abcdef",
         "config": {"seed": seed, kind: {"large": {"width": 16}, "small": {"width": 4}}},
         "inputs": {"teacher": teacher},
         "parameters": size * size,
         "best": 3,
         "history": history,
         "select": {"auroc": 0.9},
-        "data": {},
         "latency": {"median_ms": 2.0 * size, "device": "cpu"},
-        "sizes": {"model.safetensors": 2048},
+        "sizes": {"model": 2048},
     }
-    training_run.write(folder / "run.json", TrainingRun(**{**record, **changes}))
+    training_run.write(folder / "run.json", record(kind, variant, **{**fields, **changes}))
     write_benchmark(folder)
     return folder / "run.json"
 

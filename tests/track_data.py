@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import yaml
 from mlflow import MlflowClient
+from training_records import record
 
 from canids_shared.contracts import training_run
 from canids_shared.contracts.model_file import save_arrays
-from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.jobs.run_folder import write_history
 from canids_track.records import Places
 from canids_track.tracking import Options, track
@@ -50,29 +50,22 @@ def write_training(run: Path, seed: int = 1, made: int = 1_000) -> None:
     run.mkdir(parents=True)
     kind, at, instance = run.name.partition("@")
     options = {"seed": seed, "gat": {"epochs": 2, "large": {"heads": 4}}, "networks": [64, 64]}
-    record = TrainingRun(
-        kind=kind.removesuffix("_large"),
+    written = record(
+        kind.removesuffix("_large"),
         label="PCA",
         detectors=["pca"],
-        variant="large",
-        scale="large",
         dataset="demo",
         instance=at + instance,
         seed=seed,
-        code="0123456789abcdef",
         config=options,
-        inputs={"graphs": ["a", "b"]},
-        parameters=2,
-        best=1,
-        history={"fit_loss": [UNEVEN, UNEVEN / 2], "epoch": [1, 2], "select_auroc": [None, 0.5]},
-        select={},
-        data={},
+        inputs={"graphs": ["fit", "select"]},
+        input_digests={"graphs": ["a", "b"]},
         latency={"device": "cpu", "median_ms": 1.25},
-        sizes={},
     )
-    training_run.write(run / "run.json", record)
+    training_run.write(run / "run.json", written)
     (run / "config.yaml").write_text("spec: of a training, which has it in run.json\n")
-    write_history(run / "history.parquet", [{"epoch": e, "fit_loss": UNEVEN / e} for e in (1, 2)])
+    rows = [{"epoch": e, "fit_loss": UNEVEN / e, "peak_gpu_mb": None} for e in (1, 2)]
+    write_history(run / "history.parquet", rows)
     save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "pca/1"})
     (run / "log.txt").write_text("done\n")
     finish(run, made)

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+HEADER_KEY = "canids"
+"""Key of the metadata, of a Parquet or safetensors file or an Arrow stream, under which its header lies as JSON."""
+
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:

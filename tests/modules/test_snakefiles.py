@@ -190,12 +190,10 @@ def options(schema: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str,
 @pytest.mark.parametrize("path", SCHEMAS, ids=named)
 def test_every_option_is_described_and_has_a_default(path: Path) -> None:
     schema = yaml.safe_load(path.read_text())
-    # Lists of what to leave out are absent unless a fold names them, runs of detectors unless a pipeline has its own; pathvars
-    # are Snakemake's.
-    absent = ("pathvars", "detector_runs", "leave_out.")
+    # Lists of what to leave out are absent unless a fold names them; pathvars are Snakemake's.
     for name, option in options(schema, ""):
         assert option.get("description"), name
-        assert "default" in option or name.startswith(absent), name
+        assert "default" in option or name == "pathvars" or name.startswith("leave_out."), name
         if "properties" in option:
             assert option["additionalProperties"] is False, name
             assert option["default"] == {}, name

@@ -151,6 +151,11 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
     assert all(np.array_equal(weights[name], overwritten_weights[name]) for name in weights)
     assert weights.keys() == overwritten_weights.keys()
     assert header == overwritten_header
+    overwritten_run, original_run = (json.loads(path.read_text()) for path in (tmp_path / "run", run / "run.json"))
+    # The AUROC rests on scores of attacked windows; it is the only result that may differ.
+    assert all(0 <= record["select"].pop("auroc") <= 1 for record in (overwritten_run, original_run))
+    for key in ("best", "select", "history"):
+        assert overwritten_run[key] == original_run[key]
 
 
 def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> None:

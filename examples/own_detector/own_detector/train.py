@@ -14,10 +14,8 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from canids_shared.contracts import training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
-from canids_shared.files import sha256_of
 from canids_shared.jobs import entry_point, latency, run_folder
 from own_detector.model import DETECTORS, Models, load, standardised
 
@@ -113,38 +111,25 @@ def _forest(
 def main(call: entry_point.Call) -> None:
     """Entry point."""
     store = GraphStore(call.inputs["graphs"][0])
-    scale, config = call.constants["scale"], call.config
+    scale, config = call.scale, call.config
     teachers = [load(path, store) for path in call.inputs["teacher"]]
     sizes = {name: config[name][scale] for name in ("components", "hidden", "trees", "depth")}
     size = Size(**sizes, iterations=config["iterations"], seed=config["seed"])
     models = train(store, size, teachers[0] if teachers else None)
     models.save(call.output["model"], {"scale": scale, "windows": len(store)})
-    run_folder.write_config(call.output["config"], call)
     statistics = np.array(store["statistics"])
     seconds = latency.measure(lambda window: models.outputs(statistics[window : window + 1]), len(store))
-    training_run.write(
-        call.output["run"],
-        training_run.TrainingRun(
-            kind="detector",
-            label="PCA, perceptron and trees",
-            detectors=[detector.name for detector in DETECTORS],
-            variant=call.wildcards["variant"],
-            scale=scale,
-            dataset=call.wildcards["dataset"],
-            instance=call.instance,
-            seed=config["seed"],
-            code=call.constants["code"],
-            config=config,
-            inputs={name: [str(path) for path in paths] for name, paths in call.inputs.items()},
-            parameters=sum(v.size for v in vars(models).values() if isinstance(v, np.ndarray)),
-            best=0,
-            history={},
-            select={},
-            data={"fit": store.counts()},
-            latency=latency.summary(seconds, "cpu"),
-            sizes={"model": call.output["model"].stat().st_size},
-            digests={"model": sha256_of(call.output["model"])},
-        ),
+    run_folder.write_run(
+        call,
+        [],
+        kind="detector",
+        label="PCA, perceptron and trees",
+        detectors=[detector.name for detector in DETECTORS],
+        parameters=sum(v.size for v in vars(models).values() if isinstance(v, np.ndarray)),
+        best=0,
+        select={},
+        data={"fit": store.counts()},
+        latency=latency.summary(seconds, "cpu"),
     )
     log.info("%d windows", len(store))
 

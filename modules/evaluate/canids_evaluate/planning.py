@@ -9,7 +9,7 @@ from typing import Any
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import POLICY, VARIANTS
+from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
 from canids_shared.planning.stage import Stage
 
 FIGURES = {
@@ -27,15 +27,14 @@ InputFunction = Callable[[Any], list[str]]
 
 
 def detector_runs(stage: Stage) -> list[str]:
-    """Kinds of the runs that train the detectors (`detector_runs`); by default one run for each detector, unsupervised first."""
+    """Kinds of the runs that train the detectors (`detector_runs`); without a list one run for each detector, unsupervised first."""
     default = [d.name for d in sorted(DETECTORS, key=lambda d: d.supervised)]
-    kinds: list[str] = stage.config[""].get("detector_runs", default)
-    return kinds
+    return stage.config[""]["detector_runs"] or default
 
 
 def card_names(stage: Stage) -> list[str]:
     """Names of the trainings' cards, which are the outputs of the rule cards: `gat_large`, …"""
-    return [f"{kind}_{variant}" for kind in (*detector_runs(stage), POLICY) for variant in VARIANTS]
+    return [f"{kind}_{variant}" for kind in (*detector_runs(stage), POLICY_KIND) for variant in VARIANTS]
 
 
 def cards_on_command_line(arguments: Sequence[str]) -> list[str]:
@@ -59,7 +58,7 @@ def trainings(stage: Stage, file: str) -> InputFunction:
     def files(wildcards: Any) -> list[str]:
         of_detectors = states(wildcards)[0].removeprefix("<states>")
         of_policies = decisions(wildcards)[0].removeprefix("<decisions>")
-        instances = {**dict.fromkeys(detector_runs(stage), of_detectors), POLICY: of_policies}
+        instances = {**dict.fromkeys(detector_runs(stage), of_detectors), POLICY_KIND: of_policies}
         return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in instances.items() for v in VARIANTS]
 
     return files

@@ -66,7 +66,7 @@ def _differences(run: Path, reference: Path) -> dict[Path, str]:
 def _recipe(training: TrainingRun) -> dict[str, Any]:
     """The settings that seeds have in common."""
     settings = {k: v for k, v in training.config.items() if k != "seed"}
-    return {"code": training.code, "config": settings, "data": training.data}
+    return {"code": training.code, "config": settings, "graphs": training.input_digests.get("graphs")}
 
 
 def _tables(title: str, runs: Sequence[Path], metrics: Sequence[str], methods: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from canids_shared.contracts import training_run
@@ -24,7 +25,7 @@ from canids_shared.contracts.whole import reading
 from canids_shared.files import sha256_of
 from canids_shared.planning.pipeline import VARIANTS
 
-LAYOUT = 2
+LAYOUT = 3
 """Counts up when records of the same files change, so that MLflow gets them again."""
 PIPELINE = "pipeline"
 """Name of the parent runs: all rules of one dataset and instance."""
@@ -139,17 +140,20 @@ def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _training(path: Path, content: _Content) -> None:
-    """`run.json`: options under the names that they have in the schema, metrics by epoch or step, latency."""
+    """`run.json`: options under the names that they have in the schema, digests and paths of the inputs, latency."""
     run = training_run.read(path)
-    content.add_params({**run.config, "scale": run.scale, "inputs": run.inputs})
+    content.add_params({**run.config, "scale": run.scale, "inputs": run.input_digests, "files": run.inputs})
     content.tags |= {"seed": str(run.seed), "code": run.code, "latency_device": run.latency["device"]}
     content.add_metric("latency/median_ms", run.latency["median_ms"])
-    history = dict(run.history)
-    counted = next((history.pop(name) for name in ("epoch", "step") if name in history), None)
-    for name, values in history.items():
-        steps = counted or range(1, len(values) + 1)
-        for step, value in zip(steps, values, strict=True):
-            content.add_metric(name, value, int(step or 0))
+
+
+def _history(path: Path, content: _Content) -> None:
+    """`history.parquet`, which has times and memory too: its first column, the epoch or step, is the step of all others."""
+    table = pl.read_parquet(path)
+    steps = table.columns[0]
+    for name in table.columns[1:]:
+        for step, value in zip(table[steps], table[name], strict=True):
+            content.add_metric(name, value, step)
 
 
 def _fitted(path: Path, content: _Content) -> None:
@@ -187,6 +191,7 @@ def _benchmark(path: Path, content: _Content) -> None:
 
 _READERS: dict[str, Callable[[Path, _Content], None]] = {
     RECORD: _training,
+    "history.parquet": _history,
     "config.yaml": _fitted,
     "metrics.json": _evaluation,
     "benchmark.tsv": _benchmark,
@@ -212,7 +217,7 @@ def read(folder: Path, places: Places) -> Record:
     content, model = _Content(), None
     digest = hashlib.sha256(f"layout {LAYOUT}\n".encode())
     for path in files:
-        with reading(path, "file of a finished run", yaml.YAMLError):
+        with reading(path, "file of a finished run", yaml.YAMLError, pl.exceptions.PolarsError):
             digest.update(f"{path.name} {sha256_of(path)}\n".encode())
             if path.name in readers:
                 readers[path.name](path, content)

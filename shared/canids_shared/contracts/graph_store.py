@@ -35,7 +35,7 @@ import polars as pl
 from canids_shared.contracts.tables import KEYS
 from canids_shared.contracts.whole import AGAIN, check_contract, reading
 from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json, written_whole
+from canids_shared.files import HEADER_KEY, canonical_json, written_whole
 
 CONTRACT = "graphs/1"
 _TYPES = {"F32": "<f4", "F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U32": "<u4"}
@@ -70,7 +70,7 @@ class GraphWriter:
         tensors = self._tensors()
         # All sizes are known, so each tensor gets its place now, and chunks are written in any order of tensors.
         # Wide types come first: safetensors wants no holes, and so every tensor stays aligned.
-        layout: dict[str, Any] = {"__metadata__": {"canids": canonical_json({**header, "contract": CONTRACT})}}
+        layout: dict[str, Any] = {"__metadata__": {HEADER_KEY: canonical_json({**header, "contract": CONTRACT})}}
         size = 0
         for name in sorted(tensors, key=lambda n: (-np.dtype(tensors[n][0]).itemsize, n)):
             kind, shape = tensors[name]
@@ -181,7 +181,7 @@ class GraphStore:
             if length > size:
                 raise ValueError("header")
             layout = json.loads(stream.read(length))
-            self.header = check_contract(path, json.loads(layout.pop("__metadata__")["canids"]), CONTRACT)
+            self.header = check_contract(path, json.loads(layout.pop("__metadata__")[HEADER_KEY]), CONTRACT)
             end = 8 + length + max(tensor["data_offsets"][1] for tensor in layout.values())
             if end != size:
                 raise CanidsError(f"{path}: cut off: {size} bytes instead of {end}; {AGAIN}")

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from canids_shared.contracts.whole import AGAIN, check_contract, reading
 from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json, written_whole
+from canids_shared.files import HEADER_KEY, canonical_json, written_whole
 
 DETECTOR, POLICY, FUSION_BASELINES = "detector/2", "policy/3", "fusion_baselines/2"
 """Contracts of `model.safetensors`: of a detector, of a policy, of the fusion baselines beside it."""
@@ -27,13 +27,13 @@ def save_arrays(path: str | Path, arrays: Arrays, header: dict[str, Any]) -> Non
     # safetensors writes memory as it lies, and reads it back row by row.
     rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with written_whole(path) as temporary:
-        temporary.write_bytes(save(rows, {"canids": canonical_json(header)}))
+        temporary.write_bytes(save(rows, {HEADER_KEY: canonical_json(header)}))
 
 
 def header_of(path: str | Path) -> dict[str, Any]:
     """The header of a model file of any contract; raises `CanidsError` naming the file if it is absent or damaged."""
     with reading(path, "model file", SafetensorError), safe_open(path, "numpy") as opened:
-        return dict(json.loads(opened.metadata()["canids"]))
+        return dict(json.loads(opened.metadata()[HEADER_KEY]))
 
 
 def load_arrays(path: str | Path, contract: str, *, finite: bool = True) -> tuple[Arrays, dict[str, Any]]:
@@ -48,7 +48,7 @@ def load_arrays(path: str | Path, contract: str, *, finite: bool = True) -> tupl
     a network with one such weight would raise no alarm and say nothing.
     """
     with reading(path, "model file", SafetensorError), safe_open(path, "numpy") as opened:
-        header = check_contract(path, json.loads(opened.metadata()["canids"]), contract)
+        header = check_contract(path, json.loads(opened.metadata()[HEADER_KEY]), contract)
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     for name, array in arrays.items():
         if finite and array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -22,10 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json, write_json, write_text, written_whole
+from canids_shared.files import HEADER_KEY, canonical_json, write_json, write_text, written_whole
 
 MARK = "stand_in"
-_KEY = "canids"
 _WORDS = f"{MARK}: true"
 _WITH_HEADER = (".parquet", ".safetensors", ".json")
 _COMMENT = dict.fromkeys((".svg", ".html", ".md"), f"<!-- {_WORDS} -->")
@@ -79,11 +78,11 @@ def mark(path: Path) -> None:
 
             frame = pl.read_parquet(path)
             with written_whole(path) as temporary:
-                frame.write_parquet(temporary, metadata={_KEY: canonical_json(header)})
+                frame.write_parquet(temporary, metadata={HEADER_KEY: canonical_json(header)})
         case ".safetensors":
             arrays = load(path.read_bytes())
             with written_whole(path) as temporary:
-                temporary.write_bytes(save(arrays, {_KEY: canonical_json(header)}))
+                temporary.write_bytes(save(arrays, {HEADER_KEY: canonical_json(header)}))
         case _:
             write_json(path, header)
 
@@ -99,12 +98,12 @@ def _header(path: Path) -> dict[str, Any]:
             import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
 
             try:
-                text = pl.read_parquet_metadata(path).get(_KEY)
+                text = pl.read_parquet_metadata(path).get(HEADER_KEY)
             except pl.exceptions.PolarsError as error:
                 raise OSError(f"{path}: damaged") from error
         case ".safetensors":
             with safe_open(path, "numpy") as opened:
-                text = (opened.metadata() or {}).get(_KEY)
+                text = (opened.metadata() or {}).get(HEADER_KEY)
         case _:
             text = path.read_bytes()
     try:

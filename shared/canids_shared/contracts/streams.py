@@ -33,12 +33,11 @@ import pyarrow as pa
 from canids_shared.contracts.tables import KEYS
 from canids_shared.contracts.whole import check_contract, reading
 from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json
+from canids_shared.files import HEADER_KEY, canonical_json
 
 CONTRACT = "follow/1"
 GONE = 3
 """Exit status of a stage whose neighbour has ended or sends no windows: the fault is not its own."""
-_KEY = "canids"
 _INPUT = "standard input"
 _RESTART = "start all stages of one version of canids"
 log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def schema_of_graphs(header: dict[str, Any]) -> pa.Schema:
     """The schema of the stream that preprocess sends; `header` is JSON with `node_features`, `edge_features`, `window`, `stride`, …"""
     keys = pl.DataFrame(schema=KEYS).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     fields = [*keys, *(pa.field(name, kind) for name, kind in GRAPHS.items())]
-    return pa.schema(fields, {_KEY: canonical_json({**header, "contract": CONTRACT})})
+    return pa.schema(fields, {HEADER_KEY: canonical_json({**header, "contract": CONTRACT})})
 
 
 def lists(values: np.ndarray, counts: np.ndarray) -> pa.ListArray:
@@ -98,7 +97,10 @@ def widened(schema: pa.Schema, columns: dict[str, Any], **header: Any) -> pa.Sch
     """A schema with further columns, of Arrow types, and further keys in the JSON of its metadata."""
     metadata = schema.metadata
     if header:
-        metadata = {**metadata, _KEY.encode(): canonical_json({**json.loads(metadata[_KEY.encode()]), **header})}
+        metadata = {
+            **metadata,
+            HEADER_KEY.encode(): canonical_json({**json.loads(metadata[HEADER_KEY.encode()]), **header}),
+        }
     return pa.schema([*schema, *(pa.field(name, kind) for name, kind in columns.items())], metadata)
 
 
@@ -127,7 +129,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     try:
         with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
             reader = pa.ipc.open_stream(stream)
-            content = json.loads(reader.schema.metadata[_KEY.encode()])
+            content = json.loads(reader.schema.metadata[HEADER_KEY.encode()])
     except CanidsError:
         raise NeighbourError(f"{_INPUT}: not a stream of windows (contract {CONTRACT})") from None
     header = check_contract(_INPUT, content, CONTRACT, again=_RESTART)

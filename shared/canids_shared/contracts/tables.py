@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.whole import AGAIN, check_contract, reading
 from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json, written_whole
+from canids_shared.files import HEADER_KEY, canonical_json, written_whole
 
-_KEY = "canids"
 _LARGE = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}
 """Arrow has two representations of text and of bytes; either may stand in a file."""
 
@@ -122,7 +121,7 @@ def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | No
     for name, kind in frame.schema.items():
         expected = table.columns.get(name)
         if expected is None:  # a column of an open family, such as a further output of a detector
-            if not name.startswith(table.prefixes or ("\0",)):
+            if not name.startswith(table.prefixes):
                 raise CanidsError(f"{path}: unknown column '{name}' (contract {table.contract})")
             expected = pl.Float32
         if kind != expected:
@@ -150,7 +149,7 @@ def write(path: str | Path, table: Table, frame: pl.DataFrame, metadata: dict[st
     _check(frame, table.with_detectors(metadata, path), Path(path))
     header = canonical_json({**metadata, "contract": table.contract})
     with written_whole(path) as temporary:
-        frame.write_parquet(temporary, metadata={_KEY: header}, row_group_size=1 << 18)
+        frame.write_parquet(temporary, metadata={HEADER_KEY: header}, row_group_size=1 << 18)
 
 
 def _as_arrow(frame: pl.DataFrame) -> pa.Table:
@@ -186,7 +185,9 @@ class TableWriter:
 
     def close(self, metadata: dict[str, Any]) -> None:
         """Complete the file; `metadata` must be JSON."""
-        self._writer.add_key_value_metadata({_KEY: canonical_json({**metadata, "contract": self._table.contract})})
+        self._writer.add_key_value_metadata(
+            {HEADER_KEY: canonical_json({**metadata, "contract": self._table.contract})}
+        )
         self._writer.close()
 
     def abandon(self) -> None:
@@ -211,7 +212,7 @@ def read_metadata(path: str | Path, table: Table) -> dict[str, Any]:
     Raises `CanidsError` if the file is truncated, not Parquet, of another contract, or a stand-in.
     """
     with reading(path, "canids table", pl.exceptions.PolarsError):
-        return check_contract(path, json.loads(pl.read_parquet_metadata(path)[_KEY]), table.contract)
+        return check_contract(path, json.loads(pl.read_parquet_metadata(path)[HEADER_KEY]), table.contract)
 
 
 def read(path: str | Path, table: Table, columns: list[str] | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -6,7 +6,7 @@ they did not declare.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class TrainingRun:
     code: str
     config: dict[str, Any]
     inputs: dict[str, list[str]]
+    input_digests: dict[str, list[str]]
     parameters: int
     best: int
     history: dict[str, list[float | None]]
@@ -41,7 +42,7 @@ class TrainingRun:
     data: dict[str, Any]
     latency: dict[str, Any]
     sizes: dict[str, int]
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str]
 
     @property
     def name(self) -> str:

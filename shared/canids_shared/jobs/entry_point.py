@@ -16,7 +16,7 @@ from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import devices, job_usage
 from canids_shared.jobs.interruption import end_with_snakemake, sigterm_as_exit
-from canids_shared.jobs.locks import run_folder
+from canids_shared.jobs.locks import locked_folder
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def run(
         # Before a lock or a device is taken.
         for path in files:
             stand_in_mark.refuse(path)
-        lock = run_folder(call.output[alone].parent) if alone else nullcontext()
+        lock = locked_folder(call.output[alone].parent) if alone else nullcontext()
         gpu = nullcontext() if call.config.get("accelerator", "cpu") == "cpu" else devices.claim()
         with sigterm_as_exit(), lock, gpu:
             main(call)

@@ -83,7 +83,7 @@ def holder_of(path: Path) -> str:
 
 
 @contextmanager
-def run_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a run's folder, so that no other process writes there meanwhile.
 
     A process of a workflow that was killed may still hold it; it ends by itself, so this waits, at most `WAIT_S` seconds.

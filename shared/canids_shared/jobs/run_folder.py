@@ -25,11 +25,12 @@ def identity(call: Call) -> dict[str, Any]:
     return {"spec": json.loads(call.spec), "inputs": inputs, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
-def write_config(path: str | Path, call: Call) -> None:
-    """Write `config.yaml`: everything that is needed to repeat the run."""
+def write_config(path: str | Path, call: Call) -> dict[str, Any]:
+    """Write `config.yaml`: everything that is needed to repeat the run; returns its content."""
     files = {name: [str(p) for p in paths] for name, paths in call.inputs.items()}
-    text = yaml.safe_dump({**identity(call), "files": files}, sort_keys=True, allow_unicode=True)
-    write_text(path, text)
+    content = {**identity(call), "files": files}
+    write_text(path, yaml.safe_dump(content, sort_keys=True, allow_unicode=True))
+    return content
 
 
 def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
@@ -44,12 +45,13 @@ def write_run(
     """Write config, history and `run.json` of a training whose model file is written.
 
     Args:
-        history: a row for each epoch (or evaluation).
+        history: a row for each epoch (or evaluation); empty, and no output, for what is not learnt in steps.
         unrecorded: columns of the history that `run.json` leaves out: times and memory.
         fields: those of `TrainingRun` that do not follow from the call.
     """
-    write_config(call.output["config"], call)
-    write_history(call.output["history"], history)
+    content = write_config(call.output["config"], call)
+    if "history" in call.output:
+        write_history(call.output["history"], history)
     record = TrainingRun(
         variant=call.constants["variant"],
         scale=call.scale,
@@ -58,7 +60,8 @@ def write_run(
         seed=call.config["seed"],
         code=call.constants["code"],
         config=call.config,
-        inputs={port: [str(path) for path in paths] for port, paths in call.inputs.items()},
+        inputs=content["files"],
+        input_digests=content["inputs"],
         history=training_run.history_columns(history, unrecorded),
         sizes={file: call.output[file].stat().st_size for file in ("model", "config")},
         digests={"model": sha256_of(call.output["model"])},

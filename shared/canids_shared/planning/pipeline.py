@@ -20,7 +20,7 @@ from canids_shared.errors import CanidsError
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
 VARIANTS = ("large", "small_kd", "small_nokd")
-POLICY = "dqn"
+POLICY_KIND = "dqn"
 """Kind of the one training of `train_drl`; the kinds of the other trainings are those of detectors."""
 PORTS = {
     "graphs": ("preprocess",),

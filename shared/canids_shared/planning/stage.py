@@ -20,8 +20,8 @@ from canids_shared.planning.resource_labels import with_signature
 
 LOGGED = " 2> {log} || {{ cat {log} >&2; exit 1; }}"
 """The end of every rule's shell: messages go to the job's log, and to the terminal too where the job fails."""
-_FROM_PIPELINE = ("common", "instances", "ports", "folds")
-"""Keys of a module's config that a pipeline writes (`canids_shared.planning.pipeline.section`)."""
+_FROM_PIPELINE = ("instances", "ports", "folds", "sweep")
+"""Keys of a module's config that a pipeline writes for all instances at once (`canids_shared.planning.pipeline.section`)."""
 
 
 def _refuse_to_replace(outputs: Any) -> None:
@@ -79,12 +79,13 @@ class Stage:
 
         # The pipeline's own keys were checked with the rest; no rule uses them, so they do not reach params.
         plain = checked(config, self.name)
-        from_pipeline = {key: plain.pop(key) for key in _FROM_PIPELINE}
+        from_pipeline = {key: plain.pop(key, {}) for key in _FROM_PIPELINE}
+        del plain["common"]
         self._ports: dict[str, dict[str, str]] = from_pipeline["ports"]
         self._folds: dict[str, Config] = {"@" + fold: left for fold, left in from_pipeline["folds"].items()}
-        self.sweep: Config = plain.pop("sweep", {})
+        self.sweep: Config = from_pipeline["sweep"]
         self.config = {"": plain}
-        shared = {k: v for k, v in config.items() if k not in ("instances", "ports", "folds", "sweep")}
+        shared = {k: v for k, v in config.items() if k not in _FROM_PIPELINE}
         for instance, overrides in from_pipeline["instances"].items():
             place = f"instances.{instance}.{self.name}"
             self.config["@" + instance] = checked(merged(shared, overrides), place)

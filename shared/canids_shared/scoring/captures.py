@@ -11,7 +11,7 @@ import yaml
 from canids_shared.contracts.manifest import CONTRACT, SCORED
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
-from canids_shared.planning.pipeline import POLICY, VARIANTS
+from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
 from canids_shared.scoring.trained_run import DETECTOR_RUNS, TrainedRun, trained_run
 
 KEYS = {
@@ -79,7 +79,9 @@ def scoring(config: dict[str, Any], detector_runs: Sequence[str] = DETECTOR_RUNS
         if not config.get(key):
             missing = f"config: {key} is missing: {KEYS[key]} (make score CAPTURE=… RUN=…)"
             models = dict.fromkeys(detector_runs, "model.safetensors")
-            absent = TrainedRun(VARIANTS[0], "none", models, "model.safetensors", "model.safetensors", POLICY, [], {})
+            absent = TrainedRun(
+                VARIANTS[0], "none", models, "model.safetensors", "model.safetensors", POLICY_KIND, [], {}
+            )
             return Scoring("simulated", absent, {}, {}, {}, missing)
     paths = config["capture"]
     captures = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]

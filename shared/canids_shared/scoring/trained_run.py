@@ -15,13 +15,13 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
-from canids_shared.planning.pipeline import POLICY, VARIANTS
+from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
 
-FUSION_BASELINES = "fusion_baselines"
+BASELINES_KIND = "fusion_baselines"
 """Kind of the run that fits them."""
 DETECTOR_RUNS = tuple(detector.name for detector in DETECTORS)
 """Kinds of the runs that train the detectors of `train_gnn`: each trains one."""
-_FOLDER = re.compile(rf"{POLICY}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
+_FOLDER = re.compile(rf"{POLICY_KIND}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +52,7 @@ class TrainedRun:
     @property
     def models(self) -> dict[str, str]:
         """Run kind → model file, of all runs."""
-        return {**self.detectors, POLICY: self.policy, FUSION_BASELINES: self.fusion_baselines}
+        return {**self.detectors, POLICY_KIND: self.policy, BASELINES_KIND: self.fusion_baselines}
 
 
 def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> TrainedRun:
@@ -67,20 +67,19 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
     if not (name := _FOLDER.fullmatch(folder.name)):
         raise CanidsError(f"run {folder}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
     variant, instance = name[1], name[2]
-    policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY, FUSION_BASELINES))
+    policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY_KIND, BASELINES_KIND))
     # A policy may read the states of another instance; its detectors are then the runs of that one.
     origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
     detectors = {kind: _model(folder, kind, variant, origin) for kind in detector_runs}
     first = Path(next(iter(detectors.values())))
     fit = _fit(first.parent)
-    decided = _config(Path(baselines).parent)["spec"]["config"]
     return TrainedRun(
         variant=variant,
         by=f"{folder.parent.name}{instance}",
         detectors=detectors,
         policy=policy,
         fusion_baselines=baselines,
-        fusion=decided.get("fusion", POLICY),
+        fusion=_fusion(Path(baselines).with_name("config.yaml")),
         fit=fit,
         preprocess=_preprocess(first, fit),
     )
@@ -100,21 +99,20 @@ def _instance_of_states(policy: training_run.TrainingRun, instance: str) -> str:
     return matches[0] if matches else instance
 
 
-def _config(run: Path) -> dict[str, Any]:
-    """`config.yaml` of a run."""
-    path = run / "config.yaml"
+def _fusion(path: Path) -> str:
+    """The fusion that decides, by the `config.yaml` of the fusion baselines."""
     with reading(path, "config of a run", yaml.YAMLError, again="train again"):
-        content: dict[str, Any] = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    return content
+        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["config"].get("fusion", POLICY_KIND))
 
 
 def _fit(detector: Path) -> list[str]:
     """The graphs that a detector's run was trained on; with a warning, none where they are absent or differ."""
-    graphs = training_run.read(detector / "run.json").inputs.get("graphs", [])[:1]
+    run = training_run.read(detector / "run.json")
+    graphs, digests = (paths.get("graphs", [])[:1] for paths in (run.inputs, run.input_digests))
     if not graphs:
         return []
     present = Path(graphs[0]).is_file()
-    if present and sha256_of(graphs[0]) == _config(detector)["inputs"]["graphs"][0]:
+    if present and [sha256_of(graphs[0])] == digests:
         return graphs
     problem = "have changed since the training" if present else "are absent"
     log.warning("warning: run %s: its training graphs %s %s: drift cannot be computed", detector, graphs[0], problem)

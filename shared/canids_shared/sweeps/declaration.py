@@ -13,7 +13,7 @@ from pathlib import Path
 
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import POLICY, STAGES, Config, merged
+from canids_shared.planning.pipeline import POLICY_KIND, STAGES, Config, merged
 from canids_shared.sweeps.metrics import METRICS, changes_meaning, kind_of, metrics_of
 from canids_shared.sweeps.points import Points, nested, option_schema, read_points
 from canids_shared.sweeps.sampling import sample
@@ -134,9 +134,7 @@ def _points(section: Config, schema: Config) -> tuple[Points, dict[str, str]]:
         raise CanidsError("sweep: needs a table, or a space to take points from, and not both")
     if table:
         return read_points(table, schema, name)
-    sampled = sample(
-        space, whole_options(space, schema), section["method"], section["points"], section["seed"], "sweep.space"
-    )
+    sampled = sample(space, whole_options(space, schema), section["method"], section["points"], section["seed"])
     points = {f"{name}-{n:03d}": point for n, point in enumerate(sampled)}
     return points, {i: f"sweep.space: {i}" for i in points}
 
@@ -152,7 +150,7 @@ def _check_metric(section: Config, points: Points) -> None:
         kind = kind_of(run)
         if kind not in METRICS:
             raise CanidsError(f"sweep.runs: no training is called {run}; kinds of training: {', '.join(METRICS)}")
-        if STAGES.index("train_drl" if kind == POLICY else "train_gnn") < STAGES.index(stage):
+        if STAGES.index("train_drl" if kind == POLICY_KIND else "train_gnn") < STAGES.index(stage):
             raise CanidsError(f"sweep.runs: {run} comes before {stage}, whose options it does not depend on")
         if metric and metric not in METRICS[kind]:
             raise CanidsError(f"sweep.metric: {run} has no {metric}; it has {' and '.join(METRICS[kind])}")

@@ -1,9 +1,9 @@
 """Metrics on `select` by which a sweep compares its points."""
 
 from canids_shared.contracts.detectors import DETECTORS
-from canids_shared.planning.pipeline import POLICY, VARIANTS
+from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
 
-METRICS = {**{d.name: ("auroc", "loss") for d in DETECTORS}, POLICY: ("reward", "f1")}
+METRICS = {**{d.name: ("auroc", "loss") for d in DETECTORS}, POLICY_KIND: ("reward", "f1")}
 """Kind of training → its metrics on `select`; the first is the default."""
 LOWER_IS_BETTER = ("loss",)
 _RECONSTRUCTION = [d.name for d in DETECTORS if not d.supervised]

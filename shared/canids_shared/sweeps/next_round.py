@@ -20,7 +20,7 @@ from canids_shared.contracts.config import check, load_schema
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
-from canids_shared.planning.deployment import source
+from canids_shared.planning.deployment import checkout
 from canids_shared.sweeps.declaration import SCHEMA, whole_options
 from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 from canids_shared.sweeps.points import Points, read_points, table_of
@@ -56,7 +56,7 @@ def next_round(sweep: dict[str, Any], schema: dict[str, Any], results: Path) -> 
         raise CanidsError(f"{table}: {waiting[0]} has no result in {results}; run the sweep before the next round")
     past = [(values, means[instance]) for instance, values in points.items()]
     whole = whole_options(sweep["space"], schema)
-    proposed = sample(sweep["space"], whole, "tpe", sweep["points"], sweep["seed"], "sweep.space", past)
+    proposed = sample(sweep["space"], whole, "tpe", sweep["points"], sweep["seed"], past)
     numbers = [int(m[1]) for i in points if (m := re.fullmatch(re.escape(sweep["name"]) + r"-(\d+)", i))]
     first = max(numbers, default=-1) + 1
     return {**points, **{f"{sweep['name']}-{first + n:03d}": values for n, values in enumerate(proposed)}}
@@ -67,7 +67,7 @@ def main(options: argparse.Namespace) -> None:
     with reading(options.config, "config", yaml.YAMLError, again="name the file with the section sweep"):
         section = yaml.safe_load(options.config.read_text(encoding="utf-8"))["sweep"]
     sweep = check(section, load_schema(SCHEMA), where="sweep")
-    path = Path(source()) / "modules" / sweep["stage"] / "config.schema.yaml"
+    path = checkout() / "modules" / sweep["stage"] / "config.schema.yaml"
     with reading(path, "schema", again="install canids from a checkout, which has the modules"):
         schema = load_schema(path, common=True)
     points = next_round(sweep, schema, options.results)

@@ -64,7 +64,6 @@ def sample(
     method: str,
     count: int,
     seed: int,
-    where: str,
     past: Sequence[tuple[Point, float]] = (),
 ) -> list[Point]:
     """Points of a space, each once; fewer than `count` where options have few values.
@@ -75,13 +74,12 @@ def sample(
         method: `grid`, `random` (Bergstra & Bengio 2012), `qmc` (a scrambled Sobol sequence, which covers the space more evenly) or
             `tpe` (Bergstra et al. 2011). More points of `random` and `qmc` leave the first ones as they are.
         count, seed: of all methods but `grid`.
-        where: names the space in errors.
         past: for `tpe`: points so far, with the value to minimise. New points differ from them.
 
     Raises `CanidsError` naming the option whose range is empty, not positive on a logarithmic scale, or without `steps`.
     """
     for option, axis in space.items():
-        _check(axis, option in whole, method, f"{where}.{option}")
+        _check(axis, option in whole, method, f"sweep.space.{option}")
     if method == "grid":
         # Rounded steps of whole numbers may hold a value twice.
         steps = {option: _steps(axis, option in whole) for option, axis in space.items()}

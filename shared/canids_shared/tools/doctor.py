@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from canids_shared.planning.deployment import cache_folder
 from canids_shared.tools import requirements
 
 OK, WARNING, MISSING = "OK", "warning", "missing"
@@ -141,9 +142,8 @@ def _write_problem(folder: Path) -> str:
 
 def cache(work: Path) -> Iterator[Finding]:
     """The cache between workflows, and links in `results/` to files that are gone from it."""
-    named = os.environ.get("SNAKEMAKE_OUTPUT_CACHE")
-    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "canids"
-    if named and not folder.is_dir():
+    folder = cache_folder()
+    if os.environ.get("SNAKEMAKE_OUTPUT_CACHE") and not folder.is_dir():
         text = f"$SNAKEMAKE_OUTPUT_CACHE names {folder}, which is no folder"
         yield Finding("cache", MISSING, text, f"mkdir -p {folder}", True)
         return

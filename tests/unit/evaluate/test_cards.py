@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from training_records import record
 from workflows import check_card
 
 from canids_evaluate import cards
@@ -12,7 +13,6 @@ from canids_evaluate.pages.card_data import Split, Subject
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.rows import Methods
 from canids_shared.contracts.detectors import DETECTORS, Detector
-from canids_shared.contracts.training_run import TrainingRun
 
 COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40}
 
@@ -44,14 +44,9 @@ def evaluated(attacks: dict[str, float], captures: list[str], **changes: Any) ->
 
 def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subject:
     detectors = changes.pop("detectors", DETECTORS)
-    training = TrainingRun(
-        kind=kind,
-        label=kind.upper(),
+    training = record(
+        kind,
         detectors=changes.pop("trained", [] if kind == "dqn" else [kind]),
-        variant="large",
-        scale="large",
-        dataset="d",
-        instance="",
         seed=3,
         code="c0de",
         config={"seed": 3, kind: {"large": {"heads": 4}, "small": {"heads": 2}}},
@@ -60,9 +55,8 @@ def subject(scenario: dict[str, Any], kind: str = "gat", **changes: Any) -> Subj
         best=1,
         history={"epoch": [1, 2]},
         select={"auroc": 0.98765},
-        data={},
         latency={"median_ms": 1.5, "device": "cpu"},
-        sizes={"model.safetensors": 2048},
+        sizes={"model": 2048},
     )
     config_of_metrics = {"false_alarm_budget": 0.005, "bootstrap": 20, "bootstrap_block": 5.0}
     methods = {m: {"budget": 0.5, "f1": 0.4} for m in (d.name for d in detectors)} | {

@@ -175,7 +175,10 @@ def test_the_readme_refuses_what_is_of_other_code_or_config(runs: list[Path]) ->
         write_training(Path(f"experimentruns/d/gat_large{instance}"), seed=len(instance))
     assert "± 0.1414" in readme.table("d")  # a seed of its own is no other config
     write_training(
-        Path("experimentruns/d/gat_large@seed-1"), code="old", config={"seed": 1, "epochs": 2}, data={"fit": {}}
+        Path("experimentruns/d/gat_large@seed-1"),
+        code="old",
+        config={"seed": 1, "epochs": 2},
+        input_digests={"graphs": ["other"]},
     )
     change(seed / "metrics.json", code="e1")
     change(Path("experimentruns/d/eval_small_kd/metrics.json"), config__bootstrap=7)
@@ -183,7 +186,7 @@ def test_the_readme_refuses_what_is_of_other_code_or_config(runs: list[Path]) ->
         readme.table("d")
     assert str(refused.value) == (
         "experimentruns/d/eval_small_kd (another bootstrap), experimentruns/d/eval_large@seed-1 (other code), "
-        "experimentruns/d/gat_large@seed-1 (other code and config and data): not as in experimentruns/d/eval_large; "
+        "experimentruns/d/gat_large@seed-1 (other code and config and graphs): not as in experimentruns/d/eval_large; "
         "run again, or move away what is old"
     )
 

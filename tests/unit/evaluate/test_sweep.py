@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from training_records import record
 
 from canids_evaluate import sweep, sweep_point
 from canids_evaluate.sweeps.point_results import CONTRACT, PointResult, best_first, read_point_results
 from canids_evaluate.sweeps.study import importance, means, study
 from canids_shared.contracts import training_run
-from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
@@ -56,11 +56,7 @@ def write_point(folder: Path, point: PointResult, **runs: Any) -> Path:
 
 
 def write_run(folder: Path, kind: str, select: dict[str, Any]) -> Path:
-    run = TrainingRun(
-        kind=kind, label=kind.upper(), detectors=[], variant="large", scale="large", dataset="d", instance="@sweep-000",
-        seed=0, code="c", config={}, inputs={}, parameters=1, best=0, history={}, select=select, data={},
-        latency={"median_ms": 1.0, "device": "cpu"}, sizes={},
-    )  # fmt: skip
+    run = record(kind, instance="@sweep-000", select=select)
     path = folder / run.name / "run.json"
     training_run.write(path, run)
     return path

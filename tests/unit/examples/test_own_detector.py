@@ -37,7 +37,7 @@ def trained(folder: Path, fit: Path, variant: str, *teacher: Path) -> Path:
     run.mkdir(exist_ok=True)
     output = {"model": run / "model.safetensors", "config": run / "config.yaml", "run": run / "run.json"}
     inputs = {"graphs": [fit], "teacher": list(teacher)}
-    main(call(wildcards, config, output, inputs, scale=variant.partition("_")[0], code="c"))
+    main(call(wildcards, config, output, inputs, variant=variant, code="c"))
     return output["model"]
 
 

@@ -150,7 +150,8 @@ def test_detectors_are_named_where_they_are_declared_and_nowhere_else(folder: st
         folder,
         ":!shared/canids_shared/contracts/detectors.py",
     ]
-    assert not subprocess.run(search, capture_output=True, text=True, check=False).stdout.splitlines()
+    done = subprocess.run(search, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), "1: searched, and found nothing"
 
 
 def test_a_common_key_has_one_default() -> None:

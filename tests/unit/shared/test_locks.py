@@ -19,8 +19,8 @@ from canids_shared.jobs import devices, locks
 HOLD = """
 import sys, time
 from pathlib import Path
-from canids_shared.jobs.locks import run_folder
-with run_folder(Path(sys.argv[1])):
+from canids_shared.jobs.locks import locked_folder
+with locked_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -42,12 +42,12 @@ def test_a_run_folder_is_locked_until_its_process_ends_whatever_ends_it(
     try:
         with (
             pytest.raises(CanidsError, match=f"run: process {process.pid} on .+ still works on this run"),
-            locks.run_folder(tmp_path / "run"),
+            locks.locked_folder(tmp_path / "run"),
         ):
             pass
         monkeypatch.setattr(locks, "WAIT_S", 60.0)
         threading.Timer(0.3, process.kill).start()
-        with locks.run_folder(tmp_path / "run"):
+        with locks.locked_folder(tmp_path / "run"):
             assert process.wait() == -signal.SIGKILL
             assert f"process {os.getpid()} on" in locks.holder_of(tmp_path / "run" / ".lock")
     finally:
@@ -89,7 +89,7 @@ def test_a_file_system_without_locks_is_said_and_no_obstacle(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    with locks.run_folder(tmp_path):
+    with locks.locked_folder(tmp_path):
         pass
     assert "no locks on this file system (No locks available)" in caplog.text
 

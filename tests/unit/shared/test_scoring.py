@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from training_records import record
 
 from canids_shared.contracts import config, manifest, training_run
 from canids_shared.contracts.config import load_schema
 from canids_shared.contracts.graph_store import writing
 from canids_shared.contracts.model_file import save_arrays
-from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.scoring.__main__ import main
@@ -35,12 +35,9 @@ def write_run(name: str, header: dict[str, Any], spec: dict[str, Any] | None = N
     folder.mkdir(parents=True, exist_ok=True)
     save_arrays(folder / "model.safetensors", {}, header)
     digests = {key: [sha256_of(p) if Path(p).exists() else "" for p in paths] for key, paths in inputs.items()}
-    record = {"spec": {"config": spec or {}}, "inputs": digests, "files": inputs}
-    (folder / "config.yaml").write_text(yaml.safe_dump(record))
-    run = TrainingRun(
-        kind, kind.upper(), [], "small_kd", "small", "van", instance, 0, "0", {}, inputs, 1, 0, {}, {}, {},
-        {"median_ms": 1.0, "device": "cpu"}, {},
-    )  # fmt: skip
+    config = {"spec": {"config": spec or {}}, "inputs": digests, "files": inputs}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    run = record(kind, "small_kd", instance=instance, inputs=inputs, input_digests=digests)
     if kind != "fusion_baselines":
         training_run.write(folder / "run.json", run)
     return folder

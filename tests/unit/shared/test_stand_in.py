@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import yaml
 from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
+from training_records import record
 
 from canids_evaluate.judging.evaluation import METRICS_CONTRACT
 from canids_evaluate.judging.evaluation import read as read_metrics
@@ -21,7 +22,7 @@ from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
-from canids_shared.jobs import entry_point, latency, run_folder, stand_in_runner
+from canids_shared.jobs import entry_point, run_folder, stand_in_runner
 from canids_shared.jobs.stand_in_runner import StandIn
 from canids_shared.planning.pipeline import STAGES, section
 from canids_shared.planning.stage import Stage
@@ -45,23 +46,7 @@ def write_states(path: Path) -> None:
 
 def write_run(path: Path) -> None:
     """The record of a training in the folder that it names."""
-    empty: dict[str, Any] = {name: {} for name in ("config", "inputs", "history", "select", "data", "sizes")}
-    run = training_run.TrainingRun(
-        kind="gat",
-        label="GAT",
-        detectors=["gat"],
-        variant="large",
-        scale="large",
-        dataset="d",
-        instance="@a",
-        seed=0,
-        code="aa",
-        parameters=3,
-        best=0,
-        latency=latency.summary([1.0], "cpu"),
-        **empty,
-    )
-    training_run.write(path, run)
+    training_run.write(path, record(instance="@a"))
 
 
 FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any] | None]] = {

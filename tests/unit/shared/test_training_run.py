@@ -7,31 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_records import record
 
 from canids_shared.contracts import training_run
-from canids_shared.contracts.training_run import TrainingRun, history_columns
+from canids_shared.contracts.training_run import history_columns
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 
-RUN = TrainingRun(
-    kind="gat",
-    label="GAT",
-    detectors=["gat"],
+RUN = record(
     variant="small_kd",
-    scale="small",
     dataset="smoke",
     instance="@seed-1",
     seed=1,
-    code="aa",
-    config={"seed": 1},
     inputs={"graphs": ["fit", "select"]},
-    parameters=7,
+    input_digests={"graphs": ["aa", "bb"]},
     best=1,
     history={"fit_loss": [0.5, None]},
     select={"auroc": None},
     data={"fit": {"windows": 3}},
-    latency={"median_ms": 0.5, "device": "cpu"},
     sizes={"model": 100},
+    digests={"model": "0" * 64},
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
-from canids_shared.jobs.locks import run_folder
+from canids_shared.jobs.locks import locked_folder
 
 READINGS = Path("experimentruns/test_readings.jsonl")
 """In the working directory. No output of any rule: it only ever grows."""
@@ -56,7 +56,7 @@ def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]
         "scenarios": tests,
     }
     # Jobs may run side by side on several nodes, and over NFS appending is not atomic.
-    with run_folder(READINGS.parent), open(READINGS, "a", encoding="utf-8") as stream:
+    with locked_folder(READINGS.parent), open(READINGS, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from canids_shared.planning.pipeline import POLICY
+from canids_shared.planning.pipeline import POLICY_KIND
 from canids_shared.planning.stage import Stage
 from canids_shared.sweeps.metrics import kind_of
 from canids_shared.sweeps.space import Space
@@ -17,7 +17,7 @@ def runs_of_point(stage: Stage, space: Space) -> Callable[[Any], list[str]]:
         paths = []
         for run in stage.sweep["metric"]:
             # A point may share a training with others; the port of its stage has the instance that holds the files.
-            port = "<decisions>" if kind_of(run) == POLICY else "<states>"
+            port = "<decisions>" if kind_of(run) == POLICY_KIND else "<states>"
             upstream = stage.upstream(f"{port}{{instance}}")
             for instance in stage.sweep["instances"][space.run_instance(wildcards)].values():
                 (path,) = upstream(SimpleNamespace(instance=f"@{instance}"))
