@@ -11,7 +11,7 @@ import pytest
 import yaml
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts import stand_in_mark, tables, training_run
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.model_file import DETECTOR, FUSION_BASELINES, POLICY, load_arrays
@@ -79,8 +79,8 @@ def test_every_file_is_marked_and_keeps_its_contract(dry: Checkout) -> None:
             assert training_run.read(experiments / run / "run.json").latency == {"median_ms": 1.0, "device": "cpu"}
             assert len(pl.read_parquet(experiments / run / "history.parquet")) == 1
         for folder in (*(experiments / e for e in EVALUATIONS), results / "window_baselines"):
-            assert list(read(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
-            assert list(read(folder / "curves.json", CURVES_CONTRACT)["scenarios"]) == ["test_dos"]
+            assert list(read_evaluation(folder / "metrics.json", METRICS_CONTRACT)["scenarios"]) == ["test_dos"]
+            assert list(read_evaluation(folder / "curves.json", CURVES_CONTRACT)["scenarios"]) == ["test_dos"]
 
 
 @pytest.mark.workflow("kd_fusion")

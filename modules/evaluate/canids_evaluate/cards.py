@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_evaluate.pages.card_data import POLICY, SUPERVISED, UNSUPERVISED, Split, Subject, role_of, split_of
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.provenance import vehicle_and_attack
@@ -240,9 +240,15 @@ def _analyses(subject: Subject, method: str) -> str:
 
 def _subjects(call: Call) -> list[Subject]:
     inputs = call.inputs
-    metrics = {content["variant"]: content for content in (read(path, METRICS_CONTRACT) for path in inputs["metrics"])}
+    metrics = {
+        content["variant"]: content
+        for content in (read_evaluation(path, METRICS_CONTRACT) for path in inputs["metrics"])
+    }
     (baselines,), (curves,) = inputs["window_baselines"], inputs["window_baseline_curves"]
-    others, sources = read(baselines, METRICS_CONTRACT)["scenarios"], read(curves, CURVES_CONTRACT).get("sources", {})
+    others, sources = (
+        read_evaluation(baselines, METRICS_CONTRACT)["scenarios"],
+        read_evaluation(curves, CURVES_CONTRACT).get("sources", {}),
+    )
     fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
     learnt = {POLICY: split_of(fuse), SUPERVISED: split_of(fit), UNSUPERVISED: split_of(fit, attack_free=True)}
     set_on = split_of(calibrate)

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Scores, calibrated
-from canids_evaluate.judging.evaluation import read as read_json
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Scores, calibrated, read_evaluation
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.tables import DECISIONS, KEYS, read, read_metadata
@@ -107,7 +106,9 @@ def main(call: Call) -> None:
     for scenario, path in scenarios.items():
         evaluation.add(scenario, scores_of(path))
     (baselines,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
-    evaluation.add_baselines(drawn, read_json(baselines, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
+    evaluation.add_baselines(
+        drawn, read_evaluation(baselines, METRICS_CONTRACT), read_evaluation(drawn, CURVES_CONTRACT)
+    )
     evaluation.write(call, variant)
 
 

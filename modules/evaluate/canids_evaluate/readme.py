@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from canids_evaluate.compare import overview
-from canids_evaluate.judging.evaluation import METRICS_CONTRACT, incompatible_settings, read
+from canids_evaluate.judging.evaluation import METRICS_CONTRACT, incompatible_settings, read_evaluation
 from canids_evaluate.pages.comparison import fold_and_seed, read_results
 from canids_evaluate.pages.tables import COLUMNS
 from canids_shared.contracts import training_run
@@ -43,7 +43,7 @@ def _runs(dataset: str) -> list[Path]:
 
 def _differences(run: Path, reference: Path) -> dict[Path, str]:
     """An evaluation and the trainings behind it → their differences from the plain ones; those without any are left out."""
-    ours, theirs = (read(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
+    ours, theirs = (read_evaluation(r / "metrics.json", METRICS_CONTRACT) for r in (run, reference))
     differences = {}
     # The window baselines have an entry point, and so a hash, of their own.
     if ours["variant"] is not None and ours["code"] != theirs["code"]:
@@ -89,7 +89,7 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
     evaluations = [p.parent for p in sorted(folder.glob("eval_*@*/metrics.json")) if "@without-" in p.parent.name]
     if not evaluations:
         raise CanidsError(f"{folder}: no evaluation of a fold; make folds first")
-    codes = {run: read(run / "metrics.json", METRICS_CONTRACT)["code"] for run in evaluations}
+    codes = {run: read_evaluation(run / "metrics.json", METRICS_CONTRACT)["code"] for run in evaluations}
     if others := [str(run) for run, code in codes.items() if code != codes[evaluations[0]]]:
         raise CanidsError(f"{', '.join(others)}: other code than {evaluations[0]}; run again, or move away what is old")
     baselines = [p.parent for p in sorted(results.glob("window_baselines@without-*/metrics.json"))]

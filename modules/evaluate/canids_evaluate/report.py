@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_evaluate.pages import page, provenance, run_figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
 from canids_evaluate.runs.trainings import read_cost
@@ -70,8 +70,8 @@ def _config(training: TrainingRun) -> str:
 def main(call: Call) -> None:
     """Entry point."""
     inputs = call.inputs
-    metrics = [read(path, METRICS_CONTRACT) for path in inputs["metrics"]]
-    curves = [read(path, CURVES_CONTRACT) for path in inputs["curves"]]
+    metrics = [read_evaluation(path, METRICS_CONTRACT) for path in inputs["metrics"]]
+    curves = [read_evaluation(path, CURVES_CONTRACT) for path in inputs["curves"]]
     trainings = [training_run.read(path) for path in inputs["trainings"]]
     costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)

@@ -17,9 +17,9 @@ from canids_evaluate.judging.evaluation import (
     Evaluation,
     Scores,
     calibrated,
+    read_evaluation,
     sources_of,
 )
-from canids_evaluate.judging.evaluation import read as read_json
 from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
 from canids_evaluate.planning import FIGURES, cards_on_command_line
@@ -78,7 +78,7 @@ def evaluation(call: Call) -> None:
     alarms = [FUSION, *fusion_baselines(path, list(pl.read_parquet_schema(path)))]
     result = _evaluated(call, [*(d.name for d in detectors), *alarms], alarms, detectors)
     (metrics,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
-    result.add_baselines(drawn, read_json(metrics, METRICS_CONTRACT), read_json(drawn, CURVES_CONTRACT))
+    result.add_baselines(drawn, read_evaluation(metrics, METRICS_CONTRACT), read_evaluation(drawn, CURVES_CONTRACT))
     result.write(call, call.constants["variant"])
 
 

@@ -22,7 +22,10 @@ from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 from canids_shared.sweeps.points import nested, table_of
 
 _DIGITS = 4
-EXPLAINED = "Share of the variance of the points' ranks that each option explains in a forest (functional ANOVA)."
+EXPLAINED = (
+    "Share of the variance of the points' ranks that each option explains in a forest (functional ANOVA). "
+    "Shares add up to 1 also where only chance separates the points."
+)
 
 
 def _number(value: float | None) -> str:

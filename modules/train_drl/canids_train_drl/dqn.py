@@ -49,7 +49,7 @@ def _teacher(call: entry_point.Call, data: FusionData, actions: Actions) -> Teac
 
 
 def _seconds_per_window(policy: Policy, split: States) -> list[float]:
-    """Time of one decision, from detector outputs, in several rounds: each the mean over some windows that come one by one."""
+    """Time of one decision, from detector outputs, in several rounds: each the mean over the first windows of a segment, observed together."""
     first = split.select(np.arange(min(_TIMED, int(split.segments[1]))))
 
     def decide(_: int) -> None:
@@ -70,14 +70,13 @@ def main(call: entry_point.Call) -> None:
     network, history = training.run()
     policy = Policy(network, setup.hidden, data.observer, setup.actions, config)
     policy.save(call.output["model"])
-    splits = {name: states.read(call.inputs[name][0]) for name in ("fuse", "select", "calibrate")}
     run_record.write(
         call,
         history,
         training.progress.best,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        data={name: split_summary(split) for name, split in splits.items()},
-        seconds=_seconds_per_window(policy, splits["calibrate"]),
+        data={name: split_summary(split) for name, split in data.splits.items()},
+        seconds=_seconds_per_window(policy, data.splits["calibrate"]),
     )
     checkpoint.remove()
 

@@ -17,7 +17,7 @@ from canids_shared.jobs.run_folder import write_config
 from canids_train_drl.environment.fusion_data import FusionData
 from canids_train_drl.environment.fusion_setup import FusionSetup
 from canids_train_drl.environment.rollout import Fusion
-from canids_train_drl.fusion_baselines import classifiers, networks, thresholds
+from canids_train_drl.fusion_baselines import classifiers, names_of, networks, thresholds
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,7 @@ def main(call: entry_point.Call) -> None:
     config = call.config
     torch.set_num_threads(config["torch_threads"])
     data = FusionData.read(call.inputs, config, torch.device("cpu"))
-    names = dict.fromkeys([*config["fusion_baselines"], *([config["fusion"]] if config["fusion"] != "dqn" else [])])
-    fitted = fit(data, FusionSetup.of(call, data), list(names))
+    fitted = fit(data, FusionSetup.of(call, data), names_of(config))
     FusionBaselines(fitted, data.observer, config["false_alarm_budget"]).save(call.output["model"])
     write_config(call.output["config"], call)
 

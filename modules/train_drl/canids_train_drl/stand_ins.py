@@ -13,6 +13,7 @@ from canids_shared.jobs import run_folder, stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
 from canids_train_drl.agent import run_record
+from canids_train_drl.fusion_baselines import names_of
 
 
 def policy(call: Call) -> None:
@@ -34,8 +35,7 @@ def policy(call: Call) -> None:
 
 def fusion_baselines(call: Call) -> None:
     """The names of the fusion baselines, and nothing that they learnt."""
-    fusion = call.config["fusion"]
-    names = dict.fromkeys([*call.config["fusion_baselines"], *([] if fusion == "dqn" else [fusion])])
+    names = names_of(call.config)
     header = {"contract": model_file.FUSION_BASELINES, "fusion_baselines": {name: {} for name in names}, "observer": {}}
     header["false_alarm_budget"] = call.config["false_alarm_budget"]
     model_file.save_arrays(call.output["model"], {}, header)

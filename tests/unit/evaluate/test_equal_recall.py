@@ -30,7 +30,7 @@ def windows(labels: list[int | None]) -> Windows:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.floats(0.01, 1.0))
 def test_threshold_is_the_highest_that_finds_as_much(scores: list[int], recall: float) -> None:
     values = np.array(scores, dtype=np.float64)
-    threshold = threshold_for(recall, values)
+    threshold = threshold_for(recall, values, np.ones(len(values)))
     assert (values > threshold).mean() >= recall - 1e-9
     higher = [(values > t).mean() for t in np.unique(values) if t > threshold]
     assert all(share < recall for share in higher)

@@ -15,8 +15,7 @@ import yaml
 from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 from training_records import record
 
-from canids_evaluate.judging.evaluation import METRICS_CONTRACT
-from canids_evaluate.judging.evaluation import read as read_metrics
+from canids_evaluate.judging.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts import model_file, stand_in_mark, tables, training_run
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.graph_store import GraphStore, writing
@@ -59,7 +58,7 @@ FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any] | None]] = 
     "gat_large@a/run.json": (write_run, training_run.read),
     "metrics.json": (
         lambda p: write_json(p, {"contract": METRICS_CONTRACT}),
-        lambda p: read_metrics(p, METRICS_CONTRACT),
+        lambda p: read_evaluation(p, METRICS_CONTRACT),
     ),
     "history.parquet": (lambda p: run_folder.write_history(p, [{"epoch": 1}]), None),
     "config.yaml": (lambda p: p.write_text("spec: {}\n") and None, None),

@@ -127,15 +127,21 @@ def test_teacher_changes_the_students_gradient(files: dict[str, Path]) -> None:
 
     def gradient(teacher: Teacher | None) -> torch.Tensor:
         online.zero_grad()
-        double_dqn.distillation_loss(online(double_dqn.observation(batch, traffic)), batch, teacher).backward()
+        q = online(double_dqn.observation(batch, traffic))
+        targets = double_dqn.td_targets(online, online, batch, traffic, costs, 0.9)
+        alarms = env.actions.outcomes(traffic.scores[batch["world"], batch["row"]])
+        difference = double_dqn.td_loss(q, targets, alarms)
+        double_dqn.total_loss(difference, double_dqn.distillation_loss(q, batch, teacher), teacher).backward()
         return torch.cat([p.grad.flatten() for p in online.parameters() if p.grad is not None]).clone()
 
-    first = gradient(Teacher(teacher_network, traffic, 1.0))
+    without, first = gradient(None), gradient(Teacher(teacher_network, traffic, 1.0))
+    heavier = gradient(Teacher(teacher_network, traffic, 2.0))
     with torch.no_grad():
         teacher_network.advantage.weight[0] += 1  # the same for all actions would cancel
     second = gradient(Teacher(teacher_network, traffic, 1.0))
-    assert (first != 0).any()
+    assert not torch.allclose(without, first)
     assert not torch.allclose(first, second)
+    torch.testing.assert_close(heavier - without, 2 * (first - without))
     q = torch.ones(len(batch["row"]), 2)
     assert double_dqn.distillation_loss(q, batch, None) == 0
 

@@ -1,4 +1,4 @@
-"""The fusion_baselines of the policy: what they compute, that they learn, and what their file keeps."""
+"""The fusion baselines of the policy: what they compute, that they learn, and what their file keeps."""
 
 import sys
 from pathlib import Path

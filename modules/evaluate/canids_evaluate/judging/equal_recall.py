@@ -20,14 +20,14 @@ from canids_evaluate.judging.windows import Windows
 COMPARED = ("false_alarms_per_hour", "fpr", "detection_delay_s")
 
 
-def threshold_for(recall: float, attacked_scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+def threshold_for(recall: float, attacked_scores: np.ndarray, weights: np.ndarray) -> float:
     """The highest threshold that at least the share `recall` > 0 of the scores [N ≥ 1] of attacked windows exceeds.
 
-    Scores that are equal are alarmed together, so more may be. Windows count with `weights` [N], if given.
+    Scores that are equal are alarmed together, so more may be. Windows count with `weights` [N].
     """
     # Attacked windows by falling score; the first at which the alarmed weight reaches the share sets the threshold, just below it.
     order = np.argsort(-attacked_scores, kind="stable")
-    share = np.cumsum(np.ones(len(order)) if weights is None else weights[order])
+    share = np.cumsum(weights[order])
     place = int(np.searchsorted(share, recall * share[-1] - 1e-9))
     return float(np.nextafter(attacked_scores[order[min(place, len(order) - 1)]], -np.inf))
 

@@ -81,8 +81,10 @@ class Evaluation:
         there (or in an earlier scenario), or the fusion's alarms are its actions there and not here.
         """
         self._refuse_other_methods(scores)
-        above = {m: s > self.thresholds[m]["budget"] for m, s in scores.score.items() if m not in scores.alarm}
-        alarms = {m: scores.alarm[m] if m in scores.alarm else above[m] for m in scores.score}
+        alarms = {
+            m: scores.alarm[m] if m in scores.alarm else s > self.thresholds[m]["budget"]
+            for m, s in scores.score.items()
+        }
         # Windows of the scenario, and of its parts: rows outside a part have no label there. One set of resamples for all methods.
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
@@ -282,6 +284,6 @@ def incompatible_settings(one: dict[str, Any], other: dict[str, Any]) -> list[st
     return sorted(k for k in one.keys() & other.keys() if one[k] != other[k])
 
 
-def read(path: Path, contract: str) -> dict[str, Any]:
+def read_evaluation(path: Path, contract: str) -> dict[str, Any]:
     """`metrics.json` or `curves.json`; raises `CanidsError` naming the file if it is not whole, of another contract or a stand-in."""
     return read_json(path, contract, "result of an evaluation")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from canids_evaluate.judging import paired
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, incompatible_settings, read
+from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, incompatible_settings, read_evaluation
 from canids_evaluate.judging.metrics import percentiles
 from canids_evaluate.pages.rows import FUSION, Methods, methods_of
 from canids_evaluate.pages.tables import leaves_out_zero, number, with_interval
@@ -127,7 +127,10 @@ def read_results(runs: Sequence[Path]) -> list[MethodResults]:
     references: dict[tuple[str, ...], tuple[Path, dict[str, Any], dict[str, str]]] = {}
     for run in runs:
         path = run / "metrics.json" if run.is_dir() else run
-        content, drawn = read(path, METRICS_CONTRACT), read(path.with_name("curves.json"), CURVES_CONTRACT)
+        content, drawn = (
+            read_evaluation(path, METRICS_CONTRACT),
+            read_evaluation(path.with_name("curves.json"), CURVES_CONTRACT),
+        )
         # The two files of a folder must be of one run, and each run must be given once.
         ours, theirs = ([*(c[k] for k in _IDENTITY), sorted(c["scenarios"])] for c in (content, drawn))
         if ours != theirs:

@@ -64,7 +64,7 @@ def networks(methods: Methods) -> dict[str, tuple[str, Any]]:
 
 def curves(methods: Methods) -> dict[str, tuple[str, Any]]:
     """Methods that have a curve: method → colour and line style; the fusion baselines would lie on top of the fusion."""
-    return {**networks(methods), **{m: line for m, line in _BASELINES.items() if m not in networks(methods)}}
+    return {**networks(methods), **_BASELINES}
 
 
 def handles(methods: Methods, lines: dict[str, tuple[str, Any]]) -> list[Any]:

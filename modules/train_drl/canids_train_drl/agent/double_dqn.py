@@ -159,6 +159,11 @@ def distillation_loss(q: Tensor, batch: Batch, teacher: Teacher | None) -> Tenso
     return nn.functional.huber_loss(q, teacher_q)
 
 
+def total_loss(difference: Tensor, distillation: Tensor, teacher: Teacher | None) -> Tensor:
+    """The loss that a gradient step descends: temporal differences, and with a teacher the weighted distance from it."""
+    return difference if teacher is None else difference + teacher.weight * distillation
+
+
 def explore(environment: FusionEnvironment, network: DuelingNetwork, epsilon: float) -> tuple[Batch, Tensor]:
     """One ε-greedy step of all B environments; returns their transitions and rewards [B]. Those that are over begin again."""
     generator, device, before = environment.generator, environment.world.device, environment.state
@@ -275,7 +280,7 @@ class DoubleDQN:
 
     def _step(self) -> None:
         """One step of all environments and one gradient step."""
-        config, teacher = self.config, self.teacher
+        config = self.config
         self.progress.step += 1
         self.progress.since += 1
         # One step of every environment: B new transitions.
@@ -283,7 +288,7 @@ class DoubleDQN:
         self.replay.add(transitions)
         # One gradient step on a batch of older ones.
         difference, distillation = self.losses(self.replay.sample(config["batch_size"], self.generator))
-        loss = difference if teacher is None else difference + teacher.weight * distillation
+        loss = total_loss(difference, distillation, self.teacher)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.online.parameters(), config["gradient_norm"], foreach=True)

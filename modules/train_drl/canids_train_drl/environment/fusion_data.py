@@ -23,6 +23,7 @@ class FusionData:
         windows, augmentation: the `fuse` split and its worlds, for a teacher with other detectors.
         fuse, select: what to learn on and what to stop by, in all their worlds, on the device.
         calibrate: what false-alarm budgets are kept on, as it was recorded.
+        splits: the three splits as they were read, also where `overfit_windows` takes a stretch.
     """
 
     observer: Observer
@@ -31,6 +32,7 @@ class FusionData:
     fuse: Traffic
     select: Traffic
     calibrate: Traffic
+    splits: dict[str, States]
 
     @classmethod
     def read(cls, inputs: dict[str, list[Path]], config: dict[str, Any], device: torch.device) -> "FusionData":
@@ -42,9 +44,10 @@ class FusionData:
         """
         fuse = states.require(states.read(inputs["fuse"][0]), attacked=True, attack_free=True)
         select = states.require(states.read(inputs["select"][0]), attacked=True, attack_free=True)
+        calibrate = states.require(states.read(inputs["calibrate"][0]), attacked=False, attack_free=True)
+        splits = {"fuse": fuse, "select": select, "calibrate": calibrate}
         if count := config["overfit_windows"]:
             fuse = select = states.stretch(fuse, count)
-        calibrate = states.require(states.read(inputs["calibrate"][0]), attacked=False, attack_free=True)
         # One generator for both splits, first `fuse` and then `select`: policy and fusion baselines get the same worlds.
         rng = np.random.default_rng(np.random.SeedSequence([config["seed"]]))
         observer = Observer.fit(calibrate, config)
@@ -57,6 +60,7 @@ class FusionData:
             traffic_of(fuse, observer, augmentation, device),
             traffic_of(select, observer, of_select, device),
             as_recorded(calibrate, observer),
+            splits,
         )
 
 

@@ -151,10 +151,15 @@ def fixed_weight(data: FusionData, setup: FusionSetup) -> FixedWeight:
     return FixedWeight(setup.weights, setup.threshold)
 
 
+def _search(data: FusionData, setup: FusionSetup) -> tuple[ThresholdSearch, np.ndarray, np.ndarray]:
+    """The search, and the scores of the best fixed weights on `fuse` [W, N] and `calibrate` [1, M]."""
+    search = ThresholdSearch(data, setup.config["false_alarm_budget"])
+    return search, mixture(setup.weights, search.scores), mixture(setup.weights, search.calibrate_scores)
+
+
 def with_hysteresis(data: FusionData, setup: FusionSetup) -> Hysteresis:
     """Choose two thresholds on the score of the best fixed weights; their single threshold is one of the settings."""
-    search = ThresholdSearch(data, setup.config["false_alarm_budget"])
-    score, calibrate = (mixture(setup.weights, s) for s in (search.scores, search.calibrate_scores))
+    search, score, calibrate = _search(data, setup)
     # Every pair with low ≤ high of evenly spaced levels; equal thresholds are a plain one, which is within the budget.
     levels = np.linspace(score.min(), score.max(), _PAIRED_LEVELS)
     high, low = (x.ravel() for x in np.meshgrid(levels, levels))
@@ -165,8 +170,7 @@ def with_hysteresis(data: FusionData, setup: FusionSetup) -> Hysteresis:
 
 def with_cusum(data: FusionData, setup: FusionSetup) -> Cusum:
     """Choose drift, threshold and ceiling of a cumulative sum of that score; its single threshold is one of the settings."""
-    search = ThresholdSearch(data, setup.config["false_alarm_budget"])
-    score, calibrate = (mixture(setup.weights, s) for s in (search.scores, search.calibrate_scores))
+    search, score, calibrate = _search(data, setup)
     # From the median score of `calibrate`, at which sums stay near zero, up to the highest score of `fuse`.
     drifts = np.linspace(float(np.median(calibrate)), float(score.max()), _DRIFTS)
     grid = [(k, h, c) for k in drifts for h in _SUMS for c in _CEILINGS]
