@@ -104,7 +104,9 @@ def test_a_detector_with_the_name_of_a_baseline_is_refused(name: str) -> None:
 
 
 def test_runs_that_train_the_detectors_follow_from_the_config() -> None:
-    stage = SimpleNamespace(config={"": {"detector_runs": []}}, upstream=lambda path: lambda wildcards: [path.replace("{instance}", "@s")])
+    stage = SimpleNamespace(
+        config={"": {"detector_runs": None}}, upstream=lambda path: lambda wildcards: [path.replace("{instance}", "@s")]
+    )
     assert planning.card_names(stage)[:4] == ["vgae_large", "vgae_small_kd", "vgae_small_nokd", "gat_large"]  # type: ignore[arg-type]
     stage.config = {"": {"detector_runs": ["detector"]}}
     expected = [f"<runs>/{k}_{v}@s/run.json" for k in ("detector", "dqn") for v in ("large", "small_kd", "small_nokd")]
