@@ -16,6 +16,7 @@ import yaml
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.hcrl import ATTACKED
 from canids_preprocess.formats.text import first_bytes, mostly
+from canids_preprocess.timestamps import likely_unit
 from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -81,11 +82,23 @@ def _group(path: Path, folder: Path) -> str:
     return path.parent.name if path.parent.parent == folder and re.match("(train|test)_", path.parent.name) else ""
 
 
+def _timestamp_unit(path: Path, capture_format: str) -> Entry:
+    """The key `timestamp_unit` where the first frames of a capture in text show that it is needed."""
+    if capture_format in ("blf", "mf4"):
+        return {}
+    try:
+        beginning = next(FORMATS[capture_format].read(path, {"content": "unlabelled"}), None)
+    except CanidsError:  # said when the capture is read
+        return {}
+    unit = likely_unit(beginning.frames) if beginning else None
+    return {"timestamp_unit": unit} if unit else {}
+
+
 def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
-    group = _group(path, folder)
+    group, unit = _group(path, folder), _timestamp_unit(path, capture_format)
     if group and capture_format == "can-train-and-test":
-        return manifest.entry_of(path, folder.name)
-    entry = _guessed(path, folder, capture_format)
+        return {**manifest.entry_of(path, folder.name), **unit}
+    entry = _guessed(path, folder, capture_format) | unit
     return {**entry, "role": group} if group.startswith("test_") else entry
 
 

@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 
 from canids_preprocess.formats import FORMATS, buses, recognise
-from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch, Format
+from canids_preprocess.formats.base import FRAME_COLUMNS, PER_SECOND, REJECT_COLUMNS, Batch, Format
 from canids_preprocess.formats.growing import POLL, Growing, IdleTimeout
 from canids_preprocess.ingest import RowCounts, read
 from canids_preprocess.windowing.cutting import check_windows
@@ -76,7 +76,8 @@ def batches(source: str, options: argparse.Namespace, counts: RowCounts, timeout
         path = Growing.of(Path(source), timeout)
         form = FORMATS[_format(path, options.format)]
     tolerance, quarantine = options.timestamp_tolerance, options.on_bad_rows == "quarantine"
-    yield from read(path, form, _ENTRY, tolerance=tolerance, quarantine=quarantine, counts=counts)
+    entry = {**_ENTRY, "timestamp_unit": options.timestamp_unit}
+    yield from read(path, form, entry, tolerance=tolerance, quarantine=quarantine, counts=counts)
 
 
 def _frames(source: str, read_batches: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
@@ -184,6 +185,9 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_argument("--window-unit", choices=["frames", "seconds"], default="frames")
     command_line.add_argument(
         "--format", default="auto", choices=["auto", *LINES], help="format of a log; by default recognised"
+    )
+    command_line.add_argument(
+        "--timestamp-unit", choices=list(PER_SECOND), help="unit of a log's timestamps; by default seconds"
     )
     command_line.add_argument("--name", help="name of the capture in results; by default the log's")
     command_line.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")

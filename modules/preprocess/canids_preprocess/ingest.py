@@ -17,6 +17,7 @@ import polars as pl
 
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.timestamps import in_seconds
 from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
@@ -134,15 +135,15 @@ def read(
     Args:
         path: the raw file.
         form: its format.
-        entry: its entry in the manifest: `attack`, `content`, `attacked`, and for ROAD `metadata`.
+        entry: its entry in the manifest: `attack`, `content`, `attacked`, `timestamp_unit`, and for ROAD `metadata`.
         tolerance: seconds by which a timestamp may step back.
         quarantine: whether rejects are passed on rather than refused.
         counts: updated with each batch.
 
     Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, a timestamp that makes
-    most frames behind it look like one, or a label that contradicts the manifest.
+    most frames behind it look like one, timestamps in another unit than the entry's, or a label that contradicts the manifest.
     """
-    for batch in form.read(path, entry):
+    for batch in in_seconds(path, form.read(path, entry), entry.get("timestamp_unit")):
         # The rejects of the format, and with quarantine also the frames that step back too far.
         frames, rejects = _in_time(path, batch, counts, tolerance, quarantine)
         if len(rejects) and not quarantine:

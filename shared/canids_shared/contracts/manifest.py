@@ -51,6 +51,7 @@ class Capture:
         simulation: options of the simulator, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
+        timestamp_unit: unit of the file's timestamps as the manifest states it, or None: seconds.
         auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
@@ -64,6 +65,7 @@ class Capture:
     simulation: dict[str, Any] | None
     metadata: Path | None = None
     attacked: tuple[tuple[float, float], ...] = ()
+    timestamp_unit: str | None = None
     auxiliary: bool = False
 
 
@@ -196,7 +198,7 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
             attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
-            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation")},
+            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation", "timestamp_unit")},
         )
         for name, entry in content["captures"].items()
     }
@@ -212,6 +214,7 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
             ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),
             ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
+            ".timestamp_unit: simulated captures are in seconds": simulated and c.timestamp_unit,
             ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
             **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b in c.attacked},
             f": has 'attacked' intervals, so its content is 'labelled', not '{c.content}'": c.attacked

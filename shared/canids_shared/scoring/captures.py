@@ -19,6 +19,7 @@ KEYS = {
     "run": "a finished run of the policy, such as experimentruns/simulated/dqn_large",
     "name": "name of the results' folder; by default the (first) capture's name",
     "format": "the captures' format; by default recognised",
+    "timestamp_unit": "unit of the captures' timestamps: s, ms, us or ns; by default seconds",
     "vehicle": "the vehicle's name, for tables",
     "content": "labelled, attack-free or unlabelled; by default unlabelled",
     "recalibrate": "seconds without attacks at the beginning, by which the detectors' scales are set",
@@ -117,6 +118,7 @@ def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) ->
         "vehicle": str(config.get("vehicle") or "unknown"),
         "role": SCORED,
         "content": config.get("content") or "unlabelled",
+        **({"timestamp_unit": config["timestamp_unit"]} if config.get("timestamp_unit") else {}),
     }
     entries: dict[str, dict[str, str]] = {}
     for capture in captures:

@@ -12,7 +12,7 @@ from canids_shared.contracts import tables
 _WITHOUT_ATTACK = {name: kind for name, kind in tables.FRAMES.columns.items() if name != "attack"}
 FRAME_COLUMNS = {"line": pl.UInt64, **_WITHOUT_ATTACK}
 """As `canids_shared.contracts.tables.FRAMES`, without `attack`, and with the line of the file (from 1; or the number of the record
-in a binary file). `timestamp` in seconds; `label` null where the file has none."""
+in a binary file). `timestamp` in seconds, or in the unit that the manifest states; `label` null where the file has none."""
 
 REJECT_COLUMNS = tables.REJECTS.columns
 """Line (or record), reason why it is no frame, and its text, at most `MAX_TEXT` characters on one line."""
@@ -24,6 +24,8 @@ MAX_STANDARD_ID = 0x7FF
 MAX_EXTENDED_ID = 0x1FFFFFFF
 MAX_BYTES = {False: 8, True: 64}
 """Payload bytes of classical CAN and of CAN FD (ISO 11898-1:2015)."""
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Units of timestamps, by the names that a manifest uses (`timestamp_unit`)."""
 ROWS_A_BATCH = 1 << 18
 LONGEST_LINE = 1 << 20
 """Bytes; a file in which a piece read at once ends with a longer line is no capture in a text format."""

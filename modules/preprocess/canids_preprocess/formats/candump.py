@@ -176,7 +176,7 @@ def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     intervals_alone = entry.get("attacked") and not entry.get("metadata")
     if entry.get("content", "labelled") == "labelled" and not intervals_alone:
         injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), path.stem)
-    return labelled(read(path, entry), injection.attacked if injection else None)
+    return labelled(read(path, entry), injection.attacked if injection else None, entry.get("timestamp_unit"))
 
 
 def _is_candump(beginning: bytes) -> bool:

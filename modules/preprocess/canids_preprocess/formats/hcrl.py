@@ -157,7 +157,8 @@ def read_otids(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             f", not '{printable(attack, 40)}'"
         )
     dos = "dos" in attack.lower()
-    return labelled(read(path, entry), lambda elapsed: pl.col("can_id") == 0 if dos else elapsed >= OTIDS_START)
+    unit = entry.get("timestamp_unit")
+    return labelled(read(path, entry), lambda elapsed: pl.col("can_id") == 0 if dos else elapsed >= OTIDS_START, unit)
 
 
 def _is_otids(path: Path, beginning: bytes) -> bool:

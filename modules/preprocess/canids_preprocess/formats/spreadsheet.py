@@ -11,8 +11,9 @@ from canids_shared.errors import CanidsError
 HEAD = 1 << 16
 """Bytes of the beginning of a file that are judged."""
 _EXPONENT = r"^[-+.0-9]+[eE][-+]?[0-9]+$"
-_SHORTENED = r"^[0-9]+$|^[0-9]{9,}\.[0-9]{1,2}$"
-"""A time without fraction, or seconds since 1970 with one or two decimals of it."""
+_SHORTENED = {r"^[0-9]{9,10}(?:\.[0-9]{1,2})?$": 2, "^[0-9]+$": 20}
+"""Seconds since 1970 with two decimals of their fraction or fewer, or any time without one → frames that share it on average.
+No more than 20 frames of a bus share a millisecond, so whole milliseconds are neither."""
 _NUMBER = r",[0-9](?:\.[0-9]+)?E\+[0-9]{2,3}(?:,|$)"
 """A hexadecimal field that was taken for a number (`1.23E+15`); no base64 has this form and length."""
 _SINGLE_DIGIT = r"^[^,]*,[^,]*,[^,]*,.*\b[0-9A-Fa-f],"
@@ -39,7 +40,8 @@ def refuse(path: Path, header: bool = False, pattern: str = "", bytes_apart: boo
         return float(text.str.contains(pattern).sum()) / max(1, len(rows))
 
     lost = []
-    if share(seconds, _EXPONENT) > 0.5 or (share(seconds, _SHORTENED) > 0.5 and 2 * seconds.n_unique() <= len(rows)):
+    shared = len(rows) / max(1, seconds.n_unique())
+    if share(seconds, _EXPONENT) > 0.5 or any(share(seconds, p) > 0.5 and shared >= n for p, n in _SHORTENED.items()):
         lost.append("timestamps have lost their fractions")
     numbers = share(rows, _NUMBER)
     if numbers > 0.5 or numbers * len(rows) > 1:

@@ -18,6 +18,7 @@ from canids_preprocess.formats.base import (
     MAX_EXTENDED_ID,
     MAX_STANDARD_ID,
     MAX_TEXT,
+    PER_SECOND,
     REJECT_COLUMNS,
     ROWS_A_BATCH,
     Batch,
@@ -267,18 +268,22 @@ def read_rows(
     report_events(path, events)
 
 
-def labelled(batches: Iterator[Batch], attacked: Callable[[pl.Expr], pl.Expr] | None) -> Iterator[Batch]:
+def labelled(
+    batches: Iterator[Batch], attacked: Callable[[pl.Expr], pl.Expr] | None, unit: str | None
+) -> Iterator[Batch]:
     """The batches of a file with label 1 for attacked frames, else 0; as they are if `attacked` is None.
 
     Args:
         batches: of the whole file.
         attacked: condition, given the seconds since the first frame, to the microsecond.
+        unit: of the timestamps (`timestamp_unit` of the manifest's entry).
     """
+    per_second = PER_SECOND[unit or "s"]
     start: float | None = None
     for frames, rejects in batches:
         if attacked and len(frames):
             start = frames["timestamp"][0] if start is None else start
-            label = attacked((pl.col("timestamp") - start).round(6)).cast(pl.UInt8)
+            label = attacked(((pl.col("timestamp") - start) / per_second).round(6)).cast(pl.UInt8)
             yield Batch(frames.with_columns(label=label), rejects)
         else:
             yield Batch(frames, rejects)

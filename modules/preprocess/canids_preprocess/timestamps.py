@@ -1,0 +1,83 @@
+"""Unit of a capture's timestamps: applied where the manifest states one, and judged by the frame rate."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from canids_preprocess.formats.base import PER_SECOND, Batch
+from canids_shared.errors import CanidsError
+
+_FEWEST = 100
+"""Frames below which nothing is judged."""
+_ENOUGH = 1000
+"""Frames by which a log that is still being written is judged; of a finished one, a batch."""
+_FASTEST, _SLOWEST = 20_000.0, 1 / 60
+"""Frames a second on one bus: 21,000 frames without payload fit into 1 Mbit/s."""
+_SLOW, _ID_PERIOD = 8.0, 5.0
+"""Frames a second, and seconds from a frame of an ID to its next on average: slower traffic looks like that of a unit too
+large by 1,000. Cars at hand have 170 to 3,100 frames a second and 0.01 to 0.1 s, a log of diagnosis 9.8 and 1.6 s; of a bus
+that is as slow, the manifest states that its timestamps are in seconds."""
+_USUAL = 1000.0
+"""Frames a second: of several units, the one with which a bus comes closest to it is meant."""
+
+
+def _rate(timestamp: np.ndarray) -> float:
+    """Frames per unit of time; pauses, among the longest tenth of the gaps above 0, count as that tenth's shortest."""
+    gaps = np.maximum(np.diff(timestamp), 0.0)
+    positive = gaps[gaps > 0]
+    return 1 / float(np.minimum(gaps, np.quantile(positive, 0.9)).mean()) if len(positive) else math.inf
+
+
+def likely_unit(frames: pl.DataFrame, stated: str | None = None) -> str | None:
+    """The unit that timestamps look like, if they cannot be in the one that `stated` names (None: seconds, by default).
+
+    Empty where no unit makes a bus of them; None where nothing contradicts `stated`.
+
+    Args:
+        frames: `timestamp` as the file has it, and `can_id`, of one bus.
+        stated: key of `PER_SECOND`, or None.
+    """
+    if len(frames) < _FEWEST:
+        return None
+    raw = _rate(frames["timestamp"].to_numpy())
+    rate = raw * PER_SECOND[stated or "s"]
+    slow = stated != "s" and rate < _SLOW and frames["can_id"].n_unique() / rate > _ID_PERIOD
+    if _SLOWEST <= rate <= _FASTEST and not slow:
+        return None
+    units = {unit: raw * factor for unit, factor in PER_SECOND.items() if _SLOWEST <= raw * factor <= _FASTEST}
+    return min(units, key=lambda unit: abs(math.log(units[unit] / _USUAL)), default="")
+
+
+def in_seconds(path: Path, batches: Iterator[Batch], stated: str | None) -> Iterator[Batch]:
+    """Batches of a capture with timestamps in seconds, from those in the unit of the manifest's entry.
+
+    The first frames are judged: at least `_ENOUGH`, or all. Raises `CanidsError` naming the unit that they look like.
+    """
+    first: list[pl.DataFrame] | None = []
+    for batch in batches:
+        if first is not None:
+            first.append(batch.frames.select("timestamp", "can_id"))
+            if sum(map(len, first)) >= _ENOUGH:
+                _refuse(path, pl.concat(first), stated)
+                first = None
+        seconds = pl.col("timestamp") / PER_SECOND[stated or "s"]
+        yield batch if stated in (None, "s") else batch._replace(frames=batch.frames.with_columns(seconds))
+    if first:
+        _refuse(path, pl.concat(first), stated)
+
+
+def _refuse(path: Path, frames: pl.DataFrame, stated: str | None) -> None:
+    unit = likely_unit(frames, stated)
+    if unit is None:
+        return
+    rate = _rate(frames["timestamp"].to_numpy()) * PER_SECOND[stated or "s"]
+    remedy = (
+        f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest (--timestamp-unit where a log is followed)"
+        if unit
+        else "no unit of time (s, ms, us, ns) makes a bus of them; correct the timestamps"
+    )
+    confirm = ", or `timestamp_unit: s` if it is right" if stated is None and rate >= _SLOWEST and unit else ""
+    raise CanidsError(f"{path}: {rate:.3g} frames a second, if timestamps are in {stated or 's'}: {remedy}{confirm}")
