@@ -3,8 +3,10 @@
 import copy
 import difflib
 import math
+import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,12 @@ import yaml
 
 from canids_shared.errors import CanidsError
 
+DEEPEST = 32
+"""Levels of nesting in a config or manifest."""
+MOST = 100_000
+"""Values in one; what YAML's aliases repeat counts each time."""
+_LONGEST, _SHOWN = 400, 20
+"""Characters of a message, which quotes the value, and messages that are shown."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml is ten times as fast, where PyYAML was built with it: schemas are read whenever a Snakefile is."""
 
@@ -69,12 +77,32 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
         unknown = sorted(set(error.instance) - set(known), key=str)
         # A misspelt key is the usual reason, so the closest known one is offered.
         hints = []
-        for key in unknown:
+        for key in unknown[:_SHOWN]:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
             hints.append(f"unknown key '{place}.{key}'; {hint}".replace("'.", "'"))
         return "; ".join(hints)
-    return f"{place or 'config'}: {error.message}"
+    # YAML takes `no`, `1e3` and `2024-01-31` for something else than text.
+    quotes = "; put it in quotes" if error.validator == "type" and error.validator_value == "string" else ""
+    message = error.message if len(error.message) <= _LONGEST else error.message[:_LONGEST] + "…"
+    return f"{place or 'config'}: {message}{quotes}"
+
+
+def bounded(value: Any, where: str) -> None:
+    """Raise `CanidsError` unless a config is no deeper than `DEEPEST` and holds `MOST` values at most.
+
+    What refers to itself has no end, and what follows walks through all of it; Snakemake reads config files and takes both.
+    """
+    level, count = [value], 0
+    for _ in range(DEEPEST):
+        count += len(level)
+        if count > MOST:
+            raise CanidsError(f"{where}: more than {MOST} values, those that YAML's aliases repeat included")
+        nested = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list)))
+        level = list(islice(chain.from_iterable(nested), MOST))
+        if not level:
+            return
+    raise CanidsError(f"{where}: nested more than {DEEPEST} levels deep, or refers to itself")
 
 
 def _no_text(value: Any, where: str) -> Iterator[str]:
@@ -94,18 +122,33 @@ def _not_finite(value: Any, where: str) -> Iterator[str]:
         yield from _not_finite(item, f"{where}.{key}".strip("."))
 
 
+def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """As jsonschema's, but `$` is the end of the text; Python's own matches before a last line break too."""
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
+
+
+def _one_line(messages: list[str]) -> str:
+    more = len(messages) - _SHOWN
+    return " | ".join([*messages[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
 def check(value: Any, schema: dict[str, Any], where: str) -> Any:
     """Return a copy of `value` with defaults filled in.
 
     Raises `CanidsError` with every violation in one line; `where` names the config section or file.
     """
+    bounded(value, where)
     if wrong := [*_no_text(value, where), *_not_finite(value, where)]:
-        raise CanidsError(" | ".join(wrong))
+        raise CanidsError(_one_line(wrong))
     value = copy.deepcopy(value)
     fill_defaults(value, schema)
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _VALIDATOR(schema)
     errors: Iterator[jsonschema.ValidationError] = validator.iter_errors(value)
     messages = sorted(_explain(error, where) for error in errors)
     if messages:
-        raise CanidsError(" | ".join(messages))
+        raise CanidsError(_one_line(messages))
     return value

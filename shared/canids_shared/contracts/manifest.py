@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from canids_shared.contracts import yaml_file
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -67,21 +68,6 @@ class Capture:
     attacked: tuple[tuple[float, float], ...] = ()
     timestamp_unit: str | None = None
     auxiliary: bool = False
-
-
-class _Loader(yaml.SafeLoader):
-    """Loader that refuses a repeated key of a mapping: YAML forbids it, PyYAML keeps the last one."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        first: dict[str, int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                line = key.start_mark.line + 1
-                if key.value in first:
-                    raise CanidsError(f"line {line}: key {key.value!r} repeats line {first[key.value]}")
-                first[key.value] = line
-        return node
 
 
 def entry_of(file: Path, dataset: str) -> dict[str, str]:
@@ -184,13 +170,7 @@ def auxiliary_captures(name: str) -> dict[str, Capture]:
 
 def _read(path: Path, folder: Path) -> dict[str, Capture]:
     """Read and check a manifest whose paths are relative to `folder`."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except CanidsError as error:
-        raise CanidsError(f"{path}, {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:  # says where the file is not YAML, so not `whole.reading`
-        raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    content = check(content, load_schema(_SCHEMA), where=str(path))
+    content = check(yaml_file.load(path), load_schema(_SCHEMA), where=str(path))
     captures = {
         name: Capture(
             name=name,

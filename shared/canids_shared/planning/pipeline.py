@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from canids_shared.contracts import manifest
+from canids_shared.contracts import manifest, yaml_file
+from canids_shared.contracts.config import bounded
 from canids_shared.errors import CanidsError
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
@@ -72,7 +71,7 @@ def _preset(package: str, name: str) -> Config | None:
     spec = importlib.util.find_spec(package)
     folders = [Path(place, "presets") for place in spec.submodule_search_locations or []] if spec else []
     file = next((path for folder in folders for path in folder.glob("*.yaml") if path.stem == name), None)
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+    return yaml_file.load(file) if file else None
 
 
 def section(config: Config, stage: str) -> Config:
@@ -84,6 +83,7 @@ def section(config: Config, stage: str) -> Config:
     Raises `CanidsError` naming the key if the pipeline's config has an unknown one, a section that is no mapping, or a common
     key within a section.
     """
+    bounded(config, "config")
     further = config.get("modules") or []
     if not isinstance(further, list) or not all(isinstance(m, str) for m in further):
         raise CanidsError(f"config: modules must be a list of the names of further modules, not {further!r}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from canids_shared.contracts import manifest, stand_in_mark
-from canids_shared.contracts.config import check, load_schema
+from canids_shared.contracts.config import bounded, check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.interruption import SNAKEMAKE
 from canids_shared.planning.code_hash import code_hash
@@ -77,7 +77,8 @@ class Stage:
             complete: Config = check(with_preset({**section, **common}, self._package), schema, where)
             return complete
 
-        # The pipeline's own keys were checked with the rest; no rule uses them, so they do not reach params.
+        bounded(config, self.name)
+        # The pipeline's own keys are checked with the rest; no rule uses them, so they do not reach params.
         plain = checked(config, self.name)
         from_pipeline = {key: plain.pop(key, {}) for key in _FROM_PIPELINE}
         del plain["common"]

@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from canids_shared.contracts import yaml_file
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
@@ -64,8 +63,8 @@ def next_round(sweep: dict[str, Any], schema: dict[str, Any], results: Path) -> 
 
 def main(options: argparse.Namespace) -> None:
     """Entry point."""
-    with reading(options.config, "config", yaml.YAMLError, again="name the file with the section sweep"):
-        section = yaml.safe_load(options.config.read_text(encoding="utf-8"))["sweep"]
+    with reading(options.config, "config", again="name the file with the section sweep"):
+        section = yaml_file.load(options.config)["sweep"]
     sweep = check(section, load_schema(SCHEMA), where="sweep")
     path = checkout() / "modules" / sweep["stage"] / "config.schema.yaml"
     with reading(path, "schema", again="install canids from a checkout, which has the modules"):
