@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats.base import printable
 from canids_preprocess.formats.hcrl import ATTACKED
 from canids_preprocess.formats.text import first_bytes, mostly
 from canids_preprocess.timestamps import likely_unit
@@ -152,7 +153,10 @@ def draft(folder: Path) -> str:
     entries: dict[str, Entry] = {}
     unread: list[str] = []
     for path in _captures(folder):
+        relative = str(path.relative_to(folder))
         try:
+            if not relative.isprintable():
+                raise CanidsError(f"{relative}: a name with characters that cannot be printed; rename it")
             entry = _entry(path, folder, recognise(path))
         except CanidsError as error:
             unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
@@ -169,7 +173,7 @@ def draft(folder: Path) -> str:
 
 def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
     lines = [
-        f"# Drafted from the captures of {dataset}. Check every entry: vehicle, attack and content are guesses from file names.",
+        f"# Drafted from the captures of {printable(dataset)}. Check every entry: vehicle, attack and content are guesses from file names.",
         "# role: train, or the name of a test scenario. Keys: shared/canids_shared/contracts/manifest.schema.yaml",
     ]
     roles = {entry["role"] for entry in entries.values()}
@@ -177,7 +181,7 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
         lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
     if roles == {"train"}:
         lines.append("# Missing: no capture to test on; give one of them a scenario's name as role, such as test")
-    lines += [f"# not a capture that is recognised: {complaint}" for complaint in unread]
+    lines += [f"# not a capture that is recognised: {printable(complaint, 500)}" for complaint in unread]
     lines += [f"contract: {manifest.CONTRACT}", "captures:"]
     for name, entry in entries.items():
         if entry["content"] == "attack-free":

@@ -174,11 +174,11 @@ def parser() -> argparse.ArgumentParser:
     command_line = argparse.ArgumentParser(prog="canids_preprocess.follow", description=__doc__)
     command_line.add_argument("source", help="a log, or interface:channel of python-can")
     command_line.add_argument(
-        "--window", type=number(0, 32767, above=True), default=100, help="length of a window, in its unit"
+        "--window", type=number(0.0001, 32767), default=100, help="length of a window, in its unit"
     )
     command_line.add_argument(
         "--stride",
-        type=number(0, 1_000_000, above=True),
+        type=number(0.0001, 1_000_000),
         default=100,
         help="from the start of a window to that of the next",
     )

@@ -112,7 +112,10 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
     if entry["attacked"]:
         # The manifest's intervals count from the first frame of the capture, whose batch may have been another.
         since = frames["timestamp"].to_numpy() - first
-        inside = np.logical_or.reduce([(since >= start) & (since <= end) for start, end in entry["attacked"]])
+        starts, ends = np.array(sorted(entry["attacked"])).T
+        # Of the intervals that have begun, the one that ends last decides.
+        begun = np.searchsorted(starts, since, side="right") - 1
+        inside = (begun >= 0) & (since <= np.maximum.accumulate(ends)[begun])
         label = label.fill_null(0).set(pl.Series(inside), 1)
     attack = pl.when(label == 1).then(pl.lit(_attack_name(entry))).otherwise(pl.lit(""))
     frames = frames.with_columns(label=label, attack=attack)

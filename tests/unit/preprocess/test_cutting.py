@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_preprocess.features.published import EDGE_FEATURES, NODE_FEATURES
+from canids_preprocess.windowing.cutting import cuts
 from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 
@@ -127,10 +128,31 @@ def test_many_windows_of_time_in_a_chunk_are_no_jump_of_the_clock(
 ) -> None:
     monkeypatch.setattr("canids_preprocess.windowing.cutting._MOST_WINDOWS", 1000)
     path = write_frames(tmp_path / "a.parquet", frames(np.arange(300) * 4.0, np.arange(300) % 3))
-    store = built(tmp_path, path, window=8.0, stride=0.1, window_unit="seconds")
-    assert len(store) > 10 * 1000
+    store = built(tmp_path, path, window=8.0, stride=0.25, window_unit="seconds")
+    assert len(store) > 4 * 1000
+    with pytest.raises(CanidsError, match=r"a\.parquet: 1\.19e\+04 windows of time for 300 frames, .* every 3\.99 s"):
+        built(tmp_path, path, window=8.0, stride=0.1, window_unit="seconds")
     with pytest.raises(CanidsError, match=r"the timestamps jump by 4 s"):
         built(tmp_path, path, window=8.0, stride=0.003, window_unit="seconds")
+
+
+@pytest.mark.parametrize("chunk", [7, 100, 1 << 15])
+def test_windows_of_time_are_bounded_in_sum_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("canids_preprocess.windowing.cutting._MOST_WINDOWS", 100)
+    config = {"window": 1.0, "stride": 0.5, "window_unit": "seconds"}
+
+    def cut(seconds: np.ndarray) -> int:
+        source = ({"timestamp": seconds[first : first + chunk]} for first in range(0, len(seconds), chunk))
+        return sum(len(c.starts) for c in cuts(Path("a"), source, 0, config, lambda new, pending: new))
+
+    # No gap alone is a jump, and 7 s are 14 windows a frame: no more than 16.
+    assert cut(np.arange(1000) * 7.0) == 0
+    with pytest.raises(CanidsError, match="are the timestamps in seconds"):
+        cut(np.arange(1000) * 9.0)
+    # Of a stride of nothing there are more windows than there are numbers.
+    config["stride"] = 1e-300
+    with pytest.raises(CanidsError, match="the timestamps jump"):
+        cut(np.arange(1000) * 9.0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Drafting a manifest for a folder of captures in any format."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -152,3 +153,33 @@ def test_folder_without_captures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({}))
     with pytest.raises(CanidsError, match="no capture in a format that is recognised"):
         draft(tmp_path)
+
+
+def test_a_name_never_writes_yaml(workplace: Path) -> None:
+    folder = workplace / "data/evil\nrole: x"
+    folder.mkdir(parents=True)
+    for name in (
+        "a\ncaptures: {}.log",
+        "b\u2028c.log",
+        "d\x85e: f.csv",
+        "no.log",
+        "'q\" #: {[*&!%@`,.log",
+        "2024-01-31.log",
+    ):
+        shutil.copy(OWN / "candump.log", folder / name)
+    (folder / "x\ny: 1.txt").write_text("no capture\n")
+    os_name = folder.as_posix().encode() + b"/\xff.log"
+    Path(os.fsdecode(os_name)).write_bytes((OWN / "candump.log").read_bytes())
+    result = command(folder)
+    assert result.returncode == 0, result.stderr
+    text = (folder / "manifest.yaml").read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    assert set(content) == {"contract", "captures"}
+    assert {entry["path"] for entry in content["captures"].values()} == {
+        "no.log",
+        "'q\" #: {[*&!%@`,.log",
+        "2024-01-31.log",
+    }
+    assert set(content["captures"]) == {"no", "-q--------------", "2024-01-31"}
+    assert text.count("a name with characters that cannot be printed; rename it") == 5
+    manifest._read(folder / "manifest.yaml", folder)

@@ -277,3 +277,13 @@ def test_damaged_capture_is_read_row_by_row_or_refused(folder: Path, damage: Dam
     while lines and not lines[-1]:
         lines.pop()
     assert metadata["rows_read"] == len(frames) == len(lines)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=8))
+def test_a_frame_within_any_interval_is_attacked(tmp_path_factory: pytest.TempPathFactory, pairs: Any) -> None:
+    intervals = tuple((float(start), float(start + length)) for start, length in pairs)
+    rows = [f"{second / 2:.6f},123,00,0" for second in range(40)]
+    folder = tmp_path_factory.mktemp("intervals")
+    frames, _ = ingested(folder, csv(*rows), attacked=intervals)
+    expected = [any(start <= second / 2 <= end for start, end in intervals) for second in range(40)]
+    assert frames["label"].to_list() == [int(inside) for inside in expected]

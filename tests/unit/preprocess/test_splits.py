@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_preprocess.windowing.clock import Clock
-from canids_preprocess.windowing.splits import Block, blocks
+from canids_preprocess.windowing.splits import Block, _borders, blocks, restarts
 from canids_shared.contracts.manifest import SPLITS
+from canids_shared.errors import CanidsError
 
 SHARES: dict[str, float] = BLOCKS["shares"]
 WINDOW = 20
@@ -144,3 +145,19 @@ def test_a_clock_of_pieces_tells_what_one_of_the_whole_does(data: st.DataObject,
         assert pieced.frame_at(running[0] + time) == np.searchsorted(running, running[0] + time)
     for frame in (0, borders[-2], len(timestamp) // 2, len(timestamp) - 1, len(timestamp) + 5):
         assert pieced.time_of(frame) == running[min(frame, len(timestamp) - 1)]
+
+
+def test_restarts_are_bounded_before_any_is_made() -> None:
+    timestamp = np.arange(0.0, 2000.0, PERIOD)
+    of_capture, whole = clock(timestamp, np.zeros(len(timestamp), bool)), Block(0, 0, len(timestamp))
+    assert len(restarts(of_capture, whole, every=10.0, length=1.0)) == 200
+    assert restarts(of_capture, whole, every=1e-9, length=0.0) == []
+    with pytest.raises(CanidsError, match=r"restarts\.every: 0\.1 s make 20000 restarts of a block of 2000 s"):
+        restarts(of_capture, whole, every=0.1, length=0.1)
+
+
+def test_many_episodes_and_repeats_are_cut_within_seconds() -> None:
+    # Whatever a cut costs, it takes the episodes one by one: all pairs of them would take hours.
+    episodes = [(10.0 * i + 3, 10.0 * i + 5) for i in range(1000)]
+    cuts = _borders(0.0, 10_000.0, episodes, [100.0 * (i + 1) for i in range(99)], 2.0)
+    assert np.allclose(np.diff(cuts), 100.0)

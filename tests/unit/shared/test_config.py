@@ -1,11 +1,12 @@
 """Config by schema: defaults, and errors in one line that name the key."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from canids_shared.contracts.config import check
+from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 
 SCHEMA: dict[str, Any] = {
@@ -89,3 +90,19 @@ def test_every_violation_is_told() -> None:
 
 def test_key_that_yaml_does_not_read_as_text_is_named() -> None:
     assert refused({"captures": {2024: {}}, "b": 1}) == "preprocess.captures: key 2024 is not text; put it in quotes"
+
+
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [
+        ({"blocks": {"repeats": 1_000_000_000}}, "preprocess.blocks.repeats: 1000000000 is greater than the maximum of 100"),
+        ({"restarts": {"every": 1e-9}}, "preprocess.restarts.every: 1e-09 is less than the minimum of 0.1"),
+        ({"stride": 1e-300}, "preprocess.stride: 1e-300 is less than the minimum of 0.0001"),
+        ({"window": 10**400}, "is greater than the maximum of 32767"),
+    ],
+)  # fmt: skip
+def test_options_that_mean_endless_work_are_refused(section: dict[str, Any], complaint: str) -> None:
+    schema = load_schema(Path(__file__).parents[3] / "modules/preprocess/config.schema.yaml")
+    with pytest.raises(CanidsError) as caught:
+        check(section, schema, "preprocess")
+    assert complaint in str(caught.value)

@@ -143,6 +143,11 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
         ({"a": TRAIN, "b": {**TEST, "attacked": []}}, "captures.b.attacked: []"),
         ({"a": {**TRAIN, "attacked": [[1, 2]]}, "b": TEST}, "captures.a: has 'attacked' intervals, so its content is 'labelled'"),
         ({"a/b": TRAIN, "b": TEST}, "'a/b' does not match"),
+        ({"a": TRAIN, "b": {**TEST, "role": "test\n"}}, "captures.b.role: 'test\\n' does not match"),
+        ({"a": TRAIN, "b": {**TEST, "path": "a\nb"}}, "captures.b.path: 'a\\nb' does not match"),
+        ({"a": TRAIN, "b": {**TEST, "timestamp_unit": "min"}}, "captures.b.timestamp_unit: 'min' is not one of"),
+        ({"a": TRAIN, "b": {**TEST, "path": None, "vehicle": False}}, "vehicle: False is not of type 'string'; put it in quotes"),
+        ({False: TRAIN, "b": TEST}, "captures: key False is not text; put it in quotes"),
         ({2024: TRAIN, "b": TEST}, "captures: key 2024 is not text; put it in quotes"),
     ],
 )  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 from canids_preprocess.windowing.frames import Frames
 from canids_shared.errors import CanidsError
 
-_MOST_WINDOWS = 1 << 20  # of time, between two frames
+_MOST_WINDOWS = 1 << 20  # of time, between two frames; and in all, beside those of the next line
+_PER_FRAME = 16  # windows of time for each frame: windows may overlap, but most of such many hold none
 _LONGEST = int(np.iinfo(np.int16).max)  # frames; nodes of a window are numbered in 16 bits
 
 
@@ -71,6 +72,8 @@ class TimeWindows:
         origin: time of the first frame.
         done: windows so far, those left out included.
         free: pending frames before the start of the next window.
+        frames: frames so far.
+        held: those of them that are still pending.
     """
 
     window: float
@@ -78,22 +81,33 @@ class TimeWindows:
     origin: float | None = None
     done: int = 0
     free: int = 0
+    frames: int = 0
+    held: int = 0
 
     def cut(self, timestamp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `FrameWindows.cut`; a window is complete once a frame behind it is there."""
         if not len(timestamp):
             return (np.zeros(0, np.int64),) * 3
         running = np.maximum.accumulate(timestamp)
+        self.frames += len(timestamp) - self.held
         if self.origin is None:
             self.origin = float(running[0])
-        # The last window that ends before the latest frame. A clock that was set would make millions of empty ones.
-        last = int(np.floor((running[-1] - self.origin - self.window) / self.stride))
+        # A clock that was set, or times in another unit, would make millions of empty windows.
         at = int(np.argmax(np.diff(running))) if len(running) > 1 else 0
         if len(running) > 1 and (running[at + 1] - running[at]) / self.stride > _MOST_WINDOWS:
             raise CanidsError(
                 f"the timestamps jump by {running[at + 1] - running[at]:.0f} s, from {running[at]:.6f} to "
                 f"{running[at + 1]:.6f}: was the clock set? Cut the capture there, or choose a longer stride"
             )
+        # The last window that ends before the latest frame.
+        count = (running[-1] - self.origin - self.window) / self.stride
+        if count > _MOST_WINDOWS + _PER_FRAME * self.frames:
+            raise CanidsError(
+                f"{count:.3g} windows of time for {self.frames} frames, which come every "
+                f"{(running[-1] - self.origin) / self.frames:.3g} s: are the timestamps in seconds "
+                "(`timestamp_unit` in the manifest)? Else choose a longer stride"
+            )
+        last = int(np.floor(count))
         # Both ends of every window by binary search: time never steps back in `running`.
         number = np.arange(self.done, last + 1)
         begin = self.origin + self.stride * number
@@ -105,7 +119,9 @@ class TimeWindows:
 
     def release(self, pending: int) -> int:
         """Number of pending frames that no later window needs."""
-        return min(self.free, pending)
+        free = min(self.free, pending)
+        self.held = pending - free
+        return free
 
 
 class Cut(NamedTuple):

@@ -8,13 +8,17 @@ Every capture to be judged begins with a bus of which nothing is known yet, but 
 beginning, one a capture. So parts of each block recur in it as restarts, without any past.
 """
 
+import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from canids_preprocess.windowing.clock import Clock
 from canids_shared.contracts.manifest import SPLITS
+from canids_shared.errors import CanidsError
 
+_MOST_RESTARTS = 10_000  # of one block: a day, with the default distance
 _MARGIN = 1e-6
 """Seconds by which a cut stays clear of an episode: Unix times are exact to 0.24 µs, and a cut is rounded twice."""
 
@@ -56,9 +60,12 @@ def _borders(
     best: list[tuple[float, tuple[int, ...]]] = [(without_episode(0, z), (z,)) for z in range(len(zones))]
     for target, at in zip(targets, places, strict=True):
         placed = [(cost + abs(at[z] - target) + clipped * short[z], chosen) for z, (cost, chosen) in enumerate(best)]
+        # The cut before this one lies in the same zone, or is the cheapest of those in an earlier one.
+        earlier = [(math.inf, ()), *accumulate(placed[:-1], min)]
         best = [
-            min((placed[y][0] + without_episode(y, z), (*placed[y][1], z)) for y in range(z + 1))
-            for z in range(len(zones))
+            (cost, (*chosen, z))
+            for z, (here, before) in enumerate(zip(placed, earlier, strict=True))
+            for cost, chosen in [min((here[0] + without_episode(z, z), here[1]), before)]
         ]
     _, chosen = best[last]
     return [at[z] for at, z in zip(places, chosen, strict=False)]
@@ -99,8 +106,17 @@ def restarts(clock: Clock, block: Block, *, every: float, length: float) -> list
         block: the block.
         every: seconds from one to the next; the first begins half as long behind the block's beginning.
         length: seconds.
+
+    Raises `CanidsError` if that makes more than `_MOST_RESTARTS`.
     """
+    if not length:
+        return []
     first, last = clock.time_of(block.start), clock.time_of(block.stop - 1)
+    if (last - first) / every > _MOST_RESTARTS:
+        raise CanidsError(
+            f"restarts.every: {every:g} s make {(last - first) / every:.0f} restarts of a block of {last - first:.0f} s, more "
+            f"than {_MOST_RESTARTS}; choose a longer distance, or restarts.length: 0"
+        )
     begins = np.arange(first + every / 2, last - length, every).tolist()
     starts = [clock.frame_at(begin) for begin in begins]
     stops = [clock.frame_at(begin + length) for begin in begins]
