@@ -69,6 +69,15 @@ def options_of(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, sub
 
 
+def _pattern(validator: Any, pattern: str, text: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """JSON Schema's `pattern`, whose `$` is the end of the text; Python's `re` allows a line break after it."""
+    if isinstance(text, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), text):
+        yield jsonschema.ValidationError(f"{text!r} does not match '{pattern}'")
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+
+
 def _explain(error: jsonschema.ValidationError, where: str) -> str:
     place = ".".join([where, *map(str, error.absolute_path)]).strip(".")
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
@@ -84,7 +93,9 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
         return "; ".join(hints)
     # YAML takes `no`, `1e3` and `2024-01-31` for something else than text.
     quotes = "; put it in quotes" if error.validator == "type" and error.validator_value == "string" else ""
-    message = error.message if len(error.message) <= _LONGEST else error.message[:_LONGEST] + "…"
+    message = error.message
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]}…{message[-_LONGEST // 2 :]}"
     return f"{place or 'config'}: {message}{quotes}"
 
 
@@ -122,15 +133,6 @@ def _not_finite(value: Any, where: str) -> Iterator[str]:
         yield from _not_finite(item, f"{where}.{key}".strip("."))
 
 
-def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    """As jsonschema's, but `$` is the end of the text; Python's own matches before a last line break too."""
-    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
-        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
-
-
-_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
-
-
 def _one_line(messages: list[str]) -> str:
     more = len(messages) - _SHOWN
     return " | ".join([*messages[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
@@ -146,7 +148,7 @@ def check(value: Any, schema: dict[str, Any], where: str) -> Any:
         raise CanidsError(_one_line(wrong))
     value = copy.deepcopy(value)
     fill_defaults(value, schema)
-    validator = _VALIDATOR(schema)
+    validator = _Validator(schema)
     errors: Iterator[jsonschema.ValidationError] = validator.iter_errors(value)
     messages = sorted(_explain(error, where) for error in errors)
     if messages:

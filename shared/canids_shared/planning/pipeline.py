@@ -10,6 +10,7 @@ import copy
 import importlib.util
 from collections.abc import Hashable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,31 @@ def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> boo
     )
 
 
+def _require_attacks(config: Config, dataset: str, captures: dict[str, manifest.Capture], instance: str) -> None:
+    """Raise `CanidsError` unless a training capture that the instance keeps is labelled, or simulated ones join them."""
+    overrides = (config.get("instances") or {}).get(instance[1:]) or {}
+    section = merged(config.get("preprocess") or {}, overrides.get("preprocess"))
+    left = section.get("leave_out") or {}
+    training = [c for c in captures.values() if c.role == "train"]
+    kept = [c for c in training if not any(getattr(c, _ATTRIBUTES[kind]) in names for kind, names in left.items())]
+    joined = section.get("auxiliary_captures") != "none" and any(c.path for c in training)
+    if not joined and not any(c.content == "labelled" for c in kept):
+        raise CanidsError(
+            f"dataset '{dataset}'{' ' + instance if instance else ''}: no training capture is labelled, and detectors learn from "
+            "attacks; label one in the manifest, or let simulated ones join (preprocess.auxiliary_captures: simulated_fleet "
+            "beside recorded captures)"
+        )
+
+
 def targets(config: Config, *patterns: str) -> list[str]:
-    """Targets of a pipeline: `patterns` for every dataset and every instance that it has, with `{dataset}` and `{instance}`."""
+    """Targets of a pipeline: `patterns` for every dataset and every instance that it has, with `{dataset}` and `{instance}`.
+
+    Raises `CanidsError` if there is no attack to learn from in a dataset, or in what a fold leaves of it.
+    """
     left_out = {"": {}, **{"@" + n: _left_out(o) for n, o in (config.get("instances") or {}).items()}}
     captures = {d: manifest.load(d, config["data_root"]) for d in config["datasets"]}
+    for dataset, instance in product(captures, left_out):
+        _require_attacks(config, dataset, captures[dataset], instance)
     return [
         pattern.format(dataset=dataset, instance=instance)
         for dataset in captures

@@ -142,3 +142,29 @@ def test_a_fold_replaces_no_instance(workplace: Path) -> None:
 def test_a_pipeline_without_folds_says_so() -> None:
     with pytest.raises(CanidsError, match="config: folds is missing"):
         folds.joined({"datasets": ["simulated"]})
+
+
+def test_a_pipeline_without_an_attack_to_learn_from_is_refused_from_the_manifest(workplace: Path) -> None:
+    write("a", ("kia", None), ("spark", None))
+    needed = "dataset 'a': no training capture is labelled, and detectors learn from attacks; label one in the manifest"
+    with pytest.raises(CanidsError, match=needed):
+        targets({"datasets": ["a"], "data_root": "data"}, "{dataset}{instance}")
+    # The same captures can be preprocessed, and scored.
+    assert Stage("preprocess", {"datasets": ["a"], "data_root": "data"}, SCHEMA).targets("{dataset}") == ["a"]
+    # Beside recorded captures simulated ones join, unless the config refuses them.
+    write("b", ("kia", None))
+    path = Path("data/b/manifest.yaml")
+    entries = yaml.safe_load(path.read_text())
+    for entry in entries["captures"].values():
+        del entry["simulation"]
+        entry |= {"format": "candump", "path": "a.log"}
+    path.write_text(yaml.safe_dump(entries))
+    given: dict[str, Any] = {"datasets": ["b"], "data_root": "data"}
+    assert targets(given, "{dataset}") == ["b"]
+    with pytest.raises(CanidsError, match=r"auxiliary_captures: simulated_fleet"):
+        targets({**given, "preprocess": {"auxiliary_captures": "none"}}, "{dataset}")
+    # A fold may leave out all there are.
+    write("c", ("kia", "dos"), ("spark", None))
+    fold = {"without-kia": {"preprocess": {"leave_out": {"vehicles": ["kia"]}}}}
+    with pytest.raises(CanidsError, match="dataset 'c' @without-kia: no training capture is labelled"):
+        targets({"datasets": ["c"], "data_root": "data", "instances": fold}, "{dataset}{instance}")
