@@ -22,10 +22,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import locks
 from canids_shared.jobs.interruption import is_running
+from canids_track import database
 from canids_track.models import Packer
 from canids_track.records import Record
 
@@ -122,9 +124,18 @@ class Store:
     def ingest(self, records: list[Record]) -> None:
         """Write the records that are absent, then settle; `held` and `refused` are right also after an error.
 
-        Raises `TookTooLongError`, and the errors of MLflow, the database or the network when nothing more can be written.
+        Raises `CanidsError` about an SQLite file that is none, or whose disk is full; `TookTooLongError`, and the errors of
+        MLflow, the database or the network when nothing more can be written.
         """
+        try:
+            self._ingest(records)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise (self._database and database.explained(self._database, error)) or error from None
+
+    def _ingest(self, records: list[Record]) -> None:
         with self._turn():
+            if self._database is not None:
+                database.check(self._database)
             runs = self._runs()
         # A parent spans all its children: those seen here, whether they are written now or were before.
         for r in records:
