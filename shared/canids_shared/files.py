@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ENOTDIR: "a file lies where a folder is to be: move it away",
     errno.EEXIST: "a file lies where a folder is to be: move it away",
+    errno.ELOOP: "a link lies where the file is to be: remove it",
     errno.EISDIR: "a folder lies where the file is to be: move it away",
 }
 """What to do about a file that cannot be written."""
@@ -65,7 +67,8 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Raises `CanidsError` naming the file and the file system if it cannot be written: disk full, quota, read-only, no permission.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two machines, or two containers, may write the same file with the same process number.
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -74,6 +74,21 @@ def test_a_request_to_end_leaves_no_temporary_file_and_no_lock(tmp_path: Path, m
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_name_as_long_as_may_be_is_written_and_a_longer_one_said(tmp_path: Path) -> None:
+    files.write_text(tmp_path / ("ö" * 127), "written\n")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["written\n"]
+    with pytest.raises(CanidsError, match=r"ööö: File name too long; give it a shorter name"):
+        files.write_text(tmp_path / ("ö" * 128), "written\n")
+
+
+def test_two_machines_that_write_the_same_file_do_not_share_a_temporary_one(tmp_path: Path) -> None:
+    with files.written_whole(tmp_path / "file") as one, files.written_whole(tmp_path / "file") as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "file").read_text() == "one", "the last one to end"
+
+
 def test_failed_write_keeps_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "deep/file"
     files.write_text(path, "old\n")
