@@ -1,5 +1,6 @@
 """The cache between workflows: another checkout takes what is equal, and nothing else."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflows import CACHED, TINY, Checkout
+from workflows import CACHED, TINY, Checkout, one_line
 
 from canids_shared.contracts import manifest
 from canids_shared.contracts.graph_store import GraphStore
@@ -36,9 +37,19 @@ class Caching:
 
     def run(self, checkout: Checkout, *targets: str, **variables: str) -> tuple[set[str], set[str]]:
         """Run preprocess with the cache; returns the files that were made, and those that were taken from the cache."""
+        return self.cached(self.start(checkout, *targets, **variables))
+
+    def start(self, checkout: Checkout, *targets: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run preprocess with the cache."""
         options = ("-c2", "--configfile", TINY, "--cache", *CACHED)
-        done = checkout.module("preprocess", *targets, *options, SNAKEMAKE_OUTPUT_CACHE=str(self.cache), **variables)
-        return self.cached(done)
+        return checkout.module("preprocess", *targets, *options, SNAKEMAKE_OUTPUT_CACHE=str(self.cache), **variables)
+
+    def entries(self) -> dict[Path, int]:
+        """The files in the cache with their times of change; each has its digest beside it."""
+        digests = set(self.cache.glob("*.sha256"))
+        entries = {path: path.stat().st_mtime_ns for path in self.cache.iterdir() if path not in digests}
+        assert {path.with_suffix(path.suffix + ".sha256") for path in entries} == digests
+        return entries
 
     @staticmethod
     def cached(done: subprocess.CompletedProcess[str]) -> tuple[set[str], set[str]]:
@@ -68,19 +79,56 @@ def first(caching: Caching) -> Checkout:
 
 def test_captures_and_splits_never_share_an_entry(first: Checkout, caching: Caching) -> None:
     files = SIMULATED | FRAMES | GRAPHS
-    assert len({(first.folder / f).resolve() for f in files}) == len(files) == len(list(caching.cache.iterdir()))
+    assert len({(first.folder / f).resolve() for f in files}) == len(files) == len(caching.entries())
     assert len({sha256_of(first.folder / f) for f in files}) == len(files)
 
 
 def test_second_checkout_makes_nothing(first: Checkout, caching: Caching) -> None:
-    before = {p.name: p.stat().st_mtime_ns for p in caching.cache.iterdir()}
+    before = caching.entries()
     second = caching.checkout()
     made, taken = caching.run(second)
     assert not made
     assert taken == SIMULATED | FRAMES | GRAPHS
-    assert {p.name for p in caching.cache.iterdir()} == set(before)
+    assert caching.entries() == before
     for file in taken:
         assert sha256_of(second.folder / file) == sha256_of(first.folder / file)
+
+
+def flip_a_byte_silently(entry: Path) -> None:
+    """As a disk does: the time of change stays."""
+    status = entry.stat()
+    content = bytearray(entry.read_bytes())
+    content[-9] ^= 1
+    entry.chmod(0o600)
+    entry.write_bytes(content)
+    entry.chmod(0o400)
+    os.utime(entry, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_faulty_entries_behind_results_are_made_again(first: Checkout, caching: Caching) -> None:
+    files = [f"results/tiny/graphs/{split}.safetensors" for split in ("fit", "select", "fuse")]
+    entries = [(first.folder / file).resolve() for file in files]
+    good = list(map(sha256_of, entries))
+    os.truncate(entries[0], entries[0].stat().st_size // 2)
+    entries[1].unlink()
+    entries[2].chmod(0o666)
+    done = caching.start(first)
+    assert caching.cached(done) == (set(files), set())
+    reasons = "is damaged (not the bytes that were made)", "is gone", "others may write it (mode 666)"
+    one_line(done.stderr, "cache between workflows", *(f"{e} {r}" for e, r in zip(entries, reasons, strict=True)))
+    assert list(map(sha256_of, entries)) == good
+    assert {entry.stat().st_mode & 0o777 for entry in entries} == {0o400}
+
+
+def test_a_faulty_entry_is_never_linked_and_a_deleted_link_is_remedy_enough(first: Checkout, caching: Caching) -> None:
+    """What a message says of a file, "delete it and run again", holds for an entry of the cache too."""
+    file = "results/tiny/graphs/fit.safetensors"
+    good, entry = sha256_of(first.folder / file), (first.folder / file).resolve()
+    flip_a_byte_silently(entry)
+    assert caching.run(first) == (set(), set()), "unseen: nothing that has not changed is read"
+    (first.folder / file).unlink()
+    assert caching.run(first) == ({file}, set())
+    assert sha256_of(entry) == good
 
 
 @pytest.mark.usefixtures("first")

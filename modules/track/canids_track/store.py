@@ -22,10 +22,13 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import locks
 from canids_shared.jobs.interruption import is_running
+from canids_shared.jobs.options import DAY_S
+from canids_track import database
 from canids_track.models import Packer
 from canids_track.records import Record
 
@@ -40,6 +43,11 @@ _SET = {name: value for name, value in os.environ.items() if name.startswith("ML
 """Variables set by the user; they override the options here. MLflow's defaults retry for many minutes."""
 _METRICS, _PARAMS = 1000, 100
 """Largest batches that MLflow takes."""
+
+
+def _made(run: Run) -> int:
+    """When a run was made, milliseconds since 1970; 0 if that is more than a day ahead: the clock was wrong then."""
+    return int(run.info.end_time) if run.info.end_time < (time.time() + DAY_S) * 1000 else 0
 
 
 class TookTooLongError(Exception):
@@ -122,9 +130,18 @@ class Store:
     def ingest(self, records: list[Record]) -> None:
         """Write the records that are absent, then settle; `held` and `refused` are right also after an error.
 
-        Raises `TookTooLongError`, and the errors of MLflow, the database or the network when nothing more can be written.
+        Raises `CanidsError` about an SQLite file that is none, or whose disk is full; `TookTooLongError`, and the errors of
+        MLflow, the database or the network when nothing more can be written.
         """
+        try:
+            self._ingest(records)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise (self._database and database.explained(self._database, error)) or error from None
+
+    def _ingest(self, records: list[Record]) -> None:
         with self._turn():
+            if self._database is not None:
+                database.check(self._database)
             runs = self._runs()
         # A parent spans all its children: those seen here, whether they are written now or were before.
         for r in records:
@@ -174,7 +191,7 @@ class Store:
         """Whether a run is this record, or a later one of its key."""
         tags = run.data.tags
         same = tags[KEY] == record.key and run.info.status == "FINISHED"
-        return same and (tags[DIGEST] == record.digest or run.info.end_time > record.made)
+        return same and (tags[DIGEST] == record.digest or _made(run) > record.made)
 
     def _write(self, record: Record) -> None:
         """Write a record whole, and mark the run as finished last."""
@@ -234,7 +251,7 @@ class Store:
             done = [run for run in same if run.info.status == "FINISHED"]
             if done:
                 is_parent = DIGEST not in done[0].data.tags
-                kept[key] = min(done, key=lambda r: (0 if is_parent else -r.info.end_time, r.info.run_id))
+                kept[key] = min(done, key=lambda r: (0 if is_parent else -_made(r), r.info.run_id))
             for run in same:
                 if (run in done and run is not kept[key]) or (run not in done and self._abandoned(run)):
                     self._delete(run)

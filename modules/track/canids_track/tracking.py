@@ -50,7 +50,7 @@ def track(places: Places, options: Options) -> tuple[list[str], dict[str, str]]:
     why = ""
     try:
         store.ingest(records)
-    except (MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
+    except (CanidsError, MlflowException, SQLAlchemyError, OSError, TookTooLongError) as error:
         why = CREDENTIALS.sub("", " ".join(str(error).split())) or type(error).__name__
         # The place stands at the beginning, the cause at the end.
         why = why if len(why) < 300 else f"{why[:100]} … {why[-190:]}"

@@ -4,16 +4,19 @@ import argparse
 import gc
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from canids_shared import cache_entries
 from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
+from canids_shared.files import write_fault
 from canids_shared.jobs import devices, job_usage
 from canids_shared.jobs.interruption import end_with_snakemake, sigterm_as_exit
 from canids_shared.jobs.locks import locked_folder
@@ -59,7 +62,7 @@ class Call:
 def run(
     main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None, alone: str | None = None
 ) -> None:
-    """Parse the command line, call `main`, and turn a `CanidsError` into one line and exit status 1.
+    """Parse the command line, call `main`, and turn a `CanidsError` or a failed write into one line and exit status 1.
 
     A stand-in among the inputs is such an error, unless the job makes stand-ins (`canids_shared.contracts.stand_in_mark`). The
     process ends with the Snakemake that started it, and sees one GPU at most. The last line of standard error, hence of the
@@ -93,11 +96,22 @@ def run(
         gpu = nullcontext() if call.config.get("accelerator", "cpu") == "cpu" else devices.claim()
         with sigterm_as_exit(), lock, gpu:
             main(call)
-    except CanidsError as error:
-        sys.exit(f"error: {error}")
-    job = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
-    threads = call.config.get("torch_threads", 1)
-    print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)
+        job = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
+        threads = call.config.get("torch_threads", 1)
+        print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)
+    except Exception as error:
+        fault = error if isinstance(error, CanidsError) else write_fault(error, next(iter(call.output.values())))
+        if fault is None:
+            raise
+        _fail(f"error: {cache_entries.removed_by_reader(files) or fault}")
+
+
+def _fail(line: str) -> NoReturn:
+    """End with status 1 and a line on standard error, hence in the log; if its disk is full, on the terminal too."""
+    log = os.fstatvfs(2)
+    if log.f_blocks and not log.f_bavail:
+        print(line)
+    sys.exit(line)
 
 
 def _entry(main: Callable[[Call], None]) -> str:

@@ -77,7 +77,7 @@ def release(path: Path, stream: IO[str]) -> None:
 def holder_of(path: Path) -> str:
     """The holder of the lock, in words."""
     try:
-        return path.read_text(encoding="utf-8") or "another process"
+        return path.read_text(encoding="utf-8", errors="replace") or "another process"
     except FileNotFoundError:
         return "another process"
 
@@ -97,7 +97,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
             if time.monotonic() > until:
                 raise CanidsError(
                     f"{folder}: {holder_of(path)} still works on this run; let it finish or end it (kill, or scancel for "
-                    "a Slurm job), and run again"
+                    f"a Slurm job), or delete {path} if that machine is down, and run again"
                 )
             if not logged:
                 log.info("waiting for %s, which works on %s", holder_of(path), folder)

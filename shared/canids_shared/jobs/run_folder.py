@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ import yaml
 from canids_shared.contracts import training_run
 from canids_shared.contracts.model_file import Arrays, load_arrays, save_arrays
 from canids_shared.contracts.training_run import TrainingRun
+from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json, sha256_of, write_text, written_whole
 from canids_shared.jobs.entry_point import Call
 
 _CHECKPOINT = "checkpoint/1"
+log = logging.getLogger(__name__)
 
 
 def identity(call: Call) -> dict[str, Any]:
@@ -90,11 +93,16 @@ class Checkpoint:
         self._path = self._all / key / "state.safetensors"
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
-        """Arrays and progress of a matching checkpoint, or None."""
+        """Arrays and progress of a matching checkpoint; None without one, or if it is damaged, which a warning says."""
         if not self._path.exists():
             return None
-        arrays, header = load_arrays(self._path, _CHECKPOINT)
-        return arrays, header["progress"]
+        try:
+            arrays, header = load_arrays(self._path, _CHECKPOINT)
+            return arrays, header["progress"]
+        except (CanidsError, KeyError) as error:
+            log.warning("warning: %s: a damaged checkpoint (%s): the training begins at its start", self._path, error)
+            self._path.unlink()
+            return None
 
     def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
         """Replace the checkpoint; `progress` must be JSON."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from canids_shared import cache_entries
 from canids_shared.errors import CanidsError
 
 
@@ -41,20 +42,35 @@ def cache_folder() -> Path:
 
 
 def use_cache(workflow: Any) -> None:
-    """Make the folder of the cache between workflows (`cache_folder`), where one is wanted.
+    """Make the folder of the cache between workflows (`cache_folder`) where one is wanted, and check what lies there.
 
-    Raises `CanidsError` if the folder cannot be made or written; Snakemake would fail after the first job.
+    The folder is for this user alone, unless it is given to a group (`canids_shared.cache_entries`).
+
+    Raises `CanidsError` if the folder cannot be made or written, in which case Snakemake would fail after the first job; or
+    if others may write it.
     """
     if workflow.workflow_settings.cache is None:
         return
-    folder = cache_folder()
+    folder = cache_folder().absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError("no permission to write")
+        group = cache_entries.group_of(folder)
+        why = cache_entries.distrust(folder, group if group in {os.getegid(), *os.getgroups()} else None)
     except OSError as error:
         raise CanidsError(
             f"cache between workflows: {folder}: {error.strerror or error}; set SNAKEMAKE_OUTPUT_CACHE to a folder that "
             "you may write, or make this one writable for your group (chmod g+rwxs)"
         ) from error
+    if why:
+        raise CanidsError(
+            f"cache between workflows: {folder} {why}, so it may hold what nobody here has made; set SNAKEMAKE_OUTPUT_CACHE "
+            "to a folder of your own (chmod 700), or of a group (chgrp GROUP, chmod 2770)"
+        )
     os.environ["SNAKEMAKE_OUTPUT_CACHE"] = str(folder)
+    from canids_shared.planning import output_cache  # noqa: PLC0415 (imports Snakemake, which the doctor may lack)
+
+    output_cache.install()
+    if workflow.is_main_process:
+        output_cache.check_links(folder)

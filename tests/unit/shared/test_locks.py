@@ -82,6 +82,21 @@ def test_a_link_is_no_lock_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+def test_a_lock_that_a_dead_machine_left_on_a_file_server_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".lock").write_bytes(b"process 7 on gone\xff")
+    monkeypatch.setattr(locks, "WAIT_S", 0.0)
+    monkeypatch.setattr(locks, "try_lock", lambda path: None)
+    with (
+        pytest.raises(
+            CanidsError, match=rf"process 7 on gone. still works.* delete {tmp_path}/\.lock if that machine is down"
+        ),
+        locks.locked_folder(tmp_path),
+    ):
+        pass
+
+
 def test_a_file_system_without_locks_is_said_and_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,6 +67,21 @@ def test_absent_cut_and_other_contract_are_named(tmp_path: Path) -> None:
             model_file.load_arrays(path, "model/1")
 
 
+@pytest.mark.parametrize("length", [0, 7, -1])
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_at_its_start(
+    tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = run_folder.Checkpoint(training(tmp_path), tmp_path / "run")
+    checkpoint.save(ARRAYS, {"epoch": 1})
+    (path,) = (tmp_path / "run").rglob("state.safetensors")
+    path.write_bytes(path.read_bytes()[:length])
+    assert checkpoint.load() is None
+    assert f"warning: {path}: a damaged checkpoint" in caplog.text
+    assert not path.exists()
+    checkpoint.save(ARRAYS, {"epoch": 2})
+    assert checkpoint.load() is not None
+
+
 def test_checkpoint_is_resumed_by_the_same_training(tmp_path: Path) -> None:
     checkpoint = run_folder.Checkpoint(training(tmp_path), tmp_path / "run")
     assert checkpoint.load() is None

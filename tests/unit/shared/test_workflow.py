@@ -341,7 +341,7 @@ def test_memory_doubles_at_the_second_attempt_and_is_capped() -> None:
 
 
 def with_cache(rules: object) -> SimpleNamespace:
-    return SimpleNamespace(workflow_settings=SimpleNamespace(cache=rules))
+    return SimpleNamespace(workflow_settings=SimpleNamespace(cache=rules), is_main_process=True)
 
 
 def test_cache_lies_where_it_is_said_else_in_the_users_cache_folder(

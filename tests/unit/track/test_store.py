@@ -122,6 +122,18 @@ def test_a_run_made_again_replaces_the_former_one(tmp_path: Path, uri: str) -> N
     assert content(uri)["pca_large"] == [run]
 
 
+def test_a_run_made_while_the_clock_was_ahead_keeps_no_later_one_out(tmp_path: Path, uri: str) -> None:
+    where = write_runs(tmp_path, "")
+    shutil.rmtree(where.runs / "pca_large")
+    write_training(where.runs / "pca_large", seed=1, made=int(time.time()) + 1_000_000)
+    assert not ingest(tmp_path, uri)
+    shutil.rmtree(where.runs / "pca_large")
+    write_training(where.runs / "pca_large", seed=2, made=9_000)
+    assert not ingest(tmp_path, uri)
+    (run,) = content(uri)["pca_large"]
+    assert (run["params"]["seed"], run["times"][1]) == ("2", 9_000_000)
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write_runs(tmp_path, "")
     monkeypatch.setattr(store.Store, "_settle", lambda self, runs: None)

@@ -1,0 +1,106 @@
+"""Snakemake's cache between workflows, with entries that are private or a group's, and checked before they are used.
+
+Snakemake itself makes every entry writable for all, and takes whatever lies under the right name.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import snakemake.api  # first: the two import each other
+import snakemake.workflow
+from snakemake.caching.local import OutputFileCache
+from snakemake.jobs import Job
+from snakemake.logging import logger
+
+from canids_shared import cache_entries
+from canids_shared.errors import CanidsError
+from canids_shared.files import write_fault
+
+_LISTED = 3
+
+
+class CheckedCache(OutputFileCache):  # type: ignore[misc]
+    """A cache whose entries are what was made, and were made by those who share it.
+
+    An entry that is not is removed, and the rule runs.
+    """
+
+    def __init__(self) -> None:
+        """Use the folder that `SNAKEMAKE_OUTPUT_CACHE` names."""
+        super().__init__()
+        self._group = cache_entries.group_of(self.path)
+
+    async def exists(self, job: Job) -> bool:
+        """Whether all files of a job can be taken from here, as far as can be known without reading them."""
+        entries = await self.get_outputfiles_and_cachefiles(job)
+        return not any(cache_entries.fault(entry, self._group, whole=False) for _, entry in entries)
+
+    async def fetch(self, job: Job) -> None:
+        """Link the files of a job; if one is absent or faulty, raise Snakemake's error for a miss."""
+        entries = [entry for _, entry in await self.get_outputfiles_and_cachefiles(job)]
+        faults = {entry: cache_entries.fault(entry, self._group, whole=True) for entry in entries if entry.exists()}
+        _remove({entry: why for entry, why in faults.items() if why})
+        if len(faults) < len(entries) or any(faults.values()):
+            self.raise_cache_miss_exception(job)
+        await super().fetch(job)
+
+    async def store(self, job: Job) -> None:
+        """Move the files of a job into the cache."""
+        try:
+            files = await self.get_outputfiles_and_cachefiles(job)
+            # First the digests: another workflow that met an entry without one would remove it.
+            for output, entry in files:
+                cache_entries.record(entry, output, self._group)
+            await super().store(job)
+            for _, entry in files:
+                cache_entries.settle(entry)
+        except OSError as error:
+            raise write_fault(error, self.path) or error from None
+
+    def set_permissions(self, entry: Path) -> None:
+        """Called by Snakemake for each file on its way into the cache."""
+        cache_entries.seal(entry, self._group)
+
+
+def _remove(faults: dict[Path, str]) -> None:
+    """Remove entries of the cache, and say why in one line."""
+    if not faults:
+        return
+    for entry in faults:
+        cache_entries.remove(entry)
+    named = "; ".join(f"{entry} {why}" for entry, why in list(faults.items())[:_LISTED])
+    more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    logger.warning(f"cache between workflows: {named}{more}: removed, and made again where needed")
+
+
+def _links(folder: Path, cache: Path) -> Iterator[tuple[Path, Path]]:
+    """Links below `folder` to files in `cache`, each with its target."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            if path.is_symlink() and (target := Path(os.readlink(path))).parent == cache:
+                yield path, target
+
+
+def check_links(cache: Path) -> None:
+    """Remove faulty entries of the cache that results link to, with the links, and links to entries that are gone.
+
+    Snakemake would take the former for results, and stop at the latter. Nothing that has not changed is read.
+    """
+    group = cache_entries.group_of(cache)
+    faults = {}
+    for link, entry in _links(Path("results"), cache):
+        if entry in faults or (why := cache_entries.fault(entry, group, whole=False)):
+            faults.setdefault(entry, why)
+            link.unlink()
+    _remove(faults)
+
+
+def install() -> None:
+    """Let Snakemake use `CheckedCache`; raises `CanidsError` if this Snakemake cannot."""
+    # It has no setting for this: it makes the cache itself, by this name, once the Snakefile is read.
+    if not hasattr(snakemake.workflow, "LocalOutputFileCache"):
+        raise CanidsError(
+            "cache between workflows: this Snakemake has another one; install a version of constraints.txt"
+        )
+    snakemake.workflow.LocalOutputFileCache = CheckedCache

@@ -1,0 +1,169 @@
+"""Entries of the cache between workflows: trusted from whom, and checked for what was made."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from canids_shared import cache_entries
+from canids_shared.contracts.whole import reading
+from canids_shared.errors import CanidsError
+from canids_shared.jobs import entry_point
+from canids_shared.planning.deployment import use_cache
+from canids_shared.planning.output_cache import check_links
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Path:
+    """An entry of a cache, as it is stored."""
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    return stored(cache, None)
+
+
+def stored(cache: Path, group: int | None) -> Path:
+    entry = cache / "ab12.csv"
+    entry.write_text("what was made\n")
+    cache_entries.record(entry, entry, group)
+    cache_entries.seal(entry, group)
+    cache_entries.settle(entry)
+    return entry
+
+
+def written_since(entry: Path) -> None:
+    entry.chmod(0o600)
+    entry.write_text("what was planted\n")
+    entry.chmod(0o400)
+
+
+def replaced_by_a_link(entry: Path) -> None:
+    entry.rename(entry.with_name("elsewhere"))
+    entry.symlink_to(entry.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda entry: os.truncate(entry, 3), "is damaged"),
+        (written_since, "is damaged"),
+        (Path.unlink, "is gone"),
+        (lambda entry: entry.chmod(0o460), "others may write it (mode 460)"),
+        (lambda entry: entry.chmod(0o602), "others may write it (mode 602)"),
+        (lambda entry: entry.with_name("ab12.csv.sha256").unlink(), "has no digest"),
+        (lambda entry: entry.with_name("ab12.csv.sha256").chmod(0o666), "others may write it"),
+        (replaced_by_a_link, "others may write it (mode 777)"),
+    ],
+)
+def test_an_entry_is_used_only_as_it_was_made(entry: Path, harm: Callable[[Path], None], reason: str) -> None:
+    assert entry.stat().st_mode & 0o777 == 0o400
+    assert not cache_entries.fault(entry, None, whole=True)
+    harm(entry)
+    assert cache_entries.fault(entry, None, whole=False).startswith(reason)
+
+
+def test_an_entry_is_read_again_only_if_it_was_written_since(entry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    digest = cache_entries.sha256_of
+    monkeypatch.setattr(cache_entries, "sha256_of", lambda path: read.append(path) or digest(path))
+    assert not cache_entries.fault(entry, None, whole=False)
+    assert not read
+    os.utime(entry, (0, 1_000_000_000))  # a copy that was put back, the clock of another machine
+    assert not cache_entries.fault(entry, None, whole=False)
+    assert read == [entry]
+    assert not cache_entries.fault(entry, None, whole=False)
+    assert read == [entry], "once"
+
+
+def test_sha256sum_reads_the_digests(entry: Path) -> None:
+    done = subprocess.run(["sha256sum", "-c", "ab12.csv.sha256"], cwd=entry.parent, capture_output=True, check=False)
+    assert done.returncode == 0
+    os.truncate(entry, 3)
+    done = subprocess.run(["sha256sum", "-c", "ab12.csv.sha256"], cwd=entry.parent, capture_output=True, check=False)
+    assert done.returncode == 1
+
+
+def test_entries_of_other_users_are_taken_from_the_group_that_shares_the_folder_alone(
+    tmp_path: Path, entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2770)
+    group = cache_entries.group_of(shared)
+    assert group == shared.stat().st_gid
+    assert cache_entries.group_of(entry.parent) is None
+    of_group = stored(shared, group)
+    assert of_group.stat().st_mode & 0o777 == 0o440
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 4321)  # another member, or a stranger
+    monkeypatch.setattr(cache_entries, "_ROOT", -1)
+    assert not cache_entries.fault(of_group, group, whole=True)
+    assert cache_entries.fault(entry, None, whole=True) == f"belongs to another user (number {me})"
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o700, False), (0o755, False), (0o777, True), (0o1777, True), (0o775, True), (0o2770, False), (0o2777, True)])  # fmt: skip
+def test_a_folder_that_others_may_write_is_no_cache(
+    tmp_path: Path, mode: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
+    workflow = SimpleNamespace(workflow_settings=SimpleNamespace(cache=[]), is_main_process=False)
+    use_cache(workflow)
+    assert (tmp_path / "cache").stat().st_mode & 0o7777 & ~0o2000 == 0o700
+    (tmp_path / "cache").chmod(mode)
+    if not refused:
+        use_cache(workflow)
+        return
+    with pytest.raises(CanidsError, match=f"cache others may write it \\(mode {mode:o}\\), .* chmod 2770"):
+        use_cache(workflow)
+
+
+def test_links_to_faulty_entries_are_removed_and_others_stay(
+    tmp_path: Path, entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/d/frames"
+    folder.mkdir(parents=True)
+    links = {name: folder / name for name in ("good", "gone", "foreign")}
+    links["good"].symlink_to(entry)
+    links["gone"].symlink_to(entry.with_name("cd34.csv"))
+    links["foreign"].symlink_to(tmp_path / "of/somebody")
+    (folder / "file").touch()
+    check_links(entry.parent)
+    assert {path.name for path in folder.iterdir()} == {"good", "foreign", "file"}
+    os.truncate(entry, 3)
+    check_links(entry.parent)
+    assert {path.name for path in folder.iterdir()} == {"foreign", "file"}
+    assert not list(entry.parent.iterdir()), "the entry and its digest"
+
+
+def test_a_reader_that_finds_an_entry_damaged_removes_it(
+    tmp_path: Path, entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, good = tmp_path / "frames.csv", tmp_path / "good"
+    link.symlink_to(entry)
+    good.write_text("kept")
+
+    def main(call: entry_point.Call) -> None:
+        with reading(call.inputs["frames"][0], "table"):
+            raise ValueError
+
+    arguments = ["--output", str(tmp_path / "out"), "--frames", str(link), str(good)]
+    monkeypatch.setattr("sys.argv", ["entry", "--spec", json.dumps({}), *arguments])
+
+    def failed() -> object:
+        with pytest.raises(SystemExit) as caught:
+            entry_point.run(main, inputs=["frames"])
+        return caught.value.code
+
+    assert failed() == f"error: {link}: not a whole table; delete it and run again"
+    assert entry.exists(), "it is what was made: the fault lies elsewhere"
+    os.truncate(entry, 3)
+    assert failed() == (
+        f"error: {link}: its file in the cache between workflows, {entry}, is damaged (not the bytes that were made); "
+        "both are removed: run again"
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "good"}
+    assert not list(entry.parent.iterdir())
