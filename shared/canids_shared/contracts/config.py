@@ -3,6 +3,7 @@
 import copy
 import difflib
 import math
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -61,6 +62,15 @@ def options_of(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, sub
 
 
+def _pattern(validator: Any, pattern: str, text: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """JSON Schema's `pattern`, whose `$` is the end of the text; Python's `re` allows a line break after it."""
+    if isinstance(text, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), text):
+        yield jsonschema.ValidationError(f"{text!r} does not match '{pattern}'")
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
+
+
 def _explain(error: jsonschema.ValidationError, where: str) -> str:
     place = ".".join([where, *map(str, error.absolute_path)]).strip(".")
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
@@ -74,6 +84,8 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
             hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
             hints.append(f"unknown key '{place}.{key}'; {hint}".replace("'.", "'"))
         return "; ".join(hints)
+    if error.validator == "not" and error.instance in error.validator_value.get("enum", []):
+        return f"{place}: {error.instance!r} is reserved; choose another name"
     return f"{place or 'config'}: {error.message}"
 
 
@@ -103,7 +115,7 @@ def check(value: Any, schema: dict[str, Any], where: str) -> Any:
         raise CanidsError(" | ".join(wrong))
     value = copy.deepcopy(value)
     fill_defaults(value, schema)
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     errors: Iterator[jsonschema.ValidationError] = validator.iter_errors(value)
     messages = sorted(_explain(error, where) for error in errors)
     if messages:
