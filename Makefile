@@ -26,9 +26,9 @@ help:
 .PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
-# The main job on the built-in simulated vehicles.
+# The main job on the built-in simulated vehicles; OPTIONS='--config preset=smoke' for a look at the chain alone.
 demo: .venv/runtime
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(OPTIONS)
 	@cat results/simulated/summary/results.md
 	@echo
 	@echo "Report: results/simulated/summary/report.html"
