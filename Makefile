@@ -1,12 +1,15 @@
-# make demo · make doctor · make test · make lint · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
+# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
 TORCH_INDEX ?=
 PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# A relative path, and `python -m` in place of commands: the checkout's own path may hold blanks and quotes.
 BIN = .venv/bin
-# Snakemake finds its plugins by path.
-SNAKEMAKE = PYTHONPATH='$(CURDIR)/shared$(if $(PYTHONPATH),:$(PYTHONPATH))' $(BIN)/snakemake --profile shared/profiles/local $(PROGRESS)
+RUN_MODULE = $(BIN)/python -m
+SNAKEMAKE = $(RUN_MODULE) snakemake --profile shared/profiles/local $(PROGRESS)
+# A value as one word of the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
 # A live view on a terminal, elsewhere one line per finished job; MAKE_TERMERR is set (since make 4.1) if messages go to a terminal.
 PROGRESS = --logger $(if $(MAKE_TERMERR),rich,lines)
 SOURCES = shared modules tests bench examples conftest.py
@@ -14,33 +17,33 @@ SNAKEFILES = $(wildcard modules/*/Snakefile pipelines/*/Snakefile examples/own_d
 # Files that a Snakefile includes, and the example that takes its modules by URL.
 PARTS = $(wildcard modules/*/*.smk) examples/preprocess_by_url/Snakefile
 # The packages of the examples are not installed.
-LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(BIN)/snakemake --lint
+LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(RUN_MODULE) snakemake --lint
 
 # Without a target: the chores, as the first line of this file lists them.
 help:
-	@sed -n '1{s/^# //;s/ · /\n/g;p}' '$(firstword $(MAKEFILE_LIST))'
+	@sed -n '1{s/^# //;s/ · /\n/g;p}' $(call quoted,$(strip $(MAKEFILE_LIST)))
 
 .PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
-# The main job on the built-in simulated vehicles.
+# The main job on the built-in simulated vehicles; OPTIONS='--config preset=smoke' for a look at the chain alone.
 demo: .venv/runtime
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile $(OPTIONS)
 	@cat results/simulated/summary/results.md
 	@echo
 	@echo "Report: results/simulated/summary/report.html"
 
 # The main job on real captures: DATA is the folder that holds hcrl_sa/.
 hcrl_sa: .venv/runtime
-	@test -n "$(DATA)" || { echo "make hcrl_sa DATA=FOLDER: FOLDER holds hcrl_sa/ with train_*/*.csv and test_*/*.csv" >&2; exit 1; }
-	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml --config 'data_root=$(DATA)'
+	@test -n $(call quoted,$(DATA)) || { echo "make hcrl_sa DATA=FOLDER: FOLDER holds hcrl_sa/ with train_*/*.csv and test_*/*.csv" >&2; exit 1; }
+	@test -d $(call quoted,$(DATA)/hcrl_sa) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": set DATA to the folder that holds hcrl_sa/" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml --config $(call quoted,data_root=$(DATA))
 	@cat results/hcrl_sa/summary/results.md
 
 # Where choices are made: folds of the real training captures (attacks and vehicles left out), three seeds each.
 folds: .venv/runtime
-	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config 'data_root=$(DATA)' -- all_folds
+	@test -d $(call quoted,$(DATA)/hcrl_sa) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config $(call quoted,data_root=$(DATA)) -- all_folds
 	@cat results/hcrl_sa/folds/results.md
 
 # The main job on hours of simulated driving: false alarms an hour, detection delay over many episodes.
@@ -50,9 +53,9 @@ hours: .venv/runtime
 
 # The main job on the real captures with two more seeds, into one table.
 seeds: .venv/runtime
-	@test -d "$(DATA)/hcrl_sa" || { echo "no folder $(DATA)/hcrl_sa: make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config 'data_root=$(DATA)'
-	$(BIN)/python -m canids_evaluate.compare --markdown results/hcrl_sa/window_baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
+	@test -d $(call quoted,$(DATA)/hcrl_sa) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make seeds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_seeds.yaml --config $(call quoted,data_root=$(DATA))
+	$(RUN_MODULE) canids_evaluate.compare --markdown results/hcrl_sa/window_baselines experimentruns/hcrl_sa/eval_large experimentruns/hcrl_sa/eval_small_kd experimentruns/hcrl_sa/eval_small_nokd experimentruns/hcrl_sa/eval_*@seed-*
 
 # Options of one stage over a table or a space of points, compared on `select`; OPTIONS='--configfile FILE' names another sweep.
 sweep: .venv/runtime
@@ -64,23 +67,23 @@ cross-vehicle fusion-ablation: .venv/runtime
 
 # Alarms on any capture by a finished run: CAPTURE is the file, RUN the folder of a policy.
 score: .venv/runtime
-	@test -n "$(CAPTURE)" -a -n "$(RUN)" || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/score/Snakefile --config 'capture=$(CAPTURE)' 'run=$(RUN)' $(OPTIONS)
-	@$(BIN)/python -m canids_shared.scoring '$(CAPTURE)' '$(RUN)' $(OPTIONS)
+	@test -n $(call quoted,$(CAPTURE)) -a -n $(call quoted,$(RUN)) || { echo "make score CAPTURE=FILE RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/score/Snakefile --config $(call quoted,capture=$(CAPTURE)) $(call quoted,run=$(RUN)) $(OPTIONS)
+	@$(RUN_MODULE) canids_shared.scoring $(call quoted,$(CAPTURE)) $(call quoted,$(RUN)) $(OPTIONS)
 
 # What is installed, what is missing, and the remedies; by any Python.
 doctor:
-	@PYTHONPATH='$(CURDIR)/shared' $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.tools.doctor
+	@PYTHONPATH=shared $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m canids_shared.tools.doctor
 
 # Alarms while a log grows, or on a bus: SOURCE is the log or interface:channel, RUN the folder of a policy. Ctrl-C ends it.
 follow: .venv/runtime
-	@test -n "$(SOURCE)" -a -n "$(RUN)" || { echo "make follow SOURCE=drive.log (or socketcan:can0) RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
-	@$(BIN)/python -m canids_shared.scoring.following '$(SOURCE)' '$(RUN)' $(OPTIONS)
+	@test -n $(call quoted,$(SOURCE)) -a -n $(call quoted,$(RUN)) || { echo "make follow SOURCE=drive.log (or socketcan:can0) RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
+	@$(RUN_MODULE) canids_shared.scoring.following $(call quoted,$(SOURCE)) $(call quoted,$(RUN)) $(OPTIONS)
 
 # Draft a manifest for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime
-	@test -n "$(DIR)" || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
-	$(BIN)/python -m canids_preprocess.draft '$(DIR)'
+	@test -n $(call quoted,$(DIR)) || { echo "make manifest DIR=FOLDER: FOLDER holds a dataset's captures" >&2; exit 1; }
+	$(RUN_MODULE) canids_preprocess.draft $(call quoted,$(DIR))
 
 # Time and memory of finished runs, and a profile that requests as much: results/resources/profile.
 resources: .venv/runtime
@@ -90,12 +93,12 @@ resources: .venv/runtime
 # All finished runs into MLflow, also those that no pipeline has tracked yet: after folds, or when a server came back.
 # URI is a server, or sqlite:///FILE; by default $$MLFLOW_TRACKING_URI, else the store of make mlflow-ui. EXPERIMENT as in the config.
 track: .venv/runtime
-	$(BIN)/python -m canids_track.sync $(if $(URI),--uri '$(URI)') $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
+	$(RUN_MODULE) canids_track.sync $(if $(URI),--uri $(call quoted,$(URI))) $(if $(EXPERIMENT),--experiment $(call quoted,$(EXPERIMENT)))
 
 # Tracked runs in the browser: http://127.0.0.1:5000, or PORT.
 mlflow-ui: .venv/runtime
 	@test -f experimentruns/mlflow.db || { echo "nothing is tracked here yet: run a pipeline, or make track" >&2; exit 1; }
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
+	MLFLOW_DISABLE_TELEMETRY=true $(RUN_MODULE) mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
 
 # Speed, against a peer in the same run: bench/results.json.
 bench: .venv/runtime
@@ -111,29 +114,29 @@ test: .venv/development
 
 LONG_TESTS = $(wildcard tests/examples/*.py) tests/unit/track/test_store.py
 long-tests: .venv/development
-	$(BIN)/pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS)
+	$(RUN_MODULE) pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS)
 
 unit-tests: .venv/development
-	$(BIN)/pytest -q tests/unit $(addprefix --ignore=,$(LONG_TESTS))
+	$(RUN_MODULE) pytest -q tests/unit $(addprefix --ignore=,$(LONG_TESTS))
 
 # Tests that run Snakemake in fresh checkouts; workflow-tests runs the workflows of the YAML files and checks their results.
 CHECKOUT_TESTS = tests/test_documents.py tests/pipelines/test_cache.py $(wildcard tests/modules/test_[ens]*.py)
 checkout-tests: .venv/development
-	$(BIN)/pytest -q $(CHECKOUT_TESTS)
+	$(RUN_MODULE) pytest -q $(CHECKOUT_TESTS)
 
 workflow-tests: .venv/development
-	$(BIN)/pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS) $(LONG_TESTS)) tests pipelines
+	$(RUN_MODULE) pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS) $(LONG_TESTS)) tests pipelines
 
 # Each module in a new environment of its own: some minutes and 5 GB.
 environment-tests: .venv/development
-	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(BIN)/pytest -q tests/environments
+	$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(RUN_MODULE) pytest -q tests/environments
 
 # The profiles on a Slurm of three virtual nodes on this machine, as root on Debian: daemons, files and links are gone
 # afterwards, also after a failure; the packages stay.
 SLURM_PACKAGES = slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge slurmdbd mariadb-server
 SLURM_TESTS = tests/slurm
 slurm-test: .venv/development slurm-packages
-	@$(BIN)/pytest -q $(SLURM_TESTS) --durations=10; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
+	@$(RUN_MODULE) pytest -q $(SLURM_TESTS) --durations=10; status=$$?; PYTHONPATH=tests $(RUN_MODULE) slurm.cluster stop; exit $$status
 
 slurm-packages:
 	@dpkg -s $(SLURM_PACKAGES) >/dev/null 2>&1 || { apt-get update -q && \
@@ -142,67 +145,67 @@ slurm-packages:
 # The faults of slurm-test, SOAK times at random moments: memory, cancelled, node failure, preemption, time limit.
 SOAK = 20
 slurm-soak: .venv/development slurm-packages
-	@SOAK=$(SOAK) $(BIN)/pytest -q -s -m soak tests/slurm; status=$$?; PYTHONPATH=tests $(BIN)/python -m slurm.cluster stop; exit $$status
+	@SOAK=$(SOAK) $(RUN_MODULE) pytest -q -s -m soak tests/slurm; status=$$?; PYTHONPATH=tests $(RUN_MODULE) slurm.cluster stop; exit $$status
 
 # The backend dgl, in its own environment.
 dgl-tests: .venv-dgl/ready
-	CANIDS_NEEDS_DGL=1 .venv-dgl/bin/pytest -q -p no:cacheprovider -o addopts= tests/unit/train_gnn/test_backends.py
+	CANIDS_NEEDS_DGL=1 .venv-dgl/bin/python -m pytest -q -p no:cacheprovider -o addopts= tests/unit/train_gnn/test_backends.py
 
 # Unit tests that take less than ten seconds.
 fast-test: .venv/development
-	$(BIN)/pytest -q -m "not slow" tests/unit
+	$(RUN_MODULE) pytest -q -m "not slow" tests/unit
 
 lint: .venv/development
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/snakefmt --check $(SNAKEFILES) $(PARTS)
+	$(RUN_MODULE) ruff check $(SOURCES)
+	$(RUN_MODULE) ruff format --check $(SOURCES)
+	$(RUN_MODULE) snakefmt --check $(SNAKEFILES) $(PARTS)
 	@$(MAKE) --no-print-directory -j2 types snakefiles
 
 types: .venv/development
-	$(BIN)/mypy
+	$(RUN_MODULE) mypy
 
 snakefiles: .venv/development
 	@printf '%s\n' $(SNAKEFILES) | xargs -I {} sh -c 'echo "snakemake --lint -s {}"; $(LINT) -s {}'
 
 format: .venv/development
-	$(BIN)/ruff check --fix $(SOURCES)
-	$(BIN)/ruff format $(SOURCES)
-	$(BIN)/snakefmt $(SNAKEFILES) $(PARTS)
+	$(RUN_MODULE) ruff check --fix $(SOURCES)
+	$(RUN_MODULE) ruff format $(SOURCES)
+	$(RUN_MODULE) snakefmt $(SNAKEFILES) $(PARTS)
 
 # The documentation, to build/site/index.html.
 docs: .venv/development
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN_MODULE) mkdocs build --quiet
 	@echo "Documentation: build/site/index.html"
 
 # The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion.
 rulegraph: .venv/runtime
-	@$(BIN)/snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet
+	@$(RUN_MODULE) snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet
 
 # The tables of results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime
-	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document README.md --methods fusion gat vgae hysteresis cusum logistic
-	$(BIN)/python -m canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
-	$(BIN)/python -m canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \
+	$(RUN_MODULE) canids_evaluate.readme --datasets hcrl_sa --document README.md --methods fusion gat vgae hysteresis cusum logistic
+	$(RUN_MODULE) canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
+	$(RUN_MODULE) canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \
 		--metrics false_alarms_per_hour recall detection_delay_s --methods fusion gat vgae fixed_weight hysteresis cusum logistic
 
 # A folder under pipelines/ that passes lint and tests as it is. Tests run in copies of what git tracks, hence `git add`.
 new-pipeline: .venv/runtime
-	@test -n "$(NAME)" || { echo "make new-pipeline NAME=late_fusion" >&2; exit 1; }
-	$(BIN)/python -m canids_shared.tools.scaffold pipeline $(NAME)
+	@test -n $(call quoted,$(NAME)) || { echo "make new-pipeline NAME=late_fusion" >&2; exit 1; }
+	$(RUN_MODULE) canids_shared.tools.scaffold pipeline $(call quoted,$(NAME))
 	@if git rev-parse --git-dir > /dev/null 2>&1; then git add pipelines/$(NAME); fi
 
 # Likewise a folder under modules/, with its package in pyproject.toml, which is then installed.
 new-module: .venv/runtime
-	@test -n "$(NAME)" || { echo "make new-module NAME=late_alarms" >&2; exit 1; }
-	$(BIN)/python -m canids_shared.tools.scaffold module $(NAME)
+	@test -n $(call quoted,$(NAME)) || { echo "make new-module NAME=late_alarms" >&2; exit 1; }
+	$(RUN_MODULE) canids_shared.tools.scaffold module $(call quoted,$(NAME))
 	@if git rev-parse --git-dir > /dev/null 2>&1; then git add modules/$(NAME) tests/modules/test_module_$(NAME).py; fi
 	@$(MAKE) --no-print-directory .venv/development
 
 # The newest versions that install together, written to constraints.txt.
 lock:
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
-	{ echo "# Exact versions that the project is tested with; made by 'make lock'."; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+	.venv-lock/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
+	{ echo "# Exact versions that the project is tested with; made by 'make lock'."; .venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
 	rm -r .venv-lock
 
 .venv/bin/python:
@@ -211,18 +214,18 @@ lock:
 
 .venv/runtime: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (some minutes at first)"
-	$(BIN)/pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate,track,progress]'
+	$(RUN_MODULE) pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate,track,progress]'
 	@touch $@
 
 .venv/development: .venv/runtime
 	@echo "installing the packages of tests and checks"
-	$(BIN)/pip install $(PIP_ARGS) -e '.[dev]'
+	$(RUN_MODULE) pip install $(PIP_ARGS) -e '.[dev]'
 	@touch $@
 
 .venv-dgl/ready: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing the environment of the backend dgl"
 	test -x .venv-dgl/bin/python || $(PYTHON) -m venv .venv-dgl
-	.venv-dgl/bin/pip install $(PIP_ARGS) -e '.[preprocess,dgl]' pytest hypothesis
+	.venv-dgl/bin/python -m pip install $(PIP_ARGS) -e '.[preprocess,dgl]' pytest hypothesis
 	@touch $@
 
 # Delete files that can be made again. Captures, the cache between workflows, runs (models, tracking, the log of test readings) and

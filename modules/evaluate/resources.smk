@@ -26,7 +26,7 @@ rule resources:
         "time and memory of the rules, and what to request"
     shell:
         (
-            "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.resources --spec {params.spec:q}"
+            '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.resources --spec {params.spec:q}'
             " --table {output.table} --markdown {output.markdown} --profile {output.profile}"
             " --runs experimentruns --results results"
         )

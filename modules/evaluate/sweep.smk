@@ -34,7 +34,7 @@ rule sweep_point:
         "{wildcards.dataset}: results of {wildcards.point} on select"
     shell:
         (
-            "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}"
+            '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.sweep_point --spec {params.spec:q} --output {output}'
             " --runs {input.runs}"
         )
         + LOGGED
@@ -71,7 +71,7 @@ rule sweep:
         "{wildcards.dataset}: sweep, {wildcards.subspace}"
     shell:
         (
-            "$CANIDS_EVALUATE_PYTHON -m canids_evaluate.sweep --spec {params.spec:q}"
+            '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.sweep --spec {params.spec:q}'
             " --markdown {output.markdown} --csv {output.csv} --params {output.params}"
             " --parallel {output.parallel} --importance {output.importance} --best {output.best}"
             " --points {input}"

@@ -1,9 +1,9 @@
 """Progress of Snakemake without a terminal, such as in CI: one line for each finished job, and all warnings and errors.
 
-    PYTHONPATH=shared snakemake --logger lines …
+    snakemake --logger lines …
 
-Snakemake finds plugins by their folder, hence the path where canids is installed in editable mode. On a terminal `--logger rich`
-shows a live view.
+Snakemake finds it where canids is installed. On a terminal `--logger rich` shows a live view. The causes of failures, which come
+last, are written by `canids_shared.planning.failures`, whatever the logger.
 """
 
 import logging
@@ -14,6 +14,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 _NOTHING_TO_DO = "Nothing to be done"
+_COMMAND = "RuleException:\nCalledProcessError"
+"""Beginning of the message that holds the whole command of a job that failed; its name and its log say more."""
 
 
 class LogHandler(LogHandlerBase):
@@ -68,6 +70,8 @@ class LogHandler(LogHandlerBase):
             self._failed = True
             for info in facts["job_error_info"]:
                 self._write(f"FAILED: {self._jobs.get(info['jobid']) or info['rule_name']}")
+        elif str(record.msg).startswith(_COMMAND):
+            return
         elif record.levelno >= logging.WARNING or (
             event is None and str(record.msg).startswith((_NOTHING_TO_DO, *(["Complete log"] if self._failed else [])))
         ):

@@ -21,10 +21,20 @@ def checkout(new_checkout: Callable[[], Checkout], tiny_dataset: Path) -> Checko
 def test_broken_row_names_file_and_line(checkout: Checkout) -> None:
     rows = (HEADER, "0.001,100,00FF,0", "0.002,100,00FG,0", "0.003,100,00FF,0")
     (checkout.folder / "data/tiny/test.csv").write_text("\n".join(rows) + "\n")
-    done = checkout.module("preprocess", "results/tiny/frames/test.parquet", "--configfile", TINY)
+    options = ("results/tiny/frames/test.parquet", "--configfile", TINY, "--retries", "2")
+    done = checkout.module("preprocess", *options)
     assert done.returncode != 0
-    one_line(done.stderr, "error: ", "data/tiny/test.csv, line 3", "payload '00FG'", "correct or remove the line")
+    # The log, as the job ends, and the cause, as the workflow does.
+    assert done.stderr.count("error: data/tiny/test.csv, line 3") == 1
+    reason = "data/tiny/test.csv, line 3: payload '00FG' is not a row of bytes; correct or remove the line"
+    last = done.stderr.splitlines()[-2:]
+    assert last[0] == "What failed, and why:"
+    assert last[1].startswith(f"  ingest test of tiny: {reason}")
+    assert last[1].endswith("(log: results/tiny/frames/test.log)")
     assert "Traceback" not in done.stderr
+    of_make = checkout.module("preprocess", *options, "--logger", "lines")
+    assert of_make.stderr.splitlines()[-2:] == last
+    assert "--spec" not in of_make.stderr
     assert not (checkout.folder / "results/tiny/frames/test.parquet").exists()
 
 

@@ -30,7 +30,7 @@ def contract(path: Path) -> str:
 
 def planned(text: str) -> set[str]:
     """The commands of all jobs, with every file that they read and write; without the params."""
-    commands = re.findall(r"^Shell command: (\$CANIDS_\w+_PYTHON .*)$", text, re.M)
+    commands = re.findall(r'^Shell command: ("\$CANIDS_\w+_PYTHON" .*)$', text, re.M)
     return {re.sub("--spec '.*?'", "--spec", command) for command in commands}
 
 

@@ -1,8 +1,8 @@
 """Dry runs of a module's whole rule graph: every job runs and writes tiny files, and none trains (`stand_in: true`).
 
-With `stand_in: true` a stage's interpreter becomes `python -m canids_<stage>.stand_ins` (`canids_shared.planning.stage.Stage`), so
-that the same shell, `$CANIDS_<STAGE>_PYTHON -m canids_<stage>.<entry> --spec … --output …`, calls the stand-in of that entry point in
-the table in `canids_<stage>/stand_ins.py`. Files honour their contracts and are marked (`canids_shared.contracts.stand_in_mark`);
+With `stand_in: true` the variable `CANIDS_<STAGE>_STAND_INS` becomes `-m canids_<stage>.stand_ins` (`canids_shared.planning.stage.Stage`),
+so that the same shell, `"$CANIDS_<STAGE>_PYTHON" $CANIDS_<STAGE>_STAND_INS -m canids_<stage>.<entry> --spec … --output …`, calls the
+stand-in of that entry point in the table in `canids_<stage>/stand_ins.py`. Files honour their contracts and are marked (`canids_shared.contracts.stand_in_mark`);
 nothing imports torch.
 """
 

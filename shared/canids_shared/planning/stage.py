@@ -13,6 +13,7 @@ from canids_shared.contracts import manifest, stand_in_mark
 from canids_shared.contracts.config import bounded, check, load_schema
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.interruption import SNAKEMAKE
+from canids_shared.planning import failures
 from canids_shared.planning.code_hash import code_hash
 from canids_shared.planning.deployment import source
 from canids_shared.planning.pipeline import PORTS, SINGLE, Config, has_instance, known_to_folds, merged, with_preset
@@ -57,6 +58,7 @@ class Stage:
         """
         # Planning makes millions of objects that live to its end; collecting garbage among them takes a sixth of its time.
         gc.set_threshold(1_000_000, 50, 100)
+        failures.attend()
         self.name = name
         self._package = package or f"canids_{name}"
         plain = self._check_instances(config, load_schema(schema, common=True))
@@ -116,10 +118,11 @@ class Stage:
         self.python = str(Path(environment).absolute() / "bin" / "python") if environment else sys.executable
         if not os.path.exists(self.python):
             raise CanidsError(f"{self.name}.environment: no Python at {self.python}")
-        # Constant text in `shell`, so that another checkout finds the same cache entry.
-        os.environ[f"CANIDS_{self.name.upper()}_PYTHON"] = " ".join(
-            ["python" if conda else self.python, *(["-m", self._stand_ins] if self.stand_in else [])]
-        )
+        # Constant text in `shell`, so that another checkout finds the same cache entry. The path may have blanks, so shells
+        # quote it; what makes stand-ins is several words, or none, and has a variable of its own.
+        variable = f"CANIDS_{self.name.upper()}"
+        os.environ[f"{variable}_PYTHON"] = "python" if conda else self.python
+        os.environ[f"{variable}_STAND_INS"] = f"-m {self._stand_ins}" if self.stand_in else ""
         os.environ[SNAKEMAKE] = str(os.getpid())
 
     @property

@@ -88,7 +88,9 @@ def with_module(text: str, name: str) -> str:
     Raises `CanidsError` naming the entries to add by hand if one of them cannot be added.
     """
     folder, extra = f"modules/{name}", name.replace("_", "-")
-    added = {"where": folder, "known-first-party": f"canids_{name}", "mypy_path": folder}
+    package = f"canids_{name}"
+    arrays = {"dev-mode-dirs": folder, "only-include": f"{folder}/{package}", "sources": folder}
+    added = {**arrays, "known-first-party": package, "mypy_path": folder}
     for key, item in added.items():
         text = re.sub(rf"^({key} = \[[^\]\n#]*)\]", rf'\1, "{item}"]', text, count=1, flags=re.MULTILINE)
     text = re.sub(r"^dev = \[", f"{extra} = []\n\\g<0>", text, count=1, flags=re.MULTILINE)
@@ -96,9 +98,9 @@ def with_module(text: str, name: str) -> str:
     try:
         project = tomllib.loads(text)
         tool = project["tool"]
-        folders = tool["setuptools"]["packages"]["find"]["where"], tool["mypy"]["mypy_path"]
-        packages = tool["ruff"]["lint"]["isort"]["known-first-party"]
-        complete = all(folder in array for array in folders) and f"canids_{name}" in packages
+        build = tool["hatch"]["build"]
+        lists = {**build, **build["targets"]["wheel"], **tool["mypy"], **tool["ruff"]["lint"]["isort"]}
+        complete = all(item in lists[key] for key, item in added.items())
         complete = complete and project["project"]["optional-dependencies"][extra] == []
     except (tomllib.TOMLDecodeError, KeyError, TypeError):
         complete = False

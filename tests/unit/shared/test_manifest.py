@@ -149,6 +149,13 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
         ({"a": TRAIN, "b": {**TEST, "path": None, "vehicle": False}}, "vehicle: False is not of type 'string'; put it in quotes"),
         ({False: TRAIN, "b": TEST}, "captures: key False is not text; put it in quotes"),
         ({2024: TRAIN, "b": TEST}, "captures: key 2024 is not text; put it in quotes"),
+        ({"a\n": TRAIN, "b": TEST}, r"captures: 'a\n' does not match"),
+        ({"a": {**TRAIN, "vehicle": "van\n"}, "b": TEST}, r"captures.a.vehicle: 'van\n' does not match"),
+        ({"captures": TRAIN, "b": TEST}, "captures: 'captures' is reserved; choose another name"),
+        ({"a" * 250: TRAIN, "b": TEST}, "a' is too long"),
+        ({"a": {**TRAIN, "path": "a{b}.csv"}, "b": TEST}, "captures.a.path: 'data/fleet/a{b}.csv': rename what has braces"),
+        ({"a": {**TRAIN, "path": "a\n.csv"}, "b": TEST}, r"captures.a.path: 'data/fleet/a\n.csv': rename what"),
+        ({"a": TRAIN, "b": {**TEST, "path": "b<captures>.csv"}}, "captures.b.path: 'data/fleet/b<captures>.csv': rename what"),
     ],
 )  # fmt: skip
 def test_wrong_entry_is_named(workplace: Path, captures: dict[Any, dict[str, Any]], complaint: str) -> None:

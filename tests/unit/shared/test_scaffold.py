@@ -99,7 +99,9 @@ def test_the_module_is_listed_and_all_else_stays() -> None:
     edited = with_module(PROJECT, "late_alarms")
     project, before = tomllib.loads(edited), tomllib.loads(PROJECT)
     tool, extras = project["tool"], project["project"]["optional-dependencies"]
-    assert tool["setuptools"]["packages"]["find"]["where"].pop() == "modules/late_alarms"
+    build = tool["hatch"]["build"]
+    assert build["dev-mode-dirs"].pop() == build["targets"]["wheel"]["sources"].pop() == "modules/late_alarms"
+    assert build["targets"]["wheel"]["only-include"].pop() == "modules/late_alarms/canids_late_alarms"
     assert tool["ruff"]["lint"]["isort"]["known-first-party"].pop() == "canids_late_alarms"
     assert tool["mypy"]["mypy_path"].pop() == "modules/late_alarms"
     assert extras.pop("late-alarms") == []
@@ -120,5 +122,7 @@ def test_the_module_is_listed_and_all_else_stays() -> None:
 )
 def test_a_layout_that_cannot_be_edited_names_what_to_add(before: str, after: str) -> None:
     assert before in PROJECT
-    with pytest.raises(CanidsError, match=r'add by hand: "modules/late_alarms" to where; .*Nothing was written'):
+    with pytest.raises(
+        CanidsError, match=r'add by hand: "modules/late_alarms" to dev-mode-dirs; .*Nothing was written'
+    ):
         with_module(PROJECT.replace(before, after), "late_alarms")
