@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 # make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
+=======
+# make demo · make doctor · make test · make lint · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
+>>>>>>> fuzz
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -23,7 +27,7 @@ LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(RUN_MODULE) snakemake -
 help:
 	@sed -n '1{s/^# //;s/ · /\n/g;p}' $(call quoted,$(strip $(MAKEFILE_LIST)))
 
-.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test fuzz lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles; OPTIONS='--config preset=smoke' for a look at the chain alone.
@@ -154,6 +158,10 @@ dgl-tests: .venv-dgl/ready
 # Unit tests that take less than ten seconds.
 fast-test: .venv/development
 	$(RUN_MODULE) pytest -q -m "not slow" tests/unit
+
+# Mutated files beyond those of the tests: FUZZ of them or for SECONDS, from SEED on. CASE is a file that failed, to be read again.
+fuzz: .venv/development
+	@PYTHONPATH='$(CURDIR)/tests/unit:$(CURDIR)/tests' $(BIN)/python -m fuzz.campaign $(if $(FUZZ),--count $(FUZZ)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case '$(CASE)')
 
 lint: .venv/development
 	$(RUN_MODULE) ruff check $(SOURCES)

@@ -85,7 +85,7 @@ def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -
     # Decisions from elsewhere may come without a budget.
     if (theirs := first.get("false_alarm_budget")) not in (None, budget):
         raise CanidsError(
-            f"{calibrate}: decided with false_alarm_budget {theirs:g}, and evaluate.false_alarm_budget is {budget:g}; "
+            f"{calibrate}: decided with false_alarm_budget {theirs}, and evaluate.false_alarm_budget is {budget:g}; "
             "set both to the same"
         )
     for split, path in {"calibrate": calibrate, **scenarios}.items():

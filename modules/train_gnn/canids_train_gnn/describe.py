@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from canids_shared.contracts import model_file, training_run
+from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 
 PUBLISHED = {"GAT": (311_138, 49_202), "VGAE": (185_850, 9_186)}
@@ -36,13 +37,19 @@ def describe(folder: Path) -> str:
     """
     _, header = model_file.load_arrays(folder / "model.safetensors", model_file.DETECTOR)
     run = training_run.read(folder / "run.json")
+    with reading(folder / "run.json", "record of a detector's training", again="train again"):
+        return "\n".join([str(folder), *(f"  {line}" for line in _lines(header, run))])
+
+
+def _lines(header: dict[str, Any], run: training_run.TrainingRun) -> list[str]:
+    """The facts, from the header of the model file and the record of its training."""
     section = run.config[run.kind]
     common = {k: v for k, v in run.config.items() if not isinstance(v, dict)}
     options = {k: v for k, v in section.items() if k not in ("large", "small")}
     published = PUBLISHED[header["kind"]][run.scale == "small"]
     auroc, best = run.select["auroc"], run.best
     fit_loss, select_loss = (run.history[f"{split}_loss"] for split in ("fit", "select"))
-    lines = [
+    return [
         f"{run.label}, {run.scale}, {run.parameters:,} parameters (published: {published:,})",
         f"dataset {run.dataset}, windows of {header['window']:g} {header['window_unit']}, "
         f"{len(header['node_features'])} features of nodes, {len(header['edge_features'])} of edges",
@@ -57,7 +64,6 @@ def describe(folder: Path) -> str:
         f"{run.latency['median_ms']:.2f} ms a window on {run.latency['device']}, {run.sizes['model']:,} bytes",
         f"code {run.code}",
     ]
-    return "\n".join([str(folder), *(f"  {line}" for line in lines)])
 
 
 def main() -> None:

@@ -128,10 +128,24 @@ def test_the_report_names_the_commit_that_read_and_not_its_own(monkeypatch: pyte
     assert (one[:3], one[-1]) == (["eval_large", "0123456789abcdef", "0"], "commit old, with uncommitted changes")
     assert (two[1], two[-1]) == ("other", "commit new")
     assert (unlogged[0], unlogged[-1]) == ("window_baselines", "–")
-    with LOG.open("a") as stream:
-        stream.write('{"code": \n')
-    with pytest.raises(CanidsError, match=r"test_readings\.jsonl: line 3 is damaged"):
-        provenance.evaluations(contents)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"code": ',
+        b"\xff",
+        b"[1]",
+        b"{}",
+        b'{"time": 3, "code": "", "dataset": "", "rule": "", "instance": "", "commit": null, "dirty": null}',
+    ],
+)
+def test_a_damaged_line_of_the_log_is_named(line: bytes) -> None:
+    evaluate.main(call("a", decisions("large", 0.3), variant="large"))
+    with LOG.open("ab") as stream:
+        stream.write(line + b"\n")
+    with pytest.raises(CanidsError, match=r"test_readings\.jsonl: line 2 is damaged"):
+        provenance.evaluations([json.loads(Path("a/metrics.json").read_text())])
 
 
 def test_baselines_judged_by_another_config_are_refused() -> None:

@@ -1,5 +1,6 @@
 """Descriptions of runs, and the record that they are read from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_a_run_that_is_not_whole_is_not_described(
     gat.main(call(stores, run, "gat"))
     (run / file).unlink()
     with pytest.raises(CanidsError, match=f"{file}: {said}"):
+        describe.describe(run)
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": {}}, {"select": {}}, {"history": {}}, {"config": {"gat": 3}}, {"best": 99}]
+)
+def test_a_record_without_what_is_described_is_named(
+    change: dict[str, Any], stores: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "gat_small_nokd"
+    gat.main(call(stores, run, "gat", epochs=1))
+    training_run.write(run / "run.json", replace(training_run.read(run / "run.json"), **change))
+    with pytest.raises(CanidsError, match=r"run\.json: not a whole record of a detector's training; train again"):
         describe.describe(run)
 
 

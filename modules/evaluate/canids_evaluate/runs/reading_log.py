@@ -4,6 +4,7 @@ import datetime
 import json
 import subprocess
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from canids_shared.contracts.manifest import LEFT_OUT
@@ -12,6 +13,9 @@ from canids_shared.jobs.locks import locked_folder
 
 READINGS = Path("experimentruns/test_readings.jsonl")
 """In the working directory. No output of any rule: it only ever grows."""
+_TEXT = dict.fromkeys(("time", "code", "dataset", "rule", "instance"), str)
+_TYPES: dict[str, Any] = {**_TEXT, "commit": (str, NoneType), "dirty": (bool, NoneType)}
+"""What report and cards read of a line."""
 
 
 def _git(*arguments: str) -> str | None:
@@ -72,12 +76,14 @@ def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
     """
     wanted = {"rule": rule_of(metrics), **{k: metrics[k] for k in ("code", "dataset", "instance")}}
     last = None
-    lines = READINGS.read_text(encoding="utf-8").splitlines() if READINGS.exists() else []
+    lines = READINGS.read_bytes().splitlines() if READINGS.exists() else []
     for number, text in enumerate(lines, start=1):
         try:
             line: dict[str, Any] = json.loads(text)
+            if not all(isinstance(line[k], kinds) for k, kinds in _TYPES.items()):
+                raise TypeError(text)
             if all(line[k] == v for k, v in wanted.items()):
                 last = line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise CanidsError(f"{READINGS}: line {number} is damaged; repair or remove it") from None
     return last
