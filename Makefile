@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
-=======
-# make demo · make doctor · make test · make lint · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make clean
->>>>>>> fuzz
+# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -161,7 +157,7 @@ fast-test: .venv/development
 
 # Mutated files beyond those of the tests: FUZZ of them or for SECONDS, from SEED on. CASE is a file that failed, to be read again.
 fuzz: .venv/development
-	@PYTHONPATH='$(CURDIR)/tests/unit:$(CURDIR)/tests' $(BIN)/python -m fuzz.campaign $(if $(FUZZ),--count $(FUZZ)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case '$(CASE)')
+	@PYTHONPATH=tests/unit:tests $(BIN)/python -m fuzz.campaign $(if $(FUZZ),--count $(FUZZ)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(call quoted,$(CASE)))
 
 lint: .venv/development
 	$(RUN_MODULE) ruff check $(SOURCES)

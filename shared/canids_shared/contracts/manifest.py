@@ -34,7 +34,7 @@ ROAD_METADATA = "capture_metadata.json"
 """ROAD's metadata beside its captures: one object a capture, by the capture's file name without `.log`."""
 _HERE = Path(__file__).parent
 _SCHEMA = _HERE / "manifest.schema.yaml"
-_WILDCARDS = re.compile(r"[{}\r\n]|<.*>")
+_WILDCARDS = re.compile(r"[{}]|<.*>")
 log = logging.getLogger(__name__)
 
 
@@ -193,7 +193,7 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
         # Message → whether it applies; the first one that does is raised.
         wrong = {
             f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
-            f".path: {str(c.path)!r}: rename what has braces, <…> or a line break in its name, which are wildcards of Snakemake": any(
+            f".path: {str(c.path)!r}: rename what has braces or <…> in its name, which are wildcards of Snakemake": any(
                 _WILDCARDS.search(str(file)) for file in (c.path, c.metadata)
             ),
             ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),

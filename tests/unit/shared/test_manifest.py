@@ -154,7 +154,7 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
         ({"captures": TRAIN, "b": TEST}, "captures: 'captures' is reserved; choose another name"),
         ({"a" * 250: TRAIN, "b": TEST}, "a' is too long"),
         ({"a": {**TRAIN, "path": "a{b}.csv"}, "b": TEST}, "captures.a.path: 'data/fleet/a{b}.csv': rename what has braces"),
-        ({"a": {**TRAIN, "path": "a\n.csv"}, "b": TEST}, r"captures.a.path: 'data/fleet/a\n.csv': rename what"),
+        ({"a": {**TRAIN, "path": "a\n.csv"}, "b": TEST}, r"captures.a.path: 'a\n.csv' does not match"),
         ({"a": TRAIN, "b": {**TEST, "path": "b<captures>.csv"}}, "captures.b.path: 'data/fleet/b<captures>.csv': rename what"),
     ],
 )  # fmt: skip
