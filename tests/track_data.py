@@ -1,6 +1,5 @@
 """Finished runs for the tests of track, as small as their files may be, and what an experiment holds of them."""
 
-import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -8,23 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from mlflow import MlflowClient
 from training_records import record
 
 from canids_shared.contracts import training_run
+from canids_shared.contracts.evaluation import METRICS_CONTRACT
 from canids_shared.contracts.model_file import save_arrays
-from canids_shared.jobs.run_folder import write_history
+from canids_shared.contracts.whole import write_json
 from canids_track.records import Places
 from canids_track.tracking import Options, track
 
 UNEVEN = 0.1 + 0.2
 """A number whose last digit is lost by whoever rounds."""
-METRICS = {
+_UNDEFINED: dict[str, Any] = {
+    **dict.fromkeys(("precision", "recall", "auroc", "pr_auc", "fpr", "episodes_found")),
+    **dict.fromkeys(("false_alarms_per_hour", "detection_delay_s")),
+    **{"n_attacked": 3, "n_episodes": 1, "per_attack": {}, "per_capture": {}},
+    "f1_optimal": dict.fromkeys(("f1", "precision", "recall", "threshold")),
+}
+METRICS: dict[str, Any] = {
+    **{"dataset": "demo", "instance": "", "variant": "small_kd", "detectors": []},
     "scenarios": {
         "test_dos": {
-            "fusion": {"f1": UNEVEN, "mcc": None, "n_windows": 7, "intervals": {"f1": [0.1, 0.5]}},
-            "vgae": {"f1": 1 / 3, "mcc": -1e-17, "n_windows": 7, "intervals": {"f1": [0.1, 0.5]}},
+            "fusion": {**_UNDEFINED, "f1": UNEVEN, "mcc": None, "n_windows": 7, "intervals": {"f1": [0.1, 0.5]}},
+            "vgae": {**_UNDEFINED, "f1": 1 / 3, "mcc": -1e-17, "n_windows": 7, "intervals": {"f1": [0.1, 0.5]}},
         }
     },
     "thresholds": {"fusion": {"budget": None, "f1": 2 / 3}},
@@ -65,7 +71,7 @@ def write_training(run: Path, seed: int = 1, made: int = 1_000) -> None:
     training_run.write(run / "run.json", written)
     (run / "config.yaml").write_text("spec: of a training, which has it in run.json\n")
     rows = [{"epoch": e, "fit_loss": UNEVEN / e, "peak_gpu_mb": None} for e in (1, 2)]
-    write_history(run / "history.parquet", rows)
+    training_run.write_history(run / "history.parquet", rows)
     save_arrays(run / "model.safetensors", {"weight": np.ones(2, np.float32)}, {"contract": "pca/1"})
     (run / "log.txt").write_text("done\n")
     finish(run, made)
@@ -76,13 +82,16 @@ def write_fusion_baselines(run: Path) -> None:
     run.mkdir(parents=True)
     options = {"seed": 1, "fusion": "dqn", "reward": {"flap": 0.1}}
     spec = {"code": "0123456789abcdef", "config": options, "wildcards": {"dataset": "demo"}}
-    (run / "config.yaml").write_text(yaml.safe_dump({"spec": spec, "inputs": {"fuse": ["a"]}}))
+    config = {"spec": spec, "inputs": {"fuse": ["a"]}, "files": {"fuse": ["fuse.parquet"]}, "python": "3.11"}
+    training_run.write_config(run / "config.yaml", config)
     finish(run)
 
 
 def write_evaluation(run: Path, made: int = 2_000) -> None:
     run.mkdir(parents=True)
-    (run / "metrics.json").write_text(json.dumps(METRICS))
+    rule, at, instance = run.name.partition("@")
+    of_run = {"variant": rule.removeprefix("eval_"), "instance": at + instance}
+    write_json(run / "metrics.json", METRICS_CONTRACT, {**METRICS, **of_run})
     finish(run, made)
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, Checkout, one_line
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts import stand_in_mark, tables, training_run
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.model_file import DETECTOR, FUSION_BASELINES, POLICY, load_arrays
 from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, REJECTS, STATES

@@ -116,7 +116,8 @@ def main(call: entry_point.Call) -> None:
     sizes = {name: config[name][scale] for name in ("components", "hidden", "trees", "depth")}
     size = Size(**sizes, iterations=config["iterations"], seed=config["seed"])
     models = train(store, size, teachers[0] if teachers else None)
-    models.save(call.output["model"], {"scale": scale, "windows": len(store)})
+    identity = run_folder.run_identity(call, "detector")
+    models.save(call.output["model"], {**identity, "scale": scale, "windows": len(store)})
     statistics = np.array(store["statistics"])
     seconds = latency.measure(lambda window: models.outputs(statistics[window : window + 1]), len(store))
     run_folder.write_run(

@@ -87,9 +87,9 @@ def main(call: Call) -> None:
     split, scenarios = call.wildcards["split"], call.constants["scenarios"]
     if split in scenarios and scenarios != [SCORED]:
         record("alarms", call.wildcards, call.constants["code"], [split])
-    frame, header = tables.read(path, DECISIONS)
+    frame, header = tables.read(path, DECISIONS, **call.made_for("dataset", "variant", "split"))
     detectors = declared(header, path)
-    store = GraphStore(graphs)
+    store = GraphStore(graphs, **call.made_for("dataset", "split"))
     if not frame.select("capture", "window").equals(store.keys().select("capture", "window")):
         raise CanidsError(f"{path}: not the windows of {graphs}; delete both and run again")
     alarms = alarms_of(frame, store, detectors, call.config["episode_gap"], call.config["explained_ids"])
@@ -97,7 +97,7 @@ def main(call: Call) -> None:
     drifted: drift.Drift | str = "the training graphs of this run are not here"
     if call.inputs["fit"]:
         try:
-            drifted = drift.measure(store, ~frame["alarm"].to_numpy(), GraphStore(call.inputs["fit"][0]))
+            drifted = drift.measure(store, ~frame["alarm"].to_numpy(), GraphStore(call.inputs["fit"][0], split="fit"))
         except CanidsError as error:
             drifted = str(error)
     with written_whole(call.output["alarms"]) as temporary:

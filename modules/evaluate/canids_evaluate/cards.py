@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_evaluate.pages.card_data import POLICY, SUPERVISED, UNSUPERVISED, Split, Subject, role_of, split_of
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.provenance import vehicle_and_attack
@@ -23,6 +22,7 @@ from canids_evaluate.pages.tables import COLUMNS, COUNTS, UNDEFINED, Table, numb
 from canids_evaluate.planning import cards_on_command_line
 from canids_evaluate.runs.trainings import rows_of_history
 from canids_shared.contracts import training_run
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -239,17 +239,19 @@ def _analyses(subject: Subject, method: str) -> str:
 
 
 def _subjects(call: Call) -> list[Subject]:
-    inputs = call.inputs
+    inputs, dataset = call.inputs, call.wildcards["dataset"]
     metrics = {
         content["variant"]: content
-        for content in (read_evaluation(path, METRICS_CONTRACT) for path in inputs["metrics"])
+        for content in (read_evaluation(path, METRICS_CONTRACT, dataset=dataset) for path in inputs["metrics"])
     }
     (baselines,), (curves,) = inputs["window_baselines"], inputs["window_baseline_curves"]
     others, sources = (
-        read_evaluation(baselines, METRICS_CONTRACT)["scenarios"],
-        read_evaluation(curves, CURVES_CONTRACT).get("sources", {}),
+        read_evaluation(baselines, METRICS_CONTRACT, dataset=dataset)["scenarios"],
+        read_evaluation(curves, CURVES_CONTRACT, dataset=dataset).get("sources", {}),
     )
-    fit, fuse, calibrate = (GraphStore(inputs[name][0]) for name in ("fit", "fuse", "calibrate"))
+    fit, fuse, calibrate = (
+        GraphStore(inputs[name][0], dataset=dataset, split=name) for name in ("fit", "fuse", "calibrate")
+    )
     learnt = {POLICY: split_of(fuse), SUPERVISED: split_of(fit), UNSUPERVISED: split_of(fit, attack_free=True)}
     set_on = split_of(calibrate)
     # Every training is evaluated with the detectors and the policy of its variant.

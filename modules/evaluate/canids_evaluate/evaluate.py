@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, Scores, calibrated, read_evaluation
+from canids_evaluate.judging.evaluation import Scores, calibrated
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.detectors import declared
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.tables import DECISIONS, KEYS, read, read_metadata
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
@@ -75,13 +76,13 @@ def scores_of(path: Path) -> Scores:
     )
 
 
-def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -> None:
+def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float, **wanted: str) -> None:
     """Raise `CanidsError` naming the file whose decisions were made with other models or options than those on `calibrate`.
 
-    Also if a file holds another split than its name says, or if the fusion baselines keep to another false-alarm budget than
-    `budget`, that of the detectors.
+    Also if a file holds another split than its name says, or is not of the dataset and variant that are `wanted`, or if the fusion
+    baselines keep to another false-alarm budget than `budget`, that of the detectors.
     """
-    first = read_metadata(calibrate, DECISIONS)
+    first = read_metadata(calibrate, DECISIONS, split="calibrate", **wanted)
     # Decisions from elsewhere may come without a budget.
     if (theirs := first.get("false_alarm_budget")) not in (None, budget):
         raise CanidsError(
@@ -89,25 +90,26 @@ def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float) -
             "set both to the same"
         )
     for split, path in {"calibrate": calibrate, **scenarios}.items():
-        header = read_metadata(path, DECISIONS)
+        header = read_metadata(path, DECISIONS, split=split, **wanted)
         if other := [key for key in _DECIDED if header.get(key) != first.get(key)]:
             raise CanidsError(f"{path}: decided by another {other[0]} than {calibrate}; delete both and run again")
-        if header.get("split", split) != split:
-            raise CanidsError(f"{path}: holds the decisions on '{header['split']}'; delete it and run again")
 
 
 def main(call: Call) -> None:
     """Entry point."""
     variant, calibrate = call.constants["variant"], call.inputs["calibrate"][0]
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
-    refuse_mixture(calibrate, scenarios, call.config["false_alarm_budget"])
+    dataset = call.wildcards["dataset"]
+    refuse_mixture(calibrate, scenarios, call.config["false_alarm_budget"], dataset=dataset, variant=variant)
     evaluation = calibrated(call.config, scores_of(calibrate))
     record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():
         evaluation.add(scenario, scores_of(path))
     (baselines,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
     evaluation.add_baselines(
-        drawn, read_evaluation(baselines, METRICS_CONTRACT), read_evaluation(drawn, CURVES_CONTRACT)
+        drawn,
+        read_evaluation(baselines, METRICS_CONTRACT, dataset=dataset),
+        read_evaluation(drawn, CURVES_CONTRACT, dataset=dataset),
     )
     evaluation.write(call, variant)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from canids_evaluate.compare import overview
-from canids_evaluate.judging.evaluation import METRICS_CONTRACT, incompatible_settings, read_evaluation
+from canids_evaluate.judging.evaluation import incompatible_settings
 from canids_evaluate.pages.comparison import fold_and_seed, read_results
 from canids_evaluate.pages.tables import COLUMNS
 from canids_shared.contracts import training_run
+from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text

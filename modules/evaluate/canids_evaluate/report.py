@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_evaluate.pages import page, provenance, run_figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
 from canids_evaluate.runs.trainings import read_cost
 from canids_evaluate.summary import distillation, fusion_and_detectors
 from canids_shared.contracts import training_run
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
@@ -69,9 +69,9 @@ def _config(training: TrainingRun) -> str:
 
 def main(call: Call) -> None:
     """Entry point."""
-    inputs = call.inputs
-    metrics = [read_evaluation(path, METRICS_CONTRACT) for path in inputs["metrics"]]
-    curves = [read_evaluation(path, CURVES_CONTRACT) for path in inputs["curves"]]
+    inputs, dataset = call.inputs, call.wildcards["dataset"]
+    metrics = [read_evaluation(path, METRICS_CONTRACT, dataset=dataset) for path in inputs["metrics"]]
+    curves = [read_evaluation(path, CURVES_CONTRACT, dataset=dataset) for path in inputs["curves"]]
     trainings = [training_run.read(path) for path in inputs["trainings"]]
     costs = {path.parent.name: read_cost(path) for path in inputs["benchmarks"]}
     rows = rows_of(metrics)
@@ -89,7 +89,7 @@ def main(call: Call) -> None:
     }
     grouped, changes = by_scenario(rows), distillation(metrics, curves)
     content = page.render(
-        title=f"Results on {call.wildcards['dataset']}{call.instance}",
+        title=f"Results on {dataset}{call.instance}",
         short=_short(grouped, changes, fusion_and_detectors(metrics)),
         method=tables.METHOD,
         scenarios=[_scenario(scenario, of_scenario) for scenario, of_scenario in grouped.items()],

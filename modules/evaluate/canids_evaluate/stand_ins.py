@@ -11,15 +11,7 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.evaluate import fusion_baselines
-from canids_evaluate.judging.evaluation import (
-    CURVES_CONTRACT,
-    METRICS_CONTRACT,
-    Evaluation,
-    Scores,
-    calibrated,
-    read_evaluation,
-    sources_of,
-)
+from canids_evaluate.judging.evaluation import Evaluation, Scores, calibrated, sources_of
 from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
 from canids_evaluate.planning import FIGURES, cards_on_command_line
@@ -28,8 +20,10 @@ from canids_evaluate.sweeps.point_results import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
 from canids_shared.contracts.detectors import Detector, declared
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.files import write_json, write_text
+from canids_shared.contracts.whole import write_json
+from canids_shared.files import write_text
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
@@ -106,8 +100,10 @@ def point(call: Call) -> None:
     """A point's results: 1 for every metric."""
     metrics = {run: dict.fromkeys(metrics_of(run), 1.0) for run in call.constants["trainings"]}
     runs = {run: dict.fromkeys(call.constants["seeds"], values) for run, values in metrics.items()}
-    head = {"contract": SELECT_CONTRACT, "dataset": call.wildcards["dataset"], "runs": runs}
-    write_json(call.output["output"], {**head, **{key: call.constants[key] for key in ("instance", "values")}})
+    head = {"dataset": call.wildcards["dataset"], "runs": runs}
+    write_json(
+        call.output["output"], SELECT_CONTRACT, {**head, **{key: call.constants[key] for key in ("instance", "values")}}
+    )
 
 
 def sweep(call: Call) -> None:

@@ -10,11 +10,11 @@ import csv
 from typing import Any
 
 from canids_evaluate.judging import paired
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages import curve_figures, figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, methods_of, rows_of
 from canids_evaluate.planning import FIGURES
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.files import write_text, written_whole
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
@@ -73,8 +73,9 @@ def _write_csv(call: Call, rows: list[Row]) -> None:
 
 def main(call: Call) -> None:
     """Entry point."""
-    metrics = [read_evaluation(path, METRICS_CONTRACT) for path in call.inputs["metrics"]]
-    curves = [read_evaluation(path, CURVES_CONTRACT) for path in call.inputs["curves"]]
+    dataset = call.wildcards["dataset"]
+    metrics = [read_evaluation(path, METRICS_CONTRACT, dataset=dataset) for path in call.inputs["metrics"]]
+    curves = [read_evaluation(path, CURVES_CONTRACT, dataset=dataset) for path in call.inputs["curves"]]
     rows = rows_of(metrics)
     write_text(call.output["markdown"], markdown(call.wildcards["dataset"], call.instance, rows))
     _write_csv(call, rows)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from canids_evaluate.sweeps.point_results import CONTRACT
 from canids_shared.contracts import training_run
+from canids_shared.contracts.whole import write_json
 from canids_shared.errors import CanidsError
-from canids_shared.files import write_json
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 from canids_shared.sweeps.metrics import metrics_of
@@ -39,13 +39,12 @@ def main(call: Call) -> None:
     for (training, seed), path in zip(product(trainings, seeds), call.inputs["runs"], strict=True):
         by_training[training][seed] = results(training, path)
     content = {
-        "contract": CONTRACT,
         "dataset": call.wildcards["dataset"],
         "instance": call.constants["instance"],
         "values": call.constants["values"],
         "runs": by_training,
     }
-    write_json(call.output["output"], content)
+    write_json(call.output["output"], CONTRACT, content)
 
 
 if __name__ == "__main__":

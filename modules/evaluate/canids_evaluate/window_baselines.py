@@ -82,19 +82,23 @@ def _hashes(store: GraphStore) -> dict[str, str]:
 def main(call: Call) -> None:
     """Entry point."""
     scenarios: list[str] = call.constants["scenarios"]
-    fit = GraphStore(call.inputs["fit"][0])
+    dataset = call.wildcards["dataset"]
+    fit = GraphStore(call.inputs["fit"][0], dataset=dataset, split="fit")
     record("window_baselines", call.wildcards, call.constants["code"], scenarios)
-    stores = {s: _open(path, fit) for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)}
+    stores = {
+        s: _open(path, fit, dataset=dataset, split=s)
+        for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)
+    }
     scorers = learn(fit, call.config["trees"], call.config["seed"])
-    calibrate = GraphStore(call.inputs["calibrate"][0])
+    calibrate = GraphStore(call.inputs["calibrate"][0], dataset=dataset, split="calibrate")
     evaluation = calibrated(call.config, scores_of(calibrate, scorers))
     for scenario, store in stores.items():
         evaluation.add(scenario, scores_of(store, scorers))
     evaluation.write(call, None, sources=sources_of([fit, calibrate, *stores.values()]))
 
 
-def _open(path: Path, fit: GraphStore) -> GraphStore:
-    store = GraphStore(path)
+def _open(path: Path, fit: GraphStore, **wanted: str) -> GraphStore:
+    store = GraphStore(path, **wanted)
     refuse_leakage(fit, store)
     if store.header["statistics"] != fit.header["statistics"]:
         raise CanidsError(f"{path}: other window statistics than {fit.path}; delete both and run again")

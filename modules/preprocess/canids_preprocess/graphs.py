@@ -45,6 +45,8 @@ def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: li
     return {
         "dataset": call.wildcards["dataset"],
         "split": call.wildcards["split"],
+        "instance": call.instance,
+        "code": call.constants.get("code", ""),
         **{key: call.config[key] for key in _WINDOWS},
         "node_features": list(kind.NODE_FEATURES),
         "edge_features": list(kind.EDGE_FEATURES),

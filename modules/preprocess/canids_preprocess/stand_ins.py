@@ -10,7 +10,8 @@ from canids_preprocess import capture_inventory
 from canids_preprocess.graphs import header_of, metadata_of
 from canids_preprocess.windowing.members import members
 from canids_shared.contracts import tables
-from canids_shared.contracts.graph_store import PER_EDGE, PER_NODE, PER_WINDOW, writing
+from canids_shared.contracts.graph_layout import PER_EDGE, PER_NODE, PER_WINDOW
+from canids_shared.contracts.graph_store import writing
 from canids_shared.files import sha256_of, write_text
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call

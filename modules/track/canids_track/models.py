@@ -85,6 +85,9 @@ def _copy_code(entry: str, code: Path) -> set[str]:
         folder = code.joinpath(*package.split("."))
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / path.name)
+        if name == "canids_shared.contracts.whole":  # it reads the schemas beside it
+            for schema in path.parent.glob("*.schema.yaml"):
+                shutil.copyfile(schema, folder / schema.name)
     return imports
 
 

@@ -19,6 +19,7 @@ import polars as pl
 import yaml
 
 from canids_shared.contracts import training_run
+from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.model_file import DETECTOR, POLICY, header_of
 from canids_shared.contracts.stand_in_mark import is_marked
 from canids_shared.contracts.whole import reading
@@ -149,7 +150,7 @@ def _training(path: Path, content: _Content) -> None:
 
 def _history(path: Path, content: _Content) -> None:
     """`history.parquet`, which has times and memory too: its first column, the epoch or step, is the step of all others."""
-    table = pl.read_parquet(path)
+    table = training_run.read_history(path)
     steps = table.columns[0]
     for name in table.columns[1:]:
         for step, value in zip(table[steps], table[name], strict=True):
@@ -158,7 +159,7 @@ def _history(path: Path, content: _Content) -> None:
 
 def _fitted(path: Path, content: _Content) -> None:
     """`config.yaml` of the fusion baselines: options under the names that they have in the schema, then all the rest."""
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = training_run.read_config(path)
     spec = {key: value for key, value in config.pop("spec").items() if key != "wildcards"}
     options = spec.pop("config")
     content.add_params({**options, **spec, **config})
@@ -167,7 +168,7 @@ def _fitted(path: Path, content: _Content) -> None:
 
 def _evaluation(path: Path, content: _Content) -> None:
     """`metrics.json`: numbers of every scenario and method, and thresholds; what is nested deeper stays in the file."""
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report = read_evaluation(path, METRICS_CONTRACT)
     for scenario, methods in report["scenarios"].items():
         for method, values in methods.items():
             for name, value in values.items():

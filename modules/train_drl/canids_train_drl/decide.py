@@ -19,6 +19,7 @@ import torch
 
 from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.manifest import SPLITS
+from canids_shared.contracts.model_file import refuse_mixture
 from canids_shared.contracts.tables import DECISIONS
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
@@ -58,7 +59,7 @@ def recalibrated(policy: Policy, split: States, seconds: float) -> Policy:
 
 
 def decide(policy: Policy, fusion_baselines: dict[str, Fusion], split: States, fusion: str = "dqn") -> pl.DataFrame:
-    """Decisions (contract `decisions/2`) on every window of `split`.
+    """Decisions (contract `decisions/3`) on every window of `split`.
 
     The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
     values of the action it takes and of the best other one.
@@ -88,6 +89,7 @@ def decide(policy: Policy, fusion_baselines: dict[str, Fusion], split: States, f
 
 def load(model: Path, fusion_baselines: Path) -> tuple[Policy, FusionBaselines]:
     """A policy and its fusion baselines; raises `CanidsError` naming the file that is damaged or learnt from other detectors."""
+    refuse_mixture(model, fusion_baselines)
     policy = Policy.load(model)
     return policy, FusionBaselines.load(fusion_baselines, policy.observer)
 
@@ -97,7 +99,7 @@ def main(call: entry_point.Call) -> None:
     torch.set_num_threads(call.config["torch_threads"])
     (model,), (baselines_model,) = call.inputs["model"], call.inputs["fusion_baselines"]
     policy, baselines = load(model, baselines_model)
-    split = states.read(call.inputs["states"][0])
+    split = states.read(call.inputs["states"][0], **call.made_for("dataset", "variant", "split"))
     fusion, recalibrate = call.config["fusion"], call.config["recalibrate"]
     if recalibrate and len(split) and call.wildcards["split"] not in SPLITS:
         decisions = pl.concat(
@@ -115,7 +117,6 @@ def main(call: entry_point.Call) -> None:
         "false_alarm_budget": baselines.budget,
         # With scales fitted to each capture the score of even odds differs between captures.
         "even_odds": {} if recalibrate else policy.observer.even_odds(),
-        "digests": tables.digests(decisions),
         detectors.KEY: detectors.as_json(split.detectors),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)

@@ -14,7 +14,7 @@ import torch
 from canids_shared.contracts.torch_store import device_of
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point, latency
-from canids_shared.jobs.run_folder import Checkpoint
+from canids_shared.jobs.run_folder import Checkpoint, run_identity
 from canids_train_drl.agent import run_record
 from canids_train_drl.agent.double_dqn import DoubleDQN, Teacher
 from canids_train_drl.agent.policy import Policy
@@ -63,13 +63,14 @@ def main(call: entry_point.Call) -> None:
     config = call.config
     torch.set_num_threads(config["torch_threads"])
     device = device_of(config["accelerator"], "train_drl.accelerator")
-    data = FusionData.read(call.inputs, config, device)
+    wanted = {**call.made_for("dataset"), "variant": call.constants["variant"]}
+    data = FusionData.read(call.inputs, config, device, **wanted)
     setup = FusionSetup.of(call, data)
     checkpoint = Checkpoint(call, call.output["model"].parent, device=device.type)
     training = DoubleDQN(data.fuse, data.select, setup, _teacher(call, data, setup.actions), checkpoint)
     network, history = training.run()
     policy = Policy(network, setup.hidden, data.observer, setup.actions, config)
-    policy.save(call.output["model"])
+    policy.save(call.output["model"], run_identity(call, "dqn"))
     run_record.write(
         call,
         history,

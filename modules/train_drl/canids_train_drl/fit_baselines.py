@@ -13,7 +13,7 @@ import torch
 
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
-from canids_shared.jobs.run_folder import write_config
+from canids_shared.jobs.run_folder import run_identity, write_config
 from canids_train_drl.environment.fusion_data import FusionData
 from canids_train_drl.environment.fusion_setup import FusionSetup
 from canids_train_drl.environment.rollout import Fusion
@@ -63,9 +63,11 @@ def main(call: entry_point.Call) -> None:
     """Fit and write fusion baselines and config."""
     config = call.config
     torch.set_num_threads(config["torch_threads"])
-    data = FusionData.read(call.inputs, config, torch.device("cpu"))
+    wanted = {**call.made_for("dataset"), "variant": call.constants["variant"]}
+    data = FusionData.read(call.inputs, config, torch.device("cpu"), **wanted)
     fitted = fit(data, FusionSetup.of(call, data), names_of(config))
-    FusionBaselines(fitted, data.observer, config["false_alarm_budget"]).save(call.output["model"])
+    stored = FusionBaselines(fitted, data.observer, config["false_alarm_budget"])
+    stored.save(call.output["model"], run_identity(call, "fusion_baselines"))
     write_config(call.output["config"], call)
 
 

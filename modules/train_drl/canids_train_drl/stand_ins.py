@@ -20,6 +20,7 @@ def policy(call: Call) -> None:
     """Model, config, history of one evaluation and record of a training; the model file has its header and no weights."""
     header = tables.read_metadata(call.inputs["fuse"][0], STATES)
     model = {
+        **run_folder.run_identity(call, "dqn"),
         "contract": model_file.POLICY,
         "hidden": call.config["networks"][call.scale],
         "layout": [],
@@ -36,8 +37,13 @@ def policy(call: Call) -> None:
 def fusion_baselines(call: Call) -> None:
     """The names of the fusion baselines, and nothing that they learnt."""
     names = names_of(call.config)
-    header = {"contract": model_file.FUSION_BASELINES, "fusion_baselines": {name: {} for name in names}, "observer": {}}
-    header["false_alarm_budget"] = call.config["false_alarm_budget"]
+    header = {
+        **run_folder.run_identity(call, "fusion_baselines"),
+        "contract": model_file.FUSION_BASELINES,
+        "fusion_baselines": {name: {} for name in names},
+        "observer": {},
+        "false_alarm_budget": call.config["false_alarm_budget"],
+    }
     model_file.save_arrays(call.output["model"], {}, header)
     run_folder.write_config(call.output["config"], call)
 
@@ -66,7 +72,6 @@ def decisions(call: Call) -> None:
         "policy": sha256_of(model),
         "fusion_baselines": sha256_of(baselines),
         "false_alarm_budget": header["false_alarm_budget"],
-        "digests": tables.digests(frame),
         detectors.KEY: states_header[detectors.KEY],
     }
     tables.write(call.output["output"], DECISIONS, frame, metadata)

@@ -1,4 +1,4 @@
-"""Outputs of the two detectors of a variant for every window of a split (contract `states/2`).
+"""Outputs of the two detectors of a variant for every window of a split (contract `states/3`).
 
 `python -m canids_train_gnn.states --spec JSON --output X.parquet --graphs SPLIT --vgae MODEL --gat MODEL`
 """
@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from canids_shared.contracts import tables
+from canids_shared.contracts import model_file, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import Graphs, TorchStore, device_of
 from canids_shared.jobs import entry_point
@@ -45,7 +45,10 @@ def load_both(
         graphs: header of the graph store, or of the stream, that they are to be applied to.
         config: its key `backend` is used.
         device: where they are applied.
+
+    Raises `CanidsError` naming the file that is absent or damaged, of another run or kind, or of other features than `graphs`.
     """
+    model_file.refuse_mixture(vgae, gat)
     passing = MessagePassing.of(config, device, training=False)
     return (
         detector_file.load(vgae, VGAE, graphs, passing).to(device),
@@ -63,7 +66,7 @@ def main(call: entry_point.Call) -> None:
     """Entry point."""
     device = device_of(call.config["accelerator"], "train_gnn.accelerator")
     repeatable(call.config["torch_threads"], device)
-    store = GraphStore(call.inputs["graphs"][0])
+    store = GraphStore(call.inputs["graphs"][0], **call.made_for("dataset", "split"))
     models = load_both(call.inputs["vgae"][0], call.inputs["gat"][0], store.header, call.config, device)
     outputs = detector_outputs(*models, TorchStore(store, device))
     frame = store.keys().hstack([pl.Series(name, values.cpu().numpy()) for name, values in outputs.items()])

@@ -20,6 +20,7 @@ Python object stands for a graph.
 | `statistics` | f32 [W, S] | window statistics for the window baselines |
 """
 
+import hashlib
 import json
 import math
 import os
@@ -31,31 +32,32 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError, safe_open
 
+from canids_shared.contracts.graph_layout import (
+    CODES,
+    CONTRACT,
+    POINTERS,
+    TYPES,
+    UNITS,
+    check_layout,
+    check_values,
+    shapes,
+)
 from canids_shared.contracts.tables import KEYS
-from canids_shared.contracts.whole import AGAIN, check_contract, reading
-from canids_shared.errors import CanidsError
+from canids_shared.contracts.whole import (
+    DIGEST,
+    check_contract,
+    check_identity,
+    digest_of,
+    parse_json,
+    reading,
+    sealed,
+)
 from canids_shared.files import HEADER_KEY, canonical_json, written_whole
 
-CONTRACT = "graphs/1"
-_TYPES = {"F32": "<f4", "F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U32": "<u4"}
-_CODES = {v: k for k, v in _TYPES.items()}
-PER_WINDOW = {
-    "y": "<i1",
-    "n_attacked": "<i4",
-    "attack": "<i2",
-    "capture": "<i2",
-    "vehicle": "<i2",
-    "window": "<i4",
-    "t_start": "<f8",
-    "t_end": "<f8",
-    "statistics": "<f4",
-}
-PER_NODE = {"x": "<f4", "node_id": "<u4", "node_count": "<i4"}
-PER_EDGE = {"edge_source": "<i2", "edge_target": "<i2", "edge_attr": "<f4"}
-_UNITS = {"window": PER_WINDOW, "node": PER_NODE, "edge": PER_EDGE}
-_WIDTHS = {"x": "node_features", "edge_attr": "edge_features", "statistics": "statistics"}
-_PIECE = 1 << 24
+_UNKNOWN = "0" * 64
+"""Where the digest goes when all is written."""
 
 
 class GraphWriter:
@@ -66,42 +68,29 @@ class GraphWriter:
         self._rows = rows
         self._appended = dict.fromkeys(rows, 0)
         self._ends = {"node": 0, "edge": 0}
-        self._widths = {name: len(header[names]) for name, names in _WIDTHS.items()}
-        tensors = self._tensors()
+        self._hashes = {name: hashlib.sha256() for columns in (*UNITS.values(), POINTERS) for name in columns}
+        tensors = shapes(header, rows)
+        self._shapes = {name: shape for name, (_, shape) in tensors.items()}
         # All sizes are known, so each tensor gets its place now, and chunks are written in any order of tensors.
         # Wide types come first: safetensors wants no holes, and so every tensor stays aligned.
-        layout: dict[str, Any] = {"__metadata__": {HEADER_KEY: canonical_json({**header, "contract": CONTRACT})}}
+        self._header = {**sealed(stream.name, header, CONTRACT), DIGEST: _UNKNOWN}
+        layout: dict[str, Any] = {"__metadata__": {HEADER_KEY: canonical_json(self._header)}}
         size = 0
         for name in sorted(tensors, key=lambda n: (-np.dtype(tensors[n][0]).itemsize, n)):
             kind, shape = tensors[name]
             begin, size = size, size + math.prod(shape) * np.dtype(kind).itemsize
-            layout[name] = {"dtype": _CODES[kind], "shape": shape, "data_offsets": [begin, size]}
+            layout[name] = {"dtype": CODES[kind], "shape": shape, "data_offsets": [begin, size]}
         text = json.dumps(layout, sort_keys=True, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         stream.write(struct.pack("<Q", len(text)) + text)
         stream.flush()
+        self._digest_at = 8 + text.index(_UNKNOWN.encode())
         # Byte at which the next rows of each array go. Sources and targets are the two rows of `edge_index`.
         self._next = {name: 8 + len(text) + layout[name]["data_offsets"][0] for name in tensors}
         self._next["edge_source"] = self._next["edge_index"]
-        self._next["edge_target"] = self._next["edge_index"] + rows["edge"] * np.dtype(PER_EDGE["edge_target"]).itemsize
+        self._next["edge_target"] = self._next["edge_index"] + rows["edge"] * 2
         for unit in self._ends:
             self._write(f"{unit}_ptr", np.zeros(1), "<i8")
-
-    def _tensors(self) -> dict[str, tuple[str, list[int]]]:
-        """Type and shape of every tensor of the file."""
-        tensors: dict[str, tuple[str, list[int]]] = {
-            name: (kind, [self._rows[unit], *([self._widths[name]] if name in self._widths else [])])
-            for unit, types in _UNITS.items()
-            for name, kind in types.items()
-            if name not in ("edge_source", "edge_target")
-        }
-        pointers = ("<i8", [self._rows["window"] + 1])
-        return {
-            **tensors,
-            "node_ptr": pointers,
-            "edge_ptr": pointers,
-            "edge_index": ("<i2", [2, self._rows["edge"]]),
-        }
 
     def append(self, chunk: Mapping[str, np.ndarray]) -> None:
         """Add the arrays of some windows: all of `PER_WINDOW`, `PER_NODE`, `PER_EDGE`, `node_counts`, `edge_counts`.
@@ -110,15 +99,15 @@ class GraphWriter:
         """
         rows = {"window": len(chunk["y"]), "node": len(chunk["x"]), "edge": len(chunk["edge_attr"])}
         # The rows of the chunk go behind those of the chunks before, each array at its own place in the file.
-        for unit, types in _UNITS.items():
+        for unit, columns in UNITS.items():
             self._appended[unit] += rows[unit]
             if self._appended[unit] > self._rows[unit]:
                 raise ValueError(f"more than the {self._rows[unit]} {unit}s that were announced")
-            for name, kind in types.items():
-                shape = (rows[unit], *([self._widths[name]] if name in self._widths else []))
+            for name, column in columns.items():
+                shape = (rows[unit], *(self._shapes[name][1:] if column.width else []))
                 if chunk[name].shape != shape:
                     raise ValueError(f"'{name}' has the shape {chunk[name].shape}, not {shape}")
-                self._write(name, chunk[name], kind)
+                self._write(name, chunk[name], column.kind)
         # Pointers count through the whole store: sizes within the chunk, summed up from where the last chunk ended.
         for unit in self._ends:
             counts = chunk[f"{unit}_counts"]
@@ -130,21 +119,24 @@ class GraphWriter:
     def _write(self, name: str, values: np.ndarray, kind: str) -> None:
         # Without a seek, since arrays alternate; a write may take fewer bytes than it is given.
         data = memoryview(np.ascontiguousarray(values, dtype=kind).reshape(-1).view(np.uint8).data)
+        self._hashes[name].update(data)
         while data:
             written = os.pwrite(self._stream.fileno(), data, self._next[name])
             self._next[name] += written
             data = data[written:]
 
-    def check_complete(self) -> None:
-        """Raise `ValueError` unless as much was appended as `writing` announced."""
+    def complete(self) -> None:
+        """Write the digest; raises `ValueError` unless as much was appended as `writing` announced."""
         for unit, count in self._appended.items():
             if count != self._rows[unit]:
                 raise ValueError(f"{count} {unit}s instead of the {self._rows[unit]} that were announced")
+        digest = digest_of(self._header, {name: part.hexdigest() for name, part in self._hashes.items()})
+        os.pwrite(self._stream.fileno(), digest.encode(), self._digest_at)
 
 
 @contextmanager
 def writing(path: str | Path, header: dict[str, Any], *, windows: int, nodes: int, edges: int) -> Iterator[GraphWriter]:
-    """Write a graph store in constant memory. An exception leaves no file behind.
+    """Write a graph store in constant memory, with its digest in the header. An exception leaves no file behind.
 
     Args:
         path: the file.
@@ -156,7 +148,7 @@ def writing(path: str | Path, header: dict[str, Any], *, windows: int, nodes: in
     with written_whole(path) as temporary, open(temporary, "wb") as stream:
         writer = GraphWriter(stream, header, {"window": windows, "node": nodes, "edge": edges})
         yield writer
-        writer.check_complete()
+        writer.complete()
 
 
 class GraphStore:
@@ -168,37 +160,34 @@ class GraphStore:
         arrays: the tensors by name.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, **wanted: str) -> None:
         """Open and check a store.
 
-        Raises `CanidsError` naming the file if it is absent, cut off, of another contract, a stand-in, or holds NaN.
+        Args:
+            path: the file.
+            wanted: what its header must say: `dataset`, `split`.
+
+        Raises `CanidsError` naming the file if it is absent, cut off, edited, of another contract, a stand-in, or another one than
+        `wanted`; and naming the tensor whose type, shape or values are not those of the contract.
         """
         self.path = Path(path)
-        with reading(path, "graph store", struct.error), open(path, "rb") as stream:
-            # Eight bytes with the length of the layout, the layout as JSON, then the tensors.
-            size = os.path.getsize(path)
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size:
-                raise ValueError("header")
-            layout = json.loads(stream.read(length))
-            self.header = check_contract(path, json.loads(layout.pop("__metadata__")[HEADER_KEY]), CONTRACT)
-            end = 8 + length + max(tensor["data_offsets"][1] for tensor in layout.values())
-            if end != size:
-                raise CanidsError(f"{path}: cut off: {size} bytes instead of {end}; {AGAIN}")
-            wanted = {"node_ptr", "edge_ptr", "edge_index", "edge_attr", *PER_WINDOW, *PER_NODE}
-            if absent := sorted(wanted - layout.keys()):
-                raise CanidsError(f"{path}: tensor '{absent[0]}' is missing (contract {CONTRACT})")
+        with reading(path, "graph store", struct.error, SafetensorError):
+            with safe_open(path, "numpy"):  # refuses tensors that overlap, leave holes or the file
+                pass
+            with open(path, "rb") as stream:
+                # Eight bytes with the length of the layout, the layout as JSON, then the tensors.
+                (length,) = struct.unpack("<Q", stream.read(8))
+                layout = parse_json(stream.read(length))
+            header = parse_json(layout.pop("__metadata__")[HEADER_KEY])
+            self.header = check_contract(path, header, CONTRACT)
+            check_identity(path, header, **wanted)
+            check_layout(path, self.header, layout)
             self.arrays = {name: self._mapped(tensor, 8 + length) for name, tensor in layout.items()}
-        for name in ("x", "edge_attr", "statistics"):
-            flat = self.arrays[name].reshape(-1)
-            # In pieces of 64 MiB: the check must not hold a store in memory that is mapped because it is large.
-            for first in range(0, len(flat), _PIECE):
-                if not np.isfinite(flat[first : first + _PIECE]).all():
-                    raise CanidsError(f"{path}: tensor '{name}' holds NaN or infinity")
+        check_values(path, self.header, self.arrays)
 
     def _mapped(self, tensor: dict[str, Any], begin: int) -> np.ndarray:
         """A tensor mapped from the file, whose data begins at the byte `begin`."""
-        kind, shape = _TYPES[tensor["dtype"]], tuple(tensor["shape"])
+        kind, shape = TYPES[tensor["dtype"]], tuple(tensor["shape"])
         if 0 in shape:  # an empty range of a file cannot be mapped
             return np.zeros(shape, kind)
         return np.memmap(self.path, kind, "r", offset=begin + tensor["data_offsets"][0], shape=shape)

@@ -74,11 +74,11 @@ def mark(path: Path) -> None:
     header = {**_header(path), MARK: True}
     match path.suffix:
         case ".parquet":
-            import polars as pl  # noqa: PLC0415 (as below)
+            import pyarrow.parquet as pq  # noqa: PLC0415 (as below)
 
-            frame = pl.read_parquet(path)
+            table = pq.read_table(path).replace_schema_metadata({HEADER_KEY: canonical_json(header)})
             with written_whole(path) as temporary:
-                frame.write_parquet(temporary, metadata={HEADER_KEY: canonical_json(header)})
+                pq.write_table(table, temporary)
         case ".safetensors":
             arrays = load(path.read_bytes())
             with written_whole(path) as temporary:
@@ -95,11 +95,12 @@ def _header(path: Path) -> dict[str, Any]:
     text: str | bytes | None
     match path.suffix:
         case ".parquet":
-            import polars as pl  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
+            import pyarrow as pa  # noqa: PLC0415 (it takes a tenth of a second, and planning imports this module)
+            import pyarrow.parquet as pq  # noqa: PLC0415
 
             try:
-                text = pl.read_parquet_metadata(path).get(HEADER_KEY)
-            except pl.exceptions.PolarsError as error:
+                text = (pq.read_metadata(path).metadata or {}).get(HEADER_KEY.encode())
+            except pa.ArrowException as error:
                 raise OSError(f"{path}: damaged") from error
         case ".safetensors":
             with safe_open(path, "numpy") as opened:

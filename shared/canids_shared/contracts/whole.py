@@ -1,18 +1,42 @@
-"""The one way to read a file that may be absent or damaged; the reader of every contract uses it."""
+"""The one way to read a file that may be absent, damaged, edited or another one; the reader of every contract uses it.
 
+A header is checked against `{kind}.schema.yaml` beside this file, where its contract has one. Its key `digest` is the SHA-256 of
+the header and of the digests of all that lies behind it, so that an edited or damaged file is refused.
+"""
+
+import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import numpy as np
+
 from canids_shared.contracts import stand_in_mark
+from canids_shared.contracts.config import load_schema
 from canids_shared.errors import CanidsError
+from canids_shared.files import canonical_json, write_text
 
 AGAIN = "delete it and run again"
 """The usual remedy."""
-_DAMAGE: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError)
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+    *(ArithmeticError, MemoryError, RecursionError),
+)
 """Exceptions of a reader of text, numbers and mappings on bytes that are not those of its contract."""
+DIGEST = "digest"
+_UNSEALED = (DIGEST, stand_in_mark.MARK)
+"""Keys of a header that its digest leaves out: the digest itself, and the mark that is put on afterwards."""
+_LONGEST = 200
+"""Characters of a schema's complaint, which quotes the value."""
+_FOLDER = re.compile(
+    r"(?:(?:[a-z][a-z0-9_]*_)?(?P<variant>large|small_kd|small_nokd)|graphs|window_baselines)(?P<instance>(?:@[A-Za-z0-9_.-]+)?)"
+)
+"""Folders whose names say what lies in them: of runs (`gat_large@seed-1`), states, decisions, graphs and window baselines."""
 
 
 @contextmanager
@@ -38,27 +62,124 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
         raise CanidsError(f"{path}: not a whole {what}; {again}") from None
 
 
+def _numbers(_: Any, bounds: list[float | None], values: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """The keyword `numbers: [low, high]` of our schemas: a list of numbers or nulls within bounds, checked at once."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        array = np.zeros((0, 0))
+    low, high = (limit if bounds[end] is None else bounds[end] for end, limit in ((0, -np.inf), (1, np.inf)))
+    # A null becomes NaN, which no comparison finds; strings of digits and truth values are no numbers.
+    outside = array.ndim != 1 or bool((array < low).any() or (array > high).any() or np.isinf(array).any())
+    if not isinstance(values, list) or outside or {bool, str} & set(map(type, values)):
+        yield jsonschema.ValidationError(f"is no list of numbers from {bounds[0]} to {bounds[1]}")
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"numbers": _numbers})
+
+
+@cache
+def _validator(kind: str) -> Any:
+    """The validator of a contract's headers; None where it has no schema, as those of other repositories."""
+    path, common = (Path(__file__).with_name(f"{name}.schema.yaml") for name in (kind, "headers"))
+    if not path.exists():
+        return None
+    schema = load_schema(path)
+    return _Validator({**schema, "$defs": {**load_schema(common)["$defs"], **schema.get("$defs", {})}})
+
+
+def check_schema(path: str | Path, header: Mapping[str, Any], kind: str, again: str = AGAIN) -> None:
+    """Raise `CanidsError` naming file and key unless a header keeps to `{kind}.schema.yaml`, where there is one."""
+    validator = _validator(kind) if re.fullmatch("[a-z_]+", kind) else None
+    if validator and (error := jsonschema.exceptions.best_match(validator.iter_errors(header))):
+        key = ".".join(map(str, error.absolute_path))
+        message = error.message if len(error.message) <= _LONGEST else error.message[:_LONGEST] + "…"
+        raise CanidsError(f"{path}: {f'{key}: ' if key else ''}{message}; {again}")
+
+
 def check_contract(path: str | Path, header: Any, contract: str, again: str = AGAIN) -> dict[str, Any]:
-    """The header, if it is a mapping of this contract and no stand-in; else `CanidsError` naming the file."""
+    """The header, if it is a mapping of this contract, keeps to its schema, and is of no stand-in; else `CanidsError` naming the file."""
     if not isinstance(header, dict):
         raise CanidsError(f"{path}: no header of contract {contract}; {again}")
+    kind = contract.partition("/")[0]
     if header.get("contract") != contract:
         actual = header.get("contract")
-        other_kind = isinstance(actual, str) and actual.partition("/")[0] != contract.partition("/")[0]
+        other_kind = isinstance(actual, str) and actual.partition("/")[0] != kind
         # Of another version it can be made again; a file of another kind is a finished one that was named by mistake.
         remedy = "a file of another kind; name the right one" if other_kind else again
-        raise CanidsError(f"{path}: contract {actual}, not {contract}; {remedy}")
+        raise CanidsError(f"{path}: contract {str(actual)[:_LONGEST]}, not {contract}; {remedy}")
     stand_in_mark.refuse(path, header)
+    check_schema(path, header, kind, again)
     return header
 
 
-def read_json(path: str | Path, contract: str, what: str, again: str = AGAIN) -> dict[str, Any]:
-    """A JSON file of a contract; raises `CanidsError` naming the file if it is absent, damaged, of another contract or a stand-in."""
+def check_identity(path: str | Path, header: Mapping[str, Any], again: str = AGAIN, **wanted: Any) -> None:
+    """Raise `CanidsError` naming the file if its header says that it is another one than it is taken for.
+
+    Args:
+        path: the file. A folder named like a run, or like those of `_FOLDER`, says variant, instance and run; other folders hold
+            copies, and say nothing.
+        header: what of `dataset`, `split`, `run`, `variant` and `instance` it has is compared.
+        again: the remedy.
+        wanted: what the reader asked for.
+    """
+    name = Path(path).parent.resolve().name
+    folder = _FOLDER.fullmatch(name)
+    for key, value in {**({"run": name, **folder.groupdict()} if folder else {}), **wanted}.items():
+        if header.get(key, value) != value:
+            raise CanidsError(f"{path}: is of {key} '{header[key]}', not '{value}'; {again}")
+
+
+def digest_of(header: Mapping[str, Any], parts: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of a header and of the digests of what lies behind it, by name (tensors with type and shape, captures)."""
+    content = {key: value for key, value in header.items() if key not in _UNSEALED}
+    return hashlib.sha256(canonical_json([content, parts or {}]).encode()).hexdigest()
+
+
+def sealed(
+    path: str | Path, header: Mapping[str, Any], contract: str, parts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The header of a file to be written, as JSON reads it back, with its contract and digest.
+
+    Raises `CanidsError` naming the key that breaks the contract's schema.
+    """
+    plain = json.loads(canonical_json({**header, "contract": contract}))
+    made = {**plain, DIGEST: digest_of(plain, parts)}
+    check_schema(path, made, contract.partition("/")[0])
+    return made
+
+
+def check_digest(
+    path: str | Path, header: Mapping[str, Any], parts: Mapping[str, str] | None = None, again: str = AGAIN
+) -> None:
+    """Raise `CanidsError` naming the file unless its content has the digest that its header says."""
+    if header.get(DIGEST) != digest_of(header, parts):
+        raise CanidsError(f"{path}: was changed since it was written (its digest is another); {again}")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON without NaN and infinity, which Python's reader accepts and no contract holds (`ValueError`)."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def read_json(path: str | Path, contract: str, what: str, again: str = AGAIN, **wanted: str) -> dict[str, Any]:
+    """A JSON file that `write_json` wrote.
+
+    Raises `CanidsError` naming the file if it is absent, damaged or edited, of another contract, a stand-in, or another one than its
+    folder or `wanted` says.
+    """
     with reading(path, what, again=again):
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        return check_contract(path, content, contract, again)
+        content = check_contract(path, parse_json(Path(path).read_text(encoding="utf-8")), contract, again)
+        check_digest(path, content, again=again)
+        check_identity(path, content, again, **wanted)
+        return content
+
+
+def write_json(path: str | Path, contract: str, content: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Check and write a JSON file of a contract, whole, with its digest; keys are sorted."""
+    made = sealed(path, content, contract)
+    write_text(path, json.dumps(made, sort_keys=True, indent=indent, allow_nan=False) + "\n")
 
 
 def _refuse_constant(name: str) -> None:
-    """Refuse NaN and infinity, which Python's reader of JSON accepts and no contract holds."""
     raise ValueError(name)

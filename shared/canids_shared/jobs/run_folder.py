@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import yaml
-
 from canids_shared.contracts import training_run
 from canids_shared.contracts.model_file import Arrays, load_arrays, save_arrays
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json, sha256_of, write_text, written_whole
+from canids_shared.files import canonical_json, sha256_of
 from canids_shared.jobs.entry_point import Call
 
 _CHECKPOINT = "checkpoint/1"
@@ -28,18 +25,20 @@ def identity(call: Call) -> dict[str, Any]:
     return {"spec": json.loads(call.spec), "inputs": inputs, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
+def run_identity(call: Call, kind: str) -> dict[str, str]:
+    """Which run a model file is of, for its header: dataset, run, variant, instance and code; `kind` is that of the run."""
+    variant = call.constants["variant"]
+    run = f"{kind}_{variant}{call.instance}"
+    made = {"dataset": call.wildcards["dataset"], "run": run, "variant": variant, "instance": call.instance}
+    return {**made, "code": call.constants["code"]}
+
+
 def write_config(path: str | Path, call: Call) -> dict[str, Any]:
     """Write `config.yaml`: everything that is needed to repeat the run; returns its content."""
     files = {name: [str(p) for p in paths] for name, paths in call.inputs.items()}
     content = {**identity(call), "files": files}
-    write_text(path, yaml.safe_dump(content, sort_keys=True, allow_unicode=True))
+    training_run.write_config(path, content)
     return content
-
-
-def write_history(path: str | Path, rows: list[dict[str, Any]]) -> None:
-    """Write `history.parquet`, a row for each epoch (or evaluation)."""
-    with written_whole(path) as temporary:
-        pl.DataFrame(rows).write_parquet(temporary)
 
 
 def write_run(
@@ -54,7 +53,7 @@ def write_run(
     """
     content = write_config(call.output["config"], call)
     if "history" in call.output:
-        write_history(call.output["history"], history)
+        training_run.write_history(call.output["history"], history)
     record = TrainingRun(
         variant=call.constants["variant"],
         scale=call.scale,

@@ -1,9 +1,15 @@
 """The state of a training as NumPy arrays and back: weights, moments of the optimiser, random numbers. No pickle."""
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
-from canids_shared.contracts.model_file import Arrays
+import torch
+from torch import Tensor, nn
+
+from canids_shared.contracts.model_file import Arrays, check_arrays
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def to_arrays(state: dict[str, Tensor], prefix: str = "") -> Arrays:
@@ -14,6 +20,20 @@ def to_arrays(state: dict[str, Tensor], prefix: str = "") -> Arrays:
 def from_arrays(arrays: Arrays, prefix: str = "") -> dict[str, Tensor]:
     """Inverse of `to_arrays`, for the names that begin with `prefix`."""
     return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def built(path: Path, arrays: Arrays, build: Callable[[], Module]) -> Module:
+    """The module that `build` makes, with the weights of a model file.
+
+    Raises `CanidsError` naming the tensor that is missing, unknown, or of another type or shape than the module's.
+    """
+    # First without memory: a header may ask for terabytes.
+    with torch.device("meta"):
+        state = build().state_dict()
+    check_arrays(path, arrays, {k: (str(v.dtype).removeprefix("torch."), tuple(v.shape)) for k, v in state.items()})
+    module = build()
+    module.load_state_dict(from_arrays(arrays))
+    return module
 
 
 def moments(optimizer: torch.optim.Optimizer) -> Arrays:

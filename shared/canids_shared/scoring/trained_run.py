@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from canids_shared.contracts import model_file, training_run
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
@@ -89,6 +87,7 @@ def _model(folder: Path, kind: str, variant: str, instance: str) -> str:
     path = folder.with_name(f"{kind}_{variant}{instance}") / "model.safetensors"
     if not path.exists():
         raise CanidsError(f"run {folder}: no {path}; has the run finished?")
+    model_file.header_of(path)  # refuses the model of another run
     return str(path)
 
 
@@ -101,8 +100,7 @@ def _instance_of_states(policy: training_run.TrainingRun, instance: str) -> str:
 
 def _fusion(path: Path) -> str:
     """The fusion that decides, by the `config.yaml` of the fusion baselines."""
-    with reading(path, "config of a run", yaml.YAMLError, again="train again"):
-        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]["config"].get("fusion", POLICY_KIND))
+    return str(training_run.read_config(path)["spec"]["config"].get("fusion", POLICY_KIND))
 
 
 def _fit(detector: Path) -> list[str]:

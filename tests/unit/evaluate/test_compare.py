@@ -13,6 +13,8 @@ from canids_evaluate import compare, readme
 from canids_evaluate.pages import comparison
 from canids_evaluate.pages.tables import Table, number
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
+from canids_shared.contracts.evaluation import write_evaluation
+from canids_shared.contracts.whole import write_json
 from canids_shared.errors import CanidsError
 
 SPREAD = {"fusion": 0.2, "gat": 0.12}
@@ -25,22 +27,25 @@ def write_metrics(folder: str, variant: str | None, instance: str = "", **f1: fl
     for method, value in f1.items():
         values = {**dict.fromkeys((*names, "episodes_found"), 0.5), "f1": value}
         interval = None if value is None else [0.1, 0.9]
-        scenarios["left_out"][method] = {**values, "intervals": {"f1": interval, "auroc": None}}
-        around = (value or 0) + SPREAD.get(method, 0) * np.linspace(-0.5, 0.5, 41)
+        counts = {"mcc": None, "n_windows": 9, "n_attacked": 3, "n_episodes": 1, "per_attack": {}, "per_capture": {}}
+        optimal = dict.fromkeys(("f1", "precision", "recall", "threshold"))
+        intervals = {"f1": interval, "auroc": None}
+        scenarios["left_out"][method] = {**values, **counts, "intervals": intervals, "f1_optimal": optimal}
+        around = (0.5 if value is None else value) + SPREAD.get(method, 0) * np.linspace(-0.5, 0.5, 41)
         replicates[method] = {"f1": around.tolist(), "auroc": [0.5] * 41}
     detectors = as_json(DETECTORS) if variant else []
     identity = {"dataset": "d", "instance": instance, "variant": variant, KEY: detectors}
     made = {"code": "e0", "config": {"bootstrap": 41, "seed": 0}, "seed": 0, "thresholds": {}}
     path = Path(folder, "metrics.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"contract": "metrics/3", **identity, **made, "scenarios": scenarios}))
-    drawn = {"left_out": {"replicates": replicates, "windows": {"c": "0"}}}
-    path.with_name("curves.json").write_text(json.dumps({"contract": "curves/3", **identity, "scenarios": drawn}))
+    figures: dict[str, Any] = {"methods": {}, "timelines": [], "policy": []}
+    drawn = {"left_out": {**figures, "replicates": replicates, "windows": {"c": "0"}}}
+    metrics, curves = {**identity, **made, "scenarios": scenarios}, {**identity, "scenarios": drawn}
+    write_evaluation(path, path.with_name("curves.json"), metrics, curves)
     return path.parent
 
 
 def change(path: Path, **values: Any) -> None:
-    """Set keys of a JSON file, nested ones as `a__b`."""
+    """Set keys of a JSON file, nested ones as `a__b`; it is sealed again, as one that was made so."""
     content = json.loads(path.read_text())
     for key, value in values.items():
         *parents, last = key.split("__")
@@ -48,7 +53,7 @@ def change(path: Path, **values: Any) -> None:
         for parent in parents:
             inner = inner[parent]
         inner[last] = value
-    path.write_text(json.dumps(content))
+    write_json(path, content["contract"], content)
 
 
 @pytest.fixture
@@ -109,7 +114,7 @@ def test_differences_are_paired_over_seeds_and_resamples(runs: list[Path]) -> No
             r"metrics\.json: evaluated with another bootstrap than .*@without-dos/",
         ),
         ("curves.json", {"scenarios__left_out__windows": {"c": "1"}}, r"metrics\.json: other windows .* of capture c"),
-        ("curves.json", {"variant": "small_kd"}, r"metrics\.json: of another run than curves\.json"),
+        ("curves.json", {"variant": "small_kd"}, r"curves\.json: is of variant 'small_kd', not 'large'"),
     ],
 )
 def test_runs_that_do_not_compare_are_refused(

@@ -22,14 +22,16 @@ from evaluate_data import (
     write_store,
 )
 
-from canids_evaluate import evaluate, window_baselines
+from canids_evaluate import evaluate, summary, window_baselines
 from canids_evaluate.judging import id_rate
 from canids_evaluate.pages import provenance
 from canids_evaluate.runs import reading_log
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import LEFT_OUT
+from canids_shared.contracts.whole import write_json
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import locks
+from canids_shared.jobs.entry_point import Call
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,7 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
     content = json.loads(Path("a/metrics.json").read_text())
     assert (content["contract"], content["dataset"], content["variant"], content["seed"]) == (
-        "metrics/3",
+        "metrics/4",
         "d",
         "large",
         0,
@@ -152,7 +154,7 @@ def test_baselines_judged_by_another_config_are_refused() -> None:
     inputs = decisions("large", 0.3)
     other = json.loads(inputs["window_baselines"][0].read_text())
     other["config"]["bootstrap"] += 1
-    inputs["window_baselines"][0].write_text(json.dumps(other))
+    write_json(inputs["window_baselines"][0], other["contract"], other)
     with pytest.raises(CanidsError, match=r"curves\.json: evaluated with another bootstrap; delete it and run again"):
         evaluate.main(call("a", inputs, variant="large"))
 
@@ -230,5 +232,45 @@ def test_summary_of_a_scenario_without_labels() -> None:
 
 def test_summary_refuses_a_foreign_file() -> None:
     Path("metrics.json").write_text('{"contract": "metrics/0"}')
-    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/3"):
+    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/4"):
         summarised("a", metrics=[Path("metrics.json")], curves=[])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('"f1": 0', '"f1": 1.2345, "was": 0', "1.2345.* is greater than the maximum of 1"),
+        ('"n_windows": 4', '"n_windows": 5', "was changed since it was written"),
+        ('"n_windows": ', '"n_windows": "x", "was": ', "is not of type 'integer'"),
+        ('"scenarios": {', '"scenarios": [], "was": {', "Additional properties|is not of type 'object'"),
+    ],
+)
+def test_an_edited_evaluation_reaches_no_table_card_or_report(old: str, new: str, complaint: str) -> None:
+    """All of them read `metrics.json` by one function."""
+    evaluate.main(call("a", decisions("large", 0.3), variant="large"))
+    path = Path("a/metrics.json")
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(CanidsError, match=rf"^a/metrics\.json: .*({complaint})") as caught:
+        summarised("s", metrics=[path], curves=[Path("a/curves.json")])
+    assert len(str(caught.value)) < 500
+    assert not Path("s").exists()
+
+
+def test_evaluations_of_another_dataset_variant_or_instance_are_refused() -> None:
+    inputs = decisions("large", 0.3)
+    evaluate.main(call("eval_large", inputs, variant="large"))
+    curves = [Path("eval_large/curves.json")]
+    summarised("s", metrics=[Path("eval_large/metrics.json")], curves=curves)
+    for folder, complaint in {
+        "eval_small_kd": "is of variant 'large', not 'small_kd'",
+        "eval_large@seed-1": "is of instance '', not '@seed-1'",
+        "window_baselines": "is of variant 'large', not 'None'",
+    }.items():
+        copy = Path(folder, "metrics.json")
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(Path("eval_large/metrics.json").read_bytes())
+        with pytest.raises(CanidsError, match=rf"{folder}/metrics\.json: {complaint}; delete it and run again"):
+            summarised("t", metrics=[copy], curves=curves)
+    other = Call({"dataset": "other", "instance": ""}, {}, {}, {}, {"metrics": [Path("eval_large/metrics.json")]}, "{}")
+    with pytest.raises(CanidsError, match=r"eval_large/metrics\.json: is of dataset 'd', not 'other'"):
+        summary.main(other)

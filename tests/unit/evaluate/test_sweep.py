@@ -16,6 +16,7 @@ from canids_evaluate import sweep, sweep_point
 from canids_evaluate.sweeps.point_results import CONTRACT, PointResult, best_first, read_point_results
 from canids_evaluate.sweeps.study import importance, means, study
 from canids_shared.contracts import training_run
+from canids_shared.contracts.whole import write_json
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
@@ -50,8 +51,8 @@ def write_point(folder: Path, point: PointResult, **runs: Any) -> Path:
     path = folder / point.instance / "select.json"
     path.parent.mkdir()
     readings = {"gat_large": {str(s): {"loss": v, "auroc": None} for s, v in enumerate(point.readings)}, **runs}
-    content = {"contract": CONTRACT, "instance": point.instance, "values": point.values, "runs": readings}
-    path.write_text(json.dumps(content, sort_keys=True))
+    content = {"dataset": "d", "instance": point.instance, "values": point.values, "runs": readings}
+    write_json(path, CONTRACT, content)
     return path
 
 

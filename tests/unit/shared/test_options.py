@@ -107,13 +107,13 @@ def test_json_with_nan_is_damaged(tmp_path: Path) -> None:
 def test_a_model_with_one_weight_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
     arrays = {"bias": np.zeros(3, np.float32), "weight": np.ones((4, 3), np.float32)}
     path = tmp_path / "model.safetensors"
-    model_file.save_arrays(path, arrays, {"contract": model_file.DETECTOR})
-    assert model_file.load_arrays(path, model_file.DETECTOR)[0].keys() == arrays.keys()
+    model_file.save_arrays(path, arrays, {"contract": "weights/1"})
+    assert model_file.load_arrays(path, "weights/1")[0].keys() == arrays.keys()
     damaged = copy.deepcopy(arrays)
     damaged["weight"][2, 1] = value
-    model_file.save_arrays(path, damaged, {"contract": model_file.DETECTOR})
+    model_file.save_arrays(path, damaged, {"contract": "weights/1"})
     with pytest.raises(CanidsError, match=r"model\.safetensors: tensor 'weight' holds NaN or infinity"):
-        model_file.load_arrays(path, model_file.DETECTOR)
+        model_file.load_arrays(path, "weights/1")
 
 
 @given(st.text(max_size=12))
@@ -165,10 +165,9 @@ def test_the_command_line_has_the_bounds_of_the_schema(stage: str, option: str) 
 def test_a_file_of_another_kind_is_not_to_be_deleted(tmp_path: Path) -> None:
     """A policy handed to the export of detectors is a finished run, not a damaged one."""
     path = tmp_path / "model.safetensors"
-    model_file.save_arrays(path, {"w": np.ones(1, np.float32)}, {"contract": model_file.POLICY})
-    with pytest.raises(CanidsError, match=r"contract policy/\d, not detector/\d; a file of another kind") as refusal:
+    model_file.save_arrays(path, {"w": np.ones(1, np.float32)}, {"contract": "weights/1"})
+    with pytest.raises(CanidsError, match=r"contract weights/1, not detector/\d; a file of another kind") as refusal:
         model_file.load_arrays(path, model_file.DETECTOR)
     assert "delete" not in str(refusal.value)
-    model_file.save_arrays(path, {"w": np.ones(1, np.float32)}, {"contract": "detector/0"})
-    with pytest.raises(CanidsError, match=r"contract detector/0, not detector/\d; delete it and run again"):
-        model_file.load_arrays(path, model_file.DETECTOR)
+    with pytest.raises(CanidsError, match=r"contract weights/1, not weights/2; delete it and run again"):
+        model_file.load_arrays(path, "weights/2")

@@ -40,7 +40,7 @@ def test_equal_content_equal_bytes(tmp_path: Path) -> None:
 def test_arrays_round_trip(tmp_path: Path) -> None:
     model_file.save_arrays(tmp_path / "m", ARRAYS, {"contract": "model/1", "note": "ü"})
     arrays, header = model_file.load_arrays(tmp_path / "m", "model/1")
-    assert header == {"contract": "model/1", "note": "ü"}
+    assert header == {"contract": "model/1", "note": "ü", "digest": header["digest"]}
     assert arrays.keys() == ARRAYS.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, ARRAYS[name], strict=True)

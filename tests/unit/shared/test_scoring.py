@@ -12,6 +12,7 @@ from training_records import record
 from canids_shared.contracts import config, manifest, training_run
 from canids_shared.contracts.config import load_schema
 from canids_shared.contracts.graph_store import writing
+from canids_shared.contracts.model_file import DETECTOR as DETECTOR_CONTRACT
 from canids_shared.contracts.model_file import save_arrays
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
@@ -25,7 +26,14 @@ HEADER: dict[str, Any] = {
     "stride": 25,
     "window_unit": "frames",
 }
-DETECTOR = {"contract": "detector/2", "node_features": ["share"], "window": 50, "stride": 25, "window_unit": "frames"}
+DETECTOR = {
+    "contract": DETECTOR_CONTRACT,
+    "kind": "GAT",
+    "size": {"channels": 4, "heads": 1, "layers": 1, "dropout": 0.0, "feature_dropout": 0.0, "latent": 2},
+    "node_features": ["share"],
+    "edge_features": ["count"],
+    **{"window": 50, "stride": 25, "window_unit": "frames"},
+}
 
 
 def write_run(name: str, header: dict[str, Any], spec: dict[str, Any] | None = None, **inputs: list[str]) -> Path:
@@ -35,8 +43,8 @@ def write_run(name: str, header: dict[str, Any], spec: dict[str, Any] | None = N
     folder.mkdir(parents=True, exist_ok=True)
     save_arrays(folder / "model.safetensors", {}, header)
     digests = {key: [sha256_of(p) if Path(p).exists() else "" for p in paths] for key, paths in inputs.items()}
-    config = {"spec": {"config": spec or {}}, "inputs": digests, "files": inputs}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    config = {"spec": {"config": spec or {}}, "inputs": digests, "files": inputs, "python": "3.11"}
+    training_run.write_config(folder / "config.yaml", config)
     run = record(kind, "small_kd", instance=instance, inputs=inputs, input_digests=digests)
     if kind != "fusion_baselines":
         training_run.write(folder / "run.json", run)
@@ -140,7 +148,8 @@ def test_published_features_cannot_be_explained(run: str) -> None:
 
 
 def test_a_detector_that_does_not_say_how_its_graphs_are_made_is_named(run: str) -> None:
-    write_run("gat_small_kd@seed-1", {key: DETECTOR[key] for key in ("contract", "node_features", "window")})
+    header = {key: value for key, value in DETECTOR.items() if key not in ("stride", "window_unit")}
+    write_run("gat_small_kd@seed-1", {**header, "contract": "own_detector/1"})
     with pytest.raises(CanidsError, match=r"gat_small_kd@seed-1/model\.safetensors: .* stride and window_unit"):
         scoring({"capture": "drive 1.log", "run": run})
 

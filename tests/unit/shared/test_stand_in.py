@@ -15,13 +15,13 @@ import yaml
 from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 from training_records import record
 
-from canids_evaluate.judging.evaluation import METRICS_CONTRACT, read_evaluation
-from canids_shared.contracts import model_file, stand_in_mark, tables, training_run
+from canids_shared.contracts import model_file, stand_in_mark, tables, training_run, whole
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
+from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_json
-from canids_shared.jobs import entry_point, run_folder, stand_in_runner
+from canids_shared.jobs import entry_point, stand_in_runner
 from canids_shared.jobs.stand_in_runner import StandIn
 from canids_shared.planning.pipeline import STAGES, section
 from canids_shared.planning.stage import Stage
@@ -48,6 +48,10 @@ def write_run(path: Path) -> None:
     training_run.write(path, record(instance="@a"))
 
 
+NO_METRICS: dict[str, Any] = {
+    **{"dataset": "d", "instance": "", "variant": None, "code": "x", "seed": 0},
+    **{"detectors": [], "config": {}, "thresholds": {}, "scenarios": {}},
+}
 FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any] | None]] = {
     "graphs.safetensors": (write_graphs, GraphStore),
     "states.parquet": (write_states, lambda p: tables.read(p, tables.STATES)),
@@ -57,10 +61,10 @@ FILES: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any] | None]] = 
     ),
     "gat_large@a/run.json": (write_run, training_run.read),
     "metrics.json": (
-        lambda p: write_json(p, {"contract": METRICS_CONTRACT}),
+        lambda p: whole.write_json(p, METRICS_CONTRACT, NO_METRICS),
         lambda p: read_evaluation(p, METRICS_CONTRACT),
     ),
-    "history.parquet": (lambda p: run_folder.write_history(p, [{"epoch": 1}]), None),
+    "history.parquet": (lambda p: training_run.write_history(p, [{"epoch": 1}]), None),
     "config.yaml": (lambda p: p.write_text("spec: {}\n") and None, None),
     "capture.csv": (lambda p: p.write_text("timestamp,arbitration_id,data_field,attack\n") and None, None),
     "figure.svg": (lambda p: p.write_text("<svg/>\n") and None, None),
@@ -106,7 +110,7 @@ def test_the_mark_changes_nothing_else(tmp_path: Path) -> None:
     stand_in_mark.mark(path)
     with stand_in_mark.allow_stand_ins():
         arrays, header = model_file.load_arrays(path, "c/1")
-    assert header == {"contract": "c/1", "x": [1], "stand_in": True}
+    assert header == {"contract": "c/1", "x": [1], "stand_in": True, "digest": header["digest"]}
     assert arrays["a"].tolist() == [0, 1, 2]
 
 

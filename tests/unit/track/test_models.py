@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from track_data import finish, ingest, places
 
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.model_file import save_arrays
+from canids_shared.contracts.model_file import DETECTOR, save_arrays
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
@@ -46,7 +46,7 @@ def detector(tmp_path: Path) -> tuple[Path, GraphStore]:
     features = {key: graphs.header[key] for key in ("node_features", "edge_features", "window", "window_unit")}
     model = VGAE(features["node_features"], features["edge_features"], size)
     run = places(tmp_path).runs / "vgae_large"
-    header = {"contract": "detector/2", "kind": "VGAE", "size": size, **features}
+    header = {"contract": DETECTOR, "kind": "VGAE", "size": size, **features}
     save_arrays(run / "model.safetensors", to_arrays(model.state_dict()), header)
     finish(run)
     return run / "model.safetensors", graphs

@@ -1,7 +1,7 @@
 """Records of finished runs: params, metrics by step, tags, artefacts."""
 
 import json
-import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from track_data import (
 )
 
 from canids_shared.contracts.config import check, load_schema
+from canids_shared.contracts.evaluation import METRICS_CONTRACT
+from canids_shared.contracts.model_file import save_arrays
 from canids_shared.contracts.stand_in_mark import mark
+from canids_shared.contracts.whole import write_json
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 from canids_track.planning import attempting, refuse_credentials
@@ -102,7 +105,8 @@ def test_what_rules_leave_elsewhere_belongs_to_their_run(tmp_path: Path) -> None
         finish(where.runs / run)
     (tmp_path / "results/demo/window_baselines@x").mkdir(parents=True)
     (tmp_path / "results/demo/summary").mkdir()
-    (tmp_path / "results/demo/window_baselines@x/metrics.json").write_text(json.dumps(METRICS))
+    metrics = {**METRICS, "variant": None, "instance": "@x"}
+    write_json(tmp_path / "results/demo/window_baselines@x/metrics.json", METRICS_CONTRACT, metrics)
     (tmp_path / "results/demo/summary/report.html").write_text("<html>")
     plain, other, report = (read(where.runs / r, where) for r in ("window_baselines", "window_baselines@x", "report"))
     assert "test_dos/vgae/f1" not in {m[0] for m in plain.metrics}
@@ -146,7 +150,10 @@ def test_so_is_one_whose_marked_file_lies_elsewhere(run: str, file: str, tmp_pat
     finish(where.runs / run)
     product = tmp_path / "results/demo" / file
     product.parent.mkdir(parents=True)
-    product.write_text(json.dumps(METRICS))
+    if product.suffix == ".json":
+        write_json(product, METRICS_CONTRACT, {**METRICS, "variant": None})
+    else:
+        product.write_text("# Card\n")
     assert read(where.runs / run, where).files[-1] == product
     assert not is_stand_in(where.runs / run, where)
     mark(product)
@@ -172,14 +179,38 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
         read(where.runs / "gat_large", where)
 
 
-def test_a_number_that_is_none_is_undefined(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (str(UNEVEN), "NaN", "not a whole result of an evaluation"),
+        (str(UNEVEN), "1.2345", "1.2345 is greater than the maximum of 1"),
+        (str(UNEVEN), "0.9999", "was changed since it was written"),
+        ('"small_kd"', '"large"', "was changed since it was written"),
+    ],
+)
+def test_an_edited_evaluation_is_not_tracked(old: str, new: str, complaint: str, tmp_path: Path) -> None:
     where = places(tmp_path)
-    write_evaluation(where.runs / "eval_large")
-    text = json.dumps(METRICS).replace(str(UNEVEN), "NaN")
-    (where.runs / "eval_large/metrics.json").write_text(text)
-    record = read(where.runs / "eval_large", where)
-    assert "test_dos/fusion/f1" in record.tags["undefined"]
-    assert all(math.isfinite(value) for _, value, _ in record.metrics)
+    write_evaluation(where.runs / "eval_small_kd")
+    path = where.runs / "eval_small_kd/metrics.json"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(CanidsError, match=rf"eval_small_kd/metrics\.json: .*{re.escape(complaint)}"):
+        read(where.runs / "eval_small_kd", where)
+
+
+def test_another_runs_evaluation_is_not_tracked(tmp_path: Path) -> None:
+    where = write_runs(tmp_path, "", "@b")
+    path = where.runs / "eval_small_kd/metrics.json"
+    path.write_bytes((where.runs / "eval_small_kd@b/metrics.json").read_bytes())
+    with pytest.raises(CanidsError, match=r"eval_small_kd/metrics\.json: is of instance '@b', not ''"):
+        read(where.runs / "eval_small_kd", where)
+
+
+def test_another_runs_model_is_not_tracked(tmp_path: Path) -> None:
+    run = places(tmp_path).runs / "gat_large"
+    write_training(run)
+    save_arrays(run / "model.safetensors", {}, {"contract": "pca/1", "run": "gat_small_nokd"})
+    with pytest.raises(CanidsError, match=r"model\.safetensors: is of run 'gat_small_nokd', not 'gat_large'"):
+        read(run, places(tmp_path))
 
 
 def test_a_receipt_that_owes_something_asks_for_another_attempt(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from canids_shared.contracts.model_file import header_of
 from canids_shared.errors import CanidsError
 from canids_train_drl import fit_baselines
 from canids_train_drl import fusion_baselines as fusion_baselines_package
@@ -113,7 +114,9 @@ def test_everyone_learns_to_fuse_and_is_read_back(everyone: Path, tmp_path: Path
     assert min(f for n, f in f1_by_name.items() if n != "bandit") > 0.7, str(f1_by_name)
     again = tmp_path / "again.safetensors"
     assert stored.budget == 0.005
-    stored.save(again)
+    header = header_of(everyone)
+    assert header["run"].startswith("fusion_baselines_")
+    stored.save(again, {key: header[key] for key in ("dataset", "run", "variant", "instance", "code")})
     assert again.read_bytes() == everyone.read_bytes()
 
 

@@ -10,6 +10,7 @@ import pytest
 from canids_shared.contracts import tables
 from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.tables import KEYS, STATES
+from canids_shared.contracts.whole import sealed
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json
 from canids_train_drl.environment import states
@@ -85,7 +86,8 @@ def test_time_running_backwards_is_named(tmp_path: Path) -> None:
 
 
 def test_score_column_missing(tmp_path: Path) -> None:
-    frame, header = synthetic(0, 1, 10).drop("vgae_error"), {"contract": STATES.contract, KEY: as_json(DETECTORS)}
+    frame = synthetic(0, 1, 10).drop("vgae_error")
+    header = sealed(tmp_path, {KEY: as_json(DETECTORS), "digests": {}}, STATES.contract)
     frame.write_parquet(tmp_path / "bad.parquet", metadata={"canids": canonical_json(header)})
     with pytest.raises(CanidsError, match=r"bad\.parquet.*'vgae_error' is missing"):
         states.read(tmp_path / "bad.parquet")
@@ -94,8 +96,9 @@ def test_score_column_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_value_not_finite_names_file_and_column(tmp_path: Path, value: float) -> None:
     frame = synthetic(0, 1, 10).with_columns(vgae_kl=pl.lit(value, dtype=pl.Float32))
-    header = {"contract": STATES.contract, KEY: as_json(DETECTORS)}
-    frame.write_parquet(tmp_path / "bad.parquet", metadata={"canids": canonical_json(header)})
+    header = {KEY: as_json(DETECTORS), "digests": {}}
+    sealed_header = sealed(tmp_path, header, STATES.contract)
+    frame.write_parquet(tmp_path / "bad.parquet", metadata={"canids": canonical_json(sealed_header)})
     with pytest.raises(CanidsError, match=r"bad\.parquet.*vgae_kl"):
         states.read(tmp_path / "bad.parquet")
 

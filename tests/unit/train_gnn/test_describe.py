@@ -94,7 +94,9 @@ def test_the_model_file_has_what_builds_the_model_and_no_more(stores: tuple[Path
     gat.main(call(stores, tmp_path / "run", "gat"))
     _, header = model_file.load_arrays(tmp_path / "run" / "model.safetensors", model_file.DETECTOR)
     applied = {"node_features", "edge_features", "window", "stride", "window_unit"}
-    assert header.keys() == {"contract", "kind", "size", *applied}
+    made = {"dataset": "d", "run": "gat_small_nokd", "variant": "small_nokd", "instance": "", "code": "x"}
+    assert header.keys() == {"contract", "digest", "kind", "size", *applied, *made}
+    assert header.items() >= made.items()
 
 
 @given(scores=st.lists(st.integers(0, 5), min_size=1, max_size=20), seed=st.integers(0, 9), unknown=st.booleans())

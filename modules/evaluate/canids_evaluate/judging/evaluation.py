@@ -1,6 +1,5 @@
-"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/3) and `curves.json` (curves/3)."""
+"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/4) and `curves.json` (curves/4)."""
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +14,11 @@ from canids_evaluate.judging.equal_recall import at_equal_recall
 from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
 from canids_shared.contracts.detectors import KEY, Detector, as_json
+from canids_shared.contracts.evaluation import write_evaluation
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.whole import read_json
 from canids_shared.errors import CanidsError
-from canids_shared.files import write_json, write_text
 from canids_shared.jobs.entry_point import Call
 
-METRICS_CONTRACT = "metrics/3"
-CURVES_CONTRACT = "curves/3"
 log = logging.getLogger(__name__)
 
 
@@ -200,9 +196,8 @@ class Evaluation:
             "thresholds": self.thresholds,
             "scenarios": self.scenarios,
         }
-        write_json(call.output["metrics"], {"contract": METRICS_CONTRACT, **content})
-        drawn = {"contract": CURVES_CONTRACT, **identity, **further, "scenarios": self.curves}
-        write_text(call.output["curves"], json.dumps(drawn, sort_keys=True, allow_nan=False) + "\n")
+        drawn = {**identity, **further, "scenarios": self.curves}
+        write_evaluation(call.output["metrics"], call.output["curves"], content, drawn)
 
 
 def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
@@ -282,8 +277,3 @@ def sources_of(stores: list[GraphStore]) -> dict[str, Any]:
 def incompatible_settings(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Keys of two configs of `metrics.json` that make results incomparable: those of both whose values differ."""
     return sorted(k for k in one.keys() & other.keys() if one[k] != other[k])
-
-
-def read_evaluation(path: Path, contract: str) -> dict[str, Any]:
-    """`metrics.json` or `curves.json`; raises `CanidsError` naming the file if it is not whole, of another contract or a stand-in."""
-    return read_json(path, contract, "result of an evaluation")

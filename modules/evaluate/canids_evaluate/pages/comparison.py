@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from canids_evaluate.judging import paired
-from canids_evaluate.judging.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, incompatible_settings, read_evaluation
+from canids_evaluate.judging.evaluation import incompatible_settings
 from canids_evaluate.judging.metrics import percentiles
 from canids_evaluate.pages.rows import FUSION, Methods, methods_of
 from canids_evaluate.pages.tables import leaves_out_zero, number, with_interval
+from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import VARIANTS
 

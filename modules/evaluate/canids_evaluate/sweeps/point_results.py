@@ -13,7 +13,7 @@ from canids_shared.contracts.whole import read_json, reading
 from canids_shared.errors import CanidsError
 from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 
-CONTRACT = "select/1"
+CONTRACT = "select/2"
 _BOUNDS = {"auroc": (0.0, 1.0), "f1": (0.0, 1.0)}
 WORDS = {"auroc": "AUROC", "loss": "loss", "reward": "mean reward", "f1": "F1"}
 

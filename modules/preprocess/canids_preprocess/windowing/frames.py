@@ -31,7 +31,7 @@ _WHAT = "table of frames"
 def _opened(path: Path) -> pq.ParquetFile:
     tables.read_metadata(path, tables.FRAMES)
     with reading(path, _WHAT, pa.ArrowException):
-        source = pq.ParquetFile(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
+        source = tables.opened(path, read_dictionary=["attack"], pre_buffer=False, buffer_size=_BUFFER)
     tables.check_columns(path, tables.FRAMES, source.schema_arrow, ALL)
     return source
 

@@ -1,12 +1,13 @@
-"""The policy file: weights, scales and observation layout in one safetensors file (contract `policy/3`)."""
+"""The policy file: weights, scales and observation layout in one safetensors file (contract `policy/4`)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from canids_shared.contracts.model_file import POLICY, load_arrays, save_arrays
 from canids_shared.contracts.whole import reading
-from canids_shared.jobs.torch_state import from_arrays, to_arrays
+from canids_shared.jobs.torch_state import built, to_arrays
 from canids_train_drl.agent.double_dqn import DuelingNetwork
 from canids_train_drl.environment.fusion_environment import Actions, AlarmState, Traffic
 from canids_train_drl.environment.observation import Observer
@@ -35,9 +36,10 @@ class Policy:
         """Decide on the next windows (`rollout.Fusion`); remembered are the alarms."""
         return greedy_step(self.network, self.actions, windows, state)
 
-    def save(self, path: Path) -> None:
-        """Write the file whole; the same policy gives the same bytes."""
+    def save(self, path: Path, identity: Mapping[str, str] | None = None) -> None:
+        """Write the file whole; the same policy gives the same bytes. `identity` says which run it is of."""
         header = {
+            **(identity or {}),
             "contract": POLICY,
             "hidden": self.hidden,
             "layout": self.observer.layout,
@@ -52,8 +54,9 @@ class Policy:
         """Read a policy; raises `CanidsError` naming the file if it is absent, cut off, or of another contract."""
         arrays, header = load_arrays(path, POLICY)
         with reading(path, "policy file", RuntimeError):
-            actions = Actions(**header["actions"])
-            network = DuelingNetwork(len(header["layout"]), header["hidden"], actions.count)
-            network.load_state_dict(from_arrays(arrays))
-            observer = Observer.from_json(header["observer"])
+            actions, observer = Actions(**header["actions"]), Observer.from_json(header["observer"])
+            if header["layout"] != observer.layout or actions.detectors != len(observer.detectors):
+                raise ValueError("layout")
+            width, hidden = len(observer.layout), header["hidden"]
+            network = built(path, arrays, lambda: DuelingNetwork(width, hidden, actions.count))
         return cls(network.eval(), header["hidden"], observer, actions, header["config"])

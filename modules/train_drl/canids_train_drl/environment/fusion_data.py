@@ -35,16 +35,24 @@ class FusionData:
     splits: dict[str, States]
 
     @classmethod
-    def read(cls, inputs: dict[str, list[Path]], config: dict[str, Any], device: torch.device) -> "FusionData":
+    def read(
+        cls, inputs: dict[str, list[Path]], config: dict[str, Any], device: torch.device, **wanted: str
+    ) -> "FusionData":
         """Read `fuse`, `select` and `calibrate` of a rule's inputs; equal config and inputs give equal worlds.
+
+        The files must say what `wanted` does (`dataset`, `variant`), and their splits.
 
         With `overfit_windows` a stretch of `fuse` is both what to learn on and what to stop by.
 
         Raises `CanidsError` naming the file where a required class has no window.
         """
-        fuse = states.require(states.read(inputs["fuse"][0]), attacked=True, attack_free=True)
-        select = states.require(states.read(inputs["select"][0]), attacked=True, attack_free=True)
-        calibrate = states.require(states.read(inputs["calibrate"][0]), attacked=False, attack_free=True)
+        fuse = states.require(states.read(inputs["fuse"][0], split="fuse", **wanted), attacked=True, attack_free=True)
+        select = states.require(
+            states.read(inputs["select"][0], split="select", **wanted), attacked=True, attack_free=True
+        )
+        calibrate = states.require(
+            states.read(inputs["calibrate"][0], split="calibrate", **wanted), attacked=False, attack_free=True
+        )
         splits = {"fuse": fuse, "select": select, "calibrate": calibrate}
         if count := config["overfit_windows"]:
             fuse = select = states.stretch(fuse, count)

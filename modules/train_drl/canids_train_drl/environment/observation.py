@@ -172,11 +172,16 @@ class Observer:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Observer":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; raises `ValueError` where the parts do not fit together."""
         tuples = {name: tuple(value[name]) for name in ("columns", "centre", "spread")}
         scales = tuple(QuantileScale(tuple(s["knots"]), tuple(s["levels"]), s["slope"]) for s in value["scales"])
         detectors = tuple(Detector(**detector) for detector in value["detectors"])
-        return cls(**{**value, **tuples, "scales": scales, "detectors": detectors})
+        observer = cls(**{**value, **tuples, "scales": scales, "detectors": detectors})
+        lengths = {len(observer.columns), len(observer.centre), len(observer.spread)}
+        absent = {detector.score for detector in detectors} - set(observer.columns)
+        if len(lengths) > 1 or absent or len(scales) != len(detectors) or not all(s.is_rising for s in scales):
+            raise ValueError("observer")
+        return observer
 
 
 def with_alarm_state(features: torch.Tensor, alarm: torch.Tensor, age: torch.Tensor) -> torch.Tensor:

@@ -55,6 +55,12 @@ class QuantileScale:
         rise = heights[-2] - heights[0] if len(shares) > 1 else 1.0
         return cls(tuple(map(float, knots)), tuple(map(float, heights[first])), float(rise / spread))
 
+    @property
+    def is_rising(self) -> bool:
+        """Whether knots and levels are equally many and strictly increasing, as `surprise` needs them."""
+        rising = all((np.diff(values) > 0).all() for values in (self.knots, self.levels))
+        return len(self.knots) == len(self.levels) and self.levels[0] > 0 and rising
+
     def surprise(self, raw: np.ndarray) -> np.ndarray:
         """Tail surprise, float64, of raw scores of any shape: positive, strictly increasing, unbounded."""
         x = np.asarray(raw, dtype=np.float64)

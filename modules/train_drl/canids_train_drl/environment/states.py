@@ -52,13 +52,13 @@ class States:
         return replace(self, keys=keys, values=self.values[rows], labels=self.labels[rows], segments=segments)
 
 
-def read(path: Path) -> States:
-    """Read and check a states file.
+def read(path: Path, **wanted: str) -> States:
+    """Read and check a states file; `wanted` is what it must say: `dataset`, `split`, `variant`.
 
-    Raises `CanidsError` naming the file if it declares no detectors, lacks the score of one, holds a value that is not finite, or
-    if time runs backwards.
+    Raises `CanidsError` naming the file if it is another one, declares no detectors, lacks the score of one, holds a value that is
+    not finite, or if time runs backwards.
     """
-    frame, header = tables.read(path, STATES)
+    frame, header = tables.read(path, STATES, **wanted)
     columns = tuple(name for name in frame.columns if name not in KEYS)
     keys = frame.select(list(KEYS))
     consecutive = _consecutive(keys)

@@ -1,10 +1,11 @@
-"""File of the fusion baselines (contract `fusion_baselines/2`): what each of them learnt, and the observer through which they see the traffic."""
+"""File of the fusion baselines (contract `fusion_baselines/3`): what each of them learnt, and the observer through which they see the traffic."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from canids_shared.contracts.model_file import FUSION_BASELINES, Arrays, load_arrays, save_arrays
+from canids_shared.contracts.model_file import FUSION_BASELINES, Arrays, check_arrays, load_arrays, save_arrays
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_train_drl.environment.fusion_environment import Actions
@@ -30,8 +31,8 @@ class FusionBaselines:
     observer: Observer
     budget: float
 
-    def save(self, path: Path) -> None:
-        """Write them whole; the same fusion baselines give the same bytes."""
+    def save(self, path: Path, identity: Mapping[str, str] | None = None) -> None:
+        """Write them whole; the same fusion baselines give the same bytes. `identity` says which run they are of."""
         arrays: Arrays = {}
         entries = {}
         for name, fusion in self.fusions.items():
@@ -45,6 +46,7 @@ class FusionBaselines:
                 entry["layers"] = len(entry["layers"])
             entries[name] = entry
         header = {
+            **(identity or {}),
             "contract": FUSION_BASELINES,
             "fusion_baselines": entries,
             "observer": self.observer.to_json(),
@@ -56,22 +58,47 @@ class FusionBaselines:
     def load(cls, path: Path, observer: Observer | None = None) -> "FusionBaselines":
         """Read fusion baselines.
 
-        Raises `CanidsError` naming the file if it is absent, cut off, of another contract, or has another observer than `observer`.
+        Raises `CanidsError` naming the file if it is absent, damaged, of another contract, or has another observer than `observer`.
         """
         arrays, header = load_arrays(path, FUSION_BASELINES)
         fusions: dict[str, Fusion] = {}
         with reading(path, "file of fusion baselines"):
+            seen = Observer.from_json(header["observer"])
+            check_arrays(path, arrays, _expected(header["fusion_baselines"], arrays, len(seen.layout)))
             for name, entry in header["fusion_baselines"].items():
                 kind = _KINDS[entry.pop("kind")]
                 if "actions" in entry:
                     entry["actions"] = Actions(**entry["actions"])
+                if len(entry.get("weights", seen.detectors)) != len(seen.detectors):
+                    raise ValueError("weights")
                 if "weights" in entry:
                     entry["weights"] = tuple(entry["weights"])
                 if "layers" in entry:
                     numbers = range(entry["layers"])
                     entry["layers"] = tuple((arrays[f"{name}.{n}.weight"], arrays[f"{name}.{n}.bias"]) for n in numbers)
                 fusions[name] = kind(**entry)
-            stored = cls(fusions, Observer.from_json(header["observer"]), header["false_alarm_budget"])
+            stored = cls(fusions, seen, header["false_alarm_budget"])
         if observer not in (None, stored.observer):
             raise CanidsError(f"{path}: learnt from other detectors than the policy was; delete it and run again")
         return stored
+
+
+def _expected(entries: dict[str, Any], arrays: Arrays, width: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of the weights and biases of all entries; each layer is as wide as the one before it has biases.
+
+    Args:
+        entries: as in the header.
+        arrays: as in the file.
+        width: components of an observation; classifiers do not see the two of the alarm state.
+    """
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, entry in entries.items():
+        enters = width if "actions" in entry else width - 2
+        leaves = Actions(**entry["actions"]).count if "actions" in entry else 1
+        for number in range(entry.get("layers", 0)):
+            bias = arrays.get(f"{name}.{number}.bias")
+            rows = leaves if bias is None or number == entry["layers"] - 1 else bias.size
+            expected[f"{name}.{number}.weight"] = ("float32", (rows, enters))
+            expected[f"{name}.{number}.bias"] = ("float32", (rows,))
+            enters = rows
+    return expected

@@ -30,5 +30,6 @@ DECLARED = {KEY: as_json(DETECTORS)}
 
 
 def states_metadata(wildcards: Mapping[str, str]) -> dict[str, Any]:
-    """Metadata of a states file: dataset, split and variant, and the detectors whose columns it has."""
-    return {**{key: wildcards[key] for key in ("dataset", "split", "variant")}, **DECLARED}
+    """Metadata of a states file: dataset, split, variant and instance, and the detectors whose columns it has."""
+    made_for = {key: wildcards[key] for key in ("dataset", "split", "variant", "instance") if key in wildcards}
+    return {**made_for, **DECLARED}

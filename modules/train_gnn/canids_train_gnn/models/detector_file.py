@@ -1,4 +1,4 @@
-"""Reader of the detectors' model files (contract `detector/2`): weights, scaling, and a header that builds the model again."""
+"""Reader of the detectors' model files (contract `detector/3`): weights, scaling, and a header that builds the model again."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from canids_shared.contracts import model_file
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
-from canids_shared.jobs.torch_state import from_arrays
+from canids_shared.jobs.torch_state import built
 from canids_train_gnn.models.attention import MessagePassing
 from canids_train_gnn.models.gat_vgae import GAT, VGAE, Model
 
@@ -31,8 +31,9 @@ def load_any(
     with reading(path, "detector", RuntimeError):
         if differing := [key for key in _FEATURES if graphs is not None and graphs[key] != header[key]]:
             raise CanidsError(f"{path}: trained with other {differing[0]} than these graphs have; train again")
-        model = _KINDS[header["kind"]](header["node_features"], header["edge_features"], header["size"])
-        model.load_state_dict(from_arrays(arrays))
+        kind = _KINDS[header["kind"]]
+        features = (header["node_features"], header["edge_features"])
+        model: GAT | VGAE = built(path, arrays, lambda: kind(*features, header["size"]))
     model.encoder.use(message_passing or MessagePassing())
     return model.eval().requires_grad_(False)
 

@@ -87,7 +87,11 @@ def run(call: Call, kind: type[Model], name: str, train: Callable[[TrainingJob[M
     config = call.config
     device = device_of(config["accelerator"], "train_gnn.accelerator")
     repeatable(config["torch_threads"], device)
-    fit, select = (TorchStore(GraphStore(path), device) for path in call.inputs["graphs"])
+    dataset = call.wildcards["dataset"]
+    fit, select = (
+        TorchStore(GraphStore(path, dataset=dataset, split=split), device)
+        for split, path in zip(("fit", "select"), call.inputs["graphs"], strict=True)
+    )
     message_passing = MessagePassing.of(config, device)
     _check_classes(fit)
     if count := config["overfit_windows"]:

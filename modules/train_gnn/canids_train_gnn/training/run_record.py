@@ -1,4 +1,4 @@
-"""The files of a training, `run.json` (contract `run/1`) among them; also those of a stand-in, so nothing here imports torch."""
+"""The files of a training, `run.json` (contract `run/2`) among them; also those of a stand-in, so nothing here imports torch."""
 
 from typing import Any
 
@@ -42,6 +42,7 @@ def write(
         device: kind of device on which they were taken.
     """
     header = {
+        **run_folder.run_identity(call, name),
         "contract": model_file.DETECTOR,
         "kind": name.upper(),
         "size": call.config[name][call.scale],
