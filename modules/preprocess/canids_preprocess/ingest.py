@@ -217,6 +217,12 @@ def main(call: entry_point.Call) -> None:
         frames.close(metadata)
         rejects.close({"capture": entry["name"]})
     log.info("%s: %d frames, %d rejects", entry["name"], counts.frames, counts.rejects)
+    if entry["content"] == "labelled" and entry["attack"] and not counts.attacked:
+        log.warning(
+            "%s: the manifest calls it labelled, with the attack %s, but no frame is attacked",
+            entry["name"],
+            entry["attack"],
+        )
 
 
 if __name__ == "__main__":

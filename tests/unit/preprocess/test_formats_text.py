@@ -181,6 +181,9 @@ def test_road_accelerator_attack_with_an_interval_and_the_keys_of_other_copies(t
         ("[]", "no entry 'a', the capture's file name without .log"),
         ('{"b": {}}', "no entry 'a'"),
         ('{"a": {"injection_interval": [2, 1]}}', "a: injection_interval is [2, 1], not [from, to] in seconds"),
+        ('{"a": {"injection_interval": [NaN, 1e999]}}', "a: injection_interval is [NaN, Infinity], not [from, to]"),
+        ('{"a": {"injection_interval": [-1, 2]}}', "a: injection_interval is [-1, 2], not [from, to]"),
+        ('{"a": {"injection_interval": [1, 1' + "0" * 400 + "]}}", "a: injection_interval is [1, 1000"),
         ('{"a": {"injection_id": "0D0"}}', "a: no injection_interval; give [from, to] in seconds, or null"),
         ('{"a": {"injection_interval": "1-2"}}', "a: injection_interval is"),
         (

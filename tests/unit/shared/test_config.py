@@ -98,6 +98,9 @@ def test_key_that_yaml_does_not_read_as_text_is_named() -> None:
         ({"blocks": {"repeats": 1_000_000_000}}, "preprocess.blocks.repeats: 1000000000 is greater than the maximum of 100"),
         ({"restarts": {"every": 1e-9}}, "preprocess.restarts.every: 1e-09 is less than the minimum of 0.1"),
         ({"stride": 1e-300}, "preprocess.stride: 1e-300 is less than the minimum of 0.0001"),
+        ({"window": 1}, "preprocess.window: 1 is less than the minimum of 2"),
+        ({"window": 2.5}, "preprocess.window: 2.5 is not a multiple of 1"),
+        ({"stride": 0.5}, "preprocess.stride: 0.5 is not a multiple of 1"),
         ({"window": 10**400}, "is greater than the maximum of 32767"),
     ],
 )  # fmt: skip
@@ -106,3 +109,4 @@ def test_options_that_mean_endless_work_are_refused(section: dict[str, Any], com
     with pytest.raises(CanidsError) as caught:
         check(section, schema, "preprocess")
     assert complaint in str(caught.value)
+    check({"window": 0.5, "stride": 0.25, "window_unit": "seconds"}, schema, "preprocess")

@@ -28,6 +28,7 @@ _LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"
 _SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
 _ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
 """The error flag, and the classes of errors that there are (up to `CAN_ERR_CNT`, 0x200)."""
+_LONGEST_S = 31_536_000  # a year, as for the manifest's own intervals
 _REMOTE = r"^R([0-9A-Fa-f]?)(?:_[9A-Fa-f])?$"
 
 
@@ -108,8 +109,9 @@ class Injection:
 def _interval(value: Any, place: str) -> tuple[float, float] | None:
     if value is None:
         return None
-    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    if not numbers or value[0] > value[1]:
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+    # JSON as Python reads it may hold NaN, which compares false, and integers beyond any float.
+    if not numbers or not 0 <= value[0] <= value[1] <= _LONGEST_S:
         raise CanidsError(f"{place}: injection_interval is {json.dumps(value)[:80]}, not [from, to] in seconds")
     return float(value[0]), float(value[1])
 
@@ -123,6 +125,8 @@ def injection_of(metadata: Path, capture: str) -> Injection:
         content = json.loads(metadata.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CanidsError(f"{metadata}: no such file; set 'metadata' in the manifest to ROAD's metadata") from None
+    except OSError as error:
+        raise CanidsError(f"{metadata}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         raise CanidsError(f"{metadata}: not JSON") from None
     # Either the entry of one capture alone, or entries by the captures' names.
