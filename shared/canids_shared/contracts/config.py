@@ -68,7 +68,7 @@ def _pattern(validator: Any, pattern: str, text: Any, schema: Any) -> Iterator[j
         yield jsonschema.ValidationError(f"{text!r} does not match '{pattern}'")
 
 
-_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
 def _explain(error: jsonschema.ValidationError, where: str) -> str:
@@ -84,7 +84,8 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
             hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
             hints.append(f"unknown key '{place}.{key}'; {hint}".replace("'.", "'"))
         return "; ".join(hints)
-    if error.validator == "not" and error.instance in error.validator_value.get("enum", []):
+    rule: Any = error.validator_value
+    if error.validator == "not" and error.instance in rule.get("enum", []):
         return f"{place}: {error.instance!r} is reserved; choose another name"
     return f"{place or 'config'}: {error.message}"
 
