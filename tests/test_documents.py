@@ -48,6 +48,7 @@ CAPTURES = (
     ("dos.csv", "train_02_with_attacks/fuzzing-sonata.csv"),
     ("test.csv", "test_01_known_vehicle_known_attack/DoS-kia.csv"),
 )
+TARGETS = ("all_train_gnn", "all_train_drl", "all_kd_fusion")
 PIPELINES = sorted(path.parent.name for path in REPOSITORY.glob("pipelines/*/Snakefile"))
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
@@ -63,6 +64,9 @@ def newcomer(new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.Temp
             place = checkout.folder.parent / "captures" / dataset / target
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes((tiny / source).read_bytes())
+    simulated = checkout.folder.parent / "captures/sim_to_real/manifest.yaml"
+    simulated.parent.mkdir()
+    simulated.write_bytes((REPOSITORY / "pipelines/kd_fusion/sim_to_real.manifest.yaml").read_bytes())
     resources = checkout.folder / "results/resources/profile/config.yaml"  # as `make resources` writes it
     resources.parent.mkdir(parents=True)
     resources.write_text("set-resources: {gat_large: {mem_mb: 1000 * attempt}}\n")
@@ -71,6 +75,9 @@ def newcomer(new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.Temp
             (checkout.folder / named[1]).write_text(body)
     (checkout.folder / ".venv/bin").mkdir(parents=True)
     (checkout.folder / ".venv/bin/python").symlink_to(sys.executable)
+    for done in (".venv/runtime", ".venv/development", ".venv-dgl/ready"):
+        (checkout.folder / done).parent.mkdir(exist_ok=True)
+        (checkout.folder / done).touch()
     return checkout
 
 
@@ -78,7 +85,7 @@ def newcomer(new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.Temp
 def finished(new_checkout: Callable[[], Checkout], newcomer: Checkout) -> Checkout:
     """A checkout where every file of the main job is there, empty: planning asks for nothing more."""
     checkout = new_checkout()
-    listed = newcomer.snakemake("-s", "pipelines/kd_fusion/Snakefile", "--summary")
+    listed = newcomer.snakemake("-s", "pipelines/kd_fusion/Snakefile", "--summary", *TARGETS)
     assert listed.returncode == 0, listed.stderr
     for row in listed.stdout.splitlines()[1:]:
         path = checkout.folder / row.split("\t")[0]
@@ -94,7 +101,7 @@ Check = Callable[[str, pytest.FixtureRequest], None]
 @functools.cache
 def _planned(checkout: Checkout, arguments: tuple[str, ...]) -> str:
     path = os.pathsep.join([str(REPOSITORY / "examples/own_detector"), os.environ.get("PYTHONPATH", "")])
-    done = checkout.snakemake(*arguments, "-n", PYTHONPATH=path)
+    done = checkout.snakemake("-n", *arguments, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -103,7 +110,7 @@ def _plans(command: str, checkout: Checkout, *options: str) -> str:
     """Plan a command of Snakemake; returns the plan, which has jobs."""
     arguments = shlex.split(command.partition("snakemake ")[2])
     plan = _planned(checkout, (*(a for a in arguments if a != "-n"), *options))
-    assert "dry-run" in plan
+    assert re.search("dry-run|^would ", plan, re.MULTILINE)
     assert "Nothing to be done" not in plan
     return plan
 
@@ -138,7 +145,7 @@ def _help(module: str) -> str:
 
 def explains_itself(command: str, request: pytest.FixtureRequest) -> None:
     """Entry points with files that only a finished run has: the module is there and knows the options."""
-    for part in command.split(" | "):
+    for part in command.removesuffix(" | …").split(" | "):
         (module,) = re.findall(r"python -m (\S+)", part)
         text = _help(module)
         assert "usage" in text
@@ -192,11 +199,18 @@ def is_an_option_of_snakemake(command: str, request: pytest.FixtureRequest) -> N
     assert f"{command.split()[1]} " in _help("snakemake")
 
 
+def runs_here(command: str, request: pytest.FixtureRequest) -> None:
+    command = re.sub(r"\S+/python", shlex.quote(sys.executable), command)
+    done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Python" in done.stdout
+
+
 def starts_mlflow(command: str, request: pytest.FixtureRequest) -> None:
     import mlflow.cli  # noqa: PLC0415 (seconds)
 
     arguments = shlex.split(command.partition("mlflow ui")[2])
-    assert mlflow.cli.server.make_context("ui", arguments).params["workers"] == 1
+    assert mlflow.cli.server.make_context("ui", arguments).params["workers"] == "1"
 
 
 def builds_the_documentation(command: str, request: pytest.FixtureRequest) -> None:
@@ -217,7 +231,7 @@ def runs_small(command: str, request: pytest.FixtureRequest) -> None:
 
 def is_installed(command: str, request: pytest.FixtureRequest) -> None:
     """What CI or a developer runs on the repository itself: the program is there, and the files that it names."""
-    arguments = shlex.split(command.partition(" -m ")[2])
+    arguments = shlex.split(command.partition(" -m ")[2].partition(";")[0])
     assert importlib.util.find_spec(arguments[0])
     assert all((REPOSITORY / a).exists() for a in arguments[1:] if re.match(r"(tests|modules|shared|bench)/", a))
 
@@ -232,10 +246,9 @@ def recipe(command: str, request: pytest.FixtureRequest) -> None:
     target = shlex.split(command.replace(" …", " x").replace("=…", "=x"))[1:]
     needed = [f"{name}=../captures" for name in ("DATA", "DIR", "CAPTURE", "RUN", "SOURCE")] + ["NAME=late_fusion"]
     given = {a.partition("=")[0] for a in target}
-    ready = [f"-o.venv{suffix}" for suffix in ("/runtime", "/development", "-dgl/ready")]
     arguments = [*target, *(n for n in needed if n.partition("=")[0] not in given)]
     done = subprocess.run(
-        ["make", "-n", "--no-print-directory", *ready, *arguments],
+        ["make", "-n", "--no-print-directory", *arguments],
         cwd=checkout.folder,
         capture_output=True,
         text=True,
@@ -260,7 +273,9 @@ CHECKS: dict[str, Check] = {
     r"snakemake -c2 -s examples/own_detector/score/Snakefile .*": elsewhere(
         "tests/examples/test_own_detector_pipeline.py", "own_detector/score/Snakefile"
     ),
-    r"snakemake -c2 --config canids=https://raw\S+": elsewhere("tests/modules/test_snakefiles.py", "preprocess_by_url"),
+    r"snakemake -c2 --config canids=https://raw\S+": elsewhere(
+        "tests/environments/test_environments.py", "preprocess_by_url"
+    ),
     r"snakemake --\w+": is_an_option_of_snakemake,
     r"(.venv/bin/)?pip install .*\[.*": names_extras,
     r"export \w+=\S+": variable_is_read,
@@ -277,12 +292,13 @@ RECIPES: dict[str, Check] = {
     r"\S+/python -m canids_shared.scoring.following .*": FOLLOWED,
     r"\S+/python -m snakemake .*--rulegraph .*": elsewhere("tests/test_documents.py", "rule_graph_of_a_pipeline"),
     r"\S+/python -m snakemake --profile .*": plans,
-    r"(PYTHONPATH=\S+ )?\S+/python -m canids_.*": explains_itself,
+    r"PYTHONPATH=shared \S+/python -m canids_shared.tools.doctor": runs_here,
+    r"\S+/python -m canids_.*": explains_itself,
     r".* -m mlflow ui .*": starts_mlflow,
     r".* -m mkdocs .*": builds_the_documentation,
     r"\S+/python bench/\w+.py": runs_small,
     r"(\w+=\S+ )*\S+python -m (pytest|ruff|snakefmt|mypy) .*": is_installed,
-    r".*-m (pytest|pip|venv|slurm|snakemake --lint).*|make .*|\.venv/bin/python -m mypy": is_of_the_shell,
+    r".*-m (pytest|pip|venv|slurm|snakemake --lint).*|make(\[1\])?:? .*|\.venv/bin/python -m mypy": is_of_the_shell,
     r"(test|echo|cat|if|rm|dpkg|printf|\{|DEBIAN_FRONTEND).*": is_of_the_shell,
 }
 """Line of a recipe of make → what checks it."""

@@ -44,9 +44,9 @@ def test_name_of_a_capture_is_no_command(checkout: Checkout) -> None:
     name = "it's my $(touch made)> drive.csv"
     (folder / name).write_text(f"{HEADER}\n0.001,100,00FF,0\n")
     entry = {"path": name, "vehicle": "van", "content": "attack-free"}
-    captures = {"a": {**entry, "role": "train"}, "b": {**entry, "role": "test"}}
+    captures = {"a": {**entry, "role": "train"}, "1": {**entry, "role": "test"}}  # nor is a number more than a name
     (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
-    done = checkout.module("preprocess", "results/odd/frames/b.parquet", "--config", "datasets=[odd]")
+    done = checkout.module("preprocess", "results/odd/frames/1.parquet", "--config", "datasets=[odd]")
     assert done.returncode == 0, done.stderr
     assert not (checkout.folder / "made").exists()
 

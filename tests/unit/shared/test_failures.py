@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import snakemake.jobs
 
 from canids_shared.planning import failures
 
@@ -79,3 +81,15 @@ def test_the_log_of_an_earlier_workflow_is_no_cause(tmp_path: Path) -> None:
     log.write_text("error: a\n")
     os.utime(log, (time.time() - 86_400,) * 2)
     assert failures.cause([str(log)]) is None
+
+
+def test_a_submission_that_holds_bad_input_is_not_tried_again(tmp_path: Path) -> None:
+    failures.attend.cache_clear()
+    failures.attend()
+    retries = snakemake.jobs.GroupJob.restart_times.fget
+    rule = SimpleNamespace(shellcmd='"$CANIDS_X_PYTHON" -m x', restart_times=5)
+    (tmp_path / "bad.txt").write_text("error: a\n")
+    (tmp_path / "killed.txt").write_text("Killed\n")
+    bad, killed = (SimpleNamespace(rule=rule, log=[str(tmp_path / f"{name}.txt")]) for name in ("bad", "killed"))
+    assert retries(SimpleNamespace(jobs=[killed, killed])) == 5
+    assert retries(SimpleNamespace(jobs=[killed, bad])) == 0
