@@ -33,7 +33,8 @@ from canids_track import records
 from canids_train_drl import decide
 from canids_train_gnn import describe
 from canids_train_gnn.models import detector_file
-from fuzz.mutations import BYTES, JSON, LINES, PARQUET, SAFETENSORS, YAML, Mutation
+from fuzz.containers import PARQUET, SAFETENSORS
+from fuzz.mutations import BYTES, JSON, LINES, YAML, Mutation
 from fuzz.seeds import CAPTURES, ROOT, RUNS, VARIANT, decide_call, entry_of, graphs_call
 
 
