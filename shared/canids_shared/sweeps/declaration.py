@@ -16,7 +16,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import POLICY_KIND, STAGES, Config, merged
 from canids_shared.sweeps.metrics import METRICS, changes_meaning, kind_of, metrics_of
 from canids_shared.sweeps.points import Points, nested, option_schema, read_points
-from canids_shared.sweeps.sampling import sample
+from canids_shared.sweeps.sampling import refuse_too_many, sample
 from canids_shared.sweeps.space import Space
 
 ALL = "all"
@@ -103,12 +103,13 @@ def declared(config: Config, modules: str | Path) -> Sweep:
     section = check(config["sweep"], load_schema(SCHEMA), where="sweep")
     stage, base = section["stage"], config.get(section["stage"]) or {}
     schema = load_schema(Path(modules) / stage / "config.schema.yaml", common=True)
+    first = check(base, schema, where=stage).get("seed", 0)
     points, places = _points(section, schema)
+    refuse_too_many(len(points) * section["seeds"], "trainings of each run")
     _check_metric(section, points)
     for instance, values in points.items():
         check(merged(base, nested(values)), schema, where=places[instance])
     space = Space(points)
-    first = check(base, schema, where=stage).get("seed", 0)
     if stage == "preprocess":
         first = (config.get("train_gnn") or {}).get("seed", 0)
     subspaces = {ALL: list(points)}

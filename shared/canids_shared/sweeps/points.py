@@ -38,10 +38,10 @@ def read_points(path: Path, schema: dict[str, Any], name: str) -> tuple[Points, 
     Raises `CanidsError` naming file, and row or option: an unknown option, a row of another width, an empty cell, a name that
     occurs twice.
     """
-    with reading(path, "table of points", again="set sweep.table to a table of points"):
+    with reading(path, "table of points", csv.Error, again="set sweep.table to a table of points"):
         text = path.read_text(encoding="utf-8-sig")
-    # No quoting: a cell may be JSON, which has quotes of its own.
-    lines = [line for line in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if line]
+        # No quoting: a cell may be JSON, which has quotes of its own.
+        lines = [line for line in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if line]
     header, *rows = lines or [[]]
     options = [o for o in header if o != INSTANCE]
     if not options or not rows:

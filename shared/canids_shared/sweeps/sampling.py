@@ -16,6 +16,8 @@ from canids_shared.files import canonical_json
 
 DIGITS = 3
 """Significant digits of a value from a range: it names a folder."""
+MOST = 10_000
+"""Trainings of a sweep; more would take longer to plan than anyone waits for."""
 _ATTEMPTS = 10
 """Samples that are drawn at most for each point, where samples repeat earlier points."""
 Axis = dict[str, Any]
@@ -58,6 +60,12 @@ def study_of(
     return study
 
 
+def refuse_too_many(count: int, what: str) -> None:
+    """Raise `CanidsError` if a sweep has more points, or trainings, than `MOST`."""
+    if count > MOST:
+        raise CanidsError(f"sweep: {count:,} {what}, more than {MOST:,}; declare fewer values, steps, points or seeds")
+
+
 def sample(
     space: dict[str, Axis],
     whole: set[str],
@@ -76,13 +84,15 @@ def sample(
         count, seed: of all methods but `grid`.
         past: for `tpe`: points so far, with the value to minimise. New points differ from them.
 
-    Raises `CanidsError` naming the option whose range is empty, not positive on a logarithmic scale, or without `steps`.
+    Raises `CanidsError` naming the option whose range is empty, not positive on a logarithmic scale, or without `steps`; also for a
+    grid of more points than `MOST`.
     """
     for option, axis in space.items():
         _check(axis, option in whole, method, f"sweep.space.{option}")
     if method == "grid":
         # Rounded steps of whole numbers may hold a value twice.
         steps = {option: _steps(axis, option in whole) for option, axis in space.items()}
+        refuse_too_many(math.prod(map(len, steps.values())), "points")
         return [dict(zip(steps, values, strict=True)) for values in product(*steps.values())]
     optuna = load_optuna()
     samplers = {

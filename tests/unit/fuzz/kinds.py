@@ -24,6 +24,7 @@ from canids_shared.contracts import manifest, streams, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.run_folder import Checkpoint
 from canids_shared.planning import folds
 from canids_shared.planning.pipeline import STAGES, section
 from canids_shared.planning.stage import Stage
@@ -33,7 +34,8 @@ from canids_track import records
 from canids_train_drl import decide
 from canids_train_gnn import describe
 from canids_train_gnn.models import detector_file
-from fuzz.mutations import BYTES, JSON, LINES, PARQUET, SAFETENSORS, YAML, Mutation
+from fuzz.containers import PARQUET, SAFETENSORS
+from fuzz.mutations import BYTES, JSON, LINES, YAML, Mutation
 from fuzz.seeds import CAPTURES, ROOT, RUNS, VARIANT, decide_call, entry_of, graphs_call
 
 
@@ -149,10 +151,11 @@ def _policy(path: Path) -> Any:
 
 
 def _checkpoint(path: Path) -> Any:
-    from canids_shared.contracts.model_file import load_arrays  # noqa: PLC0415
-
-    arrays, header = load_arrays(path, "checkpoint/1")
-    return arrays, header["progress"]
+    checkpoint = Checkpoint.__new__(Checkpoint)
+    checkpoint._path = path
+    if (loaded := checkpoint.load()) is None:
+        raise CanidsError(f"{path}: said to be damaged, and the training begins at its start")
+    return loaded
 
 
 # Files of runs
@@ -305,7 +308,7 @@ def kinds() -> list[Kind]:
         Kind("table of points", Path("points.tsv"), _table_of_points, LINES, other=True),
         Kind("table of results", Path("results.csv"), lambda p: next_round.read_means(p, "gat_small_nokd"), LINES, other=True),
         *(
-            Kind(f"capture {name}", Path("captures", file), partial(_capture, name.partition(" ")[0]), [*BYTES] if name in ("blf", "mf4") else LINES, other=True, share=0.5)
+            Kind(f"capture {name}", Path("captures", file), partial(_capture, name.partition(" ")[0]), [*BYTES] if name in ("blf", "mf4") else LINES, other=True, share=0.4)
             for name, file in CAPTURES.items()
         ),
         Kind("metadata of ROAD", Path("captures/capture_metadata.json"), partial(_capture, "road"), JSON, other=True, names=("capture_metadata.json", "captures/")),

@@ -296,6 +296,7 @@ def test_cells_are_what_the_option_wants(workplace: Path) -> None:
         ("instance\tgat.batch\na/b\t32\n", r"params.tsv: row 1: 'a/b' cannot name an instance"),
         ("gat.batch\n", r"params.tsv: needs a header with options and at least one row"),
         ("", r"params.tsv: needs a header"),
+        ("gat.batch\n" + "1" * 200_000, r"params.tsv: not a whole table of points; set sweep.table"),
     ],
 )  # fmt: skip
 def test_a_wrong_table_is_named_with_row_and_option(workplace: Path, text: str, complaint: str) -> None:
@@ -328,6 +329,8 @@ def test_a_wrong_table_is_named_with_row_and_option(workplace: Path, text: str, 
         ({"space": {"gat.clip": RATE}, "subspaces": {"code": "@pd.io.common.os.system('true')"}}, "sweep.subspaces.code: "),
         ({"space": {"gat.batch": {"low": 16.2, "high": 16.8}}}, "sweep.space.gat.batch: no whole number from 16.2 to 16.8"),
         ({"space": {"gat.clip": {"low": 1, "high": math.inf}}}, "sweep.space.gat.clip.high: inf is not a finite number"),
+        ({"space": {o: {"values": list(range(101))} for o in ("gat.clip", "gat.weight_decay")}, "method": "grid"}, "sweep: 10,201 points, more than 10,000; declare"),
+        ({"space": {"gat.clip": RATE}, "points": 11, "seeds": 1000}, "sweep: 11,000 trainings of each run, more than 10,000; declare"),
         ({"space": {"gat.clip": RATE}, "method": "tpe"}, "sweep: method tpe needs a space, and a table"),
         ({"space": {"gat.clip": RATE}, "runs": ["pca_large"]}, "sweep.runs: no training is called pca_large; kinds of training: gat, vgae, dqn"),
     ],
@@ -337,6 +340,11 @@ def test_a_wrong_declaration_is_named_in_one_line(workplace: Path, sweep: dict[s
         declared(**sweep)
     assert str(caught.value).startswith(complaint)
     assert "\n" not in str(caught.value)
+
+
+def test_the_section_of_the_stage_must_be_one() -> None:
+    with pytest.raises(CanidsError, match="train_gnn: 3 is not of type 'object'"):
+        declaration.declared({**config(space={"gat.clip": RATE}), "train_gnn": 3}, MODULES)
 
 
 def test_a_pipeline_without_a_sweep_says_so() -> None:
