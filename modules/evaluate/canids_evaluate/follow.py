@@ -2,7 +2,8 @@
 
     … | python -m canids_train_drl.follow … | python -m canids_evaluate.follow --csv alarms.csv
 
-An alarm that has ended is at once a line of the file, as the rule `alarms` writes it. With the training split of the run
+An alarm that has ended is at once a line of the file, as the rule `alarms` writes it; one that is still open at the end of the
+stream ends with it, also where the stream breaks off. With the training split of the run
 (`--fit`) messages also say when the traffic begins to drift from it, and when that ends.
 """
 
@@ -70,7 +71,7 @@ class _DriftMessages:
 
     def __init__(self, fit: Path | None, names: list[str]) -> None:
         self._recent: drift.RecentDrift | None = None
-        self._first: float | None = None
+        self._capture, self._first = "", 0.0
         self._unknown = "the training graphs of this run are not here"
         try:
             self._recent = drift.RecentDrift(drift.TrainingReference(GraphStore(fit), names, _STREAM)) if fit else None
@@ -78,7 +79,8 @@ class _DriftMessages:
             self._unknown = str(error)
 
     def update(self, batch: pa.RecordBatch, width: int) -> None:
-        self._first = batch["t_start"][0].as_py() if self._first is None else self._first
+        if (capture := batch["capture"][0].as_py()) != self._capture:
+            self._capture, self._first = capture, batch["t_start"][0].as_py()
         # Windows with an alarm are left out: an attack would count as drift.
         normal = ~streams.flat(batch, "alarm")  # [W]
         if self._recent is None or not normal.any():
@@ -92,7 +94,8 @@ class _DriftMessages:
 
     def end(self) -> str:
         """The last line: how often drift began, and how large it is now."""
-        last = (self._recent.drift() or "every window raises an alarm") if self._recent else self._unknown
+        missing = "every window raises an alarm" if self._capture else "no window has come"
+        last = (self._recent.drift() or missing) if self._recent else self._unknown
         return f"{self._recent.times if self._recent else 0} drifts; at the end: {_plainly(last)}"
 
 
@@ -129,21 +132,28 @@ def main(options: argparse.Namespace) -> None:
 
         csv = growing(options.csv, alarm_tracker.csv_schema(detectors))
         each: _GrowingCsv | None = None
-        for batch in batches:
-            if options.windows:
-                table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch.select(per_window)])))
-                each = each or growing(options.windows, dict(table.schema))
-                each.add(table)
-            for decision, nodes in windows(batch, decided, features, len(names)):
-                seen += 1
-                for event in tracker.update(decision, nodes):
-                    ended += event.ended
-                    _report(event, csv)
-            drifting.update(batch, len(names))
+        broken: streams.NeighbourError | None = None
+        try:
+            for batch in batches:
+                if options.windows:
+                    table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch.select(per_window)])))
+                    each = each or growing(options.windows, dict(table.schema))
+                    each.add(table)
+                for decision, nodes in windows(batch, decided, features, len(names)):
+                    seen += 1
+                    for event in tracker.update(decision, nodes):
+                        ended += event.ended
+                        _report(event, csv)
+                drifting.update(batch, len(names))
+        except streams.NeighbourError as error:
+            broken = error
         for event in tracker.end():
             ended += 1
             _report(event, csv)
-    log.info("%d windows, %d alarms, %s", seen, ended, drifting.end())
+    if seen or not broken:
+        log.info("%d windows, %d alarms, %s", seen, ended, drifting.end())
+    if broken:
+        raise broken
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,8 +3,9 @@
     python -m canids_preprocess.follow drive.log --window 100 --stride 100 | python -m canids_train_gnn.follow …
     python -m canids_preprocess.follow socketcan:can0 …
 
-Reading, features and windows are those of the rules ingest and graphs, so the graphs are equal too. It stops on Ctrl-C, at the
-end of the log (`--exit-at-end`), or when nothing has come for a while (`--idle`).
+Reading, features and windows are those of the rules ingest and graphs, so the graphs are equal too. Where the clock jumps the
+past starts again, as another capture. It stops on Ctrl-C or SIGTERM, at the end of the log (`--exit-at-end`), or when nothing
+has come for a while (`--idle`).
 """
 
 import argparse
@@ -16,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,8 +29,10 @@ from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, PER_SECOND, REJECT_COLUMNS, Batch, Format
 from canids_preprocess.formats.growing import POLL, Growing, IdleTimeout
 from canids_preprocess.ingest import RowCounts, read
+from canids_preprocess.timestamps import in_seconds
 from canids_preprocess.windowing.cutting import check_windows
 from canids_preprocess.windowing.frames import ALL, Frames, arrays_of
+from canids_preprocess.windowing.stretches import Stopped, Stretches
 from canids_preprocess.windowing.windows import FEATURES, windows_of
 from canids_shared.contracts import streams
 from canids_shared.errors import CanidsError
@@ -39,12 +43,15 @@ MOST_IDS = 1 << 16
 from the finished one: a bus has hundreds, an attacker who draws 29-bit IDs at random a hundred thousand in half a minute."""
 LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
 """Formats of a log that can be read while it grows: those in text."""
+MOST_JUMPS = 10
+"""Jumps of the clock without a whole window between them after which it is an error."""
 _HEAD = 1 << 12
 _ROW = re.compile(rb"^\s*\d.*\n", re.M)
 """A row of ASC or TRC."""
 _OF_A_WINDOW = ("window", "t_start", "t_end")
 _OF_EDGES = ("edge_source", "edge_target", "edge_attr")
-_ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": []}
+_ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": [], "timestamp_unit": "s"}
+"""What a manifest would say of the source, once its timestamps are in seconds."""
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +59,8 @@ def _format(path: Growing, name: str) -> str:
     """Format of a log, as soon as its first lines are there; where the header has several lines, with the first row."""
     while True:
         more = path.arrive(_HEAD)
+        if not path.exists():
+            raise CanidsError(f"{path}: no such file")
         try:
             recognised = recognise(path) if name == "auto" else name
         except CanidsError:
@@ -67,41 +76,44 @@ def _format(path: Growing, name: str) -> str:
         time.sleep(POLL)
 
 
-def batches(source: str, options: argparse.Namespace, counts: RowCounts, timeout: IdleTimeout) -> Iterator[Batch]:
-    """Frames and rejects of a log or a bus as they come; raises as `ingest.read`."""
+def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout) -> Iterator[Batch]:
+    """Frames and rejects of a log or a bus as they come. Raises `CanidsError` if there is no such log or bus, or it fails."""
     if buses.is_bus(source):
-        path = Path(source)
-        form = Format(lambda *_: buses.read(source, timeout), lambda *_: True, labelled=False)
+        yield from buses.read(source, timeout)
     else:
         path = Growing.of(Path(source), timeout)
-        form = FORMATS[_format(path, options.format)]
-    tolerance, quarantine = options.timestamp_tolerance, options.on_bad_rows == "quarantine"
-    entry = {**_ENTRY, "timestamp_unit": options.timestamp_unit}
-    yield from read(path, form, entry, tolerance=tolerance, quarantine=quarantine, counts=counts)
+        rows = FORMATS[_format(path, options.format)].read(path, _ENTRY)
+        yield from in_seconds(Path(source), rows, options.timestamp_unit)
 
 
-def _frames(source: str, read_batches: Iterator[Batch], rejects: Path | None) -> Iterator[Frames]:
-    """Frames of the batches as arrays; rejects are written to the file `rejects`, line by line."""
-    path = Path(source)
+@contextmanager
+def _rejects_file(path: Path | None) -> Iterator[Any]:
+    """A writer of rows for a CSV that grows line by line; without a path the rows go nowhere."""
     try:
-        stream = open(rejects or os.devnull, "w", encoding="utf-8", newline="", buffering=1)  # noqa: SIM115 (closed below)
+        stream = open(path or os.devnull, "w", encoding="utf-8", newline="", buffering=1)  # noqa: SIM115 (closed below)
     except OSError as error:
-        raise CanidsError(f"{rejects}: cannot be written ({error.strerror})") from None
+        raise CanidsError(f"{path}: cannot be written ({error.strerror})") from None
     with stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(REJECT_COLUMNS)
-        for batch in read_batches:
-            if len(batch.rejects):
-                line, reason, _ = batch.rejects.row(0)
-                more = f", and {len(batch.rejects) - 1} more" if len(batch.rejects) > 1 else ""
-                log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
-                writer.writerows(batch.rejects.iter_rows())
-            if len(batch.frames):
-                # The layout of the Parquet files that `graphs` reads: large strings, attacks as a dictionary, one batch.
-                table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
-                table = table.set_column(ALL.index("attack"), "attack", table["attack"].dictionary_encode())
-                (part,) = table.combine_chunks().to_batches()
-                yield arrays_of(path, part, ALL)
+        yield writer
+
+
+def _frames(source: str, read_batches: Iterator[Batch], rejects: Any) -> Iterator[Frames]:
+    """Frames of the batches as arrays; rejects are written to the CSV `rejects`."""
+    path = Path(source)
+    for batch in read_batches:
+        if len(batch.rejects):
+            line, reason, _ = batch.rejects.row(0)
+            more = f", and {len(batch.rejects) - 1} more" if len(batch.rejects) > 1 else ""
+            log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
+            rejects.writerows(batch.rejects.iter_rows())
+        if len(batch.frames):
+            # The layout of the Parquet files that `graphs` reads: large strings, attacks as a dictionary, one batch.
+            table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())
+            table = table.set_column(ALL.index("attack"), "attack", table["attack"].dictionary_encode())
+            (part,) = table.combine_chunks().to_batches()
+            yield arrays_of(path, part, ALL)
 
 
 def _warm_up() -> None:
@@ -142,16 +154,42 @@ def _batch(schema: pa.Schema, name: str, vehicle: str, arrays: dict[str, np.ndar
 
 
 def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) -> int:
-    """Write the windows of a source to a stream until waiting is over; returns how many."""
-    source, counts, sent = options.source, RowCounts(), 0
+    """Write the windows of a source to a stream until waiting is over; returns how many.
+
+    Raises `CanidsError` as `ingest.read`, once the windows before the row that it names are written; also if most of the recent
+    rows are rejects, or the clock jumps again and again.
+    """
+    source, quarantine = options.source, options.on_bad_rows == "quarantine"
+    name = capture = options.name or Path(source).stem
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
     schema = streams.schema_of_graphs(header_of(source, options))
-    with streams.sending(stream, schema) as send:
+    counts, sent, jumps, in_vain = RowCounts(), 0, 0, 0
+    with streams.sending(stream, schema) as send, _rejects_file(options.rejects) as rejects, suppress(Stopped):
         _warm_up()
-        frames = _frames(source, batches(source, options, counts, timeout), options.rejects)
-        for arrays in windows_of(Path(source), frames, 0, config, [""], MOST_IDS):
-            send(_batch(schema, options.name or Path(source).stem, options.vehicle, arrays))
-            sent += len(arrays["y"])
+        timeout.begin(source)
+        rows = batches(source, options, timeout)
+        stretches = Stretches(source, rows, options.timestamp_tolerance, quarantine, lambda: timeout.stopped)
+        form = Format(lambda *_: stretches.next(), lambda *_: True, labelled=False)
+        while not stretches.ended:
+            # The times of a stretch have nothing to do with those of the last one.
+            counts.last, counts.late, counts.on_time = None, 0, 0
+            tolerance = options.timestamp_tolerance
+            checked = read(Path(source), form, _ENTRY, tolerance=tolerance, quarantine=quarantine, counts=counts)
+            for arrays in windows_of(Path(source), _frames(source, checked, rejects), 0, config, [""], MOST_IDS):
+                send(_batch(schema, capture, options.vehicle, arrays))
+                timeout.window_sent()
+                sent, in_vain = sent + len(arrays["y"]), 0
+            if not stretches.ended:
+                line, seconds = stretches.jump
+                jumps, in_vain = jumps + 1, in_vain + 1
+                if in_vain == MOST_JUMPS:
+                    raise CanidsError(
+                        f"{source}, line {line}: the clock has jumped {in_vain} times without a whole window in between; "
+                        "set the clock, and follow the source again"
+                    )
+                capture, how = f"{name}-{jumps + 1}", "ahead" if seconds > 0 else "back"
+                text = "%s, line %d: the clock jumps %s by %.3f s; the past is forgotten, and capture %s begins"
+                log.warning(text, source, line, how, abs(seconds), capture)
     log.info("%s: %d frames, %d rejects, %d windows", source, counts.frames, counts.rejects, sent)
     return sent
 

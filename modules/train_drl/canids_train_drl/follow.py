@@ -7,6 +7,7 @@ Where a window is missing (in time, one of fewer than two frames), a new segment
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -23,11 +24,13 @@ from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.options import DAY_S, number, whole_number
-from canids_train_drl.decide import load, recalibrated
+from canids_train_drl.decide import FEWEST, load, recalibrated
 from canids_train_drl.environment.fusion_environment import Traffic
 from canids_train_drl.environment.observation import Observer, ObserverState
 from canids_train_drl.environment.rollout import Fusion
 from canids_train_drl.environment.states import States
+
+log = logging.getLogger(__name__)
 
 
 class Follower:
@@ -79,15 +82,20 @@ def _states(batch: pa.RecordBatch, detectors: tuple[Detector, ...]) -> States:
     return States(Path("standard input"), detectors, keys, columns, values, labels, np.array([0, len(keys)]))
 
 
-def _first_seconds(batches: Iterator[pa.RecordBatch], seconds: float) -> list[pa.RecordBatch]:
-    """The windows up to the first that ends beyond so many seconds, or all there are."""
+def _first_seconds(batches: Iterator[pa.RecordBatch], seconds: float) -> tuple[list[pa.RecordBatch], int]:
+    """The windows up to the first that ends beyond so many seconds of its capture, or all there are.
+
+    Returns them, and the position of the first one of that capture: where the clock jumps another one begins.
+    """
     held: list[pa.RecordBatch] = []
+    first = 0
     for batch in batches:
+        if held and batch["capture"][0] != held[-1]["capture"][0]:
+            first = len(held)
         held.append(batch)
-        begin = min(b.column("t_start")[0].as_py() for b in held)
-        if batch.column("t_end")[len(batch) - 1].as_py() - begin > seconds:
+        if batch["t_end"][len(batch) - 1].as_py() - held[first]["t_start"][0].as_py() > seconds:
             break
-    return held
+    return held, first
 
 
 def main(options: argparse.Namespace) -> None:
@@ -102,10 +110,17 @@ def main(options: argparse.Namespace) -> None:
     if absent := [detector.score for detector in detectors if detector.score not in schema.names]:
         raise CanidsError(f"standard input: no column '{absent[0]}' (contract {streams.CONTRACT})")
     policy.observer.check_columns(_states(pa.RecordBatch.from_pylist([], schema), detectors))
-    held = _first_seconds(batches, options.recalibrate) if options.recalibrate else []
+    held, first = _first_seconds(batches, options.recalibrate) if options.recalibrate else ([], 0)
     if held:
-        table = pa.Table.from_batches(held).combine_chunks().to_batches()[0]
-        policy = recalibrated(policy, _states(table, detectors), options.recalibrate)
+        table = pa.Table.from_batches(held[first:]).combine_chunks().to_batches()[0]
+        seconds = table["t_end"][len(table) - 1].as_py() - table["t_start"][0].as_py()
+        if seconds <= options.recalibrate and len(table) < FEWEST:
+            # Someone stopped it, or the log is short: no fault, but nothing to decide by either.
+            text = "ended after %.1f of the %g s that set the scales: no decision on its %d windows"
+            log.warning(text, seconds, options.recalibrate, sum(map(len, held)))
+            held = []
+        else:
+            policy = recalibrated(policy, _states(table, detectors), options.recalibrate)
     fusion = policy if options.fusion == "dqn" else baselines.fusions[options.fusion]
     follower = Follower(policy.observer, fusion)
     wide = streams.widened(schema, follower.columns)

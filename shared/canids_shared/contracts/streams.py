@@ -17,11 +17,14 @@ there is traffic.
 """
 
 import argparse
+import io
 import json
 import logging
 import os
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
@@ -38,6 +41,12 @@ from canids_shared.files import HEADER_KEY, canonical_json
 CONTRACT = "follow/1"
 GONE = 3
 """Exit status of a stage whose neighbour has ended or sends no windows: the fault is not its own."""
+CHAINED = "CANIDS_CHAINED"
+"""The environment variable with which who starts all stages takes over to say whose end ended the chain."""
+GRACE_S = 5.0
+"""Seconds after SIGTERM in which a stage still takes windows; usually the stage before it ends sooner, by the same signal."""
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The end of an Arrow IPC stream that was closed."""
 _INPUT = "standard input"
 _RESTART = "start all stages of one version of canids"
 log = logging.getLogger(__name__)
@@ -108,6 +117,48 @@ class NeighbourError(CanidsError):
     """The stage before or behind this one has ended, or sends a stream that this one cannot read."""
 
 
+class _Input(io.RawIOBase):
+    """A stream that ends by itself `GRACE_S` after SIGTERM; it tells whether the writer closed it.
+
+    Attributes:
+        last: the last bytes.
+        stopped: whether it ended because of the signal.
+    """
+
+    until = float("inf")
+    """When to end; set by the signal, which may come before there is a stream."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.last, self.stopped, self._stream = b"", False, stream
+        try:
+            self._file: int | None = stream.fileno()
+        except OSError:
+            self._file = None  # not a pipe but bytes in memory
+
+    @classmethod
+    def end_soon(cls, *_: Any) -> None:
+        """Answer SIGTERM."""
+        cls.until = min(cls.until, time.monotonic() + GRACE_S)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # A signal does not end a wait, so waits are short.
+        while self._file is not None and not select.select([self._file], [], [], 0.1)[0] and not self._over():
+            pass
+        if self._over():
+            return 0
+        data = self._stream.read(len(buffer)) if self._file is None else os.read(self._file, len(buffer))
+        buffer[: len(data)] = data
+        self.last = (self.last + data[-len(_END) :])[-len(_END) :]
+        return len(data)
+
+    def _over(self) -> bool:
+        self.stopped = time.monotonic() >= self.until
+        return self.stopped
+
+
 class Received(NamedTuple):
     """A stream that is read: its header, its schema, and its windows in batches."""
 
@@ -126,12 +177,14 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     Raises `CanidsError` if it is of another contract or lacks columns, `NeighbourError` if it is no such stream, or breaks off
     later.
     """
+    source = _Input(stream)
     try:
         with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
-            reader = pa.ipc.open_stream(stream)
+            reader = pa.ipc.open_stream(io.BufferedReader(source, 1 << 16))
             content = json.loads(reader.schema.metadata[HEADER_KEY.encode()])
     except CanidsError:
-        raise NeighbourError(f"{_INPUT}: not a stream of windows (contract {CONTRACT})") from None
+        what = "not a stream of windows" if source.last else "empty; the stage before has ended"
+        raise NeighbourError(f"{_INPUT}: {what} (contract {CONTRACT})") from None
     header = check_contract(_INPUT, content, CONTRACT, again=_RESTART)
     for wanted in (*KEYS, *GRAPHS, *prefixes):
         if not any(name.startswith(wanted) for name in reader.schema.names):
@@ -142,43 +195,59 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
         try:
             yield from filter(len, reader)
         except (pa.ArrowException, OSError) as error:
-            raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None
+            if not source.stopped:  # else it ends amid a window
+                raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None
+        # Between two windows a stream may also end because its writer was killed.
+        if source.last != _END and not source.stopped:
+            raise NeighbourError(f"{_INPUT}: breaks off: the stage before has failed")
 
     return Received(header, reader.schema, batches())
 
 
 @contextmanager
 def sending(stream: BinaryIO, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Write a stream of windows; yields a function that sends a batch at once."""
-    with pa.ipc.new_stream(stream, schema) as writer:
-        # The writer holds the schema back until there is a batch; the next stage would load its models only then.
-        writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
+    """Write a stream of windows; yields a function that sends a batch at once. It is closed unless an error ends it."""
+    writer = pa.ipc.new_stream(stream, schema)
+    # The writer holds the schema back until there is a batch; the next stage would load its models only then.
+    writer.write_batch(pa.RecordBatch.from_pylist([], schema=schema))
+    stream.flush()
+
+    def send(batch: pa.RecordBatch) -> None:
+        writer.write_batch(batch)
         stream.flush()
 
-        def send(batch: pa.RecordBatch) -> None:
-            writer.write_batch(batch)
-            stream.flush()
-
-        yield send
+    yield send
+    writer.close()
     stream.flush()
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Run a stage of the chain: a `CanidsError` becomes one line and exit status 1 (or `GONE`), messages go to standard error.
+    """Run a stage of the chain: an error becomes one line and exit status 1 (or `GONE`), messages go to standard error.
 
-    Only the first stage responds to Ctrl-C; the others end with their input, so no window is lost.
+    Only the first stage responds to Ctrl-C and SIGTERM; the others end with their input, so no window is lost, but at the latest
+    `GRACE_S` after SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _Input.end_soon)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("numexpr").setLevel(logging.WARNING)  # pandas imports it, and it logs the number of threads
     try:
+        if sys.stdout is None:
+            sys.exit("error: standard output is closed: there is nowhere to write to")
+        sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 (an empty stream, if it is closed)
         main(parser.parse_args())
         sys.stdout.flush()
     except (NeighbourError, BrokenPipeError) as error:
         # Python would report the broken pipe again when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         reason = "the next stage has ended" if isinstance(error, BrokenPipeError) else error
-        log.warning("%s: %s", parser.prog, reason)
+        if CHAINED not in os.environ:
+            log.warning("%s: %s", parser.prog, reason)
         sys.exit(GONE)
     except CanidsError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or parser.prog}: {error.strerror or error}")
+    finally:
+        # While Python shuts down the signal would have its default effect again.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -5,7 +5,10 @@
 
 Starts the stages' `follow` entries as a chain of processes: each writes windows (`canids_shared.contracts.streams`) to the
 next one's standard input. Each runs by the Python that `CANIDS_<STAGE>_PYTHON` names, by default this one. All end
-together: at Ctrl-C, at the end of the log, or when one of them dies.
+together: at Ctrl-C or SIGTERM, at the end of the log, or when one of them dies.
+
+Exit status 0: it ended as asked, by Ctrl-C, SIGTERM, `--exit-at-end` or `--idle`, and alarms that were open are closed.
+1: it failed, for the reason in the line that begins with `error:`. 2: the command line is wrong.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from canids_shared.contracts.streams import GONE
+from canids_shared.contracts.streams import CHAINED, GONE
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.options import DAY_S, number, whole_number
 from canids_shared.scoring.captures import DATA_ROOT, plain
@@ -28,6 +31,8 @@ _POLL_S = 0.05
 """Seconds between two looks at the processes."""
 _DRAIN_S = 20.0
 """Seconds that the other processes have for the windows under way when one has died."""
+_STOP_S = 60.0
+"""Seconds that all have to end when they are asked to; service managers kill after 90."""
 Command = tuple[str, list[str]]
 """Name of a stage, and the command that runs its process."""
 
@@ -71,6 +76,10 @@ def name_of(source: str) -> str:
     return plain(Path(source).stem if Path(source).exists() or "/" in source or ":" not in source else source)
 
 
+class StageError(CanidsError):
+    """A stage has failed, and has written why to standard error."""
+
+
 class Chain:
     """Processes, each reading what the one before it writes."""
 
@@ -78,18 +87,20 @@ class Chain:
         """Start the processes. Ctrl-C, which a terminal sends to all of them, is ignored by them; `stop` answers it."""
         self.names = [name for name, _ in parts]
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._stopping = False
+        self._stopping = 0.0
         self._gone = 0.0
+        environment = {**os.environ, CHAINED: "1"}
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes
         try:
             # Each process reads the pipe into which the one before it writes; the last one writes to the terminal.
             upstream: Any = subprocess.DEVNULL
             for position, (_, command) in enumerate(parts):
                 downstream = subprocess.PIPE if position + 1 < len(parts) else None
-                self.processes.append(subprocess.Popen(command, stdin=upstream, stdout=downstream))
+                process = subprocess.Popen(command, stdin=upstream, stdout=downstream, env=environment)
+                self.processes.append(process)
                 if position:
                     upstream.close()  # the process has it: its own copy here would keep the pipe open
-                upstream = self.processes[-1].stdout
+                upstream = process.stdout
         except OSError as error:
             self.kill()
             raise CanidsError(f"{parts[len(self.processes)][0]}: cannot be started: {error}") from None
@@ -98,15 +109,25 @@ class Chain:
 
     def stop(self, *_: Any) -> None:
         """Ask the first process to end; the others end after the windows that it sent."""
-        self._stopping = True
+        self._stopping = self._stopping or time.monotonic()
 
     def wait(self) -> None:
-        """Wait for the end of all processes; raises `CanidsError` naming the stage whose process died."""
+        """Wait for the end of all processes.
+
+        Raises `CanidsError` naming the stage whose process died, `StageError` if that has said why, and `CanidsError` if they
+        do not end in `_STOP_S` after `stop`.
+        """
         while (failed := self._failed()) is None:
             if all(process.poll() is not None for process in self.processes):
                 return
+            running = [process.returncode is None for process in self.processes]
+            # One that was asked to end by itself has no use for further windows.
+            if any(
+                before and process.returncode == 0 for before, process in zip(running, self.processes[1:], strict=False)
+            ):
+                self.stop()
             if self._stopping:
-                self.processes[0].terminate()  # each time: it may not have installed its handler yet
+                self._terminate(running)
             time.sleep(_POLL_S)
         status = self.processes[failed].returncode
         # The processes before it have no reader any more; those behind it still have windows to decide on and to report.
@@ -117,7 +138,20 @@ class Chain:
             time.sleep(_POLL_S)
         self.kill()
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        raise CanidsError(f"{self.names[failed]} has ended ({how}), and with it the chain; see its last message")
+        kind = StageError if status == 1 else CanidsError
+        raise kind(f"{self.names[failed]} has ended ({how}), and with it the chain")
+
+    def _terminate(self, running: list[bool]) -> None:
+        """Ask the first process to end: again and again, since it may not have installed its handler yet."""
+        self.processes[0].terminate()
+        if self.processes[0].returncode == -signal.SIGTERM:
+            # It has sent nothing, and the others need not load their models.
+            for process in self.processes:
+                process.terminate()
+        if time.monotonic() - self._stopping > _STOP_S:
+            late = [name for name, runs in zip(self.names, running, strict=True) if runs]
+            self.kill()
+            raise CanidsError(f"{', '.join(late)}: did not end within {_STOP_S:.0f} s, and was killed")
 
     def _failed(self) -> int | None:
         """Position of the process that failed, or None.
@@ -126,11 +160,11 @@ class Chain:
         latter counts only once all have ended, or after `_DRAIN_S`.
         """
         codes = [process.poll() for process in self.processes]
-        if self._stopping and codes[0] == -signal.SIGTERM:
-            return None  # stopped before its signal handler was installed
-        if died := [position for position, code in enumerate(codes) if code not in (None, 0, GONE)]:
+        # A process that was stopped before its handler was installed dies of the signal, and its neighbours miss it.
+        orderly = {None, 0, GONE} | ({-signal.SIGTERM} if self._stopping else set())
+        if died := [position for position, code in enumerate(codes) if code not in orderly]:
             return died[0]
-        if GONE not in codes:
+        if GONE not in codes or self._stopping:
             return None
         self._gone = self._gone or time.monotonic()
         late = None not in codes or time.monotonic() - self._gone > _DRAIN_S
@@ -146,22 +180,33 @@ class Chain:
 
 
 def follow(source: str, folder: Path, options: argparse.Namespace) -> None:
-    """Follow a source with the run in `folder` until it ends.
+    """Follow a source with the run in `folder` until it ends, or Ctrl-C or SIGTERM ends it.
 
     Raises `CanidsError` if the run lacks a file, or a process of the chain fails.
     """
-    run = trained_run(folder)
-    start = datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
-    usual = DATA_ROOT / name_of(source) / f"by-{run.by}" / run.variant / "follow" / start
-    output = options.output or usual
-    output.mkdir(parents=True, exist_ok=True)
-    print(f"following {source} with {folder}; alarms go to {output / 'alarms.csv'}; Ctrl-C ends it", file=sys.stderr)
-    chain = Chain(commands(source, run, output, options))
-    before = {number: signal.signal(number, chain.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # From the first moment on: models are looked for, and processes started, before there is a chain to stop.
+    before = {number: signal.signal(number, lambda number, _: asked.append(number)) for number in numbers}
     try:
-        chain.wait()
+        run = trained_run(folder)
+        start = datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
+        usual = DATA_ROOT / name_of(source) / f"by-{run.by}" / run.variant / "follow" / start
+        output = options.output or usual
+        output.mkdir(parents=True, exist_ok=True)
+        print(
+            f"following {source} with {folder}; alarms go to {output / 'alarms.csv'}; Ctrl-C ends it", file=sys.stderr
+        )
+        chain = Chain(commands(source, run, output, options))
+        for number in numbers:
+            signal.signal(number, chain.stop)
+        if asked:
+            chain.stop()
+        try:
+            chain.wait()
+        finally:
+            chain.kill()
     finally:
-        chain.kill()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -205,6 +250,8 @@ def main() -> None:
     options = parser().parse_args()
     try:
         follow(options.source, options.run, options)
+    except StageError:
+        sys.exit(1)
     except CanidsError as error:
         sys.exit(f"error: {error}")
 

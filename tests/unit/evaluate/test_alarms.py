@@ -316,6 +316,35 @@ def test_drift_of_a_bus_is_told_once_when_it_begins_and_once_when_it_is_over(
     assert " ".join(drift.in_words(last)).replace("**", "") in caplog.text
 
 
+def test_a_stream_that_breaks_off_ends_the_open_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store = traffic(tmp_path / "score.safetensors")
+    stream = stream_of(store, np.arange(WINDOWS) >= 50, [0, 30, WINDOWS])
+    broken = BytesIO(stream.getvalue()[:-8])  # without the end that a writer in good order sends
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=broken))
+    with pytest.raises(streams.NeighbourError, match="breaks off"):
+        follow.main(follow.parser().parse_args(["--csv", str(tmp_path / "f.csv")]))
+    assert pl.read_csv(tmp_path / "f.csv")["windows"].to_list() == [WINDOWS - 50]
+    assert caplog.messages[-1].startswith(f"{WINDOWS} windows, 1 alarms, ")
+
+
+def test_the_end_without_a_window_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    fit = traffic(tmp_path / "fit.safetensors", flood=False)
+    for windows, said in ((0, "no window has come"), (WINDOWS, "every window raises an alarm")):
+        stream = stream_of(fit, np.ones(WINDOWS, dtype=bool), [0, windows] if windows else [])
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+        follow.main(follow.parser().parse_args(["--csv", str(tmp_path / "f.csv"), "--fit", str(fit.path)]))
+        assert (
+            caplog.messages[-1]
+            == f"{windows} windows, {int(windows > 0)} alarms, 0 drifts; at the end: Not known: {said}."
+        )
+
+
 def test_drift_that_cannot_be_told_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -128,11 +128,26 @@ def lines(path: Path, timeout: IdleTimeout) -> list[tuple[int, bytes]]:
     return [(piece.line, bytes(piece.text)) for piece in Growing.of(path, timeout).pieces()]
 
 
-def test_a_line_is_read_once_it_is_whole(tmp_path: Path, writing: Callable[..., IdleTimeout]) -> None:
+def test_a_line_is_read_once_it_is_whole(
+    tmp_path: Path, writing: Callable[..., IdleTimeout], caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"\xef\xbb\xbfone\ntw")
     timeout = writing(*appending(path, b"o", b"", b"\nthree\nfo", b"ur"))
-    assert lines(path, timeout) == [(1, b"one\n"), (2, b"two\nthree\n"), (4, b"four")]
+    assert lines(path, timeout) == [(1, b"one\n"), (2, b"two\nthree\n")]
+    assert caplog.messages == [f"{path}, line 4: has no line end, so it may be half a line; left out"]
+
+
+def test_half_a_line_at_the_end_is_no_shorter_frame(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "a.log"
+    path.write_bytes(b"(1.0) can0 185#EB00001122334455\n(1.1) can0 185#EB0000112233445A\n(1.2) can0 185#EB0000")
+    _, batch = followed(options(path, "--window", "2", "--stride", "1"), IdleTimeout(at_end=True))
+    assert streams.keys(batch)["t_end"].to_list() == [1.1]
+    assert caplog.messages[-2:] == [
+        f"{path}, line 3: has no line end, so it may be half a line; left out",
+        f"{path}: 2 frames, 0 rejects, 1 windows",
+    ]
 
 
 def test_that_a_log_is_waited_for_is_said_once(
@@ -161,6 +176,8 @@ def test_waiting_is_over_when_nothing_comes(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda path: path.write_bytes(b"o"), "cut short behind line 2"),
+        (lambda path: path.write_bytes(b"six\nten\n"), "cut and written anew behind line 2"),
+        (lambda path: path.write_bytes(b"six\nten\ntwelve\n"), "cut and written anew behind line 2"),
         (lambda path: path.unlink(), "removed or moved away behind line 2"),
         (
             lambda path: (path.rename(path.with_name("log.1")), path.write_bytes(b"one\ntwo\nthree\n")),
@@ -191,6 +208,89 @@ def test_a_bad_line_stops_with_its_number_or_is_put_aside(
     assert len(batch) == 1
     assert pl.read_csv(rejects).rows() == [(6, "arbitration ID '1G' is not a hexadecimal number", "1.004,1G,00,0")]
     assert "line 6: arbitration ID '1G' is not a hexadecimal number; put aside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("(1.05) can0 1G#00", "line 51: arbitration ID '1G' has neither"),
+        ("(0.5) can0 123#00", "line 51: the timestamp steps back by 0.549000 s"),
+        ("(86401.0) can0 123#00", "line 51: the timestamp lies 86399.951000 s ahead of those around it"),
+        ("(1.05) can1 123#00", r"frames of several buses \(can0, can1\)"),
+    ],
+)
+def test_the_windows_before_a_bad_row_are_sent(tmp_path: Path, bad: str, message: str) -> None:
+    path = tmp_path / "a.log"
+    rows = [f"(1.{n:03d}) can0 123#{n:02X}" for n in range(100)]
+    path.write_text("\n".join([*rows[:50], bad, *rows[50:], ""]))
+    stream = BytesIO()
+    with pytest.raises(CanidsError, match=message):
+        follow.follow(options(path), IdleTimeout(at_end=True), stream)
+    stream.seek(0)
+    _, _, batches = streams.received(stream)
+    assert [next(batches)["t_end"].to_pylist()] == [[1.019, 1.039]]
+    with pytest.raises(streams.NeighbourError, match="breaks off: the stage before has failed"):
+        next(batches)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n\n", b"(1.0) can0 18", b"(1.0) can0 123#00\n"])
+def test_who_stops_before_the_first_window_gets_no_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.log"
+    if content is not None:
+        path.write_bytes(content)
+    stream = BytesIO()
+    assert follow.follow(options(path), IdleTimeout(stopped=True), stream) == 0
+    stream.seek(0)
+    assert list(streams.received(stream).batches) == [], "a stream that was closed"
+
+
+def test_a_clock_that_is_set_begins_another_capture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def rows(begin: float) -> list[str]:
+        return [f"({begin + n / 1000:.3f}) can0 {(n % 5) * 16:03X}#{n % 251:02X}" for n in range(110)]
+
+    path = tmp_path / "a.log"
+    path.write_text("\n".join([*rows(5000), *rows(1000), *rows(9000), ""]))
+    _, batch = followed(options(path, "--on-bad-rows", "quarantine"), IdleTimeout(at_end=True))
+    keys = streams.keys(batch)
+    assert keys["capture"].to_list() == [name for name in ("a", "a-2", "a-3") for _ in range(5)]
+    assert keys["window"].to_list() == [*range(5)] * 3
+    x = streams.flat(batch, "x").reshape(3, -1)
+    np.testing.assert_allclose(x[1:], x[[0, 0]], rtol=1e-4, atol=1e-4, err_msg="nothing is left of the past")
+    said = [message.split(": ", 1)[1] for message in caplog.messages]
+    assert said == [
+        "the clock jumps back by 4000.109 s; the past is forgotten, and capture a-2 begins",
+        "the clock jumps ahead by 7999.891 s; the past is forgotten, and capture a-3 begins",
+        "330 frames, 0 rejects, 15 windows",
+    ]
+    path.write_text("\n".join(line for n in range(12) for line in rows(1000 * (n % 2))[:15]) + "\n")
+    with pytest.raises(CanidsError, match="line 151: the clock has jumped 10 times without a whole window in between"):
+        followed(options(path, "--on-bad-rows", "quarantine"), IdleTimeout(at_end=True))
+
+
+def test_silence_and_a_stream_without_windows_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    now = [0.0]
+    monkeypatch.setattr(growing, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    timeout = IdleTimeout()
+    timeout.begin("can0")
+    for now[0] in (1.0, 11.0, 12.0, 20.0):
+        assert not timeout.over()
+    timeout.renew()
+    for now[0] in (30.0, 59.0, 61.0, 90.0, 119.0, 122.0):
+        timeout.renew()
+    timeout.window_sent()
+    now[0] = 130.0
+    timeout.renew()
+    assert caplog.messages == [
+        "can0: silent for 11 s; still waiting",
+        "can0: goes on after 20 s of silence",
+        "can0: frames come, but no whole window for 61 s",
+        "can0: frames come, but no whole window for 61 s",
+    ]
 
 
 def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import can
 import numpy as np
 import pytest
 from asammdf import MDF
-from capture_files import MESSAGES, OWN, WILD, by_python_can, in_the_wild, limited, read, record, said
+from capture_files import MESSAGES, OWN, WILD, by_python_can, in_the_wild, limited, read, record, said, written
 
 from canids_preprocess.formats import mf4, recognise
 from canids_shared.errors import CanidsError
@@ -186,6 +186,40 @@ def test_number_of_frames_in_mf4_must_fit_its_data(tmp_path: Path) -> None:
         path.write_bytes(raw)
         with limited(), pytest.raises(CanidsError, match="damaged"):
             read(path, "mf4")
+
+
+@pytest.mark.parametrize(
+    ("last", "cut"),
+    [
+        ("185#EB0000", True),
+        ("185#EB0000\n", False),
+        ("185#EB00001122334455", False),
+        ("100#0A", False),  # as short as another of its ID
+        ("00000185#EB", False),  # the first of its ID: nobody knows
+        ("185#R4", False),
+        ("185#", True),
+    ],
+)
+def test_a_last_line_of_candump_that_was_cut_in_its_payload_is_no_shorter_frame(
+    tmp_path: Path, last: str, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["185#EB00001122334455", "100#0A0B", "100#0A", "185#EB00001122334456", "185#R"]
+    text = "\n".join(f"(1.00{n}) can0 {row}" for n, row in enumerate([*rows, last]))
+    for size in (2, 1 << 18):
+        monkeypatch.setattr("canids_preprocess.formats.text.ROWS_A_BATCH", size)
+        frames, rejects = read(written(tmp_path, text), "candump")
+        assert len(frames) == len(rows) + (not cut)
+        assert (
+            rejects.rows()
+            == [
+                (
+                    6,
+                    "the last line has no line end, and its payload is shorter than any other of this ID: it was cut",
+                    f"#{last[4:].lower()}",
+                )
+            ]
+            * cut
+        )
 
 
 @in_the_wild

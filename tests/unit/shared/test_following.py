@@ -1,6 +1,7 @@
 """The chain that follows a bus: its commands, and that its processes live and end together."""
 
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,8 @@ import pytest
 from canids_shared.contracts import streams
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
-from canids_shared.scoring.following import Chain, commands, name_of, parser
+from canids_shared.scoring import following
+from canids_shared.scoring.following import Chain, StageError, commands, name_of, parser
 from canids_shared.scoring.trained_run import TrainedRun
 
 RUN = TrainedRun(
@@ -106,6 +108,99 @@ def test_who_lost_a_neighbour_is_not_to_blame() -> None:
         chain("pass", gone).wait()
 
 
+def stage(body: str) -> str:
+    """A program that `streams.run` runs: its `main` has this body."""
+    indented = "".join(f"    {line}\n" for line in body.splitlines())
+    start = "import argparse, sys, time\nfrom canids_shared.contracts import streams\nfrom canids_shared.errors import CanidsError\n"
+    return f"{start}def main(options):\n{indented}streams.run(main, argparse.ArgumentParser())"
+
+
+READS = stage("print(len(list(streams.received(sys.stdin.buffer).batches)), 'batches')")
+SENDS = "with streams.sending(sys.stdout.buffer, streams.schema_of_graphs({'window': 100})):\n    "
+
+
+def wait_for_ready(capfd: pytest.CaptureFixture[str]) -> None:
+    while "ready" not in capfd.readouterr().err:
+        time.sleep(0.05)
+
+
+def test_a_cause_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    fails = stage("raise CanidsError('socketcan:can9: cannot be opened')")
+    with pytest.raises(StageError, match="part 0"):
+        chain(fails, READS, READS).wait()
+    assert capfd.readouterr() == ("", "error: socketcan:can9: cannot be opened\n")
+
+
+def test_a_run_whose_stage_has_said_why_ends_with_status_1_and_no_further_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(following, "trained_run", lambda folder: RUN)
+    for fails, said in (("sys.exit('error: no such log')", "error: no such log"), ("sys.exit(7)", "exit status 7")):
+        parts = [
+            ("preprocess", [sys.executable, "-c", f"import sys; {fails}"]),
+            ("rest", [sys.executable, "-c", READS]),
+        ]
+        monkeypatch.setattr(following, "commands", lambda *_, parts=parts: parts)
+        monkeypatch.setattr(sys, "argv", ["following", "a.log", "run", "--output", str(tmp_path)])
+        with pytest.raises(SystemExit) as end:
+            following.main()
+        errors = [str(end.value)] * isinstance(end.value.code, str) + capfd.readouterr().err.splitlines()
+        assert [said in line for line in errors if "error:" in line] == [True]
+        assert end.value.code != 0
+
+
+@pytest.mark.parametrize("end", ["raise CanidsError('bad row')", "import os; os.kill(os.getpid(), 9)"])
+def test_a_stream_whose_writer_failed_is_no_whole_one(end: str, capfd: pytest.CaptureFixture[str]) -> None:
+    made = chain(stage(SENDS + end), READS)
+    with pytest.raises(CanidsError, match="part 0 has ended"):
+        made.wait()
+    assert made.processes[1].returncode == streams.GONE
+    assert "batches" not in capfd.readouterr().out
+
+
+def test_a_stage_that_is_asked_to_end_ends_the_chain_in_order(capfd: pytest.CaptureFixture[str]) -> None:
+    waits = "import signal\nstopped = []\nsignal.signal(signal.SIGTERM, lambda *_: stopped.append(1))\n"
+    waits += SENDS + "while not stopped: time.sleep(0.01)"
+    reads = "source = streams.received(sys.stdin.buffer)\nprint('ready', file=sys.stderr, flush=True)\n"
+    reads += "print(len(list(source.batches)), 'batches')"
+    made = chain(stage(waits), stage("streams.GRACE_S = 0.1\n" + reads))
+    wait_for_ready(capfd)
+    made.processes[1].terminate()
+    made.wait()
+    assert [process.returncode for process in made.processes] == [streams.GONE, 0]
+    assert capfd.readouterr().out == "0 batches\n"
+
+
+def test_who_stops_while_the_stages_start_gets_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    made = chain(SAYS + "time.sleep(600)", stage("streams.received(sys.stdin.buffer)"))
+    made.stop()
+    made.wait()
+    assert made.processes[0].returncode == -signal.SIGTERM
+    assert "error" not in capfd.readouterr().err
+
+
+def test_a_stage_that_does_not_end_is_killed_and_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(following, "_STOP_S", 0.2)
+    deaf = "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', file=sys.stderr, flush=True)\n"
+    made = chain("import time; time.sleep(600)", deaf + "time.sleep(600)")
+    wait_for_ready(capfd)
+    made.stop()
+    with pytest.raises(CanidsError, match=r"part 1: did not end within 0 s, and was killed"):
+        made.wait()
+
+
+def test_closed_input_and_output_are_named() -> None:
+    for redirection, said in (("<&-", "standard input: empty"), (">&-", "error: standard output is closed")):
+        command = [sys.executable, "-c", READS]
+        done = subprocess.run(
+            ["bash", "-c", f'"$@" {redirection}', "-", *command], check=False, capture_output=True, text=True
+        )
+        assert said in done.stderr
+        assert done.returncode == (streams.GONE if "input" in said else 1)
+
+
 def test_a_program_that_is_not_there_is_named() -> None:
     with pytest.raises(CanidsError, match="other: cannot be started"):
         Chain([("one", [sys.executable, "-c", PASS]), ("other", ["/nowhere/python"])])
@@ -172,7 +267,10 @@ def test_what_the_stream_says_of_itself_is_there_before_a_window_is() -> None:
     with streams.sending(stream, streams.schema_of_graphs({"window": 100})):
         header, _, batches = streams.received(BytesIO(stream.getvalue()))
         assert header["window"] == 100
-    assert list(batches) == []
+        with pytest.raises(streams.NeighbourError, match="breaks off"):
+            next(batches)
+    stream.seek(0)
+    assert list(streams.received(stream).batches) == []
 
 
 def test_what_is_no_stream_of_windows_is_refused() -> None:

@@ -209,6 +209,38 @@ def test_follow_reads_a_stream_and_extends_it(trained: Trained) -> None:
     assert b"standard input: declares no detectors" in undeclared.stderr
 
 
+def test_scales_are_set_by_the_first_seconds_of_one_clock(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clock jumps before they are over, they begin again; where the stream ends before, nothing is decided."""
+    states = pl.read_parquet(trained.split(9, gap=False)).with_columns(
+        label=pl.lit(None, dtype=pl.UInt8), attack=pl.lit("")
+    )
+    span = float(states["t_end"][60] - states["t_start"][0])
+    earlier = states[:20].with_columns(
+        capture=pl.lit("before"), t_start=pl.col("t_start") + 1e6, t_end=pl.col("t_end") + 1e6
+    )
+    decided_by = {}
+    for name, part in {"alone": states, "behind": pl.concat([earlier, states]), "short": states[:30]}.items():
+        path = trained.folder / f"{name}.parquet"
+        part.write_parquet(path)
+        stream, output = stream_of(path, {KEY: as_json(trained.detectors)}), io.BytesIO()
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stream)))
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=output))
+        arguments = [
+            "--model",
+            str(trained.model),
+            "--fusion_baselines",
+            str(trained.baselines),
+            "--recalibrate",
+            str(span),
+        ]
+        follow.main(follow.parser().parse_args(arguments))
+        decided_by[name] = pa.ipc.open_stream(io.BytesIO(output.getvalue())).read_all()
+    columns = ["fusion_score", "alarm", *(detector.decided for detector in trained.detectors)]
+    assert decided_by["behind"].num_rows == len(states) + 20
+    assert decided_by["behind"].select(columns)[20:].equals(decided_by["alone"].select(columns))
+    assert decided_by["short"].num_rows == 0
+
+
 def test_states_of_other_detectors_are_refused(trained: Trained) -> None:
     others = (trained.detectors[0],)
     frame = pl.read_parquet(trained.split(8))

@@ -10,6 +10,7 @@ Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canfram
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.base import FRAME_COLUMNS, Batch, Format
+from canids_preprocess.formats.growing import Growing
 from canids_preprocess.formats.text import first_bytes, labelled, mostly, quoted, read_rows
 from canids_shared.contracts.manifest import ROAD_METADATA
 from canids_shared.errors import CanidsError
@@ -74,7 +76,42 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
 
 def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """Read a log of `candump -l`; labels are null."""
-    return read_rows(path, _fields, SHAPE)
+    batches = read_rows(path, _fields, SHAPE)
+    # A log that is followed gives whole lines only.
+    return batches if isinstance(path, Growing) else _without_cut_frame(path, batches)
+
+
+def _without_cut_frame(path: Path, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; a last frame without line end is a reject if it is shorter than any other of its ID.
+
+    Its payload is the end of the line, so a line that was cut in it looks like that of a shorter frame.
+    """
+    first_bytes(path)
+    with open(path, "rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read() == b"\n":
+            yield from batches
+            return
+    columns = ["can_id", "extended", "dlc"]
+    held, shortest = None, pl.DataFrame(schema={name: FRAME_COLUMNS[name] for name in columns})
+    for batch in batches:
+        if held is not None:
+            yield held
+            sent = pl.concat([shortest, held.frames.filter(~pl.col("remote")).select(columns)])
+            shortest = sent.group_by("can_id", "extended").agg(pl.col("dlc").min())
+        held = batch
+    if held is None:
+        return
+    frames, rejects = held
+    last, before = frames[-1:], frames[:-1].filter(~pl.col("remote")).select(columns)
+    others = pl.concat([shortest, before]).join(last, on=["can_id", "extended"], how="semi")
+    whole = not len(others) or last["remote"][0] or last["dlc"][0] >= others["dlc"].min()
+    if whole or last["line"][0] < (rejects["line"].max() or 0):
+        yield held
+        return
+    text = pl.format("#{}", pl.col("payload").bin.encode("hex"))
+    reason = pl.lit("the last line has no line end, and its payload is shorter than any other of this ID: it was cut")
+    yield Batch(frames[:-1], pl.concat([rejects, last.select("line", reason=reason, text=text)]))
 
 
 @dataclass(frozen=True)

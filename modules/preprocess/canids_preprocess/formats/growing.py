@@ -14,6 +14,12 @@ POLL = 0.005
 """Seconds between two looks at a log, or at a bus: half of what a window of 100 frames lasts on a full bus of 1 Mbit/s."""
 _AT_ONCE = 1 << 18
 """Bytes read at once; some sixty windows."""
+_TAIL = 256
+"""Bytes before the position in a log that have to stay as they were; some five lines, each with its time."""
+SILENT_S = 10.0
+"""Seconds without anything new after which that is said."""
+_NO_WINDOW_S = 60.0
+"""Seconds in which something comes, but no window is whole, after which that is said."""
 log = logging.getLogger(__name__)
 
 
@@ -24,23 +30,44 @@ class IdleTimeout:
     Attributes:
         at_end: whether to stop where there is nothing more for now.
         idle: seconds without anything new after which to stop; None: never.
-        stopped: whether someone asked to stop.
+        stopped: whether someone asked to stop, or the process that started this one is gone: nobody listens any more.
+        source: what is waited for, for messages.
     """
 
     at_end: bool = False
     idle: float | None = None
     stopped: bool = False
+    source: str = ""
     _since: float = field(default_factory=time.monotonic)
+    _window: float = field(default_factory=time.monotonic)
     _parent: int = field(default_factory=os.getppid)
+    _silent: bool = False
+
+    def begin(self, source: str) -> None:
+        """Start to count seconds: `source` is waited for from now on."""
+        self.source, self._since, self._window = source, time.monotonic(), time.monotonic()
 
     def renew(self) -> None:
         """Start again to count idle seconds, since something new has come."""
-        self._since = time.monotonic()
+        if self._silent:
+            log.info("%s: goes on after %.0f s of silence", self.source, time.monotonic() - self._since)
+        self._since, self._silent = time.monotonic(), False
+        if self._since - self._window >= _NO_WINDOW_S:
+            log.warning("%s: frames come, but no whole window for %.0f s", self.source, self._since - self._window)
+            self._window = self._since
+
+    def window_sent(self) -> None:
+        """Start again to count the seconds without a window."""
+        self._window = time.monotonic()
 
     def over(self) -> bool:
-        """Whether to stop waiting; also true where the process that started this one is gone, since nobody listens any more."""
-        idle = self.idle is not None and time.monotonic() - self._since >= self.idle
-        return self.stopped or self.at_end or idle or os.getppid() != self._parent
+        """Whether to stop waiting."""
+        silence = time.monotonic() - self._since
+        if silence >= SILENT_S and not self._silent:
+            log.warning("%s: silent for %.0f s; still waiting", self.source, silence)
+            self._silent = True
+        self.stopped = self.stopped or os.getppid() != self._parent
+        return self.stopped or self.at_end or (self.idle is not None and silence >= self.idle)
 
 
 class Growing(PosixPath):
@@ -75,14 +102,17 @@ class Growing(PosixPath):
         return False
 
     def pieces(self) -> Iterator[Piece]:
-        """Whole lines as they are written, and what follows the last line end once waiting is over.
+        """Whole lines as they are written; what follows the last line end may be half of a line, and is left out.
 
-        Raises `CanidsError` naming file and line if the log is cut short, replaced or removed, or a line never ends.
+        Raises `CanidsError` naming file and line if the log is cut short, written anew, replaced or removed, or a line never ends.
         """
-        line, begun = 1, b""
+        line, begun, tail = 1, b"", b""
         with open(self, "rb", buffering=0) as stream:
             while True:
                 data = stream.read(_AT_ONCE)
+                # A log that was cut and has grown again beyond the position goes on amid other lines.
+                self._check(stream.fileno(), stream.tell() - len(data), tail, line)
+                tail = (tail + data[-_TAIL:])[-_TAIL:]
                 if data:
                     # Whole lines go on at once; the beginning of a line waits for its end.
                     self.timeout.renew()
@@ -103,14 +133,21 @@ class Growing(PosixPath):
                         return
                     continue
                 # Nothing new: the log may have been replaced, or waiting be over.
-                self._check(stream.fileno(), stream.tell(), line)
+                self._check_name(stream.fileno(), line)
                 if self.timeout.over():
-                    if begun and not self.timeout.stopped:
-                        yield Piece(line, 1, begun)
+                    if begun:
+                        log.warning("%s, line %d: has no line end, so it may be half a line; left out", self, line)
                     return
                 time.sleep(POLL)
 
-    def _check(self, opened: int, position: int, line: int) -> None:
+    def _check(self, opened: int, position: int, tail: bytes, line: int) -> None:
+        """Raise `CanidsError` unless the log still holds what was read of it: `tail` before `position`."""
+        if os.fstat(opened).st_size < position:
+            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log again")
+        if os.pread(opened, len(tail), position - len(tail)) != tail:
+            raise CanidsError(f"{self}: cut and written anew behind line {line - 1}; follow the log again")
+
+    def _check_name(self, opened: int, line: int) -> None:
         # The file that is open may have another name by now, or none: compare it with what the path leads to.
         here = os.fstat(opened)
         try:
@@ -119,5 +156,3 @@ class Growing(PosixPath):
             raise CanidsError(f"{self}: removed or moved away behind line {line - 1}; follow the new log") from None
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
             raise CanidsError(f"{self}: replaced by another file behind line {line - 1}; follow the log again")
-        if here.st_size < position:
-            raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log again")
