@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from canids_shared.errors import CanidsError
-from canids_shared.files import sha256_of, write_fault, write_text
+from canids_shared.files import sha256_of, write_text
 
 _ROOT = 0
 _SHARED = stat.S_ISGID | stat.S_IWGRP
@@ -37,7 +36,7 @@ def distrust(path: Path, group: int | None) -> str:
     if status.st_uid not in (os.geteuid(), _ROOT) and (group is None or status.st_gid != group):
         return f"belongs to another user (number {status.st_uid})"
     if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and group is None):
-        return f"others may write it (mode {mode:o})"
+        return f"may be written by others (mode {mode:o})"
     return ""
 
 
@@ -89,27 +88,18 @@ def fault(entry: Path, group: int | None, whole: bool) -> str:
     return ""
 
 
-def remove(entry: Path) -> None:
-    """Remove an entry and its digest, so that the rule which makes it runs again; raises `CanidsError` if it cannot."""
-    try:
-        entry.unlink(missing_ok=True)
-        _digest_file(entry).unlink(missing_ok=True)
-    except OSError as error:
-        raise write_fault(error, entry) or CanidsError(f"{entry}: {error.strerror}; remove it") from None
+def unlink_damaged(paths: Iterable[Path]) -> str:
+    """Remove the links among `paths` to entries of a cache that are damaged, so that the next run makes these again.
 
-
-def removed_by_reader(paths: Iterable[Path]) -> str:
-    """Remove what is damaged among the cache's entries behind links, and the links.
-
-    For a job that failed on its inputs: the next run makes them again. Returns a line that says so, empty if nothing is damaged.
+    For a job that failed on its inputs. Returns a line about the first one; empty if none is damaged.
     """
+    damaged = ""
     for link in filter(Path.is_symlink, paths):
         entry = Path(os.path.realpath(link))
         if _digest_file(entry).exists() and (why := fault(entry, group_of(entry.parent), whole=True)):
-            try:
-                remove(entry)
-                link.unlink()
-            except CanidsError as error:
-                return str(error)
-            return f"{link}: its file in the cache between workflows, {entry}, {why}; both are removed: run again"
-    return ""
+            link.unlink()
+            damaged = (
+                damaged
+                or f"{link}: its file in the cache between workflows, {entry}, {why}; run again: it is made again"
+            )
+    return damaged

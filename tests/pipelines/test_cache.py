@@ -114,10 +114,11 @@ def test_faulty_entries_behind_results_are_made_again(first: Checkout, caching: 
     entries[2].chmod(0o666)
     done = caching.start(first)
     assert caching.cached(done) == (set(files), set())
-    reasons = "is damaged (not the bytes that were made)", "is gone", "others may write it (mode 666)"
-    one_line(done.stderr, "cache between workflows", *(f"{e} {r}" for e, r in zip(entries, reasons, strict=True)))
+    reasons = "is damaged (not the bytes that were made)", "is gone", "may be written by others (mode 666)"
+    one_line(done.stderr, "results linked to", *(f"{e} {r}" for e, r in zip(entries, reasons, strict=True)))
     assert list(map(sha256_of, entries)) == good
     assert {entry.stat().st_mode & 0o777 for entry in entries} == {0o400}
+    assert caching.run(first) == (set(), set()), "nothing is left to be done"
 
 
 def test_a_faulty_entry_is_never_linked_and_a_deleted_link_is_remedy_enough(first: Checkout, caching: Caching) -> None:
@@ -127,7 +128,9 @@ def test_a_faulty_entry_is_never_linked_and_a_deleted_link_is_remedy_enough(firs
     flip_a_byte_silently(entry)
     assert caching.run(first) == (set(), set()), "unseen: nothing that has not changed is read"
     (first.folder / file).unlink()
-    assert caching.run(first) == ({file}, set())
+    done = caching.start(first)
+    assert caching.cached(done) == ({file}, set())
+    one_line(done.stderr, f"cache between workflows: {entry} is damaged", "made again, and replaced")
     assert sha256_of(entry) == good
 
 

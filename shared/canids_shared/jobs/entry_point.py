@@ -107,7 +107,7 @@ def run(
         fault = error if isinstance(error, CanidsError) else write_fault(error, next(iter(call.output.values())))
         if fault is None:
             raise
-        _fail(f"error: {cache_entries.removed_by_reader(files) or fault}")
+        _fail(f"error: {cache_entries.unlink_damaged(files) or fault}")
 
 
 def _fail(line: str) -> NoReturn:

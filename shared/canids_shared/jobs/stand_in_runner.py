@@ -15,6 +15,7 @@ from pathlib import Path
 
 from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
+from canids_shared.files import write_fault
 from canids_shared.jobs.entry_point import Call
 
 _DOCUMENTS = {
@@ -50,6 +51,8 @@ def run(stand_ins: dict[str, StandIn]) -> None:
             _make(stand_ins[entry], _call(arguments, stand_ins[entry].outputs))
     except CanidsError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {write_fault(error, '.') or error}")
 
 
 def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:

@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from canids_shared import cache_entries
 from canids_shared.errors import CanidsError
+from canids_shared.files import write_text
 
 
 def uses_conda(workflow: Any) -> bool:
@@ -41,14 +43,33 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "canids"
 
 
+def cache_folder_fault(folder: Path) -> str:
+    """Why others than this user and a group of theirs may put entries into a cache's folder; empty if they cannot."""
+    group = cache_entries.group_of(folder)
+    return cache_entries.distrust(folder.resolve(), group if group in {os.getegid(), *os.getgroups()} else None)
+
+
+def _require_records() -> None:
+    """Raise `CanidsError` if Snakemake cannot keep its records in the working directory."""
+    probe = Path(".snakemake", f"canids-{os.getpid()}")
+    try:
+        write_text(probe, "a" * 4096)
+    except CanidsError:
+        # Snakemake's log lies there too: Python would print a traceback for every line that it cannot write.
+        logging.raiseExceptions = False
+        raise
+    probe.unlink(missing_ok=True)
+
+
 def use_cache(workflow: Any) -> None:
     """Make the folder of the cache between workflows (`cache_folder`) where one is wanted, and check what lies there.
 
     The folder is for this user alone, unless it is given to a group (`canids_shared.cache_entries`).
 
-    Raises `CanidsError` if the folder cannot be made or written, in which case Snakemake would fail after the first job; or
-    if others may write it.
+    Raises `CanidsError` if the folder cannot be made or written, in which case Snakemake would fail after the first job; if
+    others may write it; or if Snakemake cannot write in the working directory, where it would end in tracebacks.
     """
+    _require_records()
     if workflow.workflow_settings.cache is None:
         return
     folder = cache_folder().absolute()
@@ -56,8 +77,7 @@ def use_cache(workflow: Any) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError("no permission to write")
-        group = cache_entries.group_of(folder)
-        why = cache_entries.distrust(folder, group if group in {os.getegid(), *os.getgroups()} else None)
+        why = cache_folder_fault(folder)
     except OSError as error:
         raise CanidsError(
             f"cache between workflows: {folder}: {error.strerror or error}; set SNAKEMAKE_OUTPUT_CACHE to a folder that "

@@ -10,6 +10,7 @@ from pathlib import Path
 import snakemake.api  # first: the two import each other
 import snakemake.workflow
 from snakemake.caching.local import OutputFileCache
+from snakemake.exceptions import WorkflowError
 from snakemake.jobs import Job
 from snakemake.logging import logger
 
@@ -17,13 +18,14 @@ from canids_shared import cache_entries
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_fault
 
+_WHERE = "cache between workflows"
 _LISTED = 3
 
 
 class CheckedCache(OutputFileCache):  # type: ignore[misc]
-    """A cache whose entries are what was made, and were made by those who share it.
+    """A cache whose entries are what was made, by those who share it.
 
-    An entry that is not is removed, and the rule runs.
+    Any other entry counts as absent: the rule runs, and what it makes takes the entry's place.
     """
 
     def __init__(self) -> None:
@@ -31,47 +33,46 @@ class CheckedCache(OutputFileCache):  # type: ignore[misc]
         super().__init__()
         self._group = cache_entries.group_of(self.path)
 
+    async def _faults(self, job: Job, whole: bool) -> dict[Path, str]:
+        entries = [entry for _, entry in await self.get_outputfiles_and_cachefiles(job)]
+        faults = {entry: cache_entries.fault(entry, self._group, whole) for entry in entries}
+        return {entry: why for entry, why in faults.items() if why}
+
     async def exists(self, job: Job) -> bool:
         """Whether all files of a job can be taken from here, as far as can be known without reading them."""
-        entries = await self.get_outputfiles_and_cachefiles(job)
-        return not any(cache_entries.fault(entry, self._group, whole=False) for _, entry in entries)
+        return not await self._faults(job, whole=False)
 
     async def fetch(self, job: Job) -> None:
         """Link the files of a job; if one is absent or faulty, raise Snakemake's error for a miss."""
-        entries = [entry for _, entry in await self.get_outputfiles_and_cachefiles(job)]
-        faults = {entry: cache_entries.fault(entry, self._group, whole=True) for entry in entries if entry.exists()}
-        _remove({entry: why for entry, why in faults.items() if why})
-        if len(faults) < len(entries) or any(faults.values()):
+        faults = await self._faults(job, whole=True)
+        if damaged := {entry: why for entry, why in faults.items() if entry.exists()}:
+            logger.warning(f"{_WHERE}: {_listed(damaged)}: made again, and replaced")
+        if faults:
             self.raise_cache_miss_exception(job)
         await super().fetch(job)
 
     async def store(self, job: Job) -> None:
-        """Move the files of a job into the cache."""
+        """Move the files of a job into the cache; raise `WorkflowError` naming file and file system if that fails."""
         try:
             files = await self.get_outputfiles_and_cachefiles(job)
-            # First the digests: another workflow that met an entry without one would remove it.
+            # First the digests: another workflow that met an entry without one would make it again.
             for output, entry in files:
                 cache_entries.record(entry, output, self._group)
             await super().store(job)
             for _, entry in files:
                 cache_entries.settle(entry)
-        except OSError as error:
-            raise write_fault(error, self.path) or error from None
+        except (CanidsError, OSError) as error:
+            raise WorkflowError(f"{_WHERE}: {write_fault(error, self.path) or error}") from None
 
     def set_permissions(self, entry: Path) -> None:
         """Called by Snakemake for each file on its way into the cache."""
         cache_entries.seal(entry, self._group)
 
 
-def _remove(faults: dict[Path, str]) -> None:
-    """Remove entries of the cache, and say why in one line."""
-    if not faults:
-        return
-    for entry in faults:
-        cache_entries.remove(entry)
+def _listed(faults: dict[Path, str]) -> str:
+    """The first of some entries with their faults, and the number of the others."""
     named = "; ".join(f"{entry} {why}" for entry, why in list(faults.items())[:_LISTED])
-    more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-    logger.warning(f"cache between workflows: {named}{more}: removed, and made again where needed")
+    return f"{named}; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else named
 
 
 def _links(folder: Path, cache: Path) -> Iterator[tuple[Path, Path]]:
@@ -83,9 +84,9 @@ def _links(folder: Path, cache: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def check_links(cache: Path) -> None:
-    """Remove faulty entries of the cache that results link to, with the links, and links to entries that are gone.
+    """Remove links in results to entries of the cache that are gone or faulty, and say so in one line.
 
-    Snakemake would take the former for results, and stop at the latter. Nothing that has not changed is read.
+    Snakemake would stop at the former, and take the latter for results. Nothing that has not changed is read.
     """
     group = cache_entries.group_of(cache)
     faults = {}
@@ -93,7 +94,8 @@ def check_links(cache: Path) -> None:
         if entry in faults or (why := cache_entries.fault(entry, group, whole=False)):
             faults.setdefault(entry, why)
             link.unlink()
-    _remove(faults)
+    if faults:
+        logger.warning(f"{_WHERE}: results linked to what cannot be used, and are made again: {_listed(faults)}")
 
 
 def install() -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from canids_shared.planning.deployment import cache_folder
+from canids_shared.planning.deployment import cache_folder, cache_folder_fault
 from canids_shared.tools import requirements
 
 OK, WARNING, MISSING = "OK", "warning", "missing"
@@ -149,6 +149,9 @@ def cache(work: Path) -> Iterator[Finding]:
         return
     if problem := _write_problem(folder):
         yield Finding("cache", MISSING, problem, "export SNAKEMAKE_OUTPUT_CACHE=FOLDER that you may write to", True)
+        return
+    if folder.exists() and (problem := cache_folder_fault(folder)):
+        yield Finding("cache", MISSING, f"{folder} {problem}", f"chmod 700 {folder}; for a group, chmod 2770", True)
         return
     yield Finding("cache", OK, str(folder) if folder.exists() else f"{folder} (made when needed)")
     yield from _disk("disk of the cache", folder)

@@ -119,6 +119,17 @@ def test_a_cache_that_is_named_and_absent_or_cannot_be_written_stops(
     assert "made when needed" in next(iter(doctor.cache(tmp_path))).text
 
 
+def test_a_cache_that_others_may_write_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    assert not named(list(doctor.cache(tmp_path)), "cache").stops
+    (tmp_path / "cache").chmod(0o777)
+    (found,) = doctor.cache(tmp_path)
+    assert found.stops
+    assert found.text == f"{tmp_path}/cache may be written by others (mode 777)"
+    assert found.remedy.startswith(f"chmod 700 {tmp_path}/cache")
+
+
 def test_a_cache_emptied_behind_its_links_stops(tmp_path: Path) -> None:
     (tmp_path / "results/d").mkdir(parents=True)
     (tmp_path / "results/d/graphs").symlink_to(tmp_path / "gone")

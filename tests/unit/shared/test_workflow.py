@@ -1,6 +1,7 @@
 """What the Snakefiles rely on: instances, ports, params, resources."""
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -358,6 +359,21 @@ def test_cache_lies_where_it_is_said_else_in_the_users_cache_folder(
     monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "shared" / "cache"))
     use_cache(with_cache([]))
     assert (tmp_path / "shared" / "cache").is_dir()
+
+
+def test_a_folder_in_which_snakemake_cannot_write_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    use_cache(with_cache(None))
+    assert not list((tmp_path / ".snakemake").iterdir())
+    assert logging.raiseExceptions
+    (tmp_path / ".snakemake").rmdir()
+    (tmp_path / ".snakemake").touch()
+    with pytest.raises(
+        CanidsError, match=r"\.snakemake.*: (File exists|Not a directory); a file lies where a folder is"
+    ):
+        use_cache(with_cache(None))
+    assert not logging.raiseExceptions, "a traceback for every line of a log that cannot be written either"
 
 
 def test_cache_that_cannot_be_written_is_refused_before_any_work(
