@@ -14,13 +14,13 @@ from snakemake.common.configfile import load_configfile  # type: ignore[import-u
 from snakemake_interface_common.exceptions import WorkflowError  # type: ignore[import-untyped]
 
 from canids_evaluate import evaluate
-from canids_evaluate.judging.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_evaluate.pages import comparison
 from canids_evaluate.pages.rows import rows_of
 from canids_evaluate.runs import reading_log, trainings
 from canids_preprocess import graphs, ingest
 from canids_preprocess.formats import FORMATS, recognise
 from canids_shared.contracts import manifest, streams, tables
+from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError

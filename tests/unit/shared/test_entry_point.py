@@ -18,9 +18,9 @@ import pytest
 from canids_shared import files
 from canids_shared.contracts import graph_store, tables
 from canids_shared.contracts.model_file import save_arrays
+from canids_shared.contracts.training_run import write_history
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
-from canids_shared.jobs.run_folder import write_history
 
 SPEC = {"wildcards": {"instance": "@seed-1"}, "config": {"window": 5}, "code": "aa", "capture": {"name": "a"}}
 
