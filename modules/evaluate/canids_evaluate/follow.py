@@ -12,8 +12,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -55,15 +56,19 @@ def windows(
 
 
 class _GrowingCsv:
-    """A CSV that grows by whole lines."""
+    """A CSV that grows by whole lines; raises `CanidsError` if it cannot."""
 
-    def __init__(self, stream: TextIO, schema: dict[str, Any]) -> None:
+    def __init__(self, stream: FileIO, schema: dict[str, Any]) -> None:
         self._stream, self._schema = stream, schema
         self.add([], header=True)
 
     def add(self, rows: Any, header: bool = False) -> None:
-        self._stream.write(pl.DataFrame(rows, schema=self._schema).write_csv(include_header=header))
-        self._stream.flush()
+        rest = pl.DataFrame(rows, schema=self._schema).write_csv(include_header=header).encode()
+        try:
+            while rest:
+                rest = rest[self._stream.write(rest) :]
+        except OSError as error:
+            raise CanidsError(f"{self._stream.name}: cannot be written ({error.strerror})") from None
 
 
 class _DriftMessages:
@@ -128,7 +133,7 @@ def main(options: argparse.Namespace) -> None:
 
         def growing(path: Path, schema: dict[str, Any]) -> _GrowingCsv:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return _GrowingCsv(stack.enter_context(open(path, "w", encoding="utf-8", newline="")), schema)
+            return _GrowingCsv(stack.enter_context(open(path, "wb", buffering=0)), schema)
 
         csv = growing(options.csv, alarm_tracker.csv_schema(detectors))
         each: _GrowingCsv | None = None

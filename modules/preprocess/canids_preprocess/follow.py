@@ -45,6 +45,8 @@ LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
 """Formats of a log that can be read while it grows: those in text."""
 MOST_JUMPS = 10
 """Jumps of the clock without a whole window between them after which it is an error."""
+_SAID_EVERY_S = 1.0
+"""Seconds between two messages about rejects."""
 _HEAD = 1 << 12
 _ROW = re.compile(rb"^\s*\d.*\n", re.M)
 """A row of ASC or TRC."""
@@ -102,12 +104,17 @@ def _rejects_file(path: Path | None) -> Iterator[Any]:
 def _frames(source: str, read_batches: Iterator[Batch], rejects: Any) -> Iterator[Frames]:
     """Frames of the batches as arrays; rejects are written to the CSV `rejects`."""
     path = Path(source)
+    unsaid, said = 0, -np.inf
     for batch in read_batches:
         if len(batch.rejects):
-            line, reason, _ = batch.rejects.row(0)
-            more = f", and {len(batch.rejects) - 1} more" if len(batch.rejects) > 1 else ""
-            log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
             rejects.writerows(batch.rejects.iter_rows())
+            # A bus gives two hundred batches a second, each of which may hold one.
+            unsaid += len(batch.rejects)
+            if time.monotonic() - said >= _SAID_EVERY_S:
+                line, reason, _ = batch.rejects.row(0)
+                more = f", and {unsaid - 1} more" if unsaid > 1 else ""
+                log.warning("%s, line %d: %s; put aside%s", source, line, reason, more)
+                unsaid, said = 0, time.monotonic()
         if len(batch.frames):
             # The layout of the Parquet files that `graphs` reads: large strings, attacks as a dictionary, one batch.
             table = batch.frames[ALL].to_arrow(compat_level=pl.CompatLevel.oldest())

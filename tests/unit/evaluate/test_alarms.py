@@ -330,6 +330,14 @@ def test_a_stream_that_breaks_off_ends_the_open_alarm(
     assert caplog.messages[-1].startswith(f"{WINDOWS} windows, 1 alarms, ")
 
 
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = traffic(tmp_path / "score.safetensors")
+    stream = stream_of(store, np.ones(WINDOWS, dtype=bool), [0, WINDOWS])
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+    with pytest.raises(CanidsError, match=r"^/dev/full: cannot be written \(No space left on device\)$"):
+        follow.main(follow.parser().parse_args(["--csv", "/dev/full"]))
+
+
 def test_the_end_without_a_window_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

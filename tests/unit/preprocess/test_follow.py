@@ -21,6 +21,7 @@ from canids_preprocess import follow, ingest
 from canids_preprocess.features import relative
 from canids_preprocess.features.relative import BusState, step
 from canids_preprocess.formats import buses, growing
+from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch
 from canids_preprocess.formats.growing import Growing, IdleTimeout
 from canids_preprocess.windowing.windows import windows_of
 from canids_shared.contracts import streams
@@ -231,6 +232,19 @@ def test_the_windows_before_a_bad_row_are_sent(tmp_path: Path, bad: str, message
     assert [next(batches)["t_end"].to_pylist()] == [[1.019, 1.039]]
     with pytest.raises(streams.NeighbourError, match="breaks off: the stage before has failed"):
         next(batches)
+
+
+def test_many_bad_rows_are_said_once_a_second(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reject = pl.DataFrame([(7, "odd", "")], schema=REJECT_COLUMNS, orient="row")
+    written: list[Any] = []
+    rejects = SimpleNamespace(writerows=written.extend)
+    batches = [Batch(pl.DataFrame(schema=FRAME_COLUMNS), reject)] * 300
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follow, "time", SimpleNamespace(monotonic=lambda: len(written) / 128))
+        assert list(follow._frames("can0", iter(batches), rejects)) == []
+    assert len(written) == 300
+    said = "can0, line 7: odd; put aside"
+    assert caplog.messages == [said, f"{said}, and 127 more", f"{said}, and 127 more"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n\n", b"(1.0) can0 18", b"(1.0) can0 123#00\n"])

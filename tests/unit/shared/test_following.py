@@ -171,6 +171,28 @@ def test_a_stage_that_is_asked_to_end_ends_the_chain_in_order(capfd: pytest.Capt
     assert capfd.readouterr().out == "0 batches\n"
 
 
+def test_a_signal_to_all_processes_loses_no_window(capfd: pytest.CaptureFixture[str]) -> None:
+    """As service managers send it."""
+    waits = "import signal\nstopped = []\nsignal.signal(signal.SIGTERM, lambda *_: stopped.append(1))\n"
+    waits += (
+        "print('up', file=sys.stderr, flush=True)\n"
+        + SENDS
+        + "while not stopped: time.sleep(0.01)\n    time.sleep(0.5)"
+    )
+    reads = "source = streams.received(sys.stdin.buffer)\nprint('up', file=sys.stderr, flush=True)\n"
+    reads += "print(len(list(source.batches)), 'batches')"
+    made = chain(stage(waits), stage(reads))
+    said = ""
+    while said.count("up") < 2:
+        said += capfd.readouterr().err
+        time.sleep(0.05)
+    for process in reversed(made.processes):
+        process.terminate()
+    made.wait()
+    assert [process.returncode for process in made.processes] == [0, 0]
+    assert capfd.readouterr() == ("0 batches\n", "")
+
+
 def test_who_stops_while_the_stages_start_gets_no_error(capfd: pytest.CaptureFixture[str]) -> None:
     made = chain(SAYS + "time.sleep(600)", stage("streams.received(sys.stdin.buffer)"))
     made.stop()
