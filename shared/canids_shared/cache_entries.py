@@ -60,7 +60,7 @@ def record(entry: Path, content: Path, group: int | None) -> None:
 def settle(entry: Path) -> None:
     """Note that an entry has the digest that is recorded, as long as it is not written again."""
     time = entry.stat().st_mtime_ns
-    with suppress(PermissionError):  # another member of the group recorded it: then it is read again next time
+    with suppress(OSError):  # another member of the group recorded it: then it is read again next time
         os.utime(_digest_file(entry), ns=(time, time))
 
 
@@ -97,7 +97,8 @@ def unlink_damaged(paths: Iterable[Path]) -> str:
     for link in filter(Path.is_symlink, paths):
         entry = Path(os.path.realpath(link))
         if _digest_file(entry).exists() and (why := fault(entry, group_of(entry.parent), whole=True)):
-            link.unlink()
+            with suppress(OSError):
+                link.unlink()
             damaged = (
                 damaged
                 or f"{link}: its file in the cache between workflows, {entry}, {why}; run again: it is made again"

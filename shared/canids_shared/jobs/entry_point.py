@@ -104,10 +104,11 @@ def run(
         threads = call.config.get("torch_threads", 1)
         print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)
     except Exception as error:
-        fault = error if isinstance(error, CanidsError) else write_fault(error, next(iter(call.output.values())))
-        if fault is None:
+        # Damage explains whatever came of it.
+        fault = cache_entries.unlink_damaged(files) or (error if isinstance(error, CanidsError) else None)
+        if not (fault := fault or write_fault(error, next(iter(call.output.values())))):
             raise
-        _fail(f"error: {cache_entries.unlink_damaged(files) or fault}")
+        _fail(f"error: {fault}")
 
 
 def _fail(line: str) -> NoReturn:

@@ -89,7 +89,7 @@ def check_links(cache: Path) -> None:
     Snakemake would stop at the former, and take the latter for results. Nothing that has not changed is read.
     """
     group = cache_entries.group_of(cache)
-    faults = {}
+    faults: dict[Path, str] = {}
     for link, entry in _links(Path("results"), cache):
         if entry in faults or (why := cache_entries.fault(entry, group, whole=False)):
             faults.setdefault(entry, why)

@@ -1,5 +1,7 @@
 """Entries of the cache between workflows: trusted from whom, and checked for what was made."""
 
+import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -8,13 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.exceptions import CacheMissException, WorkflowError
 
 from canids_shared import cache_entries
-from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.planning.deployment import use_cache
-from canids_shared.planning.output_cache import check_links
+from canids_shared.planning.output_cache import CheckedCache, check_links
 
 
 @pytest.fixture
@@ -104,6 +106,55 @@ def test_entries_of_other_users_are_taken_from_the_group_that_shares_the_folder_
     assert cache_entries.fault(entry, None, whole=True) == f"belongs to another user (number {me})"
 
 
+@pytest.mark.parametrize(("folder_mode", "mode"), [(0o700, 0o400), (0o755, 0o400), (0o2770, 0o440)])
+def test_snakemake_stores_for_those_whom_the_folder_is_for_and_fetches_what_was_made(
+    tmp_path: Path, folder_mode: int, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "cache").mkdir()
+    if os.geteuid() == 0 and folder_mode & 0o2000:
+        os.chown(folder, -1, 4321)  # results are of another group than the cache
+    folder.chmod(folder_mode)
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(folder))
+    cache, output, entry = CheckedCache(), tmp_path / "result.csv", folder / "ab12.csv"
+
+    async def files(job: object) -> list[tuple[Path, Path]]:
+        return [(output, entry)]
+
+    monkeypatch.setattr(cache, "get_outputfiles_and_cachefiles", files)
+    for content in ("what was made\n", "the same again\n"):  # the second replaces the first
+        output.unlink(missing_ok=True)
+        output.write_text(content)
+        asyncio.run(cache.store(None))
+        assert output.readlink() == entry
+        assert entry.read_text() == content
+        assert [p.stat().st_mode & 0o777 for p in sorted(folder.iterdir())] == [mode, mode]
+        assert {p.stat().st_gid for p in folder.iterdir()} == {folder.stat().st_gid}
+    assert asyncio.run(cache.exists(None))
+    output.unlink()
+    asyncio.run(cache.fetch(None))
+    assert output.readlink() == entry
+    output.unlink()
+    os.truncate(entry, 3)
+    assert not asyncio.run(cache.exists(None))
+    with pytest.raises(CacheMissException):
+        asyncio.run(cache.fetch(None))
+    assert not output.exists()
+
+
+def test_a_cache_that_is_full_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path))
+
+    async def full(job: object) -> list[tuple[Path, Path]]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache = CheckedCache()
+    monkeypatch.setattr(cache, "get_outputfiles_and_cachefiles", full)
+    with pytest.raises(
+        WorkflowError, match=f"^cache between workflows: {tmp_path}: No space left on device; delete files"
+    ):
+        asyncio.run(cache.store(None))
+
+
 @pytest.mark.parametrize(("mode", "refused"), [(0o700, False), (0o755, False), (0o777, True), (0o1777, True), (0o775, True), (0o2770, False), (0o2777, True)])  # fmt: skip
 def test_a_folder_that_others_may_write_is_no_cache(
     tmp_path: Path, mode: int, refused: bool, monkeypatch: pytest.MonkeyPatch
@@ -146,9 +197,10 @@ def test_a_reader_that_finds_an_entry_damaged_removes_the_link(
     link.symlink_to(entry)
     good.write_text("kept")
 
+    raised: list[Exception] = [CanidsError("not a whole table"), ValueError("what came of the damage")]
+
     def main(call: entry_point.Call) -> None:
-        with reading(call.inputs["frames"][0], "table"):
-            raise ValueError
+        raise raised.pop(0)
 
     arguments = ["--output", str(tmp_path / "out"), "--frames", str(link), str(good)]
     monkeypatch.setattr("sys.argv", ["entry", "--spec", json.dumps({}), *arguments])
@@ -158,7 +210,7 @@ def test_a_reader_that_finds_an_entry_damaged_removes_the_link(
             entry_point.run(main, inputs=["frames"])
         return caught.value.code
 
-    assert failed() == f"error: {link}: not a whole table; delete it and run again"
+    assert failed() == "error: not a whole table"
     assert entry.exists(), "it is what was made: the fault lies elsewhere"
     os.truncate(entry, 3)
     assert failed() == (
