@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
 from workflows import Checkout, copy_tracked
