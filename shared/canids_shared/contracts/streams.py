@@ -140,7 +140,11 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from filter(len, reader)
+            for batch in filter(len, reader):
+                batch.validate(
+                    full=True
+                )  # Arrow trusts the offsets of lists and texts: a wrong one would end the process
+                yield batch
         except (pa.ArrowException, OSError) as error:
             raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None
 

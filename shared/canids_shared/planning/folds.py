@@ -13,7 +13,7 @@ from typing import Any
 from canids_shared.contracts import manifest
 from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
-from canids_shared.planning.pipeline import Config, merged
+from canids_shared.planning.pipeline import Config, data_of, merged
 
 _SCHEMA = Path(__file__).with_name("folds.schema.yaml")
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ def joined(config: Config) -> Config:
     if not config.get("folds"):
         raise CanidsError("config: folds is missing: it says what to leave out")
     section = check(config["folds"], load_schema(_SCHEMA), where="folds")
-    left_out: dict[str, None] = {}
-    for dataset in config["datasets"]:
-        left_out |= dict.fromkeys(kinds(dataset, config["data_root"], section["leave_out"]))
+    data, left_out = data_of(config), dict[str, None]()
+    for dataset in data["datasets"]:
+        left_out |= dict.fromkeys(kinds(dataset, data["data_root"], section["leave_out"]))
     rest = {k: v for k, v in config.items() if k != "folds"}
     instances: dict[str, Config] = dict(config.get("instances") or {})
     for kind in left_out:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from canids_shared.contracts import manifest
+from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
@@ -35,6 +36,7 @@ _ATTRIBUTES = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
 """Key of `leave_out` → the attribute of a capture that it names."""
 _DATA = ("datasets", "data_root")
 """Keys of a pipeline's config that every module gets."""
+_COMMON_SCHEMA = Path(manifest.__file__).with_name("common.schema.yaml")
 _INHERITED = ("stand_in", "preset")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
 COMMON = ("false_alarm_budget",)
@@ -133,6 +135,10 @@ def _instances(declared: dict[str, Any], further: list[str]) -> dict[str, Config
         if unknown := sorted(set(by_stage) - set(stages)):
             known = ", ".join((*stages, *COMMON))
             raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; known keys: {known}")
+        if wrong := [stage for stage, options in by_stage.items() if not isinstance(options or {}, dict)]:
+            raise CanidsError(
+                f"config: instances.{name}.{wrong[0]} must be a mapping of options, not {by_stage[wrong[0]]!r}"
+            )
         _refuse_common(f"instances.{name}.", by_stage)
         if common := {key: overrides[key] for key in COMMON if key in (overrides or {})}:
             for stage in (*_AGREEING, *further):
@@ -177,10 +183,19 @@ def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> boo
     )
 
 
+def data_of(config: Config) -> Config:
+    """The keys `datasets` and `data_root` of a pipeline's config, with defaults; raises `CanidsError` naming one that is wrong."""
+    properties = load_schema(_COMMON_SCHEMA)["properties"]
+    given = {key: config[key] for key in _DATA if key in config}
+    checked: Config = check(given, {"properties": {key: properties[key] for key in _DATA}}, where="config")
+    return checked
+
+
 def targets(config: Config, *patterns: str) -> list[str]:
     """Targets of a pipeline: `patterns` for every dataset and every instance that it has, with `{dataset}` and `{instance}`."""
     left_out = {"": {}, **{"@" + n: _left_out(o) for n, o in (config.get("instances") or {}).items()}}
-    captures = {d: manifest.load(d, config["data_root"]) for d in config["datasets"]}
+    data = data_of(config)
+    captures = {d: manifest.load(d, data["data_root"]) for d in data["datasets"]}
     return [
         pattern.format(dataset=dataset, instance=instance)
         for dataset in captures
