@@ -141,9 +141,8 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             for batch in filter(len, reader):
-                batch.validate(
-                    full=True
-                )  # Arrow trusts the offsets of lists and texts: a wrong one would end the process
+                # Arrow trusts the offsets of lists and texts: a wrong one would end the process.
+                batch.validate(full=True)
                 yield batch
         except (pa.ArrowException, OSError) as error:
             raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None

@@ -16,7 +16,6 @@ from typing import Any
 import yaml
 
 from canids_shared.contracts import manifest
-from canids_shared.contracts.config import check, load_schema
 from canids_shared.errors import CanidsError
 
 STAGES = ("preprocess", "train_gnn", "train_drl", "evaluate")
@@ -36,7 +35,6 @@ _ATTRIBUTES = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
 """Key of `leave_out` → the attribute of a capture that it names."""
 _DATA = ("datasets", "data_root")
 """Keys of a pipeline's config that every module gets."""
-_COMMON_SCHEMA = Path(manifest.__file__).with_name("common.schema.yaml")
 _INHERITED = ("stand_in", "preset")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
 COMMON = ("false_alarm_budget",)
@@ -183,19 +181,10 @@ def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> boo
     )
 
 
-def data_of(config: Config) -> Config:
-    """The keys `datasets` and `data_root` of a pipeline's config, with defaults; raises `CanidsError` naming one that is wrong."""
-    properties = load_schema(_COMMON_SCHEMA)["properties"]
-    given = {key: config[key] for key in _DATA if key in config}
-    checked: Config = check(given, {"properties": {key: properties[key] for key in _DATA}}, where="config")
-    return checked
-
-
 def targets(config: Config, *patterns: str) -> list[str]:
     """Targets of a pipeline: `patterns` for every dataset and every instance that it has, with `{dataset}` and `{instance}`."""
     left_out = {"": {}, **{"@" + n: _left_out(o) for n, o in (config.get("instances") or {}).items()}}
-    data = data_of(config)
-    captures = {d: manifest.load(d, data["data_root"]) for d in data["datasets"]}
+    captures = {d: manifest.load(d, config["data_root"]) for d in config["datasets"]}
     return [
         pattern.format(dataset=dataset, instance=instance)
         for dataset in captures
