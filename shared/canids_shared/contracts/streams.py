@@ -193,7 +193,10 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from filter(len, reader)
+            for batch in filter(len, reader):
+                # Arrow trusts the offsets of lists and texts: a wrong one would end the process.
+                batch.validate(full=True)
+                yield batch
         except (pa.ArrowException, OSError) as error:
             if not source.stopped:  # else it ends amid a window
                 raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None

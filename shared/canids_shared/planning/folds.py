@@ -16,6 +16,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import Config, merged
 
 _SCHEMA = Path(__file__).with_name("folds.schema.yaml")
+_COMMON = Path(manifest.__file__).with_name("common.schema.yaml")
 log = logging.getLogger(__name__)
 
 
@@ -29,9 +30,9 @@ def joined(config: Config) -> Config:
     if not config.get("folds"):
         raise CanidsError("config: folds is missing: it says what to leave out")
     section = check(config["folds"], load_schema(_SCHEMA), where="folds")
-    left_out: dict[str, None] = {}
-    for dataset in config["datasets"]:
-        left_out |= dict.fromkeys(kinds(dataset, config["data_root"], section["leave_out"]))
+    data, left_out = _data(config), dict[str, None]()
+    for dataset in data["datasets"]:
+        left_out |= dict.fromkeys(kinds(dataset, data["data_root"], section["leave_out"]))
     rest = {k: v for k, v in config.items() if k != "folds"}
     instances: dict[str, Config] = dict(config.get("instances") or {})
     for kind in left_out:
@@ -40,6 +41,14 @@ def joined(config: Config) -> Config:
                 raise CanidsError(f"folds: '{name}' is an instance already; set folds.prefix")
             instances[name] = overrides
     return {**rest, "instances": instances}
+
+
+def _data(config: Config) -> Config:
+    """The keys `datasets` and `data_root` of the config, with defaults; raises `CanidsError` naming one that is wrong."""
+    shared = load_schema(_COMMON)["properties"]
+    schema = {"properties": {key: shared[key] for key in ("datasets", "data_root")}}
+    data: Config = check({k: config[k] for k in schema["properties"] if k in config}, schema, where="config")
+    return data
 
 
 def kinds(dataset: str, data_root: str, what: str) -> list[str]:

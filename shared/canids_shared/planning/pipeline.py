@@ -134,6 +134,10 @@ def _instances(declared: dict[str, Any], further: list[str]) -> dict[str, Config
         if unknown := sorted(set(by_stage) - set(stages)):
             known = ", ".join((*stages, *COMMON))
             raise CanidsError(f"config: instances.{name}: no stage '{unknown[0]}'; known keys: {known}")
+        if wrong := [stage for stage, options in by_stage.items() if not isinstance(options or {}, dict)]:
+            raise CanidsError(
+                f"config: instances.{name}.{wrong[0]} must be a mapping of options, not {by_stage[wrong[0]]!r}"
+            )
         _refuse_common(f"instances.{name}.", by_stage)
         if common := {key: overrides[key] for key in COMMON if key in (overrides or {})}:
             for stage in (*_AGREEING, *further):

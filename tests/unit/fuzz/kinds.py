@@ -1,6 +1,7 @@
 """Every kind of file: how a job or a plan reads it, how it is mutated, and whether another content can be right."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
@@ -176,8 +177,9 @@ def _run_folder(path: Path) -> Any:
 
 
 def _evaluation(path: Path) -> Any:
-    content = read_evaluation(path.with_name("metrics.json"), METRICS_CONTRACT)
-    return content, rows_of([content]), comparison.read_results([path.parent]), _run_folder(path)
+    results = comparison.read_results([path.parent])
+    content = json.loads(path.with_name("metrics.json").read_text(encoding="utf-8"))
+    return results, rows_of([content]), _run_folder(path)
 
 
 def _reading_log(path: Path) -> Any:

@@ -139,6 +139,19 @@ def test_a_fold_replaces_no_instance(workplace: Path) -> None:
     assert list(joined) == ["without-spark", "seed-1", "f-without-kia", "f-without-spark"]
 
 
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"datasets": [["simulated"]]}, r"config\.datasets\.0: \['simulated'\] is not of type 'string'"),
+        ({"datasets": 3}, "config.datasets: 3 is not of type 'array'"),
+        ({"data_root": 1.5}, "config.data_root: 1.5 is not of type 'string'"),
+    ],
+)
+def test_data_that_is_none_is_named(data: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CanidsError, match=complaint):
+        folds.joined({"folds": {"leave_out": "vehicles"}, **data})
+
+
 def test_a_pipeline_without_folds_says_so() -> None:
     with pytest.raises(CanidsError, match="config: folds is missing"):
         folds.joined({"datasets": ["simulated"]})

@@ -306,3 +306,17 @@ def test_what_is_no_stream_of_windows_is_refused() -> None:
         streams.received(BytesIO(stream.getvalue()), "gat_")
     with pytest.raises(streams.NeighbourError, match="breaks off"):
         list(streams.received(BytesIO(stream.getvalue()[:-200])).batches)
+
+
+def test_a_stream_whose_lists_point_beyond_their_values_is_refused() -> None:
+    """Arrow itself trusts them: the process would end without a word."""
+    schema, batch = window()
+    stream = BytesIO()
+    with streams.sending(stream, schema) as send:
+        send(batch)
+    ends = batch.column("x").offsets.to_numpy()
+    beyond = np.where(ends > 0, 10**6, ends).astype(np.int32)
+    damaged = stream.getvalue().replace(ends.tobytes(), beyond.tobytes())
+    assert damaged != stream.getvalue()
+    with pytest.raises(streams.NeighbourError, match=r"breaks off: In column .* out of bounds"):
+        list(streams.received(BytesIO(damaged)).batches)

@@ -213,6 +213,10 @@ def test_targets_are_every_split_of_every_instance(stages: dict[str, Stage]) -> 
         ({"instances": {"a": {"train": {}}}}, "config: instances.a: no stage 'train'; known keys: preprocess"),
         ({"instances": {"a": 5}}, "config: instances.a must be a mapping"),
         ({"instances": ["a"]}, "config: instances must be a mapping"),
+        (
+            {"instances": {"a": {"preprocess": 3.5}}},
+            "config: instances.a.preprocess must be a mapping of options, not 3.5",
+        ),
         ({"preprocess": 5}, "config: preprocess must be a mapping"),
         ({"preprocess": {"windw": 5}}, "unknown key 'preprocess.windw'; did you mean 'window'?"),
         ({"instances": {"a": {"preprocess": {"window": 0}}}}, "instances.a.preprocess.window: 0 is less than"),
