@@ -63,8 +63,12 @@ def in_seconds(path: Path, batches: Iterator[Batch], stated: str | None) -> Iter
             if sum(map(len, first)) >= _ENOUGH:
                 _refuse(path, pl.concat(first), stated)
                 first = None
-        seconds = pl.col("timestamp") / PER_SECOND[stated or "s"]
-        yield batch if stated in (None, "s") else batch._replace(frames=batch.frames.with_columns(seconds))
+        if stated is None or stated == "s":
+            yield batch
+        else:
+            # By NumPy: polars multiplies by the reciprocal, and whole microseconds would be off by a rounding.
+            seconds = pl.Series("timestamp", batch.frames["timestamp"].to_numpy() / PER_SECOND[stated])
+            yield batch._replace(frames=batch.frames.with_columns(seconds))
     if first:
         _refuse(path, pl.concat(first), stated)
 
@@ -75,7 +79,7 @@ def _refuse(path: Path, frames: pl.DataFrame, stated: str | None) -> None:
         return
     rate = _rate(frames["timestamp"].to_numpy()) * PER_SECOND[stated or "s"]
     remedy = (
-        f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest (--timestamp-unit where a log is followed)"
+        f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest (in the config of score, --timestamp-unit of follow)"
         if unit
         else "no unit of time (s, ms, us, ns) makes a bus of them; correct the timestamps"
     )

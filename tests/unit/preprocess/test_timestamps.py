@@ -63,6 +63,8 @@ def test_a_stated_unit_gives_seconds_and_an_unstated_one_is_named(
     path = tmp_path / "capture"
     seconds = capture(path, form, unit, digits)
     read_in = ingested(path, form, unit)["timestamp"].to_numpy()
+    if unit == "us":
+        np.testing.assert_array_equal(read_in, seconds)
     assert np.abs(read_in - seconds).max() <= (6e-4 if unit == "ms" and digits == 0 else 1e-6)
     remedy = f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest"
     with pytest.raises(CanidsError, match=remedy) as caught:
