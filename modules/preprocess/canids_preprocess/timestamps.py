@@ -11,9 +11,9 @@ from canids_preprocess.formats.base import PER_SECOND, Batch
 from canids_shared.errors import CanidsError
 
 _FEWEST = 100
-"""Frames below which nothing is judged."""
+"""Frames below which nothing is judged; a log that is still being written is judged by so many, and again by `_ENOUGH`."""
 _ENOUGH = 1000
-"""Frames by which a log that is still being written is judged; of a finished one, a batch."""
+"""Frames after which a unit is settled."""
 _FASTEST, _SLOWEST = 20_000.0, 1 / 60
 """Frames a second on one bus: 21,000 frames without payload fit into 1 Mbit/s."""
 _SLOW, _ID_PERIOD = 8.0, 5.0
@@ -54,18 +54,24 @@ def likely_unit(frames: pl.DataFrame, stated: str | None = None) -> str | None:
 def in_seconds(path: Path, batches: Iterator[Batch], stated: str | None) -> Iterator[Batch]:
     """Batches of a capture with timestamps in seconds, from those in the unit of the manifest's entry.
 
-    The first frames are judged: at least `_ENOUGH`, or all. Raises `CanidsError` naming the unit that they look like.
+    The first frames are judged, of a finished capture a whole batch. Raises `CanidsError` naming the unit that they look like.
     """
-    first: list[pl.DataFrame] | None = []
+    first: list[pl.DataFrame] = []
+    due = _FEWEST
     for batch in batches:
-        if first is not None:
+        if due:
             first.append(batch.frames.select("timestamp", "can_id"))
-            if sum(map(len, first)) >= _ENOUGH:
+            count = sum(map(len, first))
+            if count >= due:
                 _refuse(path, pl.concat(first), stated)
-                first = None
-        seconds = pl.col("timestamp") / PER_SECOND[stated or "s"]
-        yield batch if stated in (None, "s") else batch._replace(frames=batch.frames.with_columns(seconds))
-    if first:
+                due = 0 if count >= _ENOUGH else _ENOUGH
+        if stated is None or stated == "s":
+            yield batch
+        else:
+            # By NumPy: polars multiplies by the reciprocal, and whole microseconds would be off by a rounding.
+            seconds = pl.Series("timestamp", batch.frames["timestamp"].to_numpy() / PER_SECOND[stated])
+            yield batch._replace(frames=batch.frames.with_columns(seconds))
+    if due and first:
         _refuse(path, pl.concat(first), stated)
 
 
@@ -75,7 +81,7 @@ def _refuse(path: Path, frames: pl.DataFrame, stated: str | None) -> None:
         return
     rate = _rate(frames["timestamp"].to_numpy()) * PER_SECOND[stated or "s"]
     remedy = (
-        f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest (--timestamp-unit where a log is followed)"
+        f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest (in the config of score, --timestamp-unit of follow)"
         if unit
         else "no unit of time (s, ms, us, ns) makes a bus of them; correct the timestamps"
     )

@@ -95,7 +95,7 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
     if error.validator == "not" and error.instance in rule.get("enum", []):
         return f"{place}: {error.instance!r} is reserved; choose another name"
     # YAML takes `no`, `1e3` and `2024-01-31` for something else than text.
-    quotes = "; put it in quotes" if error.validator == "type" and error.validator_value == "string" else ""
+    quotes = "; put it in quotes" if error.validator == "type" and rule == "string" else ""
     message = error.message
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]}…{message[-_LONGEST // 2 :]}"

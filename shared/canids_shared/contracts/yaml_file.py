@@ -22,7 +22,8 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # nodes that a finished node stands for, by its `id`
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        alias, line = self.check_event(yaml.AliasEvent), self.peek_event().start_mark.line + 1
+        alias = self.check_event(yaml.AliasEvent)
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
         before = self._nodes
         self._depth += 1
         self._nodes += 1

@@ -1,5 +1,6 @@
 """Units of timestamps: stated ones are applied, others than seconds are recognised by the frame rate and refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from simulated import drive
 from canids_preprocess import follow
 from canids_preprocess.draft import draft
 from canids_preprocess.formats import FORMATS, recognise
-from canids_preprocess.formats.base import PER_SECOND
+from canids_preprocess.formats.base import PER_SECOND, Batch
 from canids_preprocess.ingest import RowCounts, read
-from canids_preprocess.timestamps import likely_unit
+from canids_preprocess.timestamps import in_seconds, likely_unit
 from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 
@@ -63,6 +64,8 @@ def test_a_stated_unit_gives_seconds_and_an_unstated_one_is_named(
     path = tmp_path / "capture"
     seconds = capture(path, form, unit, digits)
     read_in = ingested(path, form, unit)["timestamp"].to_numpy()
+    if unit == "us":
+        np.testing.assert_array_equal(read_in, seconds)
     assert np.abs(read_in - seconds).max() <= (6e-4 if unit == "ms" and digits == 0 else 1e-6)
     remedy = f"looks like {unit}; state `timestamp_unit: {unit}` in the manifest"
     with pytest.raises(CanidsError, match=remedy) as caught:
@@ -132,6 +135,23 @@ def test_a_followed_log_is_judged_after_a_second_of_traffic(tmp_path: Path) -> N
     options = follow.parser().parse_args([*arguments, "--timestamp-unit", "ms"])
     batches = list(follow.batches(str(path), options, follow.IdleTimeout(True, None)))
     assert np.abs(pl.concat([b.frames for b in batches])["timestamp"].to_numpy() - seconds).max() < 1e-6
+
+
+def test_frames_that_come_one_by_one_are_judged_by_the_hundredth(tmp_path: Path) -> None:
+    path = tmp_path / "drive.log"
+    capture(path, "candump", "us", 0)
+    (whole,) = FORMATS["candump"].read(path, {})
+    taken = 0
+
+    def one_by_one() -> Iterator[Batch]:
+        nonlocal taken
+        for taken in range(1, len(whole.frames)):
+            yield Batch(whole.frames[taken - 1 : taken], whole.rejects)
+
+    with pytest.raises(CanidsError, match="looks like us"):
+        list(in_seconds(path, one_by_one(), None))
+    assert taken == 100
+    assert len(list(in_seconds(path, one_by_one(), "us"))) == len(whole.frames) - 1
 
 
 def test_a_draft_states_the_unit(workplace: Path) -> None:

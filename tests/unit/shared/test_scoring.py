@@ -82,6 +82,14 @@ def test_a_run_and_a_capture_are_all_it_takes(run: str) -> None:
     assert Path(DATA_ROOT, job.dataset, "manifest.yaml").stat().st_mtime_ns == before
 
 
+def test_the_unit_of_timestamps_reaches_the_manifest(run: str) -> None:
+    job = scoring({"capture": "drive 1.log", "run": run, "timestamp_unit": "us", "name": "in-us"})
+    assert manifest.load(job.dataset, DATA_ROOT)["drive-1"].timestamp_unit == "us"
+    job = scoring({"capture": "drive 1.log", "run": run, "timestamp_unit": "minutes", "name": "other"})
+    with pytest.raises(CanidsError, match="timestamp_unit: 'minutes' is not one of"):
+        manifest.load(job.dataset, DATA_ROOT)
+
+
 def test_results_are_named_as_datasets_are(run: str) -> None:
     Path("trace.2024-05-01.log").touch()
     job = scoring({"capture": "trace.2024-05-01.log", "run": run})
