@@ -106,6 +106,12 @@ def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
     return {**entry, "role": "train", "content": "labelled", "attack": attack}
 
 
+def _try_to_read(path: Path, capture_format: str) -> None:
+    """Raise `CanidsError` if a capture in text is refused by its beginning, such as a log without times."""
+    if capture_format not in ("blf", "mf4"):
+        next(FORMATS[capture_format].read(path, {"content": "unlabelled"}), None)
+
+
 def _captures(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -140,7 +146,9 @@ def draft(folder: Path) -> str:
     unread: list[str] = []
     for path in _captures(folder):
         try:
-            entry = _entry(path, folder, recognise(path))
+            capture_format = recognise(path)
+            _try_to_read(path, capture_format)
+            entry = _entry(path, folder, capture_format)
         except CanidsError as error:
             unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
             continue
@@ -164,7 +172,7 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
         lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
     if roles == {"train"}:
         lines.append("# Missing: no capture to test on; give one of them a scenario's name as role, such as test")
-    lines += [f"# not a capture that is recognised: {complaint}" for complaint in unread]
+    lines += [f"# not a capture that can be read: {complaint}" for complaint in unread]
     lines += [f"contract: {manifest.CONTRACT}", "captures:"]
     for name, entry in entries.items():
         if entry["content"] == "attack-free":

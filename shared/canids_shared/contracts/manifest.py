@@ -51,6 +51,7 @@ class Capture:
         simulation: options of the simulator, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
+        assume_rate: frames a second of a log without times, or None.
         auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
@@ -64,6 +65,7 @@ class Capture:
     simulation: dict[str, Any] | None
     metadata: Path | None = None
     attacked: tuple[tuple[float, float], ...] = ()
+    assume_rate: float | None = None
     auxiliary: bool = False
 
 
@@ -196,7 +198,7 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
             attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
-            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation")},
+            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation", "assume_rate")},
         )
         for name, entry in content["captures"].items()
     }

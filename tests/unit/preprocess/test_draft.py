@@ -88,7 +88,7 @@ def test_draft_says_what_is_to_be_checked(captures: Path) -> None:
     comments = [line.strip() for line in draft(captures).splitlines() if line.strip().startswith("#")]
     assert sum("attack-free by its name: is it?" in c for c in comments) == 2
     assert sum("no labels: will be scored only" in c for c in comments) == 2
-    assert sum(c.startswith("# not a capture that is recognised: notes.txt: ") for c in comments) == 1
+    assert sum(c.startswith("# not a capture that can be read: notes.txt: ") for c in comments) == 1
 
 
 def test_draft_of_captures_without_labels_says_what_is_missing(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_folders_give_roles_to_captures_in_any_format(workplace: Path) -> None:
         shutil.copy(OWN / source, path)
     (workplace / "data/fleet/train_01/saved.csv").write_text("time;id\n")
     text = draft(workplace / "data/fleet")
-    assert "# not a capture that is recognised: train_01/saved.csv: " in text
+    assert "# not a capture that can be read: train_01/saved.csv: " in text
     (workplace / "data/fleet/manifest.yaml").write_text(text)
     assert {c.name: (c.format, c.role, c.content) for c in manifest.load("fleet", "data").values()} == {
         "test_01.Fuzzy_KIA": ("hcrl-car-hacking", "test_01", "labelled"),

@@ -147,7 +147,8 @@ def test_first_bad_row_is_named_and_the_others_are_counted(tmp_path: Path) -> No
         (b"1.0,123,00,0\n", ", line 1: header is '1.0,123,00,0', not 'timestamp,"),
         (csv(*GOOD).replace(b",attack", b",flag", 1), ", line 1: header is 'timestamp,arbitration_id,data_field,flag'"),
         (b"Timestamp;ID\x07\n1;2\n", ", line 1: header is 'Timestamp;ID�'"),
-        (b"\xff\xfet\x00\n", ", line 1: header is '��t�'"),
+        (b"\xff\xfdt\x00\n", ", line 1: header is '��t�'"),
+        (b"\xff\xfet\x00\n", ", line 1: header is 't�'"),  # UTF-16, cut off
     ],
 )
 def test_file_without_frames_or_with_another_header_is_refused(tmp_path: Path, raw: bytes, reason: str) -> None:

@@ -25,7 +25,7 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import FD_LENGTHS, chunks, frames_and_rejects, quoted
+from canids_preprocess.formats.text import FD_LENGTHS, chunks, frames_and_rejects, quoted, trimmed
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
@@ -182,13 +182,12 @@ def _batch(block: bytes | bytearray, line: int, most: int) -> Batch:
         "label": label[:n],
     }
     frames = pl.DataFrame(columns).cast(FRAME_COLUMNS)  # type: ignore[arg-type]
-    rejects = pl.DataFrame(schema=REJECT_COLUMNS)
     if others:
         text_of = [block[begin:end].decode("latin-1").removesuffix("\r") for _, begin, end in odd[:others].tolist()]
         rows = pl.DataFrame({"line": pl.Series(line + odd[:others, 0], dtype=pl.UInt64), "text": text_of})
-        rescued, rejects = frames_and_rejects(_fields(rows), f"'{HEADER}'")
-        frames = pl.concat([frames, rescued]).sort("line")
-    return Batch(frames, rejects)
+        odd_rows = trimmed(frames_and_rejects(_fields(rows), f"'{HEADER}'"), rows, _fields, f"'{HEADER}'")
+        return odd_rows._replace(frames=pl.concat([frames, odd_rows.frames]).sort("line"))
+    return Batch(frames, pl.DataFrame(schema=REJECT_COLUMNS))
 
 
 def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 A line is `(seconds) interface ID#payload`: three hexadecimal digits are an 11-bit ID, eight a 29-bit one; `ID#R` or
 `ID#R4` is a remote frame (with its DLC), `ID##1AABB` a CAN FD frame with its flags, the ending
 `_9` to `_F` of a payload the raw DLC of a classical frame with eight bytes. A trailing R or T is the direction (received,
-sent), no label. A line whose ID is SocketCAN's error flag (0x20000000) with classes of errors is an error message, no frame.
+sent), no label. CAN-MIRGU (Rajapaksha et al. 2024) has a label behind each frame, 0 or 1. A line whose ID is SocketCAN's error flag (0x20000000) with classes of errors is an error message, no frame.
 
 Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canframe`); Linux `include/uapi/linux/can.h` and
 `can/error.h`.
@@ -19,7 +19,8 @@ from typing import Any
 import polars as pl
 
 from canids_preprocess.formats.base import Batch, Format
-from canids_preprocess.formats.text import first_bytes, labelled, mostly, quoted, read_rows
+from canids_preprocess.formats.compressed import name_of
+from canids_preprocess.formats.text import first_bytes, head_lines, labelled, mostly, quoted, read_rows
 from canids_shared.contracts.manifest import ROAD_METADATA
 from canids_shared.errors import CanidsError
 
@@ -29,6 +30,8 @@ _SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
 _ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
 """The error flag, and the classes of errors that there are (up to `CAN_ERR_CNT`, 0x200)."""
 _REMOTE = r"^R([0-9A-Fa-f]?)(?:_[9A-Fa-f])?$"
+_LABEL = r"[ \t]+([01])[ \t]*$"
+_LABELLED = rf"^\([^)]*\) +[^ ]+ +[^ #]+#[^ ]*(?: +[RT])?{_LABEL}"
 
 
 def _fields(table: pl.DataFrame) -> pl.DataFrame:
@@ -71,9 +74,36 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(payload=written.str.decode("hex", strict=False))
 
 
+def _refuse(path: Path, rows: pl.DataFrame) -> None:
+    """Raise `CanidsError` at the first of the rows that differ from the others in having a label, or none."""
+    if len(rows):
+        raise CanidsError(
+            f"{path}, line {rows['line'][0]}: some rows have a label (0 or 1) behind the frame and others none; write 0 behind "
+            "those (format: can-mirgu), or remove the labels and give 'attacked' intervals"
+        )
+
+
 def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a log of `candump -l`; labels are null."""
-    return read_rows(path, _fields, SHAPE)
+    """Read a log of `candump -l`; labels are null. Raises `CanidsError` if some rows have a label: they would be rejects."""
+
+    def fields(table: pl.DataFrame) -> pl.DataFrame:
+        rows = _fields(table)
+        _refuse(path, rows.filter(pl.col("seconds").is_null()).filter(pl.col("text").str.contains(_LABELLED)))
+        return rows
+
+    return read_rows(path, fields, SHAPE, trim=True)
+
+
+def read_mirgu(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a log with a label behind each frame. Raises `CanidsError` if some rows have none: are they attacked or not?"""
+
+    def fields(table: pl.DataFrame) -> pl.DataFrame:
+        label, text = table["text"].str.extract(_LABEL), table["text"]
+        _refuse(path, table.filter(label.is_null() & text.str.contains(_LINE)))
+        rows = _fields(table.with_columns(text.str.replace(_LABEL, "")))
+        return rows.with_columns(text, label=label.cast(pl.UInt8))
+
+    return read_rows(path, fields, SHAPE.replace("payload'", "payload label'"), trim=True)
 
 
 @dataclass(frozen=True)
@@ -175,12 +205,16 @@ def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     injection = None
     intervals_alone = entry.get("attacked") and not entry.get("metadata")
     if entry.get("content", "labelled") == "labelled" and not intervals_alone:
-        injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), path.stem)
+        injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), Path(name_of(path)).stem)
     return labelled(read(path, entry), injection.attacked if injection else None)
 
 
+def _has_labels(beginning: bytes) -> bool:
+    return bool(head_lines(beginning).str.contains(_LABELLED).any())
+
+
 def _is_candump(beginning: bytes) -> bool:
-    return mostly(beginning, _SNIFF)
+    return mostly(beginning, _SNIFF) and not _has_labels(beginning)
 
 
 def _is_road(path: Path, beginning: bytes) -> bool:
@@ -191,8 +225,13 @@ def _is_road(path: Path, beginning: bytes) -> bool:
         content = json.loads(path.with_name(ROAD_METADATA).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and path.stem in content
+    return isinstance(content, dict) and Path(name_of(path)).stem in content
 
 
 CANDUMP = Format(read, lambda path, beginning: _is_candump(beginning) and not _is_road(path, beginning), labelled=False)
 ROAD = Format(read_road, _is_road, labelled=True)
+CAN_MIRGU = Format(
+    read_mirgu,
+    lambda path, beginning: _has_labels(beginning) and mostly(beginning, f"{_SNIFF}|{_LABELLED}"),
+    labelled=True,
+)
