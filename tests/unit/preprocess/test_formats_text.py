@@ -268,6 +268,16 @@ def test_samples_in_the_wild() -> None:
         ("log_v1_1.trc", "trc"),
         ("log_v2_1.trc", "trc"),
         ("python_can.csv", "python-can-csv"),
+        ("dialects/candump_console.log", "candump-console"),
+        ("dialects/savvycan_gvret.csv", "gvret"),
+        ("dialects/ovms.crtd", "crtd"),
+        ("dialects/busmaster.log", "busmaster"),
+        ("dialects/crysys.log", "crysys"),
+        ("dialects/tab_log.log", "tab-log"),
+        ("dialects/hcrl_challenge.csv", "hcrl-challenge"),
+        ("dialects/daga.csv", "daga"),
+        ("dialects/ciciov.csv", "ciciov"),
+        ("dialects/can_mirgu.log", "can-mirgu"),
     ],
 )
 def test_format_is_recognised(file: str, name: str) -> None:

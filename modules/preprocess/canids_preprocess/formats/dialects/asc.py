@@ -32,7 +32,10 @@ _EVENT = (
 _CLASSICAL = r"(?i)^\s*(\d+\.\d+)\s+(\d+)\s+(\S+)\s+(?:Rx|Tx)\s+([dr])(?:\s+([0-9A-F]+))?(\s.*)?$"
 _FD = r"(?i)^\s*(\d+\.\d+)\s+CANFD\s+(\d+)\s+(?:Rx|Tx)\s+(\S+)\s+(?:\S*[^\d\s]\S*\s+)?[01]\s+[01]\s+([0-9A-F]+)\s+(\d+)(\s.*)?$"
 _ROW = rf"{_HEADER}|{_EVENT}|{_CLASSICAL}|{_FD}"
+_NAMES = ["seconds", "channel", "identifier", "kind", "length", "rest"]
+_FD_NAMES = ["seconds", "channel", "identifier", "length", "size", "rest"]
 _NAME = "^[A-Za-z_]"
+_USUAL = "^(?:[0-9A-Fa-f]{2}(?: |$))*$"
 _NAMED = r"\bID\s*=\s*([0-9]+)(x?)"
 _FD_FLAG, _REMOTE_FLAG, _FLAGS = 0x1000, 0x10, 2
 
@@ -48,26 +51,18 @@ class _Reader:
 
     def fields(self, table: pl.DataFrame) -> pl.DataFrame:
         """The fields of rows; headers and comments are left out."""
-        decimal = self._decimal(table)
-        rows = table.with_columns(
-            decimal=decimal, event=pl.col("text").str.contains(_EVENT), fd_row=pl.col("text").str.contains(_FD)
-        ).filter(~pl.col("text").str.contains(_HEADER))
+        rows = table.with_columns(decimal=self._decimal(table)).filter(~pl.col("text").str.contains(_HEADER))
+        rows = rows.with_columns(event=pl.col("text").str.contains(_EVENT))
         if self._base is None:
             self._rows_before += int((~rows["event"]).sum())
-        parts = [
-            ("seconds", 1, 1), ("channel", 2, 2), ("identifier", 3, 3), ("length", 5, 4), ("size", None, 5), ("rest", 6, 6)
-        ]  # fmt: skip
-        text = pl.col("text")
-        rows = rows.with_columns(
-            *(
-                pl.when("fd_row")
-                .then(text.str.extract(_FD, b))
-                .otherwise(text.str.extract(_CLASSICAL, a) if a else None)
-                .alias(n)
-                for n, a, b in parts
-            ),
-            kind=text.str.extract(_CLASSICAL, 4).str.to_lowercase(),
-        )
+        groups = pl.col("text").str.extract_groups(_CLASSICAL).struct.rename_fields(_NAMES)
+        rows = rows.with_columns(f=groups).unnest("f").with_columns(fd_row=pl.lit(False), size=pl.lit(None, pl.String))
+        if rows["text"].str.contains("CANFD", literal=True).any():
+            groups = rows.select(f=pl.col("text").str.extract_groups(_FD).struct.rename_fields(_FD_NAMES)).unnest("f")
+            groups = groups.with_columns(fd_row=groups["seconds"].is_not_null(), kind=pl.lit(None, pl.String))
+            rows = rows.with_columns(
+                groups[name].zip_with(groups["fd_row"], rows[name]) for name in (*_NAMES, "size", "fd_row")
+            )
         return self._with_payload(self._with_id(rows))
 
     def _decimal(self, table: pl.DataFrame) -> pl.Series:
@@ -110,8 +105,8 @@ class _Reader:
         rows = rows.with_columns(
             reason=pl.when(is_name & ~named & pl.col("seconds").is_not_null()).then(complaint),
             extended=pl.when(named).then("decimal_x").otherwise("extended"),
-            decimal=pl.when(named).then(True).otherwise("decimal"),  # of the ID; bytes are converted from `base`
-            base=pl.col("decimal"),
+            decimal=pl.when(named).then(True).otherwise("decimal"),  # of the ID
+            decimal_bytes=pl.col("decimal"),
             identifier=pl.when(named).then("decimal_id").otherwise("identifier"),
         )
         return rows.with_columns(in_hex(rows["identifier"], rows["decimal"]))
@@ -120,11 +115,10 @@ class _Reader:
         """DLC, payload and flags."""
         length = pl.col("length").fill_null("0")
         dlc = (
-            pl.when("base").then(length.str.to_integer(strict=False)).otherwise(length.str.to_integer(base=16, strict=False))
+            pl.when("decimal_bytes").then(length.str.to_integer(strict=False)).otherwise(length.str.to_integer(base=16, strict=False))
         )  # fmt: skip
         size = pl.col("size").str.to_integer(strict=False)
-        tokens = pl.col("rest").fill_null("").str.extract_all(r"\S+")
-        rows = rows.with_columns(dlc=dlc, tokens=tokens).with_columns(
+        rows = rows.with_columns(dlc=dlc, rest=pl.col("rest").fill_null("").str.strip_chars_start()).with_columns(
             # A classical frame with a DLC of 9 to 15 has eight bytes all the same.
             announced=pl.when("fd_row")
             .then(size)
@@ -133,21 +127,26 @@ class _Reader:
             .otherwise("dlc")
         )
         # No frame has more bytes than CAN FD, whatever a damaged row announces.
-        data = pl.col("tokens").list.head(pl.col("announced").clip(0, MAX_BYTES[True]).fill_null(0))
-        byte = pl.element()
-        hexadecimal = data.list.eval(byte.str.zfill(2)).list.join("")
-        if rows["base"].any():
-            converted = data.list.eval(byte.replace_strict(BYTES_IN_HEX, default="?")).list.join("")
-            hexadecimal = pl.when("base").then(converted).otherwise(hexadecimal)
-        flags = (
-            pl.col("tokens")
-            .list.get(pl.col("announced") + _FLAGS, null_on_oob=True)
-            .str.to_integer(base=16, strict=False)
+        count = pl.col("announced").clip(0, MAX_BYTES[True]).fill_null(0)
+        # As a rule, one blank lies between two bytes, which needs no list of them.
+        usual = pl.col("rest").str.slice(0, (3 * count - 1).clip(0))
+        usual = pl.when(usual.str.contains(_USUAL) & ~pl.col("decimal_bytes")).then(
+            usual.str.replace_all(" ", "", literal=True)
         )
+        rows = rows.with_columns(digits=usual, flags=pl.lit(None, pl.Int64))
+        if rows["digits"].null_count():
+            byte, data = pl.element(), pl.col("rest").str.extract_all(r"\S+").list.head(count)
+            unusual = pl.when("decimal_bytes").then(
+                data.list.eval(byte.replace_strict(BYTES_IN_HEX, default="?")).list.join("")
+            )
+            unusual = unusual.otherwise(data.list.eval(byte.str.zfill(2)).list.join(""))
+            rows = rows.with_columns(digits=pl.coalesce("digits", unusual))
+        if rows["fd_row"].any():
+            flags = pl.col("rest").str.extract_all(r"\S+").list.get(pl.col("announced") + _FLAGS, null_on_oob=True)
+            rows = rows.with_columns(flags=pl.when("fd_row").then(flags.str.to_integer(base=16, strict=False)))
         rows = rows.with_columns(
-            data=pl.col("rest").fill_null("").str.strip_chars(),
-            payload=hexadecimal.str.decode("hex", strict=False),
-            flags=pl.when("fd_row").then(flags),
+            data=pl.col("rest").str.strip_chars_end(),
+            payload=pl.col("digits").str.decode("hex", strict=False),
             channel=(pl.col("channel").cast(pl.Int64, strict=False) - 1).cast(pl.String),  # as python-can counts
         )
         # Without flags, as python-can has it: a row of length 0 that announces more is a remote frame.

@@ -16,12 +16,11 @@ from typing import Any
 
 import polars as pl
 
-from canids_preprocess.formats.base import MAX_STANDARD_ID, Batch, Format
+from canids_preprocess.formats.base import MAX_BYTES, MAX_STANDARD_ID, Batch, Format
 from canids_preprocess.formats.dialects.clock import Clock
 from canids_preprocess.formats.dialects.numerals import BYTES_IN_HEX, in_hex
-from canids_preprocess.formats.text import first_bytes, head_lines, mostly, quoted, read_rows
+from canids_preprocess.formats.text import mostly, read_rows
 
-_HEAD = 1 << 16
 _DAY_S = 86400.0
 _CRTD = r"^\s*(\d+(?:\.\d+)?)\s+(\d*)([RT])(11|29)\s+([0-9A-Fa-f]+)(?:\s+(.*))?$"
 _CRTD_EVENT = r"^\s*\d+(?:\.\d+)?\s+\d*C[A-Z]{2}(?:\s|$)"
@@ -63,7 +62,7 @@ def read_crtd(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             extended=(pl.col("bits") == "29").fill_null(False),
             event=pl.col("text").str.contains(_CRTD_EVENT),
             payload=_payload(),
-            fd=(_payload().bin.size() > 8).fill_null(False),
+            fd=(_payload().bin.size() > MAX_BYTES[False]).fill_null(False),
         )
 
     return read_rows(path, fields, "'seconds 1R11 ID byte ...'")
@@ -85,17 +84,22 @@ def read_crysys(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return read_rows(path, fields, "'seconds ID 000 DLC byte ...'")
 
 
-def read_busmaster(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a log of BUSMASTER; labels are null."""
-    head = "\n".join(head_lines(first_bytes(path, _HEAD)))
-    decimal = re.search(r"^\s*\*\*\*DEC\*\*\*", head, re.M) is not None
-    relative = re.search(r"^\s*\*\*\*RELATIVE MODE\*\*\*", head, re.M) is not None
-    clock = Clock(delta=relative, period=_DAY_S)
+class _Busmaster:
+    """Fields of the rows of one log of BUSMASTER, for `read_rows`; the header, wherever it stands, says how numbers are written."""
 
-    def fields(table: pl.DataFrame) -> pl.DataFrame:
-        rows = table.filter(~pl.col("text").str.contains(_BUSMASTER_HEADER))
+    def __init__(self) -> None:
+        self._decimal = False
+        self._clock = Clock(period=_DAY_S)
+
+    def fields(self, table: pl.DataFrame) -> pl.DataFrame:
+        header = table["text"].str.contains(_BUSMASTER_HEADER)
+        for text in table["text"].filter(header):
+            if re.match(r"\s*\*\*\*(HEX|DEC)\*\*\*", text):
+                self._decimal = "DEC" in text
+            elif re.match(r"\s*\*\*\*RELATIVE MODE\*\*\*", text):
+                self._clock = Clock(delta=True)
         names = ["hours", "minutes", "seconds", "ticks", "channel", "identifier", "kind", "length", "data"]
-        rows = _groups(rows, _BUSMASTER, *names)
+        rows = _groups(table.filter(~header), _BUSMASTER, *names)
         hours, minutes, seconds = (pl.col(n).cast(pl.Float64, strict=False) for n in names[:3])
         # The last part has four digits of 100 µs, or in older logs three of a millisecond.
         fraction = pl.concat_str(pl.lit("0."), "ticks").cast(pl.Float64, strict=False)
@@ -103,21 +107,21 @@ def read_busmaster(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
         identifier = rows["identifier"].str.replace("^0[xX]", "")
         kind = pl.col("kind").str.to_lowercase()
         return rows.with_columns(
-            in_hex(identifier, pl.repeat(decimal, len(rows), eager=True)),
-            timestamp=clock.seconds(written),
+            in_hex(identifier, pl.repeat(self._decimal, len(rows), eager=True)),
+            timestamp=self._clock.seconds(written),
             announced=pl.col("length").cast(pl.Int64),
             extended=kind.str.starts_with("x").fill_null(False),
             remote=kind.str.ends_with("r").fill_null(False),
-            payload=_decimal_payload() if decimal else _payload(),
+            payload=_decimal_payload() if self._decimal else _payload(),
             event=pl.col("text").str.contains(_BUSMASTER_EVENT) & pl.col("seconds").is_null(),
         ).with_columns(
-            fd=~pl.col("remote") & (pl.col("announced") > 8).fill_null(False),
-            reason=pl.when(pl.col("identifier").str.contains(" in base 10$")).then(
-                quoted("arbitration ID", "identifier", "is no decimal number")
-            ),
+            fd=~pl.col("remote") & (pl.col("announced") > MAX_BYTES[False]).fill_null(False),
         )
 
-    return read_rows(path, fields, "'hh:mm:ss:tttt Rx channel ID s DLC byte ...'")
+
+def read_busmaster(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a log of BUSMASTER; labels are null."""
+    return read_rows(path, _Busmaster().fields, "'hh:mm:ss:tttt Rx channel ID s DLC byte ...'")
 
 
 CRTD = Format(read_crtd, lambda path, beginning: mostly(beginning, f"{_CRTD}|{_CRTD_EVENT}"), labelled=False)

@@ -208,7 +208,7 @@ class _Reader:
         """Reasons of the faults that only a table has."""
         beyond = pl.col("beyond").fill_null("").str.strip_chars(f" \t{self._delimiter}") != ""
         size = pl.col("payload").bin.size()
-        reason = pl.when(beyond).then(pl.lit("more fields than the header has"))
+        reason: Any = pl.when(beyond).then(pl.lit("more fields than the header has"))
         if self._table.length:
             not_a_length = pl.col("length").str.contains("^[0-9]{1,3}$").fill_null(False).not_()
             reason = reason.when(not_a_length).then(quoted("length", "length", "is not a number of bytes"))
@@ -216,9 +216,6 @@ class _Reader:
         if self._table.label in self._place:
             bad = pl.col("label").is_null()
             reason = reason.when(bad).then(quoted("label", "written_label", "is neither normal nor attack"))
-        if self._table.decimal:
-            not_decimal = pl.col("identifier").str.contains(" in base 10$")
-            reason = reason.when(not_decimal).then(quoted("arbitration ID", "identifier", "is no decimal number"))
         return rows.with_columns(
             reason=pl.when(pl.col("seconds").is_not_null()).then(reason),
             fd=(size > MAX_BYTES[False]).fill_null(False),
