@@ -136,10 +136,8 @@ class _Reader:
         rows = rows.with_columns(digits=usual, flags=pl.lit(None, pl.Int64))
         if rows["digits"].null_count():
             byte, data = pl.element(), pl.col("rest").str.extract_all(r"\S+").list.head(count)
-            unusual = pl.when("decimal_bytes").then(
-                data.list.eval(byte.replace_strict(BYTES_IN_HEX, default="?")).list.join("")
-            )
-            unusual = unusual.otherwise(data.list.eval(byte.str.zfill(2)).list.join(""))
+            decimal = data.list.eval(byte.replace_strict(BYTES_IN_HEX, default="?")).list.join("")
+            unusual = pl.when("decimal_bytes").then(decimal).otherwise(data.list.eval(byte.str.zfill(2)).list.join(""))
             rows = rows.with_columns(digits=pl.coalesce("digits", unusual))
         if rows["fd_row"].any():
             flags = pl.col("rest").str.extract_all(r"\S+").list.get(pl.col("announced") + _FLAGS, null_on_oob=True)
