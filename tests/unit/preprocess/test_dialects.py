@@ -310,6 +310,13 @@ def test_console_with_dates_ascii_swapped_bytes_raw_dlc_and_errors(tmp_path: Pat
     assert rejects.select("line", "reason").rows() == [(8, "3 payload bytes, but a DLC of 2")]
 
 
+def test_direction_and_number_of_the_interface_in_one(tmp_path: Path) -> None:
+    rows = "(1.0) RX0 50F [2] 01 02\n(1.1) TX0 50F [1] 03\n1.2 RX0 18FEF100 [0]\n(1.3)  can0  TX - -  50F  [1]  01\n"
+    frames, rejects = read(written(tmp_path, rows), "candump-console")
+    assert frames.select("can_id", "channel").rows() == [(0x50F, "0"), (0x50F, "0"), (0x18FEF100, "0"), (0x50F, "can0")]
+    assert not len(rejects)
+
+
 def test_counter_of_32_bits_begins_again(tmp_path: Path) -> None:
     rows = "".join(f"{us},00000100,false,Rx,0,1,00,\n" for us in (2**32 - 500, 2**32 - 100, 300, 800, 700))
     frames, _ = read(written(tmp_path, GVRET + rows), "gvret")

@@ -168,6 +168,7 @@ def test_names_of_columns_above_the_rows_are_no_row(tmp_path: Path, name: str, r
             'timestamp,arbitration_id,data_field,attack\n1.0,123,00FF\t,0\n1.1,123,"",1\n1.2,123,0A,0\n',
             2,
         ),
+        ("can-train-and-test", "Timestamp, Arbitration_ID, Data_Field, Attack\n1.0, 123, 00FF, 0\n", 1),
         ("hcrl-car-hacking", "1.5,0316,2,05,21,R\n" * 2 + "1.6, 0316 ,1,05,T \n", 1),
         ("hcrl-survival", '1.5,0316,2,"05 21"\n' * 2 + '1.6, 0316, 2,"05 21"\n', 1),
         ("candump", "  (1.0) can0 123#00\n(1.1) can0 123#00\n", 1),

@@ -58,11 +58,11 @@ class _Reader:
         groups = pl.col("text").str.extract_groups(_CLASSICAL).struct.rename_fields(_NAMES)
         rows = rows.with_columns(f=groups).unnest("f").with_columns(fd_row=pl.lit(False), size=pl.lit(None, pl.String))
         if rows["text"].str.contains("CANFD", literal=True).any():
-            groups = rows.select(f=pl.col("text").str.extract_groups(_FD).struct.rename_fields(_FD_NAMES)).unnest("f")
-            groups = groups.with_columns(fd_row=groups["seconds"].is_not_null(), kind=pl.lit(None, pl.String))
-            rows = rows.with_columns(
-                groups[name].zip_with(groups["fd_row"], rows[name]) for name in (*_NAMES, "size", "fd_row")
-            )
+            groups = pl.col("text").str.extract_groups(_FD).struct.rename_fields(_FD_NAMES)
+            canfd = rows.select(f=groups).unnest("f")
+            canfd = canfd.with_columns(fd_row=canfd["seconds"].is_not_null(), kind=pl.lit(None, pl.String))
+            names = (*_NAMES, "size", "fd_row")
+            rows = rows.with_columns(canfd[name].zip_with(canfd["fd_row"], rows[name]) for name in names)
         return self._with_payload(self._with_id(rows))
 
     def _decimal(self, table: pl.DataFrame) -> pl.Series:

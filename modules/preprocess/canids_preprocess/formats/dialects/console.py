@@ -1,6 +1,7 @@
 """`candump` on a console, as people paste it: `(seconds)  can0  123   [8]  11 22 33 44 55 66 77 88`.
 
-Time (`-t a`, `-t z`, `-t A` with its date, or `-t d`: since the row above) and interface may be missing; `-x` adds `RX - -`, `-a`
+Time (`-t a`, `-t z`, `-t A` with its date, or `-t d`: since the row above) and interface may be missing; `-x` adds `RX - -`, others
+write `RX0 123 [8]`, `-a`
 what the bytes are in ASCII, `-S` writes them backwards with "`" between them. An ID of eight digits has 29 bits, a length of two
 digits (`[08]`) is that of CAN FD, `{D}` instead of `[8]` the raw DLC of a classical frame with eight bytes. `remote request` and
 `ERRORFRAME` say what they are; error messages, with their explanation in lines that begin with a tab, are no frames.
@@ -22,11 +23,12 @@ SHAPE = "'(seconds) interface ID [length] byte ...'"
 _HEAD = 1 << 16
 _DATE = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?"
 _TIME = rf"\(({_DATE}|[-0-9.]+)\)|(\d+\.\d+)"
+_DIRECTION = r"(?:(?i:RX|TX|--)\d*\s+(?:[-B]\s+[-E]\s+)?)?"
 _LINE = (
-    rf"^\s*(?:(?:{_TIME})\s+)?(?:([A-Za-z][\w.:/-]*)\s+(?:(?:RX|TX|--)\s+[-B]\s+[-E]\s+)?)?"
+    rf"^\s*(?:(?:{_TIME})\s+)?(?:([A-Za-z][\w.:/-]*)\s+{_DIRECTION})?"
     r"([0-9A-Fa-f]{1,8})\s+(?:\[\s*(\d{1,2})\]|\{([9A-Fa-f])\})\s*(.*)$"
 )
-_SNIFF = rf"^\s*(?:(?:{_TIME})\s+)?(?:[A-Za-z][\w.:/-]*\s+(?:(?:RX|TX|--)\s+[-B]\s+[-E]\s+)?)?[0-9A-Fa-f]{{1,8}}\s+(?:\[\s*\d{{1,2}}\]|\{{[9A-Fa-f]\}})(?:\s|$)"
+_SNIFF = rf"^\s*(?:(?:{_TIME})\s+)?(?:[A-Za-z][\w.:/-]*\s+{_DIRECTION})?[0-9A-Fa-f]{{1,8}}\s+(?:\[\s*\d{{1,2}}\]|\{{[9A-Fa-f]\}})(?:\s|$)"
 _EVENT = r"ERRORFRAME\s*$|^\t[a-z]|^DROPCOUNT|^interface = |^\S*[$#]?\s*candump\s"
 _PARTS = ["bracketed", "bare", "channel", "identifier", "length", "raw_dlc", "data"]
 
@@ -58,6 +60,8 @@ def _fields(clock: Clock) -> Callable[[pl.DataFrame], pl.DataFrame]:
                 pl.col("length").cast(pl.Int64), pl.when(pl.col("raw_dlc").is_not_null()).then(MAX_BYTES[False])
             ),
             data=data,
+            # `RX0` is a direction and the number of an interface.
+            channel=pl.col("channel").str.replace(r"(?i)^(?:RX|TX)(\d*)$", "${1}").replace("", None),
         )
         data = pl.col("data")
         if rows["data"].str.contains("`", literal=True).any():
