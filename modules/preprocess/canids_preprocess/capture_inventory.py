@@ -1,6 +1,7 @@
 """Inventory of a dataset's captures: `python -m canids_preprocess.capture_inventory --spec JSON --output X.csv --frames …`.
 
-A line per capture: rows read = frames + rejects, steps back in time, attacked frames, seconds.
+A line per capture: rows read = frames + rejects, steps back in time, frames with trimmed fields, frames a second where the log has
+no times and they are assumed, attacked frames, seconds.
 """
 
 import polars as pl
@@ -12,6 +13,7 @@ from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
 
 _METADATA = ("capture", "vehicle", "attack", "content", "format", "rows_read", "frames", "rejects", "stepped_back")
+_OPTIONAL = ("trimmed", "assumed_rate")
 
 
 def main(call: entry_point.Call) -> None:
@@ -20,7 +22,7 @@ def main(call: entry_point.Call) -> None:
     for path in call.inputs["frames"]:
         metadata = tables.read_metadata(path, tables.FRAMES)
         with reading(path, "table of frames"):
-            row = {key: metadata[key] for key in _METADATA}
+            row = {key: metadata[key] for key in _METADATA} | {key: metadata.get(key) for key in _OPTIONAL}
         totals = pl.scan_parquet(path).select(
             count=pl.len(),
             attacked=(pl.col("label") == 1).sum(),

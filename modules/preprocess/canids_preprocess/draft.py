@@ -84,14 +84,14 @@ def _group(path: Path, folder: Path) -> str:
 
 
 def _timestamp_unit(path: Path, capture_format: str) -> Entry:
-    """The key `timestamp_unit` where the first frames of a capture in text show that it is needed."""
+    """The key `timestamp_unit` where the first frames of a capture in text show that it is needed.
+
+    Raises `CanidsError` if the capture is refused by its beginning, such as a log without times.
+    """
     if capture_format in ("blf", "mf4"):
         return {}
-    try:
-        beginning = next(FORMATS[capture_format].read(path, {"content": "unlabelled"}), None)
-    except CanidsError:  # said when the capture is read
-        return {}
-    unit = likely_unit(beginning.frames) if beginning else None
+    beginning = next(FORMATS[capture_format].read(path, {"content": "unlabelled"}), None)
+    unit = likely_unit(beginning.frames) if beginning and not FORMATS[capture_format].unit_known else None
     return {"timestamp_unit": unit} if unit else {}
 
 
@@ -181,7 +181,7 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
         lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
     if roles == {"train"}:
         lines.append("# Missing: no capture to test on; give one of them a scenario's name as role, such as test")
-    lines += [f"# not a capture that is recognised: {printable(complaint, 500)}" for complaint in unread]
+    lines += [f"# not a capture that can be read: {printable(complaint, 500)}" for complaint in unread]
     lines += [f"contract: {manifest.CONTRACT}", "captures:"]
     for name, entry in entries.items():
         if entry["content"] == "attack-free":

@@ -84,8 +84,7 @@ def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout) -> I
         yield from buses.read(source, timeout)
     else:
         path = Growing.of(Path(source), timeout)
-        rows = FORMATS[_format(path, options.format)].read(path, _ENTRY)
-        yield from in_seconds(Path(source), rows, options.timestamp_unit)
+        yield from in_seconds(path, FORMATS[_format(path, options.format)], _ENTRY, options.timestamp_unit)
 
 
 @contextmanager

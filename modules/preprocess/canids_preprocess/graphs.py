@@ -38,6 +38,12 @@ def metadata_of(paths: list[Path]) -> dict[Path, dict[str, Any]]:
     return captures
 
 
+def _source(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What a store says of a capture; of one without times also the rate that its intervals are made of."""
+    assumed = {"assumed_rate": metadata["assumed_rate"]} if metadata.get("assumed_rate") else {}
+    return {**{key: metadata[key] for key in _SOURCE}, **assumed}
+
+
 def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: list[dict[str, int]]) -> dict[str, Any]:
     """Header of the graph store, from the metadata of the split's captures and the counts of their windows and frames."""
     kind = FEATURES[call.config["features"]]
@@ -55,7 +61,7 @@ def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: li
         "captures": names,
         "vehicles": sorted({metadata["vehicle"] for metadata in captures}),
         "auxiliary_captures": [name for name in names if name in call.constants.get("auxiliary_captures", [])],
-        "sources": {metadata["capture"]: {key: metadata[key] for key in _SOURCE} for metadata in captures},
+        "sources": {metadata["capture"]: _source(metadata) for metadata in captures},
         "counts": dict(zip(names, counts, strict=True)),
     }
 

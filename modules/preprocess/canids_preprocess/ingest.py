@@ -34,6 +34,7 @@ class RowCounts:
 
     Attributes:
         frames, rejects: rows of either kind.
+        trimmed: frames with white space or quotes around a field where the format has none.
         stepped_back: frames whose timestamp steps back within the tolerance.
         first, last: the first and the latest timestamp, seconds.
         line: line of the latest timestamp.
@@ -44,6 +45,7 @@ class RowCounts:
 
     frames: int = 0
     rejects: int = 0
+    trimmed: int = 0
     stepped_back: int = 0
     first: float = 0.0
     last: float | None = None
@@ -67,7 +69,7 @@ def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quar
 
     Within the tolerance they stay, and are counted. Beyond it they are rejects with quarantine, else a `CanidsError`.
     """
-    frames, rejects = batch
+    frames, rejects, _ = batch
     if not len(frames):
         return batch
     timestamp = frames["timestamp"].to_numpy()
@@ -94,7 +96,7 @@ def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quar
             "or sort the capture, or cut it there"
         )
     wrong = frames.select("line", reason=pl.lit("the timestamp steps back"), text=pl.format("{}", "timestamp"))
-    return Batch(frames.filter(~late), pl.concat([rejects, wrong.filter(late)]).sort("line"))
+    return batch._replace(frames=frames.filter(~late), rejects=pl.concat([rejects, wrong.filter(late)]).sort("line"))
 
 
 def _attack_name(entry: dict[str, Any]) -> str:
@@ -146,9 +148,12 @@ def read(
     Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, a timestamp that makes
     most frames behind it look like one, timestamps in another unit than the entry's, or a label that contradicts the manifest.
     """
-    for batch in in_seconds(path, form.read(path, entry), entry.get("timestamp_unit")):
+    rate, unit = entry.get("assume_rate"), entry.get("timestamp_unit")
+    if rate and not form.untimed:
+        raise CanidsError(f"{path}: its format has times; assume_rate in the manifest is for logs without")
+    for batch in in_seconds(path, form, entry, "s" if rate else unit):
         # The rejects of the format, and with quarantine also the frames that step back too far.
-        frames, rejects = _in_time(path, batch, counts, tolerance, quarantine)
+        frames, rejects, trimmed = _in_time(path, batch, counts, tolerance, quarantine)
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
         if len(frames):
@@ -164,6 +169,7 @@ def read(
                 raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
         counts.frames += len(frames)
         counts.rejects += len(rejects)
+        counts.trimmed += trimmed
         frames = _labelled(path, frames, entry, counts.first)
         counts.attacked += int(frames["label"].sum())
         yield Batch(frames, rejects)
@@ -212,6 +218,8 @@ def main(call: entry_point.Call) -> None:
             "frames": counts.frames,
             "rejects": counts.rejects,
             "stepped_back": counts.stepped_back,
+            "trimmed": counts.trimmed,
+            "assumed_rate": entry.get("assume_rate"),
             "attacked": [[counts.first + start, counts.first + end] for start, end in entry["attacked"]],
         }
         frames.close(metadata)
@@ -223,6 +231,10 @@ def main(call: entry_point.Call) -> None:
             entry["name"],
             entry["attack"],
         )
+    if counts.trimmed:
+        log.info("%s: white space or quotes around fields of %d frames trimmed", entry["name"], counts.trimmed)
+    if entry.get("assume_rate"):
+        log.warning("%s: no times; all intervals are assumed, %g frames/s", entry["name"], entry["assume_rate"])
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from canids_preprocess.formats.base import PER_SECOND, Batch
+from canids_preprocess.formats.base import PER_SECOND, Batch, Format
 from canids_shared.errors import CanidsError
 
 _FEWEST = 100
@@ -51,14 +52,17 @@ def likely_unit(frames: pl.DataFrame, stated: str | None = None) -> str | None:
     return min(units, key=lambda unit: abs(math.log(units[unit] / _USUAL)), default="")
 
 
-def in_seconds(path: Path, batches: Iterator[Batch], stated: str | None) -> Iterator[Batch]:
-    """Batches of a capture with timestamps in seconds, from those in the unit of the manifest's entry.
+def in_seconds(path: Path, form: Format, entry: dict[str, Any], stated: str | None) -> Iterator[Batch]:
+    """Batches of a capture, read by its format and its entry in the manifest, with timestamps in seconds.
 
-    The first frames are judged, of a finished capture a whole batch. Raises `CanidsError` naming the unit that they look like.
+    The first frames are judged, of a finished capture a whole batch. Raises `CanidsError` naming the unit that they look like; or
+    if a unit is stated where the format has one.
     """
+    if form.unit_known and stated not in (None, "s"):
+        raise CanidsError(f"{path}: its format has the unit of its timestamps; remove timestamp_unit")
     first: list[pl.DataFrame] = []
     due = _FEWEST
-    for batch in batches:
+    for batch in form.read(path, entry):
         if due:
             first.append(batch.frames.select("timestamp", "can_id"))
             count = sum(map(len, first))

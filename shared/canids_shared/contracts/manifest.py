@@ -54,6 +54,7 @@ class Capture:
         metadata: ROAD's file of metadata, or None.
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
         timestamp_unit: unit of the file's timestamps as the manifest states it, or None: seconds.
+        assume_rate: frames a second of a log without times, or None.
         auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
@@ -68,6 +69,7 @@ class Capture:
     metadata: Path | None = None
     attacked: tuple[tuple[float, float], ...] = ()
     timestamp_unit: str | None = None
+    assume_rate: float | None = None
     auxiliary: bool = False
 
 
@@ -179,7 +181,10 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
             attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
-            **{key: entry.get(key) for key in ("vehicle", "role", "attack", "content", "simulation", "timestamp_unit")},
+            **{
+                key: entry.get(key)
+                for key in ("vehicle", "role", "attack", "content", "simulation", "timestamp_unit", "assume_rate")
+            },
         )
         for name, entry in content["captures"].items()
     }

@@ -21,7 +21,6 @@ from canids_evaluate.runs import reading_log, trainings
 from canids_preprocess import graphs, ingest
 from canids_preprocess.formats import FORMATS, recognise
 from canids_shared.contracts import manifest, streams, tables
-from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.torch_store import TorchStore
 from canids_shared.errors import CanidsError

@@ -1,7 +1,9 @@
 """Drafting a manifest for a folder of captures in any format."""
 
+import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,7 +91,35 @@ def test_draft_says_what_is_to_be_checked(captures: Path) -> None:
     comments = [line.strip() for line in draft(captures).splitlines() if line.strip().startswith("#")]
     assert sum("attack-free by its name: is it?" in c for c in comments) == 2
     assert sum("no labels: will be scored only" in c for c in comments) == 2
-    assert sum(c.startswith("# not a capture that is recognised: notes.txt: ") for c in comments) == 1
+    assert sum(c.startswith("# not a capture that can be read: notes.txt: ") for c in comments) == 1
+
+
+def test_draft_reads_dialects_and_says_why_it_refuses_one(tmp_path: Path) -> None:
+    for path in (OWN / "dialects").iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "console.txt").write_text("  can0  123   [2]  31 2E\n" * 5)
+    (tmp_path / "mixed.log").write_text("(1.0) can0 123#00 1\n(1.1) can0 123#00\n")
+    (tmp_path / "drive.log.gz").write_bytes(gzip.compress((OWN / "candump.log").read_bytes()))
+    text = draft(tmp_path)
+    formats = {name: entry["format"] for name, entry in yaml.safe_load(text)["captures"].items()}
+    assert formats == {
+        "busmaster": "busmaster",
+        "can_mirgu": "can-mirgu",
+        "candump_console": "candump-console",
+        "crysys": "crysys",
+        "daga": "daga",
+        "drive.log": "candump",
+        "hcrl_challenge": "hcrl-challenge",
+        "ovms": "crtd",
+        "savvycan_gvret": "gvret",
+        "tab_log": "tab-log",
+    }
+    for file, reason in {
+        "ciciov.csv": "has no times",
+        "console.txt": "has no times",
+        "mixed.log": "some rows have a",
+    }.items():
+        assert re.search(f"# not a capture that can be read: {file}.*: {reason}", text)
 
 
 def test_draft_of_captures_without_labels_says_what_is_missing(tmp_path: Path) -> None:
@@ -124,7 +154,7 @@ def test_folders_give_roles_to_captures_in_any_format(workplace: Path) -> None:
         shutil.copy(OWN / source, path)
     (workplace / "data/fleet/train_01/saved.csv").write_text("time;id\n")
     text = draft(workplace / "data/fleet")
-    assert "# not a capture that is recognised: train_01/saved.csv: " in text
+    assert "# not a capture that can be read: train_01/saved.csv: " in text
     (workplace / "data/fleet/manifest.yaml").write_text(text)
     assert {c.name: (c.format, c.role, c.content) for c in manifest.load("fleet", "data").values()} == {
         "test_01.Fuzzy_KIA": ("hcrl-car-hacking", "test_01", "labelled"),

@@ -74,6 +74,24 @@ def trc_rows(raw: bytes) -> int:
     return sum(bool(t) and t[0][0] != ";" and not (len(t) > place and t[place] in status) for t in text)
 
 
+def rows_below(raw: bytes) -> int:
+    """Lines below the header."""
+    return len(lines_of(raw)[1:])
+
+
+def console_rows(raw: bytes) -> int:
+    """Lines but those about errors."""
+    return sum(not (line.rstrip().endswith(b"ERRORFRAME") or re.match(rb"\t[a-z]", line)) for line in lines_of(raw))
+
+
+def crtd_rows(raw: bytes) -> int:
+    return sum(not re.match(rb"\s*[0-9]+(\.[0-9]+)?\s+[0-9]*C[A-Z]{2}(\s|$)", line) for line in lines_of(raw))
+
+
+def busmaster_rows(raw: bytes) -> int:
+    return sum(not line.lstrip().startswith(b"***") for line in lines_of(raw))
+
+
 TEXTS: list[tuple[str, str, Callable[[bytes], int]]] = [
     ("car_hacking_attacked.csv", "hcrl-car-hacking", all_lines),
     ("car_hacking_normal.txt", "hcrl-car-hacking", all_lines),
@@ -85,6 +103,15 @@ TEXTS: list[tuple[str, str, Callable[[bytes], int]]] = [
     ("log.asc", "asc", asc_rows),
     ("log_v1_1.trc", "trc", trc_rows),
     ("log_v2_1.trc", "trc", trc_rows),
+    ("dialects/candump_console.log", "candump-console", console_rows),
+    ("dialects/savvycan_gvret.csv", "gvret", rows_below),
+    ("dialects/ovms.crtd", "crtd", crtd_rows),
+    ("dialects/busmaster.log", "busmaster", busmaster_rows),
+    ("dialects/crysys.log", "crysys", all_lines),
+    ("dialects/tab_log.log", "tab-log", rows_below),
+    ("dialects/hcrl_challenge.csv", "hcrl-challenge", rows_below),
+    ("dialects/daga.csv", "daga", rows_below),
+    ("dialects/can_mirgu.log", "can-mirgu", all_lines),
 ]
 
 

@@ -271,6 +271,16 @@ def test_samples_in_the_wild() -> None:
         ("log_v1_1.trc", "trc"),
         ("log_v2_1.trc", "trc"),
         ("python_can.csv", "python-can-csv"),
+        ("dialects/candump_console.log", "candump-console"),
+        ("dialects/savvycan_gvret.csv", "gvret"),
+        ("dialects/ovms.crtd", "crtd"),
+        ("dialects/busmaster.log", "busmaster"),
+        ("dialects/crysys.log", "crysys"),
+        ("dialects/tab_log.log", "tab-log"),
+        ("dialects/hcrl_challenge.csv", "hcrl-challenge"),
+        ("dialects/daga.csv", "daga"),
+        ("dialects/ciciov.csv", "ciciov"),
+        ("dialects/can_mirgu.log", "can-mirgu"),
     ],
 )
 def test_format_is_recognised(file: str, name: str) -> None:
@@ -291,7 +301,7 @@ def test_samples_in_the_wild_are_recognised() -> None:
     assert recognised == {path: folders[path.parent.name] for path in recognised}
 
 
-@pytest.mark.parametrize("content", [b"hello\n", b"\0\1\2\3", b"PK\3\4", b"1,2,3\n", b"\n\n\n"])
+@pytest.mark.parametrize("content", [b"hello\n", b"\0\1\2\3", b"1,2,3\n", b"\n\n\n"])
 def test_unknown_format_is_refused_with_the_known_ones(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(
         CanidsError, match="fits no known format; name the format in the manifest if it is one of can-train"

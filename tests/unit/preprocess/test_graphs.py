@@ -43,6 +43,13 @@ def test_same_frames_same_bytes(tmp_path: Path) -> None:
     assert len({built(tmp_path, path, split="fit").path.read_bytes() for _ in range(2)}) == 1
 
 
+def test_store_says_which_capture_has_assumed_times(tmp_path: Path) -> None:
+    paths = [capture(tmp_path, "a", assumed_rate=50.0), capture(tmp_path, "b", seed=1, assumed_rate=None)]
+    sources = built(tmp_path, *paths).header["sources"]
+    assert sources["a"]["assumed_rate"] == 50.0
+    assert "assumed_rate" not in sources["b"]
+
+
 # --- splits, duplicates, folds -----------------------------------------------------------------------------------
 
 

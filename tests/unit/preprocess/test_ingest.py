@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from captures import call, csv
 from damage import DAMAGE, Damage, damaged
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from canids_preprocess import ingest
+from canids_preprocess import capture_inventory, ingest
 from canids_preprocess.formats import FORMATS
 from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
@@ -64,6 +65,40 @@ def test_rows_become_frames(tmp_path: Path) -> None:
     assert (metadata["rejects"], metadata["stepped_back"]) == (0, 0)
     assert (metadata["capture"], metadata["vehicle"], metadata["attack"]) == ("a", "van", "dos")
     assert len(metadata["sha256"]) == 64
+
+
+def test_trimmed_fields_are_counted_in_the_account(tmp_path: Path) -> None:
+    spaced = [row.replace(",00FF,", ",00FF\t,").replace(",,", ',"",') for row in GOOD]
+    frames, metadata = ingested(tmp_path, csv(*spaced))
+    assert frames.equals(ingested(tmp_path, csv(*GOOD))[0])
+    assert (metadata["rows_read"], metadata["rejects"], metadata["trimmed"]) == (4, 0, 2)
+
+
+def test_assumed_rate_marks_the_frames_of_a_log_without_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, outputs = tmp_path / "drive.txt", {"output": tmp_path / "f.parquet", "rejects": tmp_path / "r.parquet"}
+    path.write_text("  can0  123   [2]  31 2E\n" * 5)
+    entry = {"name": "a", "vehicle": "van", "format": "auto", "attack": None, "content": "unlabelled", "attacked": ()}
+
+    def run(rate: float | None) -> dict[str, Any]:
+        config = {"timestamp_tolerance": 0.0005, "on_bad_rows": "error"}
+        capture = {**entry, "assume_rate": rate}
+        ingest.main(call({"dataset": "d"}, config, outputs, {"capture": [path], "metadata": []}, capture=capture))
+        return tables.read(outputs["output"], tables.FRAMES)[1]
+
+    with pytest.raises(CanidsError, match="has no times, and detection rests on intervals"):
+        run(None)
+    assert run(250.0)["assumed_rate"] == 250.0
+    assert "all intervals are assumed, 250 frames/s" in caplog.text
+    capture_inventory.main(call({"dataset": "d"}, {}, tmp_path / "i.csv", {"frames": [outputs["output"]]}))
+    assert pl.read_csv(tmp_path / "i.csv").select("frames", "trimmed", "assumed_rate", "seconds").row(0) == (
+        5,
+        0,
+        250.0,
+        0.016,
+    )
+    path.write_text("(1.0) can0 123#00\n")
+    with pytest.raises(CanidsError, match="its format has times; assume_rate in the manifest is for logs without"):
+        run(250.0)
 
 
 def test_timestamps_keep_their_microseconds(tmp_path: Path) -> None:
@@ -147,7 +182,8 @@ def test_first_bad_row_is_named_and_the_others_are_counted(tmp_path: Path) -> No
         (b"1.0,123,00,0\n", ", line 1: header is '1.0,123,00,0', not 'timestamp,"),
         (csv(*GOOD).replace(b",attack", b",flag", 1), ", line 1: header is 'timestamp,arbitration_id,data_field,flag'"),
         (b"Timestamp;ID\x07\n1;2\n", ", line 1: header is 'Timestamp;ID�'"),
-        (b"\xff\xfet\x00\n", ", line 1: header is '��t�'"),
+        (b"\xff\xfdt\x00\n", ", line 1: header is '��t�'"),
+        (b"\xff\xfet\x00\n", ", line 1: header is 't�'"),  # UTF-16, cut off
     ],
 )
 def test_file_without_frames_or_with_another_header_is_refused(tmp_path: Path, raw: bytes, reason: str) -> None:

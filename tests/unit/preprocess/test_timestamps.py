@@ -1,6 +1,7 @@
 """Units of timestamps: stated ones are applied, others than seconds are recognised by the frame rate and refused."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from simulated import drive
 from canids_preprocess import follow
 from canids_preprocess.draft import draft
 from canids_preprocess.formats import FORMATS, recognise
-from canids_preprocess.formats.base import PER_SECOND, Batch
+from canids_preprocess.formats.base import PER_SECOND, Batch, Format
 from canids_preprocess.ingest import RowCounts, read
 from canids_preprocess.timestamps import in_seconds, likely_unit
 from canids_shared.contracts import manifest
@@ -143,15 +144,18 @@ def test_frames_that_come_one_by_one_are_judged_by_the_hundredth(tmp_path: Path)
     (whole,) = FORMATS["candump"].read(path, {})
     taken = 0
 
-    def one_by_one() -> Iterator[Batch]:
+    def one_by_one(*_: object) -> Iterator[Batch]:
         nonlocal taken
         for taken in range(1, len(whole.frames)):
             yield Batch(whole.frames[taken - 1 : taken], whole.rejects)
 
+    form = Format(one_by_one, lambda *_: True, labelled=False)
     with pytest.raises(CanidsError, match="looks like us"):
-        list(in_seconds(path, one_by_one(), None))
+        list(in_seconds(path, form, {}, None))
     assert taken == 100
-    assert len(list(in_seconds(path, one_by_one(), "us"))) == len(whole.frames) - 1
+    with pytest.raises(CanidsError, match="remove timestamp_unit"):
+        list(in_seconds(path, replace(form, unit_known=True), {}, "us"))
+    assert len(list(in_seconds(path, form, {}, "us"))) == len(whole.frames) - 1
 
 
 def test_a_draft_states_the_unit(workplace: Path) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 from canids_preprocess.formats.base import Batch, Format
 from canids_preprocess.formats.can_train_and_test import CAN_TRAIN_AND_TEST
-from canids_preprocess.formats.candump import CANDUMP, ROAD
+from canids_preprocess.formats.candump import CAN_MIRGU, CANDUMP, ROAD
+from canids_preprocess.formats.compressed import unpacking
+from canids_preprocess.formats.dialects import DIALECTS
 from canids_preprocess.formats.hcrl import CAR_HACKING, OTIDS, SURVIVAL
 from canids_preprocess.formats.mf4 import MF4
 from canids_preprocess.formats.python_can_csv import PYTHON_CAN_CSV
 from canids_preprocess.formats.text import first_bytes
-from canids_preprocess.formats.textlogs import ASC, TRC
+from canids_preprocess.formats.textlogs import TRC
 from canids_shared.errors import CanidsError
 
 
@@ -21,7 +23,7 @@ def _read_blf(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return blf.read(path, entry)
 
 
-BLF = Format(read=_read_blf, matches=lambda path, beginning: beginning.startswith(b"LOGG"), labelled=False)
+BLF = Format(read=unpacking(_read_blf), matches=lambda path, beginning: beginning.startswith(b"LOGG"), labelled=False)
 FORMATS: dict[str, Format] = {
     "can-train-and-test": CAN_TRAIN_AND_TEST,
     "hcrl-car-hacking": CAR_HACKING,
@@ -29,11 +31,12 @@ FORMATS: dict[str, Format] = {
     "otids": OTIDS,
     "road": ROAD,
     "candump": CANDUMP,
-    "asc": ASC,
+    "can-mirgu": CAN_MIRGU,
     "blf": BLF,
     "trc": TRC,
     "mf4": MF4,
     "python-can-csv": PYTHON_CAN_CSV,
+    **DIALECTS,
 }
 """By the names that a manifest uses."""
 

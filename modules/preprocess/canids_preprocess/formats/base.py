@@ -40,10 +40,14 @@ class Piece(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Some rows of a capture, in the file's order: frames (`FRAME_COLUMNS`) and rejects (`REJECT_COLUMNS`)."""
+    """Some rows of a capture, in the file's order: frames (`FRAME_COLUMNS`) and rejects (`REJECT_COLUMNS`).
+
+    `trimmed` of the frames had white space or quotes around a field where the format has none.
+    """
 
     frames: pl.DataFrame
     rejects: pl.DataFrame
+    trimmed: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,15 @@ class Format:
             the file if it is absent or not in this format at all.
         matches: whether the file looks like this format, from its name and its first bytes (4 KiB).
         labelled: whether files in the format can have labels.
+        untimed: whether files in the format may lack times; they are read with the manifest's `assume_rate` only.
+        unit_known: whether the format itself has the unit of its timestamps, so that no manifest may state one.
     """
 
     read: Callable[[Path, dict[str, Any]], Iterator[Batch]]
     matches: Callable[[Path, bytes], bool]
     labelled: bool
+    untimed: bool = False
+    unit_known: bool = False
 
 
 def printable(text: str, length: int = MAX_TEXT) -> str:

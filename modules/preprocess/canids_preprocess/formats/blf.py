@@ -2,7 +2,7 @@
 
 A file is a header and objects; most objects are containers of further ones, compressed. python-can passes over what is cut
 off, damaged or of a kind that it does not know, so the containers are opened and counted here, strictly, and only whole
-objects that hold frames are handed to it. Objects of other kinds (error frames, statistics, notes) are no rows. Times
+objects that hold frames are handed to it. Objects of other kinds (error frames, statistics, notes) and transmit requests are no rows. Times
 count from the start of the measurement.
 
 Source: python-can, `can.BLFReader`, after Tobias Lorenz' description of the format in Vector_BLF.
@@ -18,14 +18,17 @@ from typing import Any, BinaryIO
 import can
 from can.io import blf
 
-from canids_preprocess.formats.base import Batch
+from canids_preprocess.formats.base import MAX_BYTES, Batch
 from canids_preprocess.formats.objects import Row, batches
 from canids_preprocess.formats.text import first_bytes, report_events
 from canids_shared.errors import CanidsError
 
-_FRAMES = (blf.CAN_MESSAGE, blf.CAN_MESSAGE2, blf.CAN_FD_MESSAGE, blf.CAN_FD_MESSAGE_64)
+_CLASSICAL = (blf.CAN_MESSAGE, blf.CAN_MESSAGE2)
+_FRAMES = (*_CLASSICAL, blf.CAN_FD_MESSAGE, blf.CAN_FD_MESSAGE_64)
 _OBJECT = blf.OBJ_HEADER_BASE_STRUCT
 _CONTAINER = blf.LOG_CONTAINER_STRUCT
+_DIRECTION, _TX_REQUEST = 0x6F, 2
+"""Bits of the direction (and of a line error), and their value in a transmit request, which the frame follows as sent."""
 _LONGEST_OBJECT = 1 << 26
 """Bytes; containers hold 128 KiB, as a rule. A damaged length must not fill the memory."""
 
@@ -96,14 +99,33 @@ def _objects(path: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         raise _damaged(path, stream.tell(), "the last object is not whole")
 
 
-def _message(reader: can.BLFReader, data: bytes) -> can.Message | str:
+def _is_request(kind: int, data: bytes) -> bool:
+    """Whether an object is a transmit request, no frame."""
+    header = {1: blf.OBJ_HEADER_V1_STRUCT, 2: blf.OBJ_HEADER_V2_STRUCT}.get(_OBJECT.unpack_from(data)[2])
+    structure = {blf.CAN_FD_MESSAGE: blf.CAN_FD_MSG_STRUCT, blf.CAN_FD_MESSAGE_64: blf.CAN_FD_MSG_64_STRUCT}.get(
+        kind, blf.CAN_MSG_STRUCT
+    )
+    if header is None or len(data) < _OBJECT.size + header.size + structure.size:
+        return False
+    fields = structure.unpack_from(data, _OBJECT.size + header.size)
+    direction: int = fields[12] if kind == blf.CAN_FD_MESSAGE_64 else fields[1] & _DIRECTION
+    return direction == _TX_REQUEST
+
+
+def _message(reader: can.BLFReader, kind: int, data: bytes) -> can.Message | str:
     """The message of one object, or why there is none."""
     try:
         # The reader's inner loop: it parses the objects in some bytes, and stops at the first that is not whole.
         message = next(reader._parse_data(data), None)
     except Exception as error:  # a damaged object raises whatever its fields lead to
         return f"python-can cannot read it: {' '.join(str(error).split()) or type(error).__name__}"
-    return message or "an object of an unknown version"
+    if message is None:
+        return "an object of an unknown version"
+    # A classical frame with a DLC of 9 to 15 has eight bytes all the same; python-can gives its DLC, or what CAN FD has.
+    if not message.is_fd and MAX_BYTES[False] < message.dlc <= (15 if kind in _CLASSICAL else MAX_BYTES[True]):
+        message.dlc = MAX_BYTES[False]
+        message.data = message.data[: MAX_BYTES[False]]
+    return message
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -122,9 +144,9 @@ def _rows(path: Path) -> Iterator[Row]:
         stream.seek(header)
         number = events = 0
         for kind, data in _objects(path, stream):
-            if kind in _FRAMES:
+            if kind in _FRAMES and not _is_request(kind, data):
                 number += 1
-                yield Row(number, _message(reader, data), data.hex())
+                yield Row(number, _message(reader, kind, data), data.hex())
             else:
                 events += 1
         report_events(path, events)

@@ -4,6 +4,7 @@ Seconds, hexadecimal identifier, packed hexadecimal payload, 0 or 1. This is the
 the usual spelling are read by a compiled loop at the speed of memory; all others as in the other text formats.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from numba import njit
 
 from canids_preprocess.formats import spreadsheet
 from canids_preprocess.formats.base import (
-    BOM,
     FRAME_COLUMNS,
     MAX_BYTES,
     MAX_EXTENDED_ID,
@@ -25,7 +25,7 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
-from canids_preprocess.formats.text import FD_LENGTHS, chunks, frames_and_rejects, quoted
+from canids_preprocess.formats.text import FD_LENGTHS, chunks, frames_and_rejects, head_lines, quoted, trimmed
 from canids_shared.errors import CanidsError
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
@@ -182,13 +182,17 @@ def _batch(block: bytes | bytearray, line: int, most: int) -> Batch:
         "label": label[:n],
     }
     frames = pl.DataFrame(columns).cast(FRAME_COLUMNS)  # type: ignore[arg-type]
-    rejects = pl.DataFrame(schema=REJECT_COLUMNS)
     if others:
         text_of = [block[begin:end].decode("latin-1").removesuffix("\r") for _, begin, end in odd[:others].tolist()]
         rows = pl.DataFrame({"line": pl.Series(line + odd[:others, 0], dtype=pl.UInt64), "text": text_of})
-        rescued, rejects = frames_and_rejects(_fields(rows), f"'{HEADER}'")
-        frames = pl.concat([frames, rescued]).sort("line")
-    return Batch(frames, rejects)
+        odd_rows = trimmed(frames_and_rejects(_fields(rows), f"'{HEADER}'"), rows, _fields, f"'{HEADER}'")
+        return odd_rows._replace(frames=pl.concat([frames, odd_rows.frames]).sort("line"))
+    return Batch(frames, pl.DataFrame(schema=REJECT_COLUMNS))
+
+
+def _names(header: str) -> str:
+    """A header without the differences that do not matter: case, and white space around names."""
+    return re.sub(r"\s*,\s*", ",", header.strip().lower())
 
 
 def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
@@ -198,7 +202,7 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             header, _, _ = piece.partition(b"\n")
             border = len(header) + 1
             written = header.decode(errors="replace").strip()
-            if written != HEADER:
+            if _names(written) != HEADER:
                 raise CanidsError(f"{path}, line 1: header is '{printable(written, 80)}', not '{HEADER}'")
             spreadsheet.refuse(path, header=True)
         if border < len(piece):
@@ -207,6 +211,6 @@ def _read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
 CAN_TRAIN_AND_TEST = Format(
     read=_read,
-    matches=lambda path, beginning: beginning.removeprefix(BOM).startswith(HEADER.encode()),
+    matches=lambda path, beginning: _names(head_lines(beginning)[0]) == HEADER,
     labelled=True,
 )

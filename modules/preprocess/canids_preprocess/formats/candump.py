@@ -3,7 +3,7 @@
 A line is `(seconds) interface ID#payload`: three hexadecimal digits are an 11-bit ID, eight a 29-bit one; `ID#R` or
 `ID#R4` is a remote frame (with its DLC), `ID##1AABB` a CAN FD frame with its flags, the ending
 `_9` to `_F` of a payload the raw DLC of a classical frame with eight bytes. A trailing R or T is the direction (received,
-sent), no label. A line whose ID is SocketCAN's error flag (0x20000000) with classes of errors is an error message, no frame.
+sent), no label. CAN-MIRGU (Rajapaksha et al. 2024) has a label behind each frame, 0 or 1. A line whose ID is SocketCAN's error flag (0x20000000) with classes of errors is an error message, no frame.
 
 Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canframe`); Linux `include/uapi/linux/can.h` and
 `can/error.h`.
@@ -20,8 +20,9 @@ from typing import Any
 import polars as pl
 
 from canids_preprocess.formats.base import FRAME_COLUMNS, Batch, Format
+from canids_preprocess.formats.compressed import name_of, open_capture
 from canids_preprocess.formats.growing import Growing
-from canids_preprocess.formats.text import first_bytes, labelled, mostly, quoted, read_rows
+from canids_preprocess.formats.text import first_bytes, head_lines, labelled, mostly, quoted, read_rows
 from canids_shared.contracts.manifest import ROAD_METADATA
 from canids_shared.errors import CanidsError
 
@@ -32,6 +33,8 @@ _ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
 """The error flag, and the classes of errors that there are (up to `CAN_ERR_CNT`, 0x200)."""
 _LONGEST_S = 31_536_000  # a year, as for the manifest's own intervals
 _REMOTE = r"^R([0-9A-Fa-f]?)(?:_[9A-Fa-f])?$"
+_LABEL = r"[ \t]+([01])[ \t]*$"
+_LABELLED = rf"^\([^)]*\) +[^ ]+ +[^ #]+#[^ ]*(?: +[RT])?{_LABEL}"
 
 
 def _fields(table: pl.DataFrame) -> pl.DataFrame:
@@ -74,9 +77,24 @@ def _fields(table: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(payload=written.str.decode("hex", strict=False))
 
 
+def _refuse(path: Path, rows: pl.DataFrame) -> None:
+    """Raise `CanidsError` at the first of the rows that differ from the others in having a label, or none."""
+    if len(rows):
+        raise CanidsError(
+            f"{path}, line {rows['line'][0]}: some rows have a label (0 or 1) behind the frame and others none; write 0 behind "
+            "those (format: can-mirgu), or remove the labels and give 'attacked' intervals"
+        )
+
+
 def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a log of `candump -l`; labels are null."""
-    batches = read_rows(path, _fields, SHAPE)
+    """Read a log of `candump -l`; labels are null. Raises `CanidsError` if some rows have a label: they would be rejects."""
+
+    def fields(table: pl.DataFrame) -> pl.DataFrame:
+        rows = _fields(table)
+        _refuse(path, rows.filter(pl.col("seconds").is_null()).filter(pl.col("text").str.contains(_LABELLED)))
+        return rows
+
+    batches = read_rows(path, fields, SHAPE, trim=True)
     # A log that is followed gives whole lines only.
     return batches if isinstance(path, Growing) else _without_cut_frame(path, batches)
 
@@ -87,11 +105,15 @@ def _without_cut_frame(path: Path, batches: Iterator[Batch]) -> Iterator[Batch]:
     Its payload is the end of the line, so a line that was cut in it looks like that of a shorter frame.
     """
     first_bytes(path)
-    with open(path, "rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        if stream.read() == b"\n":
-            yield from batches
-            return
+    with open_capture(path) as stream:
+        if stream.seekable():
+            stream.seek(-1, os.SEEK_END)
+        end = b""
+        while part := stream.read(1 << 20):  # the last byte, or all of what is unpacked
+            end = part[-1:]
+    if end == b"\n":
+        yield from batches
+        return
     columns = ["can_id", "extended", "dlc"]
     held, shortest = None, pl.DataFrame(schema={name: FRAME_COLUMNS[name] for name in columns})
     for batch in batches:
@@ -102,7 +124,7 @@ def _without_cut_frame(path: Path, batches: Iterator[Batch]) -> Iterator[Batch]:
         held = batch
     if held is None:
         return
-    frames, rejects = held
+    frames, rejects, _ = held
     last, before = frames[-1:], frames[:-1].filter(~pl.col("remote")).select(columns)
     others = pl.concat([shortest, before]).join(last, on=["can_id", "extended"], how="semi")
     whole = not len(others) or last["remote"][0] or last["dlc"][0] >= others["dlc"].min()
@@ -111,7 +133,19 @@ def _without_cut_frame(path: Path, batches: Iterator[Batch]) -> Iterator[Batch]:
         return
     text = pl.format("#{}", pl.col("payload").bin.encode("hex"))
     reason = pl.lit("the last line has no line end, and its payload is shorter than any other of this ID: it was cut")
-    yield Batch(frames[:-1], pl.concat([rejects, last.select("line", reason=reason, text=text)]))
+    yield held._replace(frames=frames[:-1], rejects=pl.concat([rejects, last.select("line", reason=reason, text=text)]))
+
+
+def read_mirgu(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
+    """Read a log with a label behind each frame. Raises `CanidsError` if some rows have none: are they attacked or not?"""
+
+    def fields(table: pl.DataFrame) -> pl.DataFrame:
+        label, text = table["text"].str.extract(_LABEL), table["text"]
+        _refuse(path, table.filter(label.is_null() & text.str.contains(_LINE)))
+        rows = _fields(table.with_columns(text.str.replace(_LABEL, "")))
+        return rows.with_columns(text, label=label.cast(pl.UInt8))
+
+    return read_rows(path, fields, SHAPE.replace("payload'", "payload label'"), trim=True)
 
 
 @dataclass(frozen=True)
@@ -216,12 +250,16 @@ def read_road(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     injection = None
     intervals_alone = entry.get("attacked") and not entry.get("metadata")
     if entry.get("content", "labelled") == "labelled" and not intervals_alone:
-        injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), path.stem)
+        injection = injection_of(Path(entry.get("metadata") or path.with_name(ROAD_METADATA)), Path(name_of(path)).stem)
     return labelled(read(path, entry), injection.attacked if injection else None, entry.get("timestamp_unit"))
 
 
+def _has_labels(beginning: bytes) -> bool:
+    return bool(head_lines(beginning).str.contains(_LABELLED).any())
+
+
 def _is_candump(beginning: bytes) -> bool:
-    return mostly(beginning, _SNIFF)
+    return mostly(beginning, _SNIFF) and not _has_labels(beginning)
 
 
 def _is_road(path: Path, beginning: bytes) -> bool:
@@ -232,8 +270,13 @@ def _is_road(path: Path, beginning: bytes) -> bool:
         content = json.loads(path.with_name(ROAD_METADATA).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and path.stem in content
+    return isinstance(content, dict) and Path(name_of(path)).stem in content
 
 
 CANDUMP = Format(read, lambda path, beginning: _is_candump(beginning) and not _is_road(path, beginning), labelled=False)
 ROAD = Format(read_road, _is_road, labelled=True)
+CAN_MIRGU = Format(
+    read_mirgu,
+    lambda path, beginning: _has_labels(beginning) and mostly(beginning, f"{_SNIFF}|{_LABELLED}"),
+    labelled=True,
+)

@@ -3,7 +3,7 @@
 Three layouts of a row, one a file, recognised by the file's first lines:
 
 - attacked: `seconds,ID,DLC,byte,…,byte,flag` without header; the flag comes right after the last byte, T for an injected
-  frame, R for any other. Copies begin with a byte order mark, pad short rows with commas, or short payloads with zero
+  frame, R for any other. Copies begin with a byte order mark or a header, pad short rows with commas, or short payloads with zero
   bytes up to eight; bytes of zero beyond the DLC are therefore left out.
 - listed: `seconds,ID,DLC,"byte byte …"` without header, attack-free (Survival).
 - text: `Timestamp: seconds  ID: ID  000  DLC: 8  byte byte …`; the field behind the ID is 100 for a remote frame.
@@ -23,13 +23,16 @@ from typing import Any
 import polars as pl
 
 from canids_preprocess.formats import spreadsheet
-from canids_preprocess.formats.base import MAX_STANDARD_ID, Batch, Format, printable
+from canids_preprocess.formats.base import BOM, MAX_STANDARD_ID, Batch, Format, printable
+from canids_preprocess.formats.compressed import name_of
 from canids_preprocess.formats.text import first_bytes, head_lines, labelled, mostly, quoted, read_rows
 from canids_shared.errors import CanidsError
 
 OTIDS_START = 250.0
 """Seconds after the first frame at which OTIDS's fuzzy and impersonation attacks begin."""
 _BYTE = "[0-9A-Fa-f]{2}"
+_HEADER = r"(?i)[\"']?time[ _-]?(stamp)?[\"']?,.*(id|dlc)"
+"""Names of columns, which some copies have above the rows."""
 
 
 @dataclass(frozen=True)
@@ -124,19 +127,25 @@ def _fields(layout: Layout) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return fields
 
 
+def _rows(beginning: bytes) -> bytes:
+    """The beginning of a file without the names of columns above the rows."""
+    first, _, rest = beginning.removeprefix(BOM).partition(b"\n")
+    return rest if rest and re.match(_HEADER, first.decode("latin-1")) else beginning
+
+
 def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """Read a file in any of the three layouts; labels are null unless its rows carry flags R and T.
 
     Raises `CanidsError` if it is in none of them, or a spreadsheet has mangled it.
     """
     beginning = first_bytes(path, spreadsheet.HEAD)
-    layout = next((layout for layout in LAYOUTS if mostly(beginning, layout.sniff)), None)
+    layout = next((layout for layout in LAYOUTS if mostly(_rows(beginning), layout.sniff)), None)
     if layout is None:
         first = printable(head_lines(beginning)[0], 80)
         raise CanidsError(f"{path}, line 1: '{first}' begins no capture of Car-Hacking, Survival or OTIDS")
     if layout is not TEXT:
         spreadsheet.refuse(path, pattern=layout.sniff, bytes_apart=True)
-    return read_rows(path, _fields(layout), layout.shape)
+    return read_rows(path, _fields(layout), layout.shape, header=_rows(beginning) != beginning, trim=True)
 
 
 def read_otids(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
@@ -163,7 +172,9 @@ def read_otids(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
 def _is_otids(path: Path, beginning: bytes) -> bool:
     """Text under one of the names in which OTIDS is published, or with remote frames, which the other sets lack."""
-    name = re.fullmatch("(attack_free|dos_attack|fuzzy_attack|impersonation_attack)_dataset", path.stem.lower())
+    name = re.fullmatch(
+        "(attack_free|dos_attack|fuzzy_attack|impersonation_attack)_dataset", Path(name_of(path)).stem.lower()
+    )
     return mostly(beginning, TEXT.sniff) and (
         name is not None or bool(head_lines(beginning).str.contains(r"[ \t]100[ \t]").any())
     )
@@ -171,9 +182,11 @@ def _is_otids(path: Path, beginning: bytes) -> bool:
 
 def _is_car_hacking(path: Path, beginning: bytes) -> bool:
     """Survival's attacked captures and its text are written alike, and read alike."""
-    return mostly(beginning, ATTACKED.sniff) or (mostly(beginning, TEXT.sniff) and not _is_otids(path, beginning))
+    return mostly(_rows(beginning), ATTACKED.sniff) or (
+        mostly(beginning, TEXT.sniff) and not _is_otids(path, beginning)
+    )
 
 
 CAR_HACKING = Format(read, _is_car_hacking, labelled=True)
-SURVIVAL = Format(read, lambda path, beginning: mostly(beginning, LISTED.sniff), labelled=True)
+SURVIVAL = Format(read, lambda path, beginning: mostly(_rows(beginning), LISTED.sniff), labelled=True)
 OTIDS = Format(read_otids, _is_otids, labelled=True)

@@ -27,6 +27,7 @@ from canids_preprocess.formats.base import (
     Format,
     printable,
 )
+from canids_preprocess.formats.compressed import unpacking
 from canids_preprocess.formats.text import first_bytes, frames_and_rejects, report_events
 from canids_shared.errors import CanidsError
 
@@ -101,6 +102,9 @@ def _rows(signal: Any, name: str) -> pl.DataFrame:
     length = _column(samples, f"{name}.DataLength")
     length = samples[f"{name}.DLC"] if length is None or name == "CAN_RemoteFrame" else length
     length = length.astype(np.int64)
+    # A classical frame with a DLC of 9 to 15 has eight bytes all the same.
+    is_fd = np.zeros(n, np.bool_) if fd is None else fd.astype(np.bool_)
+    length = np.where(~is_fd & (length > 8) & (length <= 15), 8, length)
     payload = [b""] * n
     if name == "CAN_DataFrame":
         # Every record has room for the longest payload; of each the bytes that its length announces count.
@@ -116,7 +120,7 @@ def _rows(signal: Any, name: str) -> pl.DataFrame:
             "announced": pl.Series(length),
             "extended": extended,
             "remote": np.full(n, name == "CAN_RemoteFrame"),
-            "fd": np.zeros(n, np.bool_) if fd is None else fd.astype(np.bool_),
+            "fd": is_fd,
             "channel": pl.Series([None] * n if channel is None else channel.tolist()).cast(pl.String),
         }
     )
@@ -221,4 +225,4 @@ def _is_mf4(path: Path, beginning: bytes) -> bool:
     return beginning[:8] in (b"MDF     ", b"UnFinMF ") and beginning[8:9] == b"4"
 
 
-MF4 = Format(read, _is_mf4, labelled=False)
+MF4 = Format(unpacking(read), _is_mf4, labelled=False)

@@ -1,4 +1,4 @@
-"""From python-can's messages to batches: shared by the readers of ASC, TRC, BLF and buses."""
+"""From python-can's messages to batches: shared by the readers of TRC, BLF and buses."""
 
 from __future__ import annotations
 

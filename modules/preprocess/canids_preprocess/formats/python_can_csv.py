@@ -52,7 +52,7 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     if first != HEADER:
         raise CanidsError(f"{path}, line 1: header is '{printable(first, 80)}', not '{HEADER}'")
     spreadsheet.refuse(path, header=True)
-    return read_rows(path, _fields, f"'{HEADER}'", header=True)
+    return read_rows(path, _fields, f"'{HEADER}'", header=True, trim=True)
 
 
 PYTHON_CAN_CSV = Format(read, lambda path, beginning: _first_line(beginning) == HEADER, labelled=False)

@@ -24,6 +24,7 @@ from canids_preprocess.formats.base import (
     Batch,
     Piece,
 )
+from canids_preprocess.formats.compressed import open_capture
 from canids_preprocess.formats.growing import Growing
 from canids_shared.errors import CanidsError
 
@@ -45,7 +46,7 @@ def first_bytes(path: Path, size: int = 1 << 12) -> bytes:
     """Beginning of a file, `size` bytes at most. Raises `CanidsError` if the file is absent or empty."""
     if not path.is_file():
         raise CanidsError(f"{path}: no such file; is data_root right?")
-    with open(path, "rb") as stream:
+    with open_capture(path) as stream:
         beginning = stream.read(size)
     if not beginning:
         raise CanidsError(f"{path}: the file is empty")
@@ -57,9 +58,9 @@ def _pieces(path: Path) -> Iterator[Piece]:
     if isinstance(path, Growing):
         yield from path.pieces()
         return
-    with open(path, "rb") as stream:
-        if stream.read(len(BOM)) != BOM:
-            stream.seek(0)
+    with open_capture(path) as stream:
+        if stream.peek(len(BOM)).startswith(BOM):
+            stream.read(len(BOM))
         line = 1
         while True:
             # One buffer for a piece and the rest of its last line: neither is copied.
@@ -202,14 +203,16 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
     Args:
         rows: `line`, `text` (the whole line) and the fields that the format has. Strings: `seconds` (null if the line is
             not of the format's form), `identifier` in hexadecimal, `data` as written, `channel`, `reason` (not null if
-            the format knows a fault of its own). `payload` binary, null where `data` cannot be decoded; `announced` its
+            the format knows a fault of its own). `timestamp` where `seconds` are in another unit or count from elsewhere.
+            `payload` binary, null where `data` cannot be decoded; `announced` its
             length in bytes as the row states it, null where it does not; booleans `extended`, `remote`, `fd`; `label`.
             Those of `_DEFAULTS` may be absent.
         shape: the form of a row, for the reason of a line that has another.
     """
     rows = rows.with_columns(value.alias(name) for name, value in _DEFAULTS.items() if name not in rows.columns)
+    if "timestamp" not in rows.columns:
+        rows = rows.with_columns(timestamp=pl.col("seconds").cast(pl.Float64, strict=False))
     rows = rows.with_columns(
-        timestamp=pl.col("seconds").cast(pl.Float64, strict=False),
         can_id=pl.col("identifier").str.to_integer(base=16, dtype=pl.Int64, strict=False),
         announced=pl.col("announced").cast(pl.Int64),
     )
@@ -233,11 +236,29 @@ def frames_and_rejects(rows: pl.DataFrame, shape: str) -> Batch:
     return Batch(frames, rejects)
 
 
+def trimmed(batch: Batch, table: pl.DataFrame, fields: Callable[[pl.DataFrame], pl.DataFrame], shape: str) -> Batch:
+    """The batch with those of its rejects as frames that only white space or quotes around fields (at commas) kept from being one.
+
+    Args:
+        batch: made of `table`, whose `line` and `text` are looked at again.
+        table, fields, shape: as in `read_rows`; `fields` keeps no state.
+    """
+    text = pl.col("text").str.replace_all(r"[ \t]*,[ \t]*", ",").str.strip_chars(" \t")
+    text = text.str.replace_all(r'"([^",]*)"', "${1}")
+    spaced = table.filter(pl.col("line").is_in(batch.rejects["line"].implode()) & (text != pl.col("text")))
+    if spaced.is_empty():
+        return batch
+    found = frames_and_rejects(fields(spaced.with_columns(text)), shape).frames
+    rejects = batch.rejects.filter(~pl.col("line").is_in(found["line"].implode()))
+    return Batch(pl.concat([batch.frames, found]).sort("line"), rejects, len(found))
+
+
 def read_rows(
     path: Path,
     fields: Callable[[pl.DataFrame], pl.DataFrame],
     shape: str,
     header: bool = False,
+    trim: bool = False,
 ) -> Iterator[Batch]:
     """Batches of a text file.
 
@@ -246,7 +267,9 @@ def read_rows(
         fields: adds to `line` and `text` the columns that `frames_and_rejects` reads; and `event` where the format has
             lines about something else than a frame (error frames): they are no rows, and counted in the log.
         shape: the form of a row, for messages.
+            `trimmed` says of which rows it has trimmed the fields.
         header: whether the first line is a header.
+        trim: whether rejects are looked at again without white space and quotes around their fields (`trimmed`).
 
     Raises as `chunks`.
     """
@@ -264,7 +287,11 @@ def read_rows(
             kept = ~rows["event"].fill_null(False)
             events += len(rows) - int(kept.sum())
             rows = rows.filter(kept)
-        yield frames_and_rejects(rows, shape)
+        batch = frames_and_rejects(rows, shape)
+        if "trimmed" in rows.columns:
+            spaced = rows.filter("trimmed")["line"].implode()
+            batch = batch._replace(trimmed=int(batch.frames["line"].is_in(spaced).sum()))
+        yield trimmed(batch, table, fields, shape) if trim and len(batch.rejects) else batch
     report_events(path, events)
 
 
@@ -280,13 +307,13 @@ def labelled(
     """
     per_second = PER_SECOND[unit or "s"]
     start: float | None = None
-    for frames, rejects in batches:
-        if attacked and len(frames):
-            start = frames["timestamp"][0] if start is None else start
+    for batch in batches:
+        if attacked and len(batch.frames):
+            start = batch.frames["timestamp"][0] if start is None else start
             label = attacked(((pl.col("timestamp") - start) / per_second).round(6)).cast(pl.UInt8)
-            yield Batch(frames.with_columns(label=label), rejects)
+            yield batch._replace(frames=batch.frames.with_columns(label=label))
         else:
-            yield Batch(frames, rejects)
+            yield batch
 
 
 def report_events(path: Path, events: int) -> None:

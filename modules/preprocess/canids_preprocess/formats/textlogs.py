@@ -1,12 +1,12 @@
-"""ASC (Vector) and TRC (PEAK), line by line through python-can.
+"""TRC (PEAK), line by line through python-can.
 
 python-can passes over lines that it does not understand. So it gets the lines that must hold a frame, and only those; a line
 for which no message comes back is a reject. Each piece of a file has a reader of its own, with a header of its own: so frames of
 a log that is still being written come as they are written. Comments, headers, and lines about the bus or the logger are no
 rows: error frames, statistics, status, triggers, messages of transport protocols.
 
-Times count from the start of the measurement. Sources: Vector, "CAN Log and Trigger ASC Format Specification"; PEAK-System,
-"PEAK CAN TRC File Format" (versions 1.0, 1.1, 1.3, 2.0, 2.1); python-can, `can.ASCReader`, `can.TRCReader`.
+Times count from the start of the measurement. Rows without any header, as people paste them, are of version 1.0 or 1.1. Source:
+PEAK-System, "PEAK CAN TRC File Format" (versions 1.0, 1.1, 1.3, 2.0, 2.1); python-can, `can.TRCReader`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import polars as pl
 
-from canids_preprocess.formats.base import BOM, Batch, Format, printable
+from canids_preprocess.formats.base import BOM, MAX_BYTES, Batch, Format, printable
 from canids_preprocess.formats.objects import Row, batches
 from canids_preprocess.formats.text import first_bytes, head_lines, lines, mostly, report_events
 from canids_shared.errors import CanidsError
@@ -26,12 +26,6 @@ from canids_shared.errors import CanidsError
 if TYPE_CHECKING:
     import can
 
-_ASC_HEADER = re.compile(r"\s*(date\s|base\s+(hex|dec)|(no\s+)?internal\s+events|//|(begin|end)\s+triggerblock)", re.I)
-_ASC_EVENT = re.compile(
-    r"\s*\d+\.\d+\s+((\d+\s+|CAN\s+\d+\s+|CANFD\s+\d+\s+(Rx|Tx)\s+)?(ErrorFrame|Status:|Statistic:|J1939TP|OverloadFrame)"
-    r"|Start of measurement|log trigger event|previous log|Trigger|SV:|CPU\s|TFS:|EthernetStatus|CAN\s+\d+\s+Status|LIN|Fr\s|ETH)",
-    re.I,
-)
 _TRC_EVENT = {"1.1": (2, {"Warng", "Error"}), "1.3": (3, {"Warng", "Error"}), "2": (2, {"ST", "EC", "ER", "EV"})}
 """By version: the column of a row's type, and the types that are no frames (of version 1.0: the ID FFFFFFFF)."""
 
@@ -117,42 +111,25 @@ def _read(
     report_events(path, events)
 
 
-def read_asc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a Vector ASC log.  Raises `CanidsError` if its times count from the last event, which python-can ignores."""
-    text = "\n".join(head_lines(first_bytes(path)))
-    base = re.search(r"^\s*base\s+(hex|dec)(\s+timestamps\s+relative)?", text, re.I | re.M)
-    if base and base[2]:
-        raise CanidsError(f"{path}: timestamps are relative to the last event; export the log with absolute timestamps")
-
-    def is_event(content: str) -> bool | None:
-        if _ASC_EVENT.match(content):
-            return True
-        return None if _ASC_HEADER.match(content) or not content.strip() else False
-
-    # The header that python-can looks for ends at this line; without it, it would take the first frame for the end.
-    header = [f"base {base[1].lower() if base else 'hex'}  timestamps absolute", "internal events logged"]
-    return _read(path, _asc_messages, header, is_event)
-
-
-def _asc_messages(file: TextIO) -> Iterator[can.Message]:
-    import can  # noqa: PLC0415 (it takes two seconds to import, and is needed for a few formats alone)
-
-    return iter(can.ASCReader(file))
-
-
 def _trc_messages(file: TextIO) -> Iterator[can.Message]:
-    import can  # noqa: PLC0415 (as above)
+    import can  # noqa: PLC0415 (it takes two seconds to import, and is needed for a few formats alone)
 
     for message in can.TRCReader(file):
         if message.is_fd:  # python-can leaves the DLC's code where other readers give the length
             message.dlc = can.util.dlc2len(message.dlc)
+        elif MAX_BYTES[False] < message.dlc <= 15:  # of a classical frame: eight bytes all the same
+            message.dlc = MAX_BYTES[False]
         yield message
 
 
 def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     """Read a PEAK TRC log.  Raises `CanidsError` if its version is unknown."""
     version, columns = "1.0", ["N", "O", "T"]
-    header = [t for t in head_lines(first_bytes(path)) if re.match(r";\$(FILEVERSION|STARTTIME|COLUMNS)=", t)]
+    first = head_lines(first_bytes(path)).to_list()
+    # Without any header, a direction behind the time shows version 1.1.
+    if not any(t.lstrip().startswith(";") for t in first) and mostly(first_bytes(path), _DIRECTED):
+        first = [";$FILEVERSION=1.1"]
+    header = [t for t in first if re.match(r";\$(FILEVERSION|STARTTIME|COLUMNS)=", t)]
     for text in header:
         key, _, value = text.partition("=")
         version = value.strip() if key == ";$FILEVERSION" else version
@@ -175,17 +152,13 @@ def read_trc(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return _read(path, _trc_messages, header, is_event)
 
 
-_ASC_ROW = r"(?i)^\s*(date\s+\w+\s|base\s+(hex|dec)|(no\s+)?internal\s+events\s+logged|//|begin\s+triggerblock|\d+\.\d+\s+(\d+|CANFD|CAN)\s)"
+_DIRECTED = r"^\s*\d+\)\s+[0-9.]+\s+(Rx|Tx)\s"
+_NUMBERED = r"^\s*\d+\)\s+[0-9.]+\s+((Rx|Tx)\s+)?[0-9A-Fa-f]{4,8}\s+\d\s"
 _TRC_ROW = r"^(;.*|\s*\d+\)?\s+[0-9.]+\s+[0-9A-Za-z]+\s.*)$"
 
 
-def _is_asc(path: Path, beginning: bytes) -> bool:
-    return mostly(beginning, _ASC_ROW) and not mostly(beginning, "^;")
-
-
 def _is_trc(path: Path, beginning: bytes) -> bool:
-    return beginning.removeprefix(BOM).startswith(b";") and mostly(beginning, _TRC_ROW)
+    return mostly(beginning, _TRC_ROW if beginning.removeprefix(BOM).startswith(b";") else _NUMBERED)
 
 
-ASC = Format(read_asc, _is_asc, labelled=False)
 TRC = Format(read_trc, _is_trc, labelled=False)
