@@ -367,7 +367,7 @@ def test_the_rule_graph_of_a_pipeline_is_printed(pipeline: str, newcomer: Checko
         ).stdout.splitlines()
         if "--rulegraph" in row
     )
-    done = newcomer.snakemake(*shlex.split(line)[1:])
+    done = newcomer.snakemake(*shlex.split(line.partition("snakemake ")[2]))
     assert done.returncode == 0, done.stderr
     assert "flowchart TB" in done.stdout
     assert f"[all_{pipeline}]" in done.stdout
