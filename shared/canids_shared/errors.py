@@ -14,3 +14,7 @@ class CanidsError(Exception):
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         half = LONGEST // 2
         super().__init__(line if len(line) <= LONGEST else f"{line[:half]} … {line[-half:]}")
+
+
+class BusyError(CanidsError):
+    """A fault that may have passed at another try, so that a job which ends with it is retried."""

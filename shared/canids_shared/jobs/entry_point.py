@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from canids_shared import cache_entries
 from canids_shared.contracts import stand_in_mark
-from canids_shared.errors import CanidsError
+from canids_shared.errors import BusyError, CanidsError
 from canids_shared.files import write_fault
 from canids_shared.jobs import devices, job_usage
 from canids_shared.jobs.interruption import end_with_snakemake, sigterm_as_exit
@@ -68,6 +68,8 @@ def run(
 ) -> None:
     """Parse the command line, call `main`, and turn a `CanidsError` or a failed write into one line and exit status 1.
 
+    The line begins with `error: `, or with `busy: ` if another try may pass (`canids_shared.planning.failures`).
+
     A stand-in among the inputs is such an error, unless the job makes stand-ins (`canids_shared.contracts.stand_in_mark`). The
     process ends with the Snakemake that started it, and sees one GPU at most. The last line of standard error, hence of the
     rule's log, is a record of the time and memory that the job took (`canids_shared.jobs.job_usage`).
@@ -108,7 +110,7 @@ def run(
         fault = cache_entries.unlink_damaged(files) or (error if isinstance(error, CanidsError) else None)
         if not (fault := fault or write_fault(error, next(iter(call.output.values())))):
             raise
-        _fail(f"error: {fault}")
+        _fail(f"{'busy' if isinstance(fault, BusyError) else 'error'}: {fault}")
 
 
 def _fail(line: str) -> NoReturn:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from canids_shared.errors import CanidsError
+from canids_shared.errors import BusyError
 
 WAIT_S = 60.0
 """Longest wait of a run for the process that works on its folder; one of a killed workflow ends within seconds."""
@@ -88,14 +88,14 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
     A process of a workflow that was killed may still hold it; it ends by itself, so this waits, at most `WAIT_S` seconds.
 
-    Raises `CanidsError` naming the process and its host if it still works after that.
+    Raises `BusyError` naming the process and its host if it still works after that.
     """
     path = folder / ".lock"
     until, logged = time.monotonic() + WAIT_S, False
     try:
         while (stream := try_lock(path)) is None:
             if time.monotonic() > until:
-                raise CanidsError(
+                raise BusyError(
                     f"{folder}: {holder_of(path)} still works on this run; let it finish or end it (kill, or scancel for "
                     f"a Slurm job), or delete {path} if that machine is down, and run again"
                 )

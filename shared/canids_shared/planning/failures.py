@@ -2,7 +2,8 @@
 
 Snakemake tries every job again that failed, as often as `retries` says. An entry point that ends with `error: …` (a
 `CanidsError`) found an input, an option or a file wrong, and would find it wrong again; jobs that memory, a time limit, a
-preemption or the loss of a node end leave no such line, and are tried again.
+preemption or the loss of a node end leave no such line, and those that waited in vain for another one say `busy: …`: they are
+tried again.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 
 _ENTRY_POINT = '"$CANIDS_'
 """How the shells of canids begin; other rules of a workflow are retried as Snakemake does."""
-_PREFIX = "error: "
+_FINAL, _PREFIXES = "error: ", ("error: ", "busy: ")
 _LAST_LINES = 10
 """Libraries may write something while the interpreter ends."""
 _BEGIN = time.time()
@@ -31,10 +32,14 @@ def _last_lines(logs: Iterable[str]) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
+def _fault(logs: Iterable[str]) -> str:
+    """The line with which an entry point ended, from its logs; empty where it ended otherwise."""
+    return next((line for line in reversed(_last_lines(logs)) if line.startswith(_PREFIXES)), "")
+
+
 def cause(logs: Iterable[str]) -> str | None:
     """The message with which an entry point ended, from its logs; None where it ended otherwise."""
-    errors = [line for line in _last_lines(logs) if line.startswith(_PREFIX)]
-    return errors[-1].removeprefix(_PREFIX) if errors else None
+    return _fault(logs).partition(": ")[2] or None
 
 
 class _Causes(logging.Handler):
@@ -85,7 +90,7 @@ def attend() -> None:
 
     def of_job(job: Any) -> int:
         own = _ENTRY_POINT in (job.rule.shellcmd or "")
-        return 0 if own and cause(job.log) else int(job.rule.restart_times)
+        return 0 if own and _fault(job.log).startswith(_FINAL) else int(job.rule.restart_times)
 
     jobs.Job.restart_times = property(of_job)
     jobs.GroupJob.restart_times = property(lambda group: min(map(of_job, group.jobs)))

@@ -115,9 +115,8 @@ def test_overlapping_windows_are_built_in_groups(tmp_path: Path, monkeypatch: py
 
 
 def test_frames_that_break_their_contract_are_refused(tmp_path: Path) -> None:
-    long = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0], [1, 1], [bytes(65), b""]))
-    with pytest.raises(CanidsError, match=r"column 'payload' holds more than 64 bytes"):
-        built(tmp_path, long, window=2, stride=2)
+    with pytest.raises(CanidsError, match=r"column 'dlc' leaves 0 to 64"):
+        write_frames(tmp_path / "a.parquet", frames([0.0, 1.0], [1, 1], [bytes(65), b""]))
     wide = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0], [1, 0x800]))
     with pytest.raises(CanidsError, match=r"column 'can_id' holds more than 11 bits"):
         built(tmp_path, wide, window=2, stride=2)

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from canids_shared import files
-from canids_shared.contracts import graph_store, tables
+from canids_shared.contracts import graph_layout, graph_store, tables
 from canids_shared.contracts.model_file import save_arrays
 from canids_shared.contracts.training_run import write_history
 from canids_shared.errors import CanidsError
@@ -134,15 +134,15 @@ def written_piece_by_piece(path: Path) -> None:
 
 def written_graphs(path: Path) -> None:
     header = {name: [] for name in ("node_features", "edge_features", "statistics", "attacks", "captures", "vehicles")}
-    with graph_store.writing(path, header, windows=len(NOISE), nodes=0, edges=0) as writer:
-        chunk = {name: np.zeros(len(NOISE), kind) for name, kind in graph_store.PER_WINDOW.items()}
-        chunk["statistics"] = np.zeros((len(NOISE), 0), np.float32)
-        nodes, edges = (
-            {n: np.zeros((0, 0) if n in ("x", "edge_attr") else 0, k) for n, k in kinds.items()}
-            for kinds in (graph_store.PER_NODE, graph_store.PER_EDGE)
-        )
-        counts = np.zeros(len(NOISE), np.int64)
-        writer.append({**chunk, **nodes, **edges, "node_counts": counts, "edge_counts": counts})
+    rows = {"window": len(NOISE), "node": len(NOISE), "edge": 0}
+    with graph_store.writing(path, header, windows=len(NOISE), nodes=len(NOISE), edges=0) as writer:
+        chunk = {
+            name: np.zeros((rows[unit], 0) if column.width else rows[unit], column.kind)
+            for unit, columns in graph_layout.UNITS.items()
+            for name, column in columns.items()
+        }
+        counts = np.ones(len(NOISE), np.int64)
+        writer.append({**chunk, "node_counts": counts, "edge_counts": 0 * counts})
 
 
 WRITERS: list[Callable[[Path], object]] = [

@@ -16,12 +16,16 @@ SNAKEFILE = """
 from canids_shared.planning import failures
 failures.attend()
 rule all:
-    input: "bad", "killed", "lost", "other"
+    input: "bad", "busy", "killed", "lost", "other"
 rule bad:
     output: "bad"
     log: "bad.log"
     message: "read a bad capture"
     shell: '"$CANIDS_X_PYTHON" bad.py >> tries; (echo "error: x.csv, line 3: no number" >&2; exit 1) 2> {log}'
+rule busy:
+    output: "busy"
+    log: "busy.log"
+    shell: '"$CANIDS_X_PYTHON" busy.py >> tries; (echo "busy: run: process 7 still works" >&2; exit 1) 2> {log}'
 rule killed:
     output: "killed"
     log: "killed.log"
@@ -50,11 +54,12 @@ def test_bad_input_is_not_tried_again_and_the_causes_come_last(tmp_path: Path) -
     )
     assert ran.returncode == 1
     tries = (tmp_path / "tries").read_text().split()
-    counts = {name: tries.count(name) for name in ("bad.py", "killed.py", "lost.py", "other")}
-    assert counts == {"bad.py": 1, "killed.py": 2, "lost.py": 3, "other": 3}
+    counts = {name: tries.count(name) for name in ("bad.py", "busy.py", "killed.py", "lost.py", "other")}
+    assert counts == {"bad.py": 1, "busy.py": 3, "killed.py": 2, "lost.py": 3, "other": 3}
     text, _, causes = ran.stderr.partition("What failed, and why:\n")
     assert "At least one job did not complete successfully" in text
     assert sorted(causes.splitlines()) == [
+        "  busy: run: process 7 still works (log: busy.log)",
         "  lost: ValueError: a fault (log: lost.log)",
         "  other: busy (log: other.log)",
         "  read a bad capture: x.csv, line 3: no number (log: bad.log)",
