@@ -68,14 +68,14 @@ def _numbers(_: Any, bounds: list[float | None], values: Any, __: Any) -> Iterat
         array = np.array(values, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
         array = np.zeros((0, 0))
-    low, high = (limit if bounds[end] is None else bounds[end] for end, limit in ((0, -np.inf), (1, np.inf)))
+    low, high = (limit if bound is None else bound for bound, limit in zip(bounds, (-np.inf, np.inf), strict=True))
     # A null becomes NaN, which no comparison finds; strings of digits and truth values are no numbers.
     outside = array.ndim != 1 or bool((array < low).any() or (array > high).any() or np.isinf(array).any())
     if not isinstance(values, list) or outside or {bool, str} & set(map(type, values)):
         yield jsonschema.ValidationError(f"is no list of numbers from {bounds[0]} to {bounds[1]}")
 
 
-_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"numbers": _numbers})
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"numbers": _numbers})  # type: ignore[no-untyped-call]
 
 
 @cache
