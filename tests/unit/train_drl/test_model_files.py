@@ -123,8 +123,8 @@ def test_what_others_wrote_by_the_contract_is_read_and_an_edited_threshold_is_no
 ) -> None:
     READERS[kind](forged(source(runs, kind), tmp_path / "m"))
     content = source(runs, kind).read_bytes()
-    assert content.count(rb'\"fast\":3.0') == 1
-    (tmp_path / "m").write_bytes(content.replace(rb'\"fast\":3.0', rb'\"fast\":4.0'))
+    assert content.count(rb"\"fast\":3.0") == 1
+    (tmp_path / "m").write_bytes(content.replace(rb"\"fast\":3.0", rb"\"fast\":4.0"))
     assert refused(kind, tmp_path / "m").startswith("was changed since it was written")
 
 
