@@ -1,4 +1,4 @@
-"""Outputs of the three detectors of a variant on every window of a split (contract `states/2`).
+"""Outputs of the three detectors of a variant on every window of a split (contract `states/3`).
 
 `python -m own_detector.states --spec JSON --output X.parquet --graphs SPLIT --model MODEL`
 """

@@ -2,7 +2,7 @@
 
     python -m canids_preprocess.compare_traffic results/simulated/frames/attack-free-van.parquet …
 
-Files are `frames/1` (`canids_shared.contracts.tables.FRAMES`). Frames labelled as attacked are left out, so that captures with and
+Files are `frames/2` (`canids_shared.contracts.tables.FRAMES`). Frames labelled as attacked are left out, so that captures with and
 without attacks can be compared. Statistics per arbitration ID cover the IDs with at least eight such frames;
 quantiles over IDs are the 10th, 50th and 90th percentile.
 """

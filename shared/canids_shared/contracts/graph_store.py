@@ -27,6 +27,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,7 +69,7 @@ class GraphWriter:
         self._rows = rows
         self._appended = dict.fromkeys(rows, 0)
         self._ends = {"node": 0, "edge": 0}
-        self._hashes = {name: hashlib.sha256() for columns in (*UNITS.values(), POINTERS) for name in columns}
+        self._hashes = {name: hashlib.sha256() for name in [*chain(*UNITS.values()), *POINTERS]}
         tensors = shapes(header, rows)
         self._shapes = {name: shape for name, (_, shape) in tensors.items()}
         # All sizes are known, so each tensor gets its place now, and chunks are written in any order of tensors.
@@ -181,9 +182,9 @@ class GraphStore:
             header = parse_json(layout.pop("__metadata__")[HEADER_KEY])
             self.header = check_contract(path, header, CONTRACT)
             check_identity(path, header, **wanted)
-            check_layout(path, self.header, layout)
+            check_layout(self.path, self.header, layout)
             self.arrays = {name: self._mapped(tensor, 8 + length) for name, tensor in layout.items()}
-        check_values(path, self.header, self.arrays)
+        check_values(self.path, self.header, self.arrays)
 
     def _mapped(self, tensor: dict[str, Any], begin: int) -> np.ndarray:
         """A tensor mapped from the file, whose data begins at the byte `begin`."""

@@ -8,8 +8,8 @@ A row is a window. Every stage passes on the columns that it read and adds its o
 | `x`, `edge_attr` | list of f32: node and edge features, raw, row by row | preprocess |
 | `node_id`, `node_count` | list of u32, i32: arbitration ID (bit 31: extended) and frames of each node | preprocess |
 | `edge_source`, `edge_target` | list of i16: nodes of each edge | preprocess |
-| `{detector}_*` | f32, as in `states/2` | train_gnn |
-| `{detector}_score`, `fusion_score`, `alarm`, `action` | as in `decisions/2` | train_drl |
+| `{detector}_*` | f32, as in `states/3` | train_gnn |
+| `{detector}_score`, `fusion_score`, `alarm`, `action` | as in `decisions/3` | train_drl |
 
 The stream's metadata is the header of a graph store (names of features, window, stride); train_gnn adds the detectors
 (`canids_shared.contracts.detectors.KEY`). It precedes the first window, so that a stage can load its models, or refuse, before

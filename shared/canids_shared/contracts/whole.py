@@ -62,20 +62,24 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
         raise CanidsError(f"{path}: not a whole {what}; {again}") from None
 
 
-def _numbers(_: Any, bounds: list[float | None], values: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+def _numbers(
+    _: Any, bounds: list[float | None], values: Any, schema: Mapping[str, Any]
+) -> Iterator[jsonschema.ValidationError]:
     """The keyword `numbers: [low, high]` of our schemas: a list of numbers or nulls within bounds, checked at once."""
+    if values is None and "null" in schema.get("type", ()):
+        return
     try:
         array = np.array(values, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
         array = np.zeros((0, 0))
-    low, high = (limit if bounds[end] is None else bounds[end] for end, limit in ((0, -np.inf), (1, np.inf)))
+    low, high = (limit if bound is None else bound for bound, limit in zip(bounds, (-np.inf, np.inf), strict=True))
     # A null becomes NaN, which no comparison finds; strings of digits and truth values are no numbers.
     outside = array.ndim != 1 or bool((array < low).any() or (array > high).any() or np.isinf(array).any())
     if not isinstance(values, list) or outside or {bool, str} & set(map(type, values)):
         yield jsonschema.ValidationError(f"is no list of numbers from {bounds[0]} to {bounds[1]}")
 
 
-_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"numbers": _numbers})
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"numbers": _numbers})  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -85,7 +89,22 @@ def _validator(kind: str) -> Any:
     if not path.exists():
         return None
     schema = load_schema(path)
-    return _Validator({**schema, "$defs": {**load_schema(common)["$defs"], **schema.get("$defs", {})}})
+    definitions = {**load_schema(common)["$defs"], **schema.pop("$defs", {})}
+
+    def inlined(value: Any) -> Any:
+        """References replaced by what they name: looking them up would take most of the time of a check."""
+        if isinstance(value, list):
+            return [inlined(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        named = definitions[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+        both = {**named, **{key: item for key, item in value.items() if key != "$ref"}}
+        # A key of both, such as `properties`, has the entries of both.
+        for key in named.keys() & value.keys():
+            both[key] = named[key] | value[key] if isinstance(value[key], dict) else [*named[key], *value[key]]
+        return {key: inlined(item) for key, item in both.items()}
+
+    return _Validator(inlined(schema))
 
 
 def check_schema(path: str | Path, header: Mapping[str, Any], kind: str, again: str = AGAIN) -> None:

@@ -53,7 +53,7 @@ class Call:
         """The run instance, `@name` or empty."""
         return self.wildcards.get("instance", "")
 
-    def made_for(self, *names: str) -> dict[str, str]:
+    def made_for(self, *names: str) -> dict[str, Any]:
         """The wildcards of these names that the rule has: what a file that is made for this job says (`dataset`, `split`, …)."""
         return {name: self.wildcards[name] for name in names if name in self.wildcards}
 

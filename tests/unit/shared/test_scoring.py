@@ -220,3 +220,18 @@ def test_other_datasets_still_need_training_captures(tmp_path: Path) -> None:
     (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": {"a": entry}}))
     with pytest.raises(CanidsError, match="at least one capture with role 'train'"):
         manifest.load("d", tmp_path)
+
+
+def test_the_model_of_another_run_scores_nothing(run: str) -> None:
+    write_run("gat_small_kd@seed-1", {**DETECTOR, "run": "gat_small_nokd@seed-1"})
+    wanted = (
+        r"model\.safetensors: is of run 'gat_small_nokd@seed-1', not 'gat_small_kd@seed-1'; delete it and run again"
+    )
+    with pytest.raises(CanidsError, match=wanted):
+        scoring({"capture": "drive 1.log", "run": run})
+
+
+def test_a_config_that_is_a_list_decides_nothing(run: str) -> None:
+    (Path(run).parent / "fusion_baselines_small_kd@seed-1/config.yaml").write_text("- a\n- list\n")
+    with pytest.raises(CanidsError, match=r"config\.yaml: no header of contract run_config/\d; delete the folder"):
+        scoring({"capture": "drive 1.log", "run": run})

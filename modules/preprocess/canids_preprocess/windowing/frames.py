@@ -92,7 +92,7 @@ def _check(path: Path, frames: Frames) -> None:
 
 
 def arrays_of(path: Path, part: pa.RecordBatch, columns: list[str]) -> Frames:
-    """Some frames (contract `frames/1`, text and bytes as large ones, attacks as a dictionary) as arrays.
+    """Some frames (contract `frames/2`, text and bytes as large ones, attacks as a dictionary) as arrays.
 
     `timestamp` f64 s, `can_id` u32, `node_id` u32 (bit 31 set if extended), each [n]; with payloads also `offset` i64
     [n+1] into `payload` u8, `label` i8 [n], `attack` [n] into the names `attacks`.

@@ -1,4 +1,4 @@
-"""The files of a training beside its model, `run.json` (contract `run/1`) among them; also those of a stand-in, so nothing here imports torch."""
+"""The files of a training beside its model, `run.json` (contract `run/2`) among them; also those of a stand-in, so nothing here imports torch."""
 
 from typing import Any
 

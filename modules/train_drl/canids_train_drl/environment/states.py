@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -52,7 +53,7 @@ class States:
         return replace(self, keys=keys, values=self.values[rows], labels=self.labels[rows], segments=segments)
 
 
-def read(path: Path, **wanted: str) -> States:
+def read(path: Path, **wanted: Any) -> States:
     """Read and check a states file; `wanted` is what it must say: `dataset`, `split`, `variant`.
 
     Raises `CanidsError` naming the file if it is another one, declares no detectors, lacks the score of one, holds a value that is
