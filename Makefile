@@ -154,7 +154,7 @@ fast-test: .venv/development
 
 # Mutated files beyond those of the tests: FUZZ of them or for SECONDS, from SEED on. CASE is a file that failed, to be read again.
 fuzz: .venv/development
-	@PYTHONPATH='$(CURDIR)/tests/unit:$(CURDIR)/tests' $(BIN)/python -m fuzz.campaign $(if $(FUZZ),--count $(FUZZ)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case '$(CASE)')
+	@PYTHONPATH=tests/unit:tests $(BIN)/python -m fuzz.campaign $(if $(FUZZ),--count $(FUZZ)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case '$(CASE)')
 
 lint: .venv/development
 	$(BIN)/ruff check $(SOURCES)
