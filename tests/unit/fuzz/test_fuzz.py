@@ -40,6 +40,11 @@ def of(read: object, other: bool = False) -> Kind:
     return Kind("kind", Path("file"), read, [], other)  # type: ignore[arg-type]
 
 
+class TwoLinesError(CanidsError):
+    def __str__(self) -> str:
+        return f"{super().__str__()}:\nno"
+
+
 def _raise(error: BaseException) -> None:
     raise error
 
@@ -52,7 +57,7 @@ def _raise(error: BaseException) -> None:
         (of(lambda p: len(p.read_bytes())), campaign.SAME, ""),
         (of(lambda p: _raise(CanidsError(f"{p}: no"))), campaign.REFUSED, ""),
         (of(lambda p: _raise(CanidsError("no"))), campaign.FAILED, "a message without the file's name (file): 'no'"),
-        (of(lambda p: _raise(CanidsError(f"{p}:\nno"))), campaign.FAILED, "a message of several lines"),
+        (of(lambda p: _raise(TwoLinesError(str(p)))), campaign.FAILED, "a message of several lines"),
         (of(lambda p: _raise(KeyError("x"))), campaign.FAILED, "KeyError at test_fuzz.py"),
         (of(lambda p: time.sleep(9)), campaign.FAILED, "TooLongError at test_fuzz.py"),
     ],
