@@ -309,7 +309,7 @@ def kinds() -> list[Kind]:
         Kind("table of points", Path("points.tsv"), _table_of_points, LINES, other=True),
         Kind("table of results", Path("results.csv"), lambda p: next_round.read_means(p, "gat_small_nokd"), LINES, other=True),
         *(
-            Kind(f"capture {name}", Path("captures", file), partial(_capture, name.partition(" ")[0]), [*BYTES] if name in ("blf", "mf4") else LINES, other=True, share=0.3)
+            Kind(f"capture {name}", Path("captures", file), partial(_capture, name.partition(" ")[0]), [*BYTES] if name in ("blf", "mf4") else LINES, other=True, share=0.25)
             for name, file in CAPTURES.items()
         ),
         Kind("metadata of ROAD", Path("captures/capture_metadata.json"), partial(_capture, "road"), JSON, other=True, names=("capture_metadata.json", "captures/")),

@@ -14,7 +14,7 @@ from fuzz.kinds import Kind
 
 COUNT, SEED = 10_000, 0
 PENDING = {
-    "graphs", "frames", "decisions", "model of a GAT", "model of a VGAE", "model of a policy", "model of fusion baselines", "checkpoint",
+    "graphs", "frames", "states", "decisions", "model of a GAT", "model of a VGAE", "model of a policy", "model of fusion baselines", "checkpoint",
     "run.json of a GAT", "run.json of a policy", "history.parquet", "config.yaml of a run", "metrics.json", "curves.json",
     "stream of windows", "manifest", "config", "config with folds", "config with a sweep", "benchmark.tsv",
 }  # fmt: skip
