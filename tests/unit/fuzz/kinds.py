@@ -278,26 +278,26 @@ def kinds() -> list[Kind]:
     # Where two models do not fit each other, either may be named.
     fusing = partial(Kind, names=tuple(str(run[name] / "model.safetensors") for name in ("dqn", "fusion_baselines")))
     return [
-        Kind("graphs", Path("graphs.safetensors"), _graphs, SAFETENSORS, share=3),
+        Kind("graphs", Path("graphs.safetensors"), _graphs, SAFETENSORS, share=4),
         Kind("frames", Path("frames.parquet"), _frames, PARQUET),
-        Kind("states", Path("test_known.parquet"), _states, PARQUET),
+        Kind("states", Path("test_known.parquet"), _states, PARQUET, share=0.5),
         Kind("decisions", Path("decisions.parquet"), _decisions, PARQUET, share=2),
-        Kind("model of a GAT", run["gat"] / "model.safetensors", partial(_detector, detector_file.GAT), SAFETENSORS, share=2),
-        Kind("model of a VGAE", run["vgae"] / "model.safetensors", partial(_detector, detector_file.VGAE), SAFETENSORS, share=2),
-        fusing("model of a policy", run["dqn"] / "model.safetensors", _policy, SAFETENSORS),
-        fusing("model of fusion baselines", run["fusion_baselines"] / "model.safetensors", _policy, SAFETENSORS),
-        Kind("checkpoint", checkpoint, _checkpoint, SAFETENSORS, share=2),
-        Kind("run.json of a GAT", run["gat"] / "run.json", _run_folder, JSON),
-        Kind("run.json of a policy", run["dqn"] / "run.json", _run_folder, JSON),
+        Kind("model of a GAT", run["gat"] / "model.safetensors", partial(_detector, detector_file.GAT), SAFETENSORS, share=3),
+        Kind("model of a VGAE", run["vgae"] / "model.safetensors", partial(_detector, detector_file.VGAE), SAFETENSORS, share=3),
+        fusing("model of a policy", run["dqn"] / "model.safetensors", _policy, SAFETENSORS, share=0.7),
+        fusing("model of fusion baselines", run["fusion_baselines"] / "model.safetensors", _policy, SAFETENSORS, share=0.7),
+        Kind("checkpoint", checkpoint, _checkpoint, SAFETENSORS, share=3),
+        Kind("run.json of a GAT", run["gat"] / "run.json", _run_folder, JSON, share=0.6),
+        Kind("run.json of a policy", run["dqn"] / "run.json", _run_folder, JSON, share=0.6),
         Kind("history.parquet", run["gat"] / "history.parquet", _run_folder, PARQUET),
-        Kind("config.yaml of a run", run["fusion_baselines"] / "config.yaml", _run_folder, YAML),
+        Kind("config.yaml of a run", run["fusion_baselines"] / "config.yaml", _run_folder, YAML, share=0.5),
         Kind("benchmark.tsv", run["gat"] / "benchmark.tsv", _run_folder, LINES, other=True),
-        Kind("metrics.json", RUNS / "eval_large/metrics.json", _evaluation, JSON),
+        Kind("metrics.json", RUNS / "eval_large/metrics.json", _evaluation, JSON, share=0.7),
         Kind("curves.json", RUNS / "eval_large/curves.json", _evaluation, JSON, share=0.3),
         Kind("log of readings", Path("experimentruns/test_readings.jsonl"), _reading_log, [*JSON, *LINES], other=True),
-        Kind("stream of windows", Path("stream.arrow"), _stream, BYTES, other=True, names=("standard input",), share=2),
+        Kind("stream of windows", Path("stream.arrow"), _stream, BYTES, other=True, names=("standard input",), share=4),
         Kind("manifest", Path("data/fuzz/manifest.yaml"), _manifest, YAML, other=True, share=2),
-        named("config", Path("config.yaml"), partial(_config, lambda config: config), YAML, share=0.7),
+        named("config", Path("config.yaml"), partial(_config, lambda config: config), YAML, share=0.6),
         named("config with folds", Path("folds.yaml"), partial(_config, folds.joined), YAML, share=0.5),
         named(
             "config with a sweep",
@@ -309,7 +309,7 @@ def kinds() -> list[Kind]:
         Kind("table of points", Path("points.tsv"), _table_of_points, LINES, other=True),
         Kind("table of results", Path("results.csv"), lambda p: next_round.read_means(p, "gat_small_nokd"), LINES, other=True),
         *(
-            Kind(f"capture {name}", Path("captures", file), partial(_capture, name.partition(" ")[0]), [*BYTES] if name in ("blf", "mf4") else LINES, other=True, share=0.4)
+            Kind(f"capture {name}", Path("captures", file), partial(_capture, name.partition(" ")[0]), [*BYTES] if name in ("blf", "mf4") else LINES, other=True, share=0.25)
             for name, file in CAPTURES.items()
         ),
         Kind("metadata of ROAD", Path("captures/capture_metadata.json"), partial(_capture, "road"), JSON, other=True, names=("capture_metadata.json", "captures/")),
