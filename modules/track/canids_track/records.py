@@ -218,7 +218,7 @@ def read(folder: Path, places: Places) -> Record:
     content, model = _Content(), None
     digest = hashlib.sha256(f"layout {LAYOUT}\n".encode())
     for path in files:
-        with reading(path, "file of a finished run", yaml.YAMLError, pl.exceptions.PolarsError):
+        with reading(path, "file of a finished run", yaml.YAMLError, pl.exceptions.PolarsError, csv.Error):
             digest.update(f"{path.name} {sha256_of(path)}\n".encode())
             if path.name in readers:
                 readers[path.name](path, content)

@@ -75,7 +75,12 @@ def _pattern(validator: Any, pattern: str, text: Any, schema: Any) -> Iterator[j
         yield jsonschema.ValidationError(f"{text!r} does not match '{pattern}'")
 
 
-_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+_types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+    # JSON Schema takes 3.0 for an integer; Python does not count with it.
+    "integer",
+    lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+)
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern}, type_checker=_types)  # type: ignore[no-untyped-call]
 
 
 def _explain(error: jsonschema.ValidationError, where: str) -> str:

@@ -179,7 +179,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     """
     source = _Input(stream)
     try:
-        with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
+        with reading(_INPUT, "stream of windows", pa.ArrowException, MemoryError, again=_RESTART):
             reader = pa.ipc.open_stream(io.BufferedReader(source, 1 << 16))
             content = json.loads(reader.schema.metadata[HEADER_KEY.encode()])
     except CanidsError:
@@ -197,7 +197,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
                 # Arrow trusts the offsets of lists and texts: a wrong one would end the process.
                 batch.validate(full=True)
                 yield batch
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, MemoryError) as error:  # a wrong length may be any number
             if not source.stopped:  # else it ends amid a window
                 raise NeighbourError(f"{_INPUT}: breaks off: {' '.join(str(error).split())}") from None
         # Between two windows a stream may also end because its writer was killed.

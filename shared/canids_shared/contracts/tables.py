@@ -59,7 +59,7 @@ def digests(frame: pl.DataFrame) -> dict[str, str]:
     parts = frame.group_by("capture", maintain_order=True) if "capture" in frame.columns else [(("",), frame)]
     for (capture,), rows in parts:
         sha256 = hashlib.sha256()
-        for name in sorted(frame.columns):
+        for name in frame.columns:
             # Of a column: its name and type, which rows are null, and the values of the others, in the rows' order.
             column = rows[name]
             known = column.is_not_null()

@@ -72,6 +72,11 @@ def load(path: Path) -> Any:
         raise CanidsError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return parse(path, text)
+
+
+def parse(path: str | Path, text: str) -> Any:
+    """The content of a YAML file's text. Raises `CanidsError` naming file and line if it is none, or not within bounds."""
     try:
         return yaml.load(text, _Loader)
     except CanidsError as error:

@@ -251,8 +251,8 @@ def run(
         if said:
             campaign.add(kind, seed, number, *said)
     cases = [(kind, number, str(path)) for kind, of_seed, number, _, path in campaign.failures if of_seed == seed]
-    if cases:
-        _again(["keep", str(folder), str(seed), json.dumps(cases)])
+    if cases and (kept := _again(["keep", str(folder), str(seed), json.dumps(cases)])).returncode:
+        raise RuntimeError(f"failures could not be kept:\n{kept.stderr[-3000:]}")
     return campaign
 
 
@@ -278,6 +278,7 @@ def main() -> None:
             from fuzz.kinds import kinds as all_kinds  # noqa: PLC0415
 
             by_name = {kind.name: kind for kind in all_kinds()}
+            KEPT.mkdir(parents=True, exist_ok=True)
             for name, number, path in json.loads(arguments[2]):
                 Path(path).write_bytes(
                     case_of(by_name[name], by_name[name].path.read_bytes(), int(arguments[1]), number)
