@@ -13,9 +13,10 @@ from typing import Any
 import polars as pl
 import yaml
 
-from canids_shared.contracts import tables, yaml_file
+from canids_shared.contracts import tables
 from canids_shared.contracts.stand_in_mark import MARK
 from canids_shared.contracts.whole import DIGEST, check_contract, check_digest, read_json, reading, sealed, write_json
+from canids_shared.contracts.yaml_file import BoundedLoader
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of, write_text
 
@@ -103,8 +104,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises `CanidsError` naming the file, and the key, if it is absent, damaged, edited or of another contract.
     """
     again = f"delete the folder {Path(path).parent} and train again"
-    with reading(path, "config of a run", again=again):
-        content = check_contract(path, yaml_file.parse(path, Path(path).read_text(encoding="utf-8")), CONFIG, again)
+    with reading(path, "config of a run", yaml.YAMLError, again=again):
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), BoundedLoader)
+        check_contract(path, content, CONFIG, again)
         check_digest(path, content, again=again)
     return {key: value for key, value in content.items() if key not in ("contract", DIGEST)}
 

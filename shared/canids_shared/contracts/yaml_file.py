@@ -12,7 +12,11 @@ _LARGEST = 1 << 20
 """Bytes of a file: a manifest of 5,000 captures."""
 
 
-class _Loader(yaml.SafeLoader):
+class BoundsError(yaml.YAMLError):
+    """What YAML allows and this project does not, with its line."""
+
+
+class BoundedLoader(yaml.SafeLoader):
     """Safe loader that refuses what YAML or memory forbids: a repeated key (PyYAML keeps the last one), a node within itself,
     deep nesting, and aliases that stand for more than `MOST` nodes together."""
 
@@ -28,16 +32,16 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         self._nodes += 1
         if self._depth > DEEPEST:
-            raise CanidsError(f"line {line}: nested more than {DEEPEST} levels deep")
+            raise BoundsError(f"line {line}: nested more than {DEEPEST} levels deep")
         node = super().compose_node(parent, index)
         if alias and id(node) not in self._sizes:
-            raise CanidsError(f"line {line}: refers to itself")
+            raise BoundsError(f"line {line}: refers to itself")
         if alias:
             self._nodes += self._sizes[id(node)]
         else:
             self._sizes[id(node)] = self._nodes - before
         if self._nodes > MOST:
-            raise CanidsError(f"line {line}: more than {MOST} values, those that aliases repeat included")
+            raise BoundsError(f"line {line}: more than {MOST} values, those that aliases repeat included")
         self._depth -= 1
         return node
 
@@ -48,18 +52,18 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in first:
-                    raise CanidsError(f"line {line}: key {key.value!r} repeats line {first[key.value]}")
+                    raise BoundsError(f"line {line}: key {key.value!r} repeats line {first[key.value]}")
                 first[key.value] = line
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (yaml.YAMLError, CanidsError):
+        except yaml.YAMLError:
             raise
         except Exception:  # `2024-13-45`, `!!int abc`: raises whatever the conversion leads to
             line, text = node.start_mark.line + 1, repr(node.value)[:40]
-            raise CanidsError(f"line {line}: {text} cannot be read as {node.tag.rpartition(':')[2]}") from None
+            raise BoundsError(f"line {line}: {text} cannot be read as {node.tag.rpartition(':')[2]}") from None
 
 
 def load(path: Path) -> Any:
@@ -72,14 +76,9 @@ def load(path: Path) -> Any:
         raise CanidsError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse(path, text)
-
-
-def parse(path: str | Path, text: str) -> Any:
-    """The content of a YAML file's text. Raises `CanidsError` naming file and line if it is none, or not within bounds."""
     try:
-        return yaml.load(text, _Loader)
-    except CanidsError as error:
+        return yaml.load(text, BoundedLoader)
+    except BoundsError as error:
         raise CanidsError(f"{path}, {error}") from None
     except yaml.YAMLError as error:
         raise CanidsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None

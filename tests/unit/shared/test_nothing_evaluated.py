@@ -67,7 +67,9 @@ def _call(node: ast.Call) -> Iterator[str]:
         yield node.func.id
     if isinstance(node.func, ast.Attribute):
         owner, name = ast.unparse(node.func.value), node.func.attr
-        if name in METHODS or (name in ON_TEXT and (node.args or given)) or (owner == "os" and name in OF_OS):
+        # Polars' `list.eval` takes an expression, which is no text.
+        on_text = name in ON_TEXT and (node.args or given) and not owner.endswith(".list")
+        if name in METHODS or on_text or (owner == "os" and name in OF_OS):
             yield f"{owner}.{name}"
         if owner == "torch" and name == "load" and not _is(given.get("weights_only"), True):
             yield "torch.load without weights_only=True"
