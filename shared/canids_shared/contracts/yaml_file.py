@@ -26,6 +26,7 @@ class BoundedLoader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # nodes that a finished node stands for, by its `id`
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Compose a node, counting its depth and what it and its aliases stand for."""
         alias = self.check_event(yaml.AliasEvent)
         line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
         before = self._nodes
@@ -46,6 +47,7 @@ class BoundedLoader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, whose keys may not repeat."""
         node = super().compose_mapping_node(anchor)
         first: dict[str, int] = {}
         for key, _ in node.value:
@@ -57,6 +59,7 @@ class BoundedLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Construct a value; whatever a conversion raises is a `BoundsError`."""
         try:
             return super().construct_object(node, deep)
         except yaml.YAMLError:
