@@ -293,7 +293,9 @@ RECIPES: dict[str, Check] = {
     r"\S+/python -m snakemake .*--rulegraph .*": elsewhere("tests/test_documents.py", "rule_graph_of_a_pipeline"),
     r"\S+/python -m snakemake --profile .*": plans,
     r"PYTHONPATH=shared \S+/python -m canids_shared.tools.doctor": runs_here,
-    r"PYTHONPATH=tests/unit:tests \S+/python -m fuzz.campaign.*": elsewhere("tests/unit/fuzz/test_fuzz.py", "campaign.run"),
+    r"PYTHONPATH=tests/unit:tests \S+/python -m fuzz.campaign.*": elsewhere(
+        "tests/unit/fuzz/test_fuzz.py", "campaign.run"
+    ),
     r"\S+/python -m canids_.*": explains_itself,
     r".* -m mlflow ui .*": starts_mlflow,
     r".* -m mkdocs .*": builds_the_documentation,
