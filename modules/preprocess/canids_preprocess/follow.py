@@ -44,7 +44,7 @@ from the finished one: a bus has hundreds, an attacker who draws 29-bit IDs at r
 LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
 """Formats of a log that can be read while it grows: those in text."""
 MOST_JUMPS = 10
-"""Jumps of the clock without a whole window between them after which it is an error."""
+"""Jumps of the clock back without a whole window between them after which it is an error."""
 _SAID_EVERY_S = 1.0
 """Seconds between two messages about rejects."""
 _HEAD = 1 << 12
@@ -187,10 +187,11 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
                 sent, in_vain = sent + len(arrays["y"]), 0
             if not stretches.ended:
                 line, seconds = stretches.jump
-                jumps, in_vain = jumps + 1, in_vain + 1
+                # A bus that sleeps is ahead whenever it wakes; only a clock goes back.
+                jumps, in_vain = jumps + 1, in_vain + (seconds < 0)
                 if in_vain == MOST_JUMPS:
                     raise CanidsError(
-                        f"{source}, line {line}: the clock has jumped {in_vain} times without a whole window in between; "
+                        f"{source}, line {line}: the clock has jumped back {in_vain} times without a whole window in between; "
                         "set the clock, and follow the source again"
                     )
                 capture, how = f"{name}-{jumps + 1}", "ahead" if seconds > 0 else "back"

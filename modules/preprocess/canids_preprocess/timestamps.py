@@ -35,18 +35,21 @@ def _rate(timestamp: np.ndarray) -> float:
 def likely_unit(frames: pl.DataFrame, stated: str | None = None) -> str | None:
     """The unit that timestamps look like, if they cannot be in the one that `stated` names (None: seconds, by default).
 
-    Empty where no unit makes a bus of them; None where nothing contradicts `stated`.
+    Empty where no unit makes a bus of them; None where nothing contradicts `stated`, and where seconds are stated: that is final.
 
     Args:
         frames: `timestamp` as the file has it, and `can_id`, of one bus.
         stated: key of `PER_SECOND`, or None.
     """
-    if len(frames) < _FEWEST:
+    if len(frames) < _FEWEST or stated == "s":
         return None
-    raw = _rate(frames["timestamp"].to_numpy())
+    timestamp = frames["timestamp"].to_numpy()
+    raw, span = _rate(timestamp), float(timestamp.max() - timestamp.min())
     rate = raw * PER_SECOND[stated or "s"]
-    slow = stated != "s" and rate < _SLOW and frames["can_id"].n_unique() / rate > _ID_PERIOD
-    if _SLOWEST <= rate <= _FASTEST and not slow:
+    slow = rate < _SLOWEST or (rate < _SLOW and frames["can_id"].n_unique() / rate > _ID_PERIOD)
+    # Adapters hand over frames in batches, each with nearly one time: only the mean rate can be too high.
+    fast = (len(frames) - 1) * PER_SECOND[stated or "s"] > _FASTEST * span
+    if not slow and not fast:
         return None
     units = {unit: raw * factor for unit, factor in PER_SECOND.items() if _SLOWEST <= raw * factor <= _FASTEST}
     return min(units, key=lambda unit: abs(math.log(units[unit] / _USUAL)), default="")
@@ -58,8 +61,10 @@ def in_seconds(path: Path, form: Format, entry: dict[str, Any], stated: str | No
     The first frames are judged, of a finished capture a whole batch. Raises `CanidsError` naming the unit that they look like; or
     if a unit is stated where the format has one.
     """
-    if form.unit_known and stated not in (None, "s"):
-        raise CanidsError(f"{path}: its format has the unit of its timestamps; remove timestamp_unit")
+    if form.unit_known:
+        if stated not in (None, "s"):
+            raise CanidsError(f"{path}: its format has the unit of its timestamps; remove timestamp_unit")
+        stated = "s"
     first: list[pl.DataFrame] = []
     due = _FEWEST
     for batch in form.read(path, entry):
@@ -89,5 +94,5 @@ def _refuse(path: Path, frames: pl.DataFrame, stated: str | None) -> None:
         if unit
         else "no unit of time (s, ms, us, ns) makes a bus of them; correct the timestamps"
     )
-    confirm = ", or `timestamp_unit: s` if it is right" if stated is None and rate >= _SLOWEST and unit else ""
+    confirm = ", or `timestamp_unit: s` if seconds are right" if stated is None else ""
     raise CanidsError(f"{path}: {rate:.3g} frames a second, if timestamps are in {stated or 's'}: {remedy}{confirm}")

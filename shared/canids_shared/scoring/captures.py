@@ -20,6 +20,7 @@ KEYS = {
     "name": "name of the results' folder; by default the (first) capture's name",
     "format": "the captures' format; by default recognised",
     "timestamp_unit": "unit of the captures' timestamps: s, ms, us or ns; by default seconds",
+    "assume_rate": "frames a second of captures without times",
     "vehicle": "the vehicle's name, for tables",
     "content": "labelled, attack-free or unlabelled; by default unlabelled",
     "recalibrate": "seconds without attacks at the beginning, by which the detectors' scales are set",
@@ -118,7 +119,7 @@ def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) ->
         "vehicle": str(config.get("vehicle") or "unknown"),
         "role": SCORED,
         "content": config.get("content") or "unlabelled",
-        **({"timestamp_unit": config["timestamp_unit"]} if config.get("timestamp_unit") else {}),
+        **{key: config[key] for key in ("timestamp_unit", "assume_rate") if config.get(key)},
     }
     entries: dict[str, dict[str, str]] = {}
     for capture in captures:

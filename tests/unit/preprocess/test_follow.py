@@ -278,8 +278,10 @@ def test_a_clock_that_is_set_begins_another_capture(tmp_path: Path, caplog: pyte
         "the clock jumps ahead by 7999.891 s; the past is forgotten, and capture a-3 begins",
         "330 frames, 0 rejects, 15 windows",
     ]
-    path.write_text("\n".join(line for n in range(12) for line in rows(1000 * (n % 2))[:15]) + "\n")
-    with pytest.raises(CanidsError, match="line 151: the clock has jumped 10 times without a whole window in between"):
+    path.write_text("\n".join(line for n in range(24) for line in rows(1000 * (n % 2))[:15]) + "\n")
+    with pytest.raises(
+        CanidsError, match="line 301: the clock has jumped back 10 times without a whole window in between"
+    ):
         followed(options(path, "--on-bad-rows", "quarantine"), IdleTimeout(at_end=True))
 
 

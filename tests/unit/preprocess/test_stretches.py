@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch
-from canids_preprocess.windowing.stretches import CONFIRMED, FEWEST_REJECTS, Stopped, Stretches
+from canids_preprocess.windowing.stretches import CONFIRMED, FEWEST_REJECTS, PAUSE_S, Stopped, Stretches
 from canids_shared.errors import CanidsError
 
 NONE = pl.DataFrame(schema=REJECT_COLUMNS)
@@ -45,6 +45,8 @@ def stretches(
 @pytest.mark.parametrize("off", [DAY, 3600.0, 5.0, 0.2, -0.01, -0.2, -5.0, -DAY])
 @pytest.mark.parametrize("many", [1, CONFIRMED - 1])
 def test_few_frames_with_another_time_are_wrong_and_nothing_else_is(size: int, off: float, many: int) -> None:
+    if 0 < off < PAUSE_S:
+        many = 1  # two are a pause
     strays = [USUAL[19] + off + n / 10_000 for n in range(many)]
     kept, wrong, jumps = stretches([*USUAL[:20], *strays, *USUAL[20:]], size)
     assert (kept, wrong, jumps) == ([USUAL], list(range(21, 21 + many)), [])
@@ -65,6 +67,27 @@ def test_a_pause_begins_none_nor_does_a_slow_bus(size: int) -> None:
     assert stretches([*USUAL, *later], size) == ([[*USUAL, *later]], [], [])
     slow = (np.arange(35) * 2.0).tolist()
     assert stretches(slow, size) == ([slow], [], [])
+
+
+def test_a_frame_behind_a_pause_waits_for_one_more() -> None:
+    taken: list[float] = []
+
+    def one_by_one() -> Iterator[Batch]:
+        for line, time in enumerate([*USUAL, 12.0, 12.5, 13.0], 1):
+            taken.append(time)
+            yield Batch(frames([time], line), NONE)
+
+    cut = Stretches("log", one_by_one(), 0.0005, True, lambda: False)
+    decided = [(time, taken[-1]) for batch in cut.next() for time in batch.frames["timestamp"].to_list()]
+    assert decided == [*((time, time) for time in USUAL), (12.0, 12.5), (12.5, 12.5), (13.0, 13.0)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_vehicle_that_wakes_for_some_frames_is_followed(size: int) -> None:
+    woken = [100 + n / 1000 for n in range(5)]
+    later = [time + 190 for time in USUAL]
+    kept, wrong, jumps = stretches([*USUAL, *woken, *later], size, quarantine=False)
+    assert (kept, wrong, len(jumps)) == ([USUAL, woken, later], [], 2)
 
 
 def test_a_first_frame_that_is_wrong_ends_with_its_own_stretch() -> None:

@@ -119,10 +119,14 @@ def test_pauses_short_captures_and_slow_buses_are_no_other_unit() -> None:
     assert judged(1000 * times[:50]) is None
     slow = pl.DataFrame({"timestamp": np.arange(400) / 16, "can_id": np.arange(400) % 8})
     assert likely_unit(slow) is None
-    # A parked car: its manifest may insist on seconds, but no bus has a frame in two minutes.
+    # A parked car: its manifest may insist on seconds.
     assert judged(1000 * times[:2000], "s") is None
-    assert judged(120.0 * np.arange(2000), "s") == "us"
+    assert judged(120.0 * np.arange(2000), "s") is None
+    assert judged(120.0 * np.arange(2000)) == "us"
     assert judged(times / 1e6) == ""
+    # An adapter that hands over 24 frames every 16 ms.
+    batched = 0.016 * (np.arange(2400) // 24) + 1e-5 * (np.arange(2400) % 24)
+    assert judged(batched) is None
 
 
 def test_a_followed_log_is_judged_after_a_second_of_traffic(tmp_path: Path) -> None:

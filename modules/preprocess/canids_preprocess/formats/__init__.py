@@ -23,7 +23,12 @@ def _read_blf(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return blf.read(path, entry)
 
 
-BLF = Format(read=unpacking(_read_blf), matches=lambda path, beginning: beginning.startswith(b"LOGG"), labelled=False)
+BLF = Format(
+    read=unpacking(_read_blf),
+    matches=lambda path, beginning: beginning.startswith(b"LOGG"),
+    labelled=False,
+    unit_known=True,
+)
 FORMATS: dict[str, Format] = {
     "can-train-and-test": CAN_TRAIN_AND_TEST,
     "hcrl-car-hacking": CAR_HACKING,

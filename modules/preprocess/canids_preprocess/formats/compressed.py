@@ -8,6 +8,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import shutil
 import zipfile
 import zlib
@@ -43,7 +44,7 @@ def _compression(beginning: bytes) -> str | None:
 def _member(path: Path, stack: ExitStack) -> BinaryIO:
     """The only file in a zip. Raises `CanidsError` if it holds none, or several."""
     archive = stack.enter_context(zipfile.ZipFile(path))
-    files = [f for f in archive.infolist() if not f.is_dir() and not f.filename.startswith("__MACOSX/")]
+    files = [f for f in archive.infolist() if not f.is_dir() and not re.search(r"^__MACOSX/|(^|/)\.[^/]*$", f.filename)]
     if len(files) != 1:
         raise CanidsError(
             f"{path}: a zip of {len(files)} files, not of one; unpack it, each capture is a file of its own"

@@ -225,4 +225,4 @@ def _is_mf4(path: Path, beginning: bytes) -> bool:
     return beginning[:8] in (b"MDF     ", b"UnFinMF ") and beginning[8:9] == b"4"
 
 
-MF4 = Format(unpacking(read), _is_mf4, labelled=False)
+MF4 = Format(unpacking(read), _is_mf4, labelled=False, unit_known=True)

@@ -161,4 +161,4 @@ def _is_trc(path: Path, beginning: bytes) -> bool:
     return mostly(beginning, _TRC_ROW if beginning.removeprefix(BOM).startswith(b";") else _NUMBERED)
 
 
-TRC = Format(read_trc, _is_trc, labelled=False)
+TRC = Format(read_trc, _is_trc, labelled=False, unit_known=True)

@@ -14,7 +14,8 @@ STEP_S = 0.1
 PAUSE_S = 60.0
 """Longest pause after which the past still counts (s): no bus sends fewer than one frame a minute."""
 CONFIRMED = 10
-"""Frames in a row that show that the clock has jumped; where fewer agree, they are wrong."""
+"""Frames in a row that show that the clock has jumped; where fewer agree, they are wrong. Of a pause two are enough: a bus that
+rests often would be followed late."""
 RECENT = 10_000
 """Rows of which most have to be frames."""
 FEWEST_REJECTS = 1_000
@@ -111,8 +112,6 @@ class Stretches:
             batch = None
         if batch is None:
             self._exhausted = True
-            if self._stopped():
-                self._frames = self._frames.clear()
             return
         frames = pl.concat([self._frames, batch.frames]) if len(self._frames) else batch.frames
         # The first row that ends the stream: a reject, where they are refused, or a frame of another bus.
@@ -149,20 +148,26 @@ class Stretches:
             if latest - times[row] <= self._tolerance and step <= STEP_S:
                 latest, row = max(latest, times[row]), row + 1
                 continue
-            # Those behind it that go on from its time; the first one that does not shows that it is wrong.
+            # Those behind it that go on from its time; one that goes back shows that it is wrong.
+            enough = 2 if 0 < step <= PAUSE_S else CONFIRMED
             agreeing = 1 if step < -STEP_S or step > 0 else 0
             run = times[row]
-            for time in times[row + 1 : row + CONFIRMED] if agreeing else ():
+            for time in times[row + 1 : row + enough] if agreeing else ():
                 on_old = latest - time <= self._tolerance and time - latest <= STEP_S
-                if on_old or run - time > self._tolerance or time - run > PAUSE_S:
+                if on_old or run - time > self._tolerance:
                     agreeing = 0
                     break
+                if (
+                    time - run > PAUSE_S
+                ):  # ahead once more, as of a vehicle that wakes for some frames: the old time is over
+                    break
                 agreeing, run = agreeing + 1, max(run, time)
-            if 0 < agreeing < CONFIRMED and not self._exhausted:
-                return wrong, row, latest, False
-            if agreeing and step > 0 and (step <= PAUSE_S or agreeing < CONFIRMED):
+            else:
+                if 0 < agreeing < enough and not self._exhausted:
+                    return wrong, row, latest, False
+            if agreeing and step > 0 and (step <= PAUSE_S or (self._exhausted and row + agreeing == count)):
                 latest, row = run, row + agreeing
-            elif agreeing == CONFIRMED and (step > 0 or self._quarantine):
+            elif agreeing and (step > 0 or (agreeing == CONFIRMED and self._quarantine)):
                 return wrong, row, latest, True
             else:
                 ahead = f"lies {step:.6f} s ahead of those around it"

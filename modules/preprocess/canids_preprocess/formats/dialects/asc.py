@@ -168,4 +168,9 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return read_rows(path, _Reader(path).fields, SHAPE)
 
 
-ASC = Format(read, lambda path, beginning: mostly(beginning, _ROW) and not mostly(beginning, "^;"), labelled=False)
+ASC = Format(
+    read,
+    lambda path, beginning: mostly(beginning, _ROW) and not mostly(beginning, "^;"),
+    labelled=False,
+    unit_known=True,
+)

@@ -124,7 +124,9 @@ def read_busmaster(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
     return read_rows(path, _Busmaster().fields, "'hh:mm:ss:tttt Rx channel ID s DLC byte ...'")
 
 
-CRTD = Format(read_crtd, lambda path, beginning: mostly(beginning, f"{_CRTD}|{_CRTD_EVENT}"), labelled=False)
+CRTD = Format(
+    read_crtd, lambda path, beginning: mostly(beginning, f"{_CRTD}|{_CRTD_EVENT}"), labelled=False, unit_known=True
+)
 CRYSYS = Format(read_crysys, lambda path, beginning: mostly(beginning, _CRYSYS), labelled=False)
 BUSMASTER = Format(
     read_busmaster,
