@@ -86,17 +86,12 @@ def _group(path: Path, folder: Path) -> str:
 def _timestamp_unit(path: Path, capture_format: str) -> Entry:
     """The key `timestamp_unit` where the first frames of a capture in text show that it is needed.
 
-    Raises `CanidsError` if the capture is refused by its beginning, such as a log without times, or of several buses.
+    Raises `CanidsError` if the capture is refused by its beginning, such as a log without times.
     """
     if capture_format in ("blf", "mf4"):
         return {}
     beginning = next(FORMATS[capture_format].read(path, {"content": "unlabelled"}), None)
-    if beginning is None:
-        return {}
-    if beginning.frames["channel"].n_unique() > 1:
-        names = ", ".join(sorted(str(channel) for channel in beginning.frames["channel"].unique()))
-        raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
-    unit = None if FORMATS[capture_format].unit_known else likely_unit(beginning.frames)
+    unit = likely_unit(beginning.frames) if beginning and not FORMATS[capture_format].unit_known else None
     if unit == "":
         raise CanidsError(f"{path}: no unit of time makes a bus of its timestamps")
     return {"timestamp_unit": unit} if unit else {}
