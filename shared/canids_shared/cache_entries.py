@@ -9,13 +9,16 @@ it. Any other folder is the user's own, and entries are 0400.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from canids_shared.files import sha256_of, write_text
+from canids_shared.files import sha256_of, written_whole
 
+ENTRY = re.compile("[0-9a-f]{64}")
+"""How the name of an entry begins: with the hash of what it depends on."""
 _ROOT = 0
 _SHARED = stat.S_ISGID | stat.S_IWGRP
 
@@ -53,8 +56,10 @@ def seal(path: Path, group: int | None) -> None:
 
 def record(entry: Path, content: Path, group: int | None) -> None:
     """Write the digest of the file `content`, which is going to be `entry`."""
-    write_text(_digest_file(entry), f"{sha256_of(content)}  {entry.name}\n")
-    seal(_digest_file(entry), group)
+    with written_whole(_digest_file(entry)) as temporary:
+        temporary.write_text(f"{sha256_of(content)}  {entry.name}\n", encoding="utf-8")
+        # Before it is there: another member of the group may replace it at any time.
+        seal(temporary, group)
 
 
 def settle(entry: Path) -> None:
@@ -96,11 +101,13 @@ def unlink_damaged(paths: Iterable[Path]) -> str:
     damaged = ""
     for link in filter(Path.is_symlink, paths):
         entry = Path(os.path.realpath(link))
-        if _digest_file(entry).exists() and (why := fault(entry, group_of(entry.parent), whole=True)):
-            with suppress(OSError):
+        # A user's own links lead elsewhere; what is merely not trusted was read all the same, and is no cause.
+        if not ENTRY.match(entry.name):
+            continue
+        with suppress(OSError):
+            group = group_of(entry.parent)
+            if _digest_file(entry).exists() and not distrust(entry, group) and (why := fault(entry, group, whole=True)):
                 link.unlink()
-            damaged = (
-                damaged
-                or f"{link}: its file in the cache between workflows, {entry}, {why}; run again: it is made again"
-            )
+                text = f"{link}: its file in the cache between workflows, {entry}, {why}; run again: it is made again"
+                damaged = damaged or text
     return damaged

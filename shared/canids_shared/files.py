@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from canids_shared.errors import CanidsError
+from canids_shared.errors import BusyError, CanidsError
 
 HEADER_KEY = "canids"
 """Key of the metadata, of a Parquet or safetensors file or an Arrow stream, under which its header lies as JSON."""
@@ -31,6 +31,8 @@ _REMEDIES = {
     errno.EISDIR: "a folder lies where the file is to be: move it away",
 }
 """What to do about a file that cannot be written."""
+PASSING = (errno.ESTALE, errno.EIO, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
+"""Errors of the system that may have passed at another try."""
 _IN_TEXT = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust (polars, safetensors) name the error of the operating system."""
 
@@ -55,7 +57,7 @@ def write_fault(error: Exception, path: str | Path) -> CanidsError | None:
     named = str(getattr(error, "filename", None) or path)
     path = path if named.endswith(".tmp") else named
     remedy = _REMEDIES[number].format(mount=_mount(Path(path)))
-    return CanidsError(f"{path}: {os.strerror(number)}; {remedy}")
+    return (BusyError if number in PASSING else CanidsError)(f"{path}: {os.strerror(number)}; {remedy}")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -22,7 +21,7 @@ from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, check_card
 from canids_evaluate.runs.measured import measured
 from canids_shared.contracts import manifest, training_run
 from canids_shared.contracts.detectors import DETECTORS, declared
-from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.graph_store import GraphStore, writing
 from canids_shared.contracts.model_file import DETECTOR, POLICY, load_arrays
 from canids_shared.contracts.tables import DECISIONS, FRAMES, KEYS, STATES, read, read_metadata
 from canids_shared.files import sha256_of
@@ -124,21 +123,25 @@ def test_blocks_of_a_capture_lie_apart_by_the_gap(workflow_dir: Path) -> None:
     assert not trained_on & set.union(*(captures[s] for s in SCENARIOS))
 
 
+def rewrite_attacked(store: GraphStore, path: Path) -> None:
+    """Write a graph store whose attacked windows have other features."""
+    arrays = {name: np.array(store[name]) for name in store.arrays}
+    attacked = np.repeat(arrays["y"] != 0, np.diff(arrays["node_ptr"]))
+    assert attacked.any()
+    arrays["x"][attacked] = 1e3
+    source, target = arrays.pop("edge_index")
+    counts = {f"{unit}_counts": np.diff(arrays.pop(f"{unit}_ptr")) for unit in ("node", "edge")}
+    with writing(path, store.header, windows=len(store), nodes=len(attacked), edges=len(source)) as writer:
+        writer.append({**arrays, "edge_source": source, "edge_target": target, **counts})
+
+
 def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path: Path) -> None:
     """A training on graphs whose attacked windows are overwritten gives the same bytes."""
     run = workflow_dir / "experimentruns/smoke/vgae_large"
     paths = []
     for split in ("fit", "select"):
         path = tmp_path / f"{split}.safetensors"
-        shutil.copy(workflow_dir / f"results/smoke/graphs/{split}.safetensors", path)
-        store = GraphStore(path)
-        attacked = np.repeat(store["y"] != 0, np.diff(store["node_ptr"]))
-        assert attacked.any()
-        x = store["x"]
-        assert isinstance(x, np.memmap)
-        overwritten = np.memmap(path, x.dtype, "r+", offset=x.offset, shape=x.shape)
-        overwritten[attacked] = 1e3
-        overwritten.flush()
+        rewrite_attacked(GraphStore(workflow_dir / f"results/smoke/graphs/{split}.safetensors"), path)
         paths.append(str(path))
     spec = yaml.safe_load((run / "config.yaml").read_text())["spec"]
     outputs = {name: str(tmp_path / name) for name in ("model", "config", "history", "run")}
@@ -161,7 +164,7 @@ def test_vgae_learns_nothing_from_attacked_windows(workflow_dir: Path, tmp_path:
 def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> None:
     reports = [(metrics(workflow_dir, v), v, {"gat", "vgae", "fusion", *FUSION_BASELINES}) for v in VARIANTS]
     for report, variant, methods in [*reports, (baselines(workflow_dir), None, BASELINES)]:
-        identity = {"contract", "dataset", "variant", "instance", "detectors", "seed", "code", "config"}
+        identity = {"contract", "dataset", "variant", "instance", "detectors", "seed", "code", "config", "digest"}
         assert report.keys() == {*identity, "thresholds", "scenarios"}
         assert (report["dataset"], report["variant"], report["instance"]) == ("smoke", variant, "")
         assert set(report["scenarios"]) == set(SCENARIOS)

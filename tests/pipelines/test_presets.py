@@ -59,7 +59,7 @@ def test_a_policy_plays_one_episode_without_a_mistake(workflow_dir: Path, tmp_pa
     from canids_train_drl import dqn  # noqa: PLC0415 (torch, as above)
     from canids_train_drl.environment import states  # noqa: PLC0415
 
-    folder = workflow_dir / "results/smoke/states/large"
+    folder = workflow_dir / "results/smoke/states/small_nokd"
     inputs = {name: [folder / f"{name}.parquet"] for name in ("fuse", "select", "calibrate")}
     call = call_of("train_drl", tmp_path, {**inputs, "teacher": [], "teacher_fuse": []}, variant="small_nokd")
     dqn.main(call)

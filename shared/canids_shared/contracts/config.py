@@ -17,7 +17,7 @@ from canids_shared.errors import CanidsError
 
 DEEPEST = 32
 """Levels of nesting in a config or manifest."""
-MOST = 100_000
+MOST = 1_000_000
 """Values in one; what YAML's aliases repeat counts each time."""
 _LONGEST, _SHOWN = 400, 20
 """Characters of a message, which quotes the value, and messages that are shown."""

@@ -6,6 +6,7 @@ the header and of the digests of all that lies behind it, so that an edited or d
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ import numpy as np
 
 from canids_shared.contracts import stand_in_mark
 from canids_shared.contracts.config import load_schema
-from canids_shared.errors import CanidsError
-from canids_shared.files import canonical_json, write_text
+from canids_shared.errors import BusyError, CanidsError
+from canids_shared.files import PASSING, canonical_json, write_text
 
 AGAIN = "delete it and run again"
 """The usual remedy."""
@@ -58,7 +59,13 @@ def reading(path: str | Path, what: str, *errors: type[Exception], again: str = 
         # A rule's inputs are there, so who meets this named the file; only a remedy of its own helps beyond the name.
         remedy = "" if again == AGAIN else f"; {again.removeprefix('delete it and ')}"
         raise CanidsError(f"{path}: no such file{remedy}") from None
-    except damage:
+    except damage as error:
+        # What the system refuses is no damage: nothing is to be deleted, and some of it passes.
+        if number := getattr(error, "errno", None):
+            kind = BusyError if number in PASSING else CanidsError
+            raise kind(f"{path}: cannot be read ({os.strerror(number)})") from None
+        if isinstance(error, MemoryError):
+            raise BusyError(f"{path}: cannot be read (out of memory)") from None
         raise CanidsError(f"{path}: not a whole {what}; {again}") from None
 
 
@@ -136,14 +143,14 @@ def check_identity(path: str | Path, header: Mapping[str, Any], again: str = AGA
     """Raise `CanidsError` naming the file if its header says that it is another one than it is taken for.
 
     Args:
-        path: the file. A folder named like a run, or like those of `_FOLDER`, says variant, instance and run; other folders hold
-            copies, and say nothing.
+        path: the file. Below `experimentruns` or `results`, a folder named like those of `_FOLDER` says variant, instance and
+            run; other folders hold copies, and say nothing.
         header: what of `dataset`, `split`, `run`, `variant` and `instance` it has is compared.
         again: the remedy.
         wanted: what the reader asked for.
     """
-    name = Path(path).parent.resolve().name
-    folder = _FOLDER.fullmatch(name)
+    *parents, name = Path(path).parent.resolve().parts
+    folder = _FOLDER.fullmatch(name) if {"experimentruns", "results"} & set(parents) else None
     for key, value in {**({"run": name, **folder.groupdict()} if folder else {}), **wanted}.items():
         if header.get(key, value) != value:
             raise CanidsError(f"{path}: is of {key} '{header[key]}', not '{value}'; {again}")

@@ -8,8 +8,8 @@ import yaml
 from canids_shared.contracts.config import DEEPEST, MOST
 from canids_shared.errors import CanidsError
 
-_LARGEST = 1 << 20
-"""Bytes of a file: a manifest of 5,000 captures."""
+_LARGEST = 1 << 23
+"""Bytes of a file: a manifest of 40,000 captures."""
 
 
 class BoundsError(yaml.YAMLError):

@@ -91,6 +91,4 @@ def use_cache(workflow: Any) -> None:
     os.environ["SNAKEMAKE_OUTPUT_CACHE"] = str(folder)
     from canids_shared.planning import output_cache  # noqa: PLC0415 (imports Snakemake, which the doctor may lack)
 
-    output_cache.install()
-    if workflow.is_main_process:
-        output_cache.check_links(folder)
+    output_cache.install(workflow)

@@ -6,6 +6,7 @@ Snakemake itself makes every entry writable for all, and takes whatever lies und
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import snakemake.api  # first: the two import each other
 import snakemake.workflow
@@ -15,6 +16,7 @@ from snakemake.jobs import Job
 from snakemake.logging import logger
 
 from canids_shared import cache_entries
+from canids_shared.cache_entries import ENTRY
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_fault
 
@@ -28,10 +30,16 @@ class CheckedCache(OutputFileCache):  # type: ignore[misc]
     Any other entry counts as absent: the rule runs, and what it makes takes the entry's place.
     """
 
+    workflow: Any = None
+    """The workflow that uses it; set by `install`."""
+
     def __init__(self) -> None:
-        """Use the folder that `SNAKEMAKE_OUTPUT_CACHE` names."""
+        """Use the folder that `SNAKEMAKE_OUTPUT_CACHE` names; Snakemake makes the cache before it looks at results."""
         super().__init__()
         self._group = cache_entries.group_of(self.path)
+        if self.workflow and self.workflow.is_main_process:
+            # Only a run changes results: a graph of rules, for one, has nothing that would execute the workflow.
+            check_links(self.path, remove=bool(self.workflow.executor_plugin) and not self.workflow.dryrun)
 
     async def _faults(self, job: Job, whole: bool) -> dict[Path, str]:
         entries = [entry for _, entry in await self.get_outputfiles_and_cachefiles(job)]
@@ -76,33 +84,41 @@ def _listed(faults: dict[Path, str]) -> str:
 
 
 def _links(folder: Path, cache: Path) -> Iterator[tuple[Path, Path]]:
-    """Links below `folder` to files in `cache`, each with its target."""
+    """Links below `folder` to entries in `cache`, and to those of any cache that are gone, each with its target."""
+    cache = cache.resolve()
     for place, _, names in os.walk(folder):
         for path in (Path(place, name) for name in names):
-            if path.is_symlink() and (target := Path(os.readlink(path))).parent == cache:
+            if not path.is_symlink():
+                continue
+            target = Path(place, os.readlink(path))
+            if ENTRY.match(target.name) and (target.parent.resolve() == cache or not target.exists()):
                 yield path, target
 
 
-def check_links(cache: Path) -> None:
+def check_links(cache: Path, remove: bool) -> None:
     """Remove links in results to entries of the cache that are gone or faulty, and say so in one line.
 
-    Snakemake would stop at the former, and take the latter for results. Nothing that has not changed is read.
+    Snakemake would stop at the former, and take the latter for results. Nothing that has not changed is read. Without `remove`
+    they are only named.
     """
     group = cache_entries.group_of(cache)
     faults: dict[Path, str] = {}
     for link, entry in _links(Path("results"), cache):
         if entry in faults or (why := cache_entries.fault(entry, group, whole=False)):
             faults.setdefault(entry, why)
-            link.unlink()
+            if remove:
+                link.unlink()
     if faults:
-        logger.warning(f"{_WHERE}: results linked to what cannot be used, and are made again: {_listed(faults)}")
+        then = "are made again" if remove else "will be made again"
+        logger.warning(f"{_WHERE}: results linked to what cannot be used, and {then}: {_listed(faults)}")
 
 
-def install() -> None:
-    """Let Snakemake use `CheckedCache`; raises `CanidsError` if this Snakemake cannot."""
+def install(workflow: Any) -> None:
+    """Let Snakemake use `CheckedCache` for a workflow; raises `CanidsError` if this Snakemake cannot."""
     # It has no setting for this: it makes the cache itself, by this name, once the Snakefile is read.
     if not hasattr(snakemake.workflow, "LocalOutputFileCache"):
         raise CanidsError(
             "cache between workflows: this Snakemake has another one; install a version of constraints.txt"
         )
+    CheckedCache.workflow = workflow
     snakemake.workflow.LocalOutputFileCache = CheckedCache

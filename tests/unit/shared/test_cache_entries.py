@@ -18,6 +18,8 @@ from canids_shared.jobs import entry_point
 from canids_shared.planning.deployment import use_cache
 from canids_shared.planning.output_cache import CheckedCache, check_links
 
+MADE = 32 * "ab"
+
 
 @pytest.fixture
 def entry(tmp_path: Path) -> Path:
@@ -28,7 +30,7 @@ def entry(tmp_path: Path) -> Path:
 
 
 def stored(cache: Path, group: int | None) -> Path:
-    entry = cache / "ab12.csv"
+    entry = cache / f"{MADE}.csv"
     entry.write_text("what was made\n")
     cache_entries.record(entry, entry, group)
     cache_entries.seal(entry, group)
@@ -55,8 +57,8 @@ def replaced_by_a_link(entry: Path) -> None:
         (Path.unlink, "is gone"),
         (lambda entry: entry.chmod(0o460), "may be written by others (mode 460)"),
         (lambda entry: entry.chmod(0o602), "may be written by others (mode 602)"),
-        (lambda entry: entry.with_name("ab12.csv.sha256").unlink(), "has no digest"),
-        (lambda entry: entry.with_name("ab12.csv.sha256").chmod(0o666), "may be written by others"),
+        (lambda entry: entry.with_name(f"{MADE}.csv.sha256").unlink(), "has no digest"),
+        (lambda entry: entry.with_name(f"{MADE}.csv.sha256").chmod(0o666), "may be written by others"),
         (replaced_by_a_link, "may be written by others (mode 777)"),
     ],
 )
@@ -81,10 +83,10 @@ def test_an_entry_is_read_again_only_if_it_was_written_since(entry: Path, monkey
 
 
 def test_sha256sum_reads_the_digests(entry: Path) -> None:
-    done = subprocess.run(["sha256sum", "-c", "ab12.csv.sha256"], cwd=entry.parent, capture_output=True, check=False)
+    done = subprocess.run(["sha256sum", "-c", f"{MADE}.csv.sha256"], cwd=entry.parent, capture_output=True, check=False)
     assert done.returncode == 0
     os.truncate(entry, 3)
-    done = subprocess.run(["sha256sum", "-c", "ab12.csv.sha256"], cwd=entry.parent, capture_output=True, check=False)
+    done = subprocess.run(["sha256sum", "-c", f"{MADE}.csv.sha256"], cwd=entry.parent, capture_output=True, check=False)
     assert done.returncode == 1
 
 
@@ -115,7 +117,7 @@ def test_snakemake_stores_for_those_whom_the_folder_is_for_and_fetches_what_was_
         os.chown(folder, -1, 4321)  # results are of another group than the cache
     folder.chmod(folder_mode)
     monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(folder))
-    cache, output, entry = CheckedCache(), tmp_path / "result.csv", folder / "ab12.csv"
+    cache, output, entry = CheckedCache(), tmp_path / "result.csv", folder / f"{MADE}.csv"
 
     async def files(job: object) -> list[tuple[Path, Path]]:
         return [(output, entry)]
@@ -177,17 +179,32 @@ def test_links_to_faulty_entries_are_removed_and_others_stay(
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results/d/frames"
     folder.mkdir(parents=True)
-    links = {name: folder / name for name in ("good", "gone", "foreign")}
+    links = {name: folder / name for name in ("good", "gone", "moved", "foreign")}
     links["good"].symlink_to(entry)
-    links["gone"].symlink_to(entry.with_name("cd34.csv"))
+    links["gone"].symlink_to(entry.with_name(f"{32 * 'cd'}.csv"))
+    links["moved"].symlink_to(tmp_path / f"another-cache/{MADE}.csv")
     links["foreign"].symlink_to(tmp_path / "of/somebody")
     (folder / "file").touch()
-    check_links(entry.parent)
+    check_links(entry.parent, remove=False)
+    assert {path.name for path in folder.iterdir()} == {"good", "gone", "moved", "foreign", "file"}, "as on a dry run"
+    check_links(entry.parent, remove=True)
     assert {path.name for path in folder.iterdir()} == {"good", "foreign", "file"}
     os.truncate(entry, 3)
-    check_links(entry.parent)
+    check_links(entry.parent, remove=True)
     assert {path.name for path in folder.iterdir()} == {"foreign", "file"}
     assert entry.exists(), "other checkouts link to it: it is replaced once it is made again"
+
+
+def test_a_users_own_link_is_no_entry(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    raw, long = tmp_path / "archive/drive.csv", tmp_path / "archive" / ("x" * 250)
+    raw.write_text("1")
+    raw.with_name("drive.csv.sha256").write_text("another one's\n")
+    raw.chmod(0o664)
+    for link, target in ((tmp_path / "a.csv", raw), (tmp_path / "b.csv", long)):
+        link.symlink_to(target)
+        assert cache_entries.unlink_damaged([link]) == ""
+        assert link.is_symlink()
 
 
 def test_a_reader_that_finds_an_entry_damaged_removes_the_link(

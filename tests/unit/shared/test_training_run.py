@@ -1,5 +1,6 @@
 """`run.json`: what is written is read again, and one that is absent, damaged or of another run is refused."""
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from training_records import record
 from canids_shared.contracts import training_run
 from canids_shared.contracts.training_run import history_columns
 from canids_shared.contracts.whole import digest_of, reading
-from canids_shared.errors import CanidsError
+from canids_shared.errors import BusyError, CanidsError
 from canids_shared.files import sha256_of
 
 RUN = record(
@@ -34,8 +35,8 @@ RUN = record(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    folder = tmp_path / RUN.name
-    folder.mkdir()
+    folder = tmp_path / "experimentruns" / RUN.name
+    folder.mkdir(parents=True)
     training_run.write(folder / "run.json", RUN)
     return folder / "run.json"
 
@@ -182,6 +183,20 @@ def test_errors_of_a_reader_become_one_line(tmp_path: Path, error: Exception) ->
         reading(tmp_path / "f", "table", ZeroDivisionError, again="make it again"),
     ):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "complaint"),
+    [
+        (OSError(errno.ESTALE, "x"), BusyError, r"cannot be read \(Stale file handle\)"),
+        (MemoryError(), BusyError, r"cannot be read \(out of memory\)"),
+        (PermissionError(errno.EACCES, "x"), CanidsError, r"cannot be read \(Permission denied\)"),
+    ],
+)
+def test_what_the_system_refuses_is_no_damage(error: Exception, kind: type[CanidsError], complaint: str) -> None:
+    with pytest.raises(CanidsError, match=f"^f: {complaint}$") as caught, reading("f", "table"):
+        raise error
+    assert type(caught.value) is kind
 
 
 def test_a_fault_of_the_code_stays_what_it_is() -> None:

@@ -20,8 +20,8 @@ FAULTS = {
     "[" * 5000 + "]" * 5000: ", line 1: nested more than 32 levels deep",
     "{a: " * 5000 + "}" * 5000: ", line 1: nested more than 32 levels deep",
     "\n".join(" " * i + "a:" for i in range(1000)): ", line 32: nested more than 32 levels deep",
-    "x0: &x0 [1]\n" + REPEATED: ", line 6: more than 100000 values, those that aliases repeat included",
-    "x0: &x0 {a: 1}\n" + MERGED: ", line 6: more than 100000 values, those that aliases repeat included",
+    "x0: &x0 [1]\n" + REPEATED: ", line 7: more than 1000000 values, those that aliases repeat included",
+    "x0: &x0 {a: 1}\n" + MERGED: ", line 7: more than 1000000 values, those that aliases repeat included",
     "a: 1\nb: 2\na: 3": ", line 3: key 'a' repeats line 1",
     "a: 2024-13-45": ", line 1: '2024-13-45' cannot be read as timestamp",
     "a: !!int b": ", line 1: 'b' cannot be read as int",
@@ -32,7 +32,7 @@ FAULTS = {
     "a: 1\n---\na: 2": ": not YAML: expected a single document",
     "? [a]\n: b": "found unhashable key",
     "a: \x00": ": not YAML: unacceptable character",
-    "# " + "-" * (1 << 20): ": larger than 1 MiB",
+    "# " + "-" * (1 << 23): ": larger than 8 MiB",
 }
 
 
@@ -72,7 +72,7 @@ def within_itself() -> dict[str, Any]:
 
 def repeated() -> dict[str, Any]:
     value: Any = 1
-    for _ in range(12):
+    for _ in range(16):
         value = {"a": value, "b": [value, value]}
     return {"preprocess": value}
 
@@ -81,7 +81,7 @@ def repeated() -> dict[str, Any]:
     ("config", "complaint"),
     [
         (within_itself(), f"config: nested more than {DEEPEST} levels deep, or refers to itself"),
-        (repeated(), "config: more than 100000 values"),
+        (repeated(), "config: more than 1000000 values"),
     ],
 )
 def test_a_config_that_snakemake_has_read_is_bounded_too(config: dict[str, Any], complaint: str) -> None:
