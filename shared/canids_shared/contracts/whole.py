@@ -19,6 +19,7 @@ import numpy as np
 
 from canids_shared.contracts import stand_in_mark
 from canids_shared.contracts.config import load_schema
+from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.errors import BusyError, CanidsError
 from canids_shared.files import PASSING, canonical_json, write_text
 
@@ -34,8 +35,11 @@ _UNSEALED = (DIGEST, stand_in_mark.MARK)
 """Keys of a header that its digest leaves out: the digest itself, and the mark that is put on afterwards."""
 _LONGEST = 200
 """Characters of a schema's complaint, which quotes the value."""
-_FOLDER = re.compile(
-    r"(?:(?:[a-z][a-z0-9_]*_)?(?P<variant>large|small_kd|small_nokd)|graphs|window_baselines)(?P<instance>(?:@[A-Za-z0-9_.-]+)?)"
+_INSTANCE = r"(?P<instance>(?:@[A-Za-z0-9_.-]+)?)"
+_KINDS = "|".join([*(detector.name for detector in DETECTORS), "dqn", "fusion_baselines", "eval"])
+_FOLDERS = (
+    re.compile(rf"/(?:(?:{_KINDS})_|(?:states|decisions)/)(?P<variant>large|small_kd|small_nokd){_INSTANCE}$"),
+    re.compile(rf"/results/[^/]+/(?:graphs|window_baselines){_INSTANCE}$"),
 )
 """Folders whose names say what lies in them: of runs (`gat_large@seed-1`), states, decisions, graphs and window baselines."""
 
@@ -143,15 +147,15 @@ def check_identity(path: str | Path, header: Mapping[str, Any], again: str = AGA
     """Raise `CanidsError` naming the file if its header says that it is another one than it is taken for.
 
     Args:
-        path: the file. Below `experimentruns` or `results`, a folder named like those of `_FOLDER` says variant, instance and
-            run; other folders hold copies, and say nothing.
+        path: the file. A folder named like those of `_FOLDERS` says variant, instance and run; other folders hold copies, and
+            say nothing.
         header: what of `dataset`, `split`, `run`, `variant` and `instance` it has is compared.
         again: the remedy.
         wanted: what the reader asked for.
     """
-    *parents, name = Path(path).parent.resolve().parts
-    folder = _FOLDER.fullmatch(name) if {"experimentruns", "results"} & set(parents) else None
-    for key, value in {**({"run": name, **folder.groupdict()} if folder else {}), **wanted}.items():
+    folder = Path(path).parent.resolve()
+    named = next((match for pattern in _FOLDERS if (match := pattern.search(folder.as_posix()))), None)
+    for key, value in {**({"run": folder.name, **named.groupdict()} if named else {}), **wanted}.items():
         if header.get(key, value) != value:
             raise CanidsError(f"{path}: is of {key} '{header[key]}', not '{value}'; {again}")
 

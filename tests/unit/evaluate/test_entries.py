@@ -264,10 +264,10 @@ def test_evaluations_of_another_dataset_variant_or_instance_are_refused() -> Non
     for folder, complaint in {
         "eval_small_kd": "is of variant 'large', not 'small_kd'",
         "eval_large@seed-1": "is of instance '', not '@seed-1'",
-        "window_baselines": "is of variant 'large', not 'None'",
+        "results/d/window_baselines": "is of variant 'large', not 'None'",
     }.items():
         copy = Path(folder, "metrics.json")
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(Path("eval_large/metrics.json").read_bytes())
         with pytest.raises(CanidsError, match=rf"{folder}/metrics\.json: {complaint}; delete it and run again"):
             summarised("t", metrics=[copy], curves=curves)

@@ -151,7 +151,10 @@ def test_states_of_another_split_or_variant_are_not_learnt_from(runs: Path) -> N
         ):
             states.read(path, **{**made_for, key: "other"})
     copy = shutil.copy(path, runs / "fuse.parquet")
-    folder = runs / "large@seed-1"
-    folder.mkdir()
+    folder = runs / "states/large@seed-1"
+    folder.mkdir(parents=True)
     with pytest.raises(CanidsError, match=r"large@seed-1/fuse\.parquet: is of variant 'small_kd', not 'large'"):
         states.read(Path(shutil.copy(copy, folder)))
+    # A copy may lie in a folder of any name.
+    (runs / "kia_large").mkdir()
+    assert len(states.read(Path(shutil.copy(copy, runs / "kia_large")))) == 300
