@@ -155,7 +155,10 @@ def check_identity(path: str | Path, header: Mapping[str, Any], again: str = AGA
     """
     folder = Path(path).parent.resolve()
     named = next((match for pattern in _FOLDERS if (match := pattern.search(folder.as_posix()))), None)
-    for key, value in {**({"run": folder.name, "variant": None, **named.groupdict()} if named else {}), **wanted}.items():
+    for key, value in {
+        **({"run": folder.name, "variant": None, **named.groupdict()} if named else {}),
+        **wanted,
+    }.items():
         if header.get(key, value) != value:
             raise CanidsError(f"{path}: is of {key} '{header[key]}', not '{value}'; {again}")
 
