@@ -181,13 +181,13 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     try:
         with reading(_INPUT, "stream of windows", pa.ArrowException, MemoryError, again=_RESTART):
             reader = pa.ipc.open_stream(io.BufferedReader(source, 1 << 16))
-            content = json.loads(reader.schema.metadata[HEADER_KEY.encode()])
+            content, columns = json.loads(reader.schema.metadata[HEADER_KEY.encode()]), reader.schema.names
     except CanidsError:
         what = "not a stream of windows" if source.last else "empty; the stage before has ended"
         raise NeighbourError(f"{_INPUT}: {what} (contract {CONTRACT})") from None
     header = check_contract(_INPUT, content, CONTRACT, again=_RESTART)
     for wanted in (*KEYS, *GRAPHS, *prefixes):
-        if not any(name.startswith(wanted) for name in reader.schema.names):
+        if not any(name.startswith(wanted) for name in columns):
             raise CanidsError(f"{_INPUT}: no column '{wanted}' (contract {CONTRACT})")
     pa.array([0]).to_numpy()  # imports pandas where it is installed, for which the first window would wait
 

@@ -306,6 +306,10 @@ def test_what_is_no_stream_of_windows_is_refused() -> None:
         streams.received(BytesIO(stream.getvalue()), "gat_")
     with pytest.raises(streams.NeighbourError, match="breaks off"):
         list(streams.received(BytesIO(stream.getvalue()[:-200])).batches)
+    no_text = stream.getvalue().replace(b"vehicle\0", b"\xe1ehicle\0", 1)
+    assert no_text != stream.getvalue()
+    with pytest.raises(streams.NeighbourError, match="not a stream of windows"):
+        streams.received(BytesIO(no_text))
 
 
 def test_a_stream_whose_lists_point_beyond_their_values_is_refused() -> None:
