@@ -113,8 +113,10 @@ test: .venv/development
 	@$(MAKE) --no-print-directory -j4 unit-tests workflow-tests checkout-tests dgl-tests
 
 LONG_TESTS = $(wildcard tests/examples/*.py) tests/unit/track/test_store.py
+# The whole main job in a folder whose name has blanks and quotes; workflow-tests trains one model there.
+LONG_TEST = tests/pipelines/test_awkward_folder.py::test_the_main_job_and_scoring_run_to_their_end
 long-tests: .venv/development
-	$(RUN_MODULE) pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS)
+	$(RUN_MODULE) pytest -q tests/pipelines/test_kd_fusion.yml $(LONG_TESTS) $(LONG_TEST)
 
 unit-tests: .venv/development
 	$(RUN_MODULE) pytest -q tests/unit $(addprefix --ignore=,$(LONG_TESTS))
@@ -125,7 +127,7 @@ checkout-tests: .venv/development
 	$(RUN_MODULE) pytest -q $(CHECKOUT_TESTS)
 
 workflow-tests: .venv/development
-	$(RUN_MODULE) pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS) $(LONG_TESTS)) tests pipelines
+	$(RUN_MODULE) pytest -q $(addprefix --ignore=,tests/unit tests/environments tests/slurm $(CHECKOUT_TESTS) $(LONG_TESTS)) --deselect $(LONG_TEST) tests pipelines
 
 # Each module in a new environment of its own: some minutes and 5 GB.
 environment-tests: .venv/development

@@ -233,7 +233,11 @@ def is_installed(command: str, request: pytest.FixtureRequest) -> None:
     """What CI or a developer runs on the repository itself: the program is there, and the files that it names."""
     arguments = shlex.split(command.partition(" -m ")[2].partition(";")[0])
     assert importlib.util.find_spec(arguments[0])
-    assert all((REPOSITORY / a).exists() for a in arguments[1:] if re.match(r"(tests|modules|shared|bench)/", a))
+    assert all(
+        (REPOSITORY / a.partition("::")[0]).exists()
+        for a in arguments[1:]
+        if re.match(r"(tests|modules|shared|bench)/", a)
+    )
 
 
 def is_of_the_shell(command: str, request: pytest.FixtureRequest) -> None:

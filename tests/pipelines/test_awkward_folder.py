@@ -31,11 +31,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout(folder)
 
 
-def make(checkout: Checkout, *arguments: str) -> str:
-    """Run a target in the checkout; returns what it prints on standard output."""
+def run(checkout: Checkout, *command: str) -> str:
+    """Run a command in the checkout; returns what it prints on standard output."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("CANIDS_", "MAKE", "MFLAGS"))}
     done = subprocess.run(
-        ["make", "-s", *arguments],
+        command,
         cwd=checkout.folder,
         env={**variables, "SNAKEMAKE_OUTPUT_CACHE": str(checkout.folder / "ca che"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -46,6 +46,19 @@ def make(checkout: Checkout, *arguments: str) -> str:
     return done.stdout
 
 
+def make(checkout: Checkout, *arguments: str) -> str:
+    """Run a target of make in the checkout."""
+    return run(checkout, "make", "-s", *arguments)
+
+
+def test_a_training_runs_to_its_end(checkout: Checkout) -> None:
+    model = "experimentruns/simulated/vgae_small_nokd/model.safetensors"
+    options = ("-c2", "-s", "pipelines/kd_fusion/Snakefile", "--cache", "simulate", "ingest", "graphs")
+    run(checkout, ".venv/bin/python", "-m", "snakemake", *options, "--config", "preset=smoke", "--", model)
+    assert (checkout.folder / model).exists()
+    assert list((checkout.folder / "ca che").iterdir())
+
+
 def test_the_main_job_and_scoring_run_to_their_end(checkout: Checkout) -> None:
     text = make(checkout, "demo", "OPTIONS=--config preset=smoke -c2")
     assert "Report: results/simulated/summary/report.html" in text
@@ -53,9 +66,9 @@ def test_the_main_job_and_scoring_run_to_their_end(checkout: Checkout) -> None:
     assert list((checkout.folder / "ca che").iterdir())
     frames = [f"({k / 100:.6f}) can0 1{k % 9}0#00{k % 256:02X}\n" for k in range(600)]
     (checkout.folder / CAPTURE).write_text("".join(frames))
-    run = "RUN=experimentruns/simulated/dqn_small_kd"
-    assert "alarm" in make(checkout, "score", f"CAPTURE={CAPTURE}", run).lower()
-    make(checkout, "follow", f"SOURCE={CAPTURE}", run, "OPTIONS=--exit-at-end")
+    policy = "RUN=experimentruns/simulated/dqn_small_kd"
+    assert "alarm" in make(checkout, "score", f"CAPTURE={CAPTURE}", policy).lower()
+    make(checkout, "follow", f"SOURCE={CAPTURE}", policy, "OPTIONS=--exit-at-end")
     assert list(checkout.folder.glob("results/scored/*/by-simulated/small_kd/follow/*/alarms.csv"))
 
 
