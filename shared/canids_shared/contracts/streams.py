@@ -179,7 +179,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     """
     source = _Input(stream)
     try:
-        with reading(_INPUT, "stream of windows", pa.ArrowException, MemoryError, again=_RESTART):
+        with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
             reader = pa.ipc.open_stream(io.BufferedReader(source, 1 << 16))
             content, columns = json.loads(reader.schema.metadata[HEADER_KEY.encode()]), reader.schema.names
     except CanidsError:

@@ -69,7 +69,8 @@ def use_cache(workflow: Any) -> None:
     Raises `CanidsError` if the folder cannot be made or written, in which case Snakemake would fail after the first job; if
     others may write it; or if Snakemake cannot write in the working directory, where it would end in tracebacks.
     """
-    _require_records()
+    if workflow.is_main_process:
+        _require_records()
     if workflow.workflow_settings.cache is None:
         return
     folder = cache_folder().absolute()

@@ -177,8 +177,8 @@ def test_waiting_is_over_when_nothing_comes(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda path: path.write_bytes(b"o"), "cut short behind line 2"),
-        (lambda path: path.write_bytes(b"six\nten\n"), "cut and written anew behind line 2"),
-        (lambda path: path.write_bytes(b"six\nten\ntwelve\n"), "cut and written anew behind line 2"),
+        (lambda path: path.write_bytes(b"six\nten\n"), "cut and rewritten behind line 2"),
+        (lambda path: path.write_bytes(b"six\nten\ntwelve\n"), "cut and rewritten behind line 2"),
         (lambda path: path.unlink(), "removed or moved away behind line 2"),
         (
             lambda path: (path.rename(path.with_name("log.1")), path.write_bytes(b"one\ntwo\nthree\n")),

@@ -104,7 +104,7 @@ class Growing(PosixPath):
     def pieces(self) -> Iterator[Piece]:
         """Whole lines as they are written; what follows the last line end may be half of a line, and is left out.
 
-        Raises `CanidsError` naming file and line if the log is cut short, written anew, replaced or removed, or a line never ends.
+        Raises `CanidsError` naming file and line if the log is cut short, rewritten, replaced or removed, or a line never ends.
         """
         line, begun, tail = 1, b"", b""
         with open(self, "rb", buffering=0) as stream:
@@ -145,7 +145,7 @@ class Growing(PosixPath):
         if os.fstat(opened).st_size < position:
             raise CanidsError(f"{self}: cut short behind line {line - 1}; follow the log again")
         if os.pread(opened, len(tail), position - len(tail)) != tail:
-            raise CanidsError(f"{self}: cut and written anew behind line {line - 1}; follow the log again")
+            raise CanidsError(f"{self}: cut and rewritten behind line {line - 1}; follow the log again")
 
     def _check_name(self, opened: int, line: int) -> None:
         # The file that is open may have another name by now, or none: compare it with what the path leads to.

@@ -1,8 +1,7 @@
 """`candump` on a console, as people paste it: `(seconds)  can0  123   [8]  11 22 33 44 55 66 77 88`.
 
 Time (`-t a`, `-t z`, `-t A` with its date, or `-t d`: since the row above) and interface may be missing; `-x` adds `RX - -`, others
-write `RX0 123 [8]`, `-a`
-what the bytes are in ASCII, `-S` writes them backwards with "`" between them. An ID of eight digits has 29 bits, a length of two
+write `RX0 123 [8]`, `-a` adds what the bytes are in ASCII, `-S` writes them backwards with "`" between them. An ID of eight digits has 29 bits, a length of two
 digits (`[08]`) is that of CAN FD, `{D}` instead of `[8]` the raw DLC of a classical frame with eight bytes. `remote request` and
 `ERRORFRAME` say what they are; error messages, with their explanation in lines that begin with a tab, are no frames.
 
@@ -17,6 +16,7 @@ import polars as pl
 
 from canids_preprocess.formats.base import MAX_BYTES, MAX_STANDARD_ID, Batch, Format
 from canids_preprocess.formats.dialects.clock import Clock, assumed_rate
+from canids_preprocess.formats.dialects.numerals import bytes_of
 from canids_preprocess.formats.text import first_bytes, head_lines, mostly, read_rows
 
 SHAPE = "'(seconds) interface ID [length] byte ...'"
@@ -67,9 +67,7 @@ def _fields(clock: Clock) -> Callable[[pl.DataFrame], pl.DataFrame]:
         if rows["data"].str.contains("`", literal=True).any():
             backwards = data.str.split("`").list.reverse().list.join(" ")
             data = pl.when(data.str.contains("`", literal=True)).then(backwards).otherwise(data)
-        whole = data.str.contains(r"^(?:[0-9A-Fa-f]{2}(?:\s+|$))*$")
-        payload = pl.when(whole).then(data.str.replace_all(r"\s", "").str.decode("hex", strict=False))
-        return rows.with_columns(payload=pl.when("remote").then(pl.lit(b"")).otherwise(payload))
+        return rows.with_columns(payload=pl.when("remote").then(pl.lit(b"")).otherwise(bytes_of(data)))
 
     return fields
 

@@ -18,10 +18,11 @@ import polars as pl
 
 from canids_preprocess.formats.base import MAX_BYTES, MAX_STANDARD_ID, Batch, Format
 from canids_preprocess.formats.dialects.clock import Clock
-from canids_preprocess.formats.dialects.numerals import BYTES_IN_HEX, in_hex
+from canids_preprocess.formats.dialects.numerals import BYTES_IN_HEX, bytes_of, in_hex
 from canids_preprocess.formats.text import mostly, read_rows
 
 _DAY_S = 86400.0
+_DATA = pl.col("data").fill_null("").str.strip_chars()
 _CRTD = r"^\s*(\d+(?:\.\d+)?)\s+(\d*)([RT])(11|29)\s+([0-9A-Fa-f]+)(?:\s+(.*))?$"
 _CRTD_EVENT = r"^\s*\d+(?:\.\d+)?\s+\d*C[A-Z]{2}(?:\s|$)"
 _BUSMASTER = r"^\s*(\d+):(\d+):(\d+):(\d+)\s+(?:Rx|Tx)\s+(\S+)\s+(\S+)\s+([sxSX][rR]?)\s+(\d+)(?:\s+(.*))?$"
@@ -30,15 +31,8 @@ _BUSMASTER_EVENT = r"(?i)^\s*[\d:]+\s+.*\b(ERR|Error)\b"
 _CRYSYS = r"^\s*(\d+(?:\.\d+)?)\s+([0-9A-Fa-f]{3,8})\s+(000|100)\s+(\d{1,2})(?:\s+(.*))?$"
 
 
-def _payload(data: str = "data") -> pl.Expr:
-    """Bytes of two hexadecimal digits with white space between them; null where it is something else."""
-    text = pl.col(data).fill_null("").str.strip_chars()
-    whole = text.str.contains(r"^(?:[0-9A-Fa-f]{2}(?:\s+|$))*$")
-    return pl.when(whole).then(text.str.replace_all(r"\s", "").str.decode("hex", strict=False))
-
-
-def _decimal_payload(data: str = "data") -> pl.Expr:
-    tokens = pl.col(data).fill_null("").str.extract_all(r"\S+")
+def _decimal_payload() -> pl.Expr:
+    tokens = _DATA.str.extract_all(r"\S+")
     return (
         tokens.list.eval(pl.element().replace_strict(BYTES_IN_HEX, default="?"))
         .list.join("")
@@ -61,8 +55,8 @@ def read_crtd(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             channel=pl.when(pl.col("channel") != "").then("channel"),
             extended=(pl.col("bits") == "29").fill_null(False),
             event=pl.col("text").str.contains(_CRTD_EVENT),
-            payload=_payload(),
-            fd=(_payload().bin.size() > MAX_BYTES[False]).fill_null(False),
+            payload=bytes_of(_DATA),
+            fd=(bytes_of(_DATA).bin.size() > MAX_BYTES[False]).fill_null(False),
         )
 
     return read_rows(path, fields, "'seconds 1R11 ID byte ...'")
@@ -78,7 +72,7 @@ def read_crysys(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
             announced=pl.col("length").cast(pl.Int64),
             extended=(pl.col("identifier").str.len_bytes() == 8) | (number > MAX_STANDARD_ID).fill_null(False),
             remote=(pl.col("flag") == "100").fill_null(False),
-            payload=_payload(),
+            payload=bytes_of(_DATA),
         )
 
     return read_rows(path, fields, "'seconds ID 000 DLC byte ...'")
@@ -112,7 +106,7 @@ class _Busmaster:
             announced=pl.col("length").cast(pl.Int64),
             extended=kind.str.starts_with("x").fill_null(False),
             remote=kind.str.ends_with("r").fill_null(False),
-            payload=_decimal_payload() if self._decimal else _payload(),
+            payload=_decimal_payload() if self._decimal else bytes_of(_DATA),
             event=pl.col("text").str.contains(_BUSMASTER_EVENT) & pl.col("seconds").is_null(),
         ).with_columns(
             fd=~pl.col("remote") & (pl.col("announced") > MAX_BYTES[False]).fill_null(False),

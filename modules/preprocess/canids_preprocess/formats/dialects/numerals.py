@@ -8,6 +8,12 @@ BYTES_IN_HEX = {str(value): f"{value:02X}" for value in range(256)}
 """Of decimal bytes."""
 
 
+def bytes_of(text: pl.Expr) -> pl.Expr:
+    """Bytes of two hexadecimal digits with white space between them; null where it is something else."""
+    whole = text.str.contains(r"^(?:[0-9A-Fa-f]{2}(?:\s+|$))*$")
+    return pl.when(whole).then(text.str.replace_all(r"\s", "").str.decode("hex", strict=False))
+
+
 def in_hex(written: pl.Series, decimal: pl.Series) -> pl.Series:
     """Arbitration IDs in hexadecimal digits, where those of `decimal` are written in decimal ones.
 
