@@ -90,6 +90,39 @@ def test_a_common_key_reaches_the_fusion_and_the_evaluation(tmp_path: Path) -> N
             assert json.loads(spec)["config"]["false_alarm_budget"] == budget, name
 
 
+def test_datasets_with_other_scenarios_and_folds_have_rules_of_their_own(tmp_path: Path) -> None:
+    folds = {"left": {"preprocess": {"leave_out": {"vehicles": ["van"]}}}, "seed-1": {"train_gnn": {"seed": 1}}}
+    datasets = ["simulated", "smoke", "simulated_hours"]
+    config = ConfigSettings(
+        config={"datasets": datasets, "data_root": str(REPOSITORY / "tests/data"), "instances": folds}
+    )
+    with SnakemakeApi(OutputSettings(quiet=None)) as api:
+        snakefile = REPOSITORY / "pipelines/kd_fusion/Snakefile"
+        resources = ResourceSettings(cores=1, overwrite_resources={"states": Resources.from_mapping({"mem_mb": 7})})
+        parsed = api.workflow(resources, config, snakefile=snakefile, workdir=tmp_path)
+        parsed_rules = list(parsed._workflow.rules)
+
+    def maker(file: str) -> str:
+        (rule,) = (rule for rule in parsed_rules if rule.is_producer(f"results/{file}"))
+        if "states" in rule.name:
+            assert rule.resources["mem_mb"].value == 7, "a profile's entry for `states` is for all of its kind"
+        return str(rule.name)
+
+    kinds = {"graphs/test_known_attack.safetensors": "scenario_graphs", "graphs/fit.safetensors": "graphs"}
+    kinds |= {"graphs@left/left_out.safetensors": "scenario_graphs", "states/large@seed-1/fuse.parquet": "states"}
+    kinds |= {"states/large/fit.parquet": "fit_states", "decisions/large/fuse.parquet": "training_decisions"}
+    for file, rule in kinds.items():
+        assert [maker(f"{dataset}/{file}") for dataset in datasets] == [rule] * 3
+    for dataset, of in (("simulated", ""), ("smoke", "_of_smoke"), ("simulated_hours", "_of_simulated_hours")):
+        scenario = "test_known_attack_hour" if dataset == "simulated_hours" else "test_known_attack"
+        for instance in ("", "@seed-1"):
+            assert maker(f"{dataset}/states/large{instance}/{scenario}.parquet") == f"scenario_states{of}"
+            assert maker(f"{dataset}/decisions/large{instance}/{scenario}.parquet") == f"decisions{of}"
+            assert maker(f"{dataset}/decisions/large{instance}/calibrate.parquet") == f"decisions{of}"
+        for file in ("left_out", "calibrate"):
+            assert maker(f"{dataset}/decisions/large@left/{file}.parquet") == "decisions_of_simulated_folds"
+
+
 @pytest.mark.parametrize("profile", PROFILES, ids=named)
 def test_profiles_name_only_rules_that_exist(profile: Path, rules: dict[str, dict[str, Rule]]) -> None:
     """Snakemake ignores unknown names in silence."""
@@ -98,7 +131,9 @@ def test_profiles_name_only_rules_that_exist(profile: Path, rules: dict[str, dic
     for key in ("set-threads", "set-scatter", "groups"):
         assert set(config.get(key) or {}) <= known, key
     assert set(config.get("set-resources") or {}) <= {*known, *LABELS}
-    assert set(config.get("group-components") or {}) <= {*(config.get("groups") or {}).values(), "evaluation"}
+    # `Rule.group` itself is empty wherever jobs run locally.
+    groups = {rule._group for found in rules.values() for rule in found.values()}
+    assert set(config.get("group-components") or {}) <= {*(config.get("groups") or {}).values(), *groups}
     assert set(config["cache"]) == set(CACHED)
 
 
@@ -140,8 +175,10 @@ def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
 
 def test_cached_rules_are_eligible_and_unmeasured(composed: dict[str, Rule]) -> None:
     """A rule with a benchmark cannot be cached."""
-    assert {name for name, rule in composed.items() if rule.cache.flag} == set(CACHED)
-    assert not any(composed[name].benchmark for name in CACHED)
+    cached = {name for name, rule in composed.items() if rule.cache.flag}
+    assert cached == {name for name in composed if name.startswith((*CACHED, "scenario_graphs"))}
+    assert cached >= set(CACHED)
+    assert not any(composed[name].benchmark for name in cached)
 
 
 @pytest.mark.parametrize("name", [*TRAININGS, *EVALUATIONS])

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import SPLITS
 
 pytestmark = pytest.mark.workflow("sweep")
 SWEEP = "results/smoke/sweeps/sweep"
@@ -82,7 +83,7 @@ def test_a_sub_space_has_its_own_table(workflow_dir: Path) -> None:
 
 def test_points_share_their_graphs_and_no_test_scenario_is_made(workflow_dir: Path) -> None:
     results = workflow_dir / "results/smoke"
-    assert {p.stem for p in results.glob("graphs/*.safetensors")} == {"fit", "select"}
+    assert {p.stem for p in results.glob("graphs/*.safetensors")} == set(SPLITS)
     assert not list(results.glob("graphs@sweep*"))
     assert not list(results.glob("**/test_*"))
 
@@ -102,7 +103,7 @@ def test_a_sweep_of_policies_shares_its_detectors(workflow_dir: Path) -> None:
     assert {r: found[r] for r in ("gat_small_nokd", "vgae_small_nokd", "states", "dqn_small_nokd", "sweep_point")} == {
         "gat_small_nokd": 1,
         "vgae_small_nokd": 1,
-        "states": 3,  # select, fuse, calibrate
+        "states": 1,
         "dqn_small_nokd": 4,
         "sweep_point": 4,
     }

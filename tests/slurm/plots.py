@@ -131,7 +131,7 @@ def sweep(cluster: Cluster, folder: Path) -> Sweep:
     def all_are_known() -> bool:
         assert run.process.poll() is None, run.output()[-6000:]
         jobs = run.jobs(cluster)
-        return len(jobs) >= 17 and any(job.state == "RUNNING" for job in jobs)
+        return len(jobs) >= 34 and any(job.state == "RUNNING" for job in jobs)
 
     until(all_are_known, "two hundred jobs in the queue", 300)
     submitted = run.jobs(cluster)

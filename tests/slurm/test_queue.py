@@ -8,9 +8,9 @@ import pytest
 @pytest.mark.plot("sweep")
 def test_two_hundred_short_jobs_are_a_few_submissions(outcomes: dict[str, Any]) -> None:
     sweep = outcomes["sweep"].result()
-    assert len(sweep.submitted) == 17  # twelve to a submission
+    assert len(sweep.submitted) == 34  # six to a submission
     assert sum(sweep.targets) == 200
-    assert max(sweep.targets) == 12
+    assert max(sweep.targets) == 6
 
 
 @pytest.mark.plot("sweep")

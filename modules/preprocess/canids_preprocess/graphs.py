@@ -1,6 +1,9 @@
 """Turn the frames of a split into the graph store.
 
 `python -m canids_preprocess.graphs --spec JSON --output X.safetensors --frames A.parquet B.parquet …`
+
+With a list `each` of splits in the spec, as many outputs. Frames of auxiliary captures follow `--auxiliary`; the spec's `auxiliary`
+is the name of their dataset, which comes before theirs in the store: `simulated_fleet.dos-van-2`.
 """
 
 import logging
@@ -29,12 +32,19 @@ _WINDOWS = ("window", "stride", "window_unit", "features")
 log = logging.getLogger(__name__)
 
 
-def metadata_of(paths: list[Path]) -> dict[Path, dict[str, Any]]:
-    """Metadata of some captures' frames. Raises `CanidsError` naming the file that is damaged or lacks some of it."""
-    captures = {path: tables.read_metadata(path, tables.FRAMES) for path in paths}
+def metadata_of(call: entry_point.Call) -> dict[Path, dict[str, Any]]:
+    """Metadata of the frames of a call's captures, and whether each is `auxiliary`.
+
+    Raises `CanidsError` naming the file that is damaged or lacks some of it.
+    """
+    joining = call.inputs.get("auxiliary", [])
+    captures = {path: tables.read_metadata(path, tables.FRAMES) for path in [*call.inputs["frames"], *joining]}
     for path, metadata in captures.items():
         if missing := [key for key in _METADATA if key not in metadata]:
             raise CanidsError(f"{path}: its metadata lacks '{missing[0]}'; delete it and run again")
+        metadata["auxiliary"] = path in joining
+        if metadata["auxiliary"]:
+            metadata["capture"] = f"{call.constants['auxiliary']}.{metadata['capture']}"
     return captures
 
 
@@ -60,7 +70,7 @@ def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: li
         "attacks": ["", *dict.fromkeys(name for metadata in captures for name in metadata["attacks"])],
         "captures": names,
         "vehicles": sorted({metadata["vehicle"] for metadata in captures}),
-        "auxiliary_captures": [name for name in names if name in call.constants.get("auxiliary_captures", [])],
+        "auxiliary_captures": [metadata["capture"] for metadata in captures if metadata["auxiliary"]],
         "sources": {metadata["capture"]: _source(metadata) for metadata in captures},
         "counts": dict(zip(names, counts, strict=True)),
     }
@@ -135,7 +145,7 @@ def main(call: entry_point.Call) -> None:
     check_windows(config)
     if split in SPLITS:
         _check_restarts(config)
-    captures = metadata_of(call.inputs["frames"])
+    captures = metadata_of(call)
     # Two passes over the frames: the first counts, since the header with all sizes stands at the beginning of the store.
     parts = [_part(path, captures[path], config, split) for path in members(call, captures)]
     amount = sum((size for part in parts for _, _, size in part.blocks), Counter())
@@ -162,4 +172,4 @@ def main(call: entry_point.Call) -> None:
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["frames"])
+    entry_point.run(main, inputs=["frames", "auxiliary"], each=())

@@ -1,31 +1,86 @@
 """Input and params functions of the Snakefile of preprocess: which files a job reads, and what the manifest has on them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from canids_shared.contracts import manifest
+from canids_shared.contracts.manifest import Capture
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 
+_READ = ("name", "vehicle", "format", "attack", "content", "attacked", "timestamp_unit", "assume_rate")
+"""Keys of a capture's entry in the manifest by which it is read."""
+_MOST = 50
+"""Captures that one job simulates: all their paths and entries stand on its command line."""
 
-def auxiliary_captures(stage: Stage, dataset: str, instance: str) -> list[str]:
-    """Names of the captures that join the training captures of a dataset; none where these are all simulated."""
-    fleet = stage.config[instance]["auxiliary_captures"]
+
+class SimulatedCaptures(NamedTuple):
+    """Captures that one job simulates and reads: those of a role, training or a test scenario.
+
+    Attributes:
+        rule: the rule's name.
+        dataset: their dataset, which may be one of auxiliary captures.
+        role: their role.
+        captures: the captures.
+    """
+
+    rule: str
+    dataset: str
+    role: str
+    captures: list[Capture]
+
+    @property
+    def each(self) -> list[dict[str, Any]]:
+        """What the calls of the rule's entry point have of their own (`canids_shared.jobs.entry_point.calls_of`)."""
+        return [{"capture": _entry(capture, *_READ, "simulation")} for capture in self.captures]
+
+    def outputs(self, captures: str, frames: str) -> dict[str, str]:
+        """The rule's outputs in the two folders: raw captures, then frames, then rejects; the cache wants a name for each."""
+        kinds = {"capture": f"{captures}/{{}}.csv", "frames": f"{frames}/{{}}.parquet"}
+        kinds["rejects"] = f"{frames}/rejects/{{}}.parquet"
+        return {f"{kind}_{c.name}": path.format(c.name) for kind, path in kinds.items() for c in self.captures}
+
+
+def simulated_captures(stage: Stage) -> list[SimulatedCaptures]:
+    """All captures that the simulator makes, job by job: those of the datasets, and the auxiliary captures that join them."""
+    datasets = {**stage.captures, **{fleet: manifest.auxiliary_captures(fleet) for fleet in auxiliary_datasets(stage)}}
+    jobs: list[SimulatedCaptures] = []
+    for dataset, captures in datasets.items():
+        by_role: dict[str, list[Capture]] = {}
+        for capture in captures.values():
+            if capture.path is None:
+                by_role.setdefault(capture.role, []).append(capture)
+        for role, members in by_role.items():
+            for start in range(0, len(members), _MOST):
+                # The first has the name that profiles know; the others are rules of their own.
+                part = f"_{start // _MOST + 1}" if start else ""
+                name = f"simulate_{dataset}_{role}{part}" if jobs else "simulate"
+                jobs.append(SimulatedCaptures(name, dataset, role + part, members[start : start + _MOST]))
+    return jobs
+
+
+def auxiliary_dataset(stage: Stage, dataset: str, instance: str) -> str:
+    """The dataset whose captures join the training captures of a dataset; none ("") where these are all simulated."""
+    fleet: str = stage.config[instance]["auxiliary_captures"]
     recorded = any(c.path and c.role == "train" for c in stage.captures[dataset].values())
-    return list(manifest.auxiliary_captures(fleet)) if recorded and fleet != "none" else []
+    return fleet if recorded and fleet != "none" else ""
 
 
-def add_auxiliary_captures(stage: Stage) -> None:
-    """Add the auxiliary captures that any instance needs to the captures of every dataset."""
-    for dataset in stage.datasets:
-        for instance, config in stage.config.items():
-            if auxiliary_captures(stage, dataset, instance):
-                fleet = manifest.auxiliary_captures(config["auxiliary_captures"])
-                stage.captures[dataset] = {**stage.captures[dataset], **fleet}
+def auxiliary_datasets(stage: Stage) -> list[str]:
+    """The auxiliary datasets of all datasets and instances.
+
+    Raises `CanidsError` if a dataset of the user's own has the name of one: both would lie in the same folder.
+    """
+    pairs = ((dataset, instance) for dataset in stage.datasets for instance in stage.config)
+    names = list(dict.fromkeys(name for pair in pairs if (name := auxiliary_dataset(stage, *pair))))
+    for name in names:
+        if stage.captures.get(name, (built_in := manifest.auxiliary_captures(name))) != built_in:
+            raise CanidsError(f"dataset '{name}': auxiliary captures have this name; rename the dataset's folder")
+    return names
 
 
 def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
-    """Input function: the raw file of a capture (the simulator's, if it has none of its own), and its metadata file."""
+    """Input function: the raw file of a recorded capture, and its metadata file."""
 
     def files(wildcards: Any) -> dict[str, Any]:
         capture = stage.captures[wildcards.dataset][wildcards.capture]
@@ -33,42 +88,45 @@ def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
         if capture.path and not metadata and capture.content == "labelled" and capture.format in ("auto", "road"):
             beside = capture.path.with_name(manifest.ROAD_METADATA)
             metadata = beside if capture.format == "road" or beside.exists() else None
-        return {
-            "capture": str(capture.path or "<captures>/{capture}.csv"),
-            "metadata": [str(metadata)] if metadata else [],
-        }
+        return {"capture": str(capture.path), "metadata": [str(metadata)] if metadata else []}
 
     return files
 
 
-def auxiliary_captures_of_split(stage: Stage) -> Callable[[Any], list[str]]:
-    """Params function: names of the split's auxiliary captures; test scenarios have none."""
-
-    def names(wildcards: Any) -> list[str]:
-        training = wildcards.split in manifest.SPLITS
-        return auxiliary_captures(stage, wildcards.dataset, wildcards.instance) if training else []
-
-    return names
+def training_frames(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: frames of a dataset's training captures, auxiliary captures aside."""
+    return lambda wildcards: _frames(stage, wildcards.dataset, "train")
 
 
-def frames_of_split(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: frames of a split's captures, of all training captures or those of a scenario.
+def auxiliary_frames(stage: Stage, folder: str) -> Callable[[Any], list[str]]:
+    """Input function: frames of the auxiliary captures; `folder` is that of a dataset's frames, with `{dataset}`."""
 
-    A split that the instance does not have is a `CanidsError`: no misspelt scenario is made of training captures.
+    def files(wildcards: Any) -> list[str]:
+        if not (fleet := auxiliary_dataset(stage, wildcards.dataset, wildcards.instance)):
+            return []
+        return [f"{folder}/{name}.parquet".replace("{dataset}", fleet) for name in manifest.auxiliary_captures(fleet)]
+
+    return files
+
+
+def frames_of_scenario(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: frames of a scenario's captures; of the scenario of a fold, those of all training captures.
+
+    A scenario that the instance does not have is a `CanidsError`: no misspelt one is made of training captures.
     """
-    auxiliary = auxiliary_captures_of_split(stage)
 
     def files(wildcards: Any) -> list[str]:
         known = stage.splits(wildcards.dataset, wildcards.instance)
         if wildcards.split not in known:
             place = wildcards.dataset + wildcards.instance
             raise CanidsError(f"{place} has no split or scenario '{wildcards.split}'; it has {', '.join(known)}")
-        captures = stage.captures[wildcards.dataset]
-        role = wildcards.split if wildcards.split in manifest.scenarios(captures) else "train"
-        names = [c.name for c in captures.values() if c.role == role and not c.auxiliary]
-        return [f"<frames>/{name}.parquet" for name in [*names, *auxiliary(wildcards)]]
+        return _frames(stage, wildcards.dataset, "train" if wildcards.split == manifest.LEFT_OUT else wildcards.split)
 
     return files
+
+
+def _frames(stage: Stage, dataset: str, role: str) -> list[str]:
+    return [f"<frames>/{c.name}.parquet" for c in stage.captures[dataset].values() if c.role == role]
 
 
 def frames_of_dataset(stage: Stage) -> Callable[[Any], list[str]]:
@@ -76,13 +134,13 @@ def frames_of_dataset(stage: Stage) -> Callable[[Any], list[str]]:
     return lambda wildcards: [f"<frames>/{name}.parquet" for name in stage.captures[wildcards.dataset]]
 
 
-def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
-    """Params function: keys of a capture's entry in the manifest; without paths, or another checkout would miss the cache."""
+def entry(stage: Stage) -> Callable[[Any], dict[str, Any]]:
+    """Params function: a capture's entry in the manifest, as far as `ingest` goes by it."""
+    return lambda wildcards: _entry(stage.captures[wildcards.dataset][wildcards.capture], *_READ)
 
-    def values(wildcards: Any) -> dict[str, Any]:
-        capture = stage.captures[wildcards.dataset][wildcards.capture]
-        # Some formats are recognised, and labelled, by the file's name.
-        file = {"file": capture.path.name} if capture.path else {}
-        return {**file, **{key: getattr(capture, key) for key in keys}}
 
-    return values
+def _entry(capture: Capture, *keys: str) -> dict[str, Any]:
+    """Keys of a capture's entry; without paths, or another checkout would miss the cache."""
+    # Some formats are recognised, and labelled, by the file's name.
+    file = {"file": capture.path.name} if capture.path else {}
+    return {**file, **{key: getattr(capture, key) for key in keys}}

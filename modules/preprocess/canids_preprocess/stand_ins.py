@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_preprocess import capture_inventory
+from canids_preprocess import capture_inventory, simulated
 from canids_preprocess.graphs import header_of, metadata_of
 from canids_preprocess.windowing.members import members
 from canids_shared.contracts import tables
@@ -21,10 +21,12 @@ FRAMES, WINDOWS = 16, 8
 
 
 def capture(call: Call) -> None:
-    """A capture in the format of can-train-and-test; its payloads differ from those of the others."""
+    """A capture in the format of can-train-and-test, and its frames; its payloads differ from those of the others."""
+    simulation, reading = simulated.calls(call)
     payload = hashlib.sha256(call.constants["capture"]["name"].encode()).hexdigest()[:16]
     rows = [f"{1_600_000_000 + i / 100:.6f},{0x100 + i % 2:03X},{payload},0" for i in range(FRAMES)]
-    write_text(call.output["output"], "\n".join(["timestamp,arbitration_id,data_field,attack", *rows]) + "\n")
+    write_text(simulation.output["output"], "\n".join(["timestamp,arbitration_id,data_field,attack", *rows]) + "\n")
+    frames(reading)
 
 
 def frames(call: Call) -> None:
@@ -61,7 +63,7 @@ def frames(call: Call) -> None:
 
 def graphs(call: Call) -> None:
     """Eight windows of every capture of the split, each a pair of IDs that follow each other; attacked in pairs."""
-    by_path = metadata_of(call.inputs["frames"])
+    by_path = metadata_of(call)
     captures = [by_path[path] for path in members(call, by_path)]
     header = header_of(call, captures, [{"windows": WINDOWS, "frames": FRAMES, "dropped": 0}] * len(captures))
     lengths = {**dict.fromkeys(PER_WINDOW, WINDOWS), **dict.fromkeys((*PER_NODE, *PER_EDGE), 2 * WINDOWS)}
@@ -96,10 +98,10 @@ def graphs(call: Call) -> None:
 
 
 STAND_INS = {
-    "simulate": StandIn(capture),
+    "simulated": StandIn(capture, simulated.OUTPUTS, each=()),
     "ingest": StandIn(frames, ("output", "rejects")),
     "capture_inventory": StandIn(capture_inventory.main),
-    "graphs": StandIn(graphs),
+    "graphs": StandIn(graphs, each=()),
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m canids_train_drl.decide --spec JSON --output decisions.parquet --states states.parquet
         --model model.safetensors --fusion_baselines fusion_baselines.safetensors
 
+With a list `each` of splits in the spec, as many outputs and tables of states.
 Every segment of a capture is played from its beginning, with the alarm off, window by window: a decision depends on that
 window and those before it alone. Runs on the CPU, so that decisions do not depend on where a policy was trained. What the config's
 `fusion` names becomes the fusion; the policy, where it is not that, is a baseline like the others. With `recalibrate`, the scales
@@ -123,4 +124,4 @@ def main(call: entry_point.Call) -> None:
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["states", "model", "fusion_baselines"])
+    entry_point.run(main, inputs=["states", "model", "fusion_baselines"], each=["states"])

@@ -80,7 +80,7 @@ def decisions(call: Call) -> None:
 STAND_INS = {
     "dqn": StandIn(policy, ("model", "config", "history", "run")),
     "fit_baselines": StandIn(fusion_baselines, ("model", "config")),
-    "decide": StandIn(decisions),
+    "decide": StandIn(decisions, each=("states",)),
 }
 
 if __name__ == "__main__":

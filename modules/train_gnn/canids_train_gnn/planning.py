@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from canids_shared.planning.split_sets import SplitSet, split_sets
 from canids_shared.planning.stage import Stage
 
 
@@ -25,3 +26,17 @@ def environment(stage: Stage) -> str:
     """The conda environment that the backends of all instances need."""
     wanted = {config["backend"] for config in stage.config.values()}
     return "environment.dgl.yaml" if "dgl" in wanted else "environment.yaml"
+
+
+def state_sets(stage: Stage) -> list[SplitSet]:
+    """Splits whose states one job makes: those that policies learn from, `fit`, and the scenarios."""
+    learnt = ("select", "fuse", "calibrate")
+
+    def those_of(*names: str) -> Callable[[str, str], list[str]]:
+        return lambda dataset, _: [split for split in stage.training_splits(dataset) if split in names]
+
+    return [
+        *split_sets(stage, "states", those_of(*learnt), by_fold=False),
+        *split_sets(stage, "fit_states", those_of("fit"), by_fold=False),
+        *split_sets(stage, "scenario_states", stage.scenarios),
+    ]

@@ -38,7 +38,7 @@ def states(call: Call) -> None:
 _TRAINED = ("model", "config", "history", "run")
 STAND_INS = {
     **{kind: StandIn(partial(detector, kind), _TRAINED) for kind in ("gat", "vgae")},
-    "states": StandIn(states),
+    "states": StandIn(states, each=("graphs",)),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Outputs of the two detectors of a variant for every window of a split (contract `states/3`).
 
 `python -m canids_train_gnn.states --spec JSON --output X.parquet --graphs SPLIT --vgae MODEL --gat MODEL`
+
+With a list `each` of splits in the spec, as many outputs and graph stores.
 """
 
 import logging
@@ -75,4 +77,4 @@ def main(call: entry_point.Call) -> None:
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["graphs", "vgae", "gat"])
+    entry_point.run(main, inputs=["graphs", "vgae", "gat"], each=["graphs"])

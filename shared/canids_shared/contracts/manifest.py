@@ -11,7 +11,7 @@ Paths in it are relative to `{data_root}/{dataset}`, so moving the data means ch
 
 import logging
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ class Capture:
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
         timestamp_unit: unit of the file's timestamps as the manifest states it, or None: seconds.
         assume_rate: frames a second of a log without times, or None.
-        auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
     name: str
@@ -70,7 +69,6 @@ class Capture:
     attacked: tuple[tuple[float, float], ...] = ()
     timestamp_unit: str | None = None
     assume_rate: float | None = None
-    auxiliary: bool = False
 
 
 def entry_of(file: Path, dataset: str) -> dict[str, str]:
@@ -159,16 +157,14 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
 
 @cache
 def auxiliary_captures(name: str) -> dict[str, Capture]:
-    """The captures of a built-in manifest, as `{manifest}.{capture}`: simulated ones that join recorded training captures.
+    """The training captures of a built-in dataset, all simulated, which join the recorded training captures of other datasets.
 
     Raises `CanidsError` if there is none of this name.
     """
     path = _HERE / "manifests" / f"{name}.yaml"
     if not path.exists():
         raise CanidsError(f"auxiliary_captures: no built-in manifest '{name}'")
-    captures = _read(path, path.parent)
-    joining = [c for c in captures.values() if c.role == "train"]
-    return {c.name: c for c in (replace(c, name=f"{name}.{c.name}", auxiliary=True) for c in joining)}
+    return {c.name: c for c in _read(path, path.parent).values() if c.role == "train"}
 
 
 def _read(path: Path, folder: Path) -> dict[str, Capture]:

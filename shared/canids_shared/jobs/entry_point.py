@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,43 @@ class Call:
         return str(self.constants["variant"]).partition("_")[0]
 
 
+def calls_of(
+    spec: str, names: Sequence[str], output: Sequence[Path], inputs: Mapping[str, list[Path]], each: Sequence[str]
+) -> list[Call]:
+    """The calls of a job that makes several files of a kind: one for each item of the spec's constant `each`.
+
+    An item holds what is its call's own: wildcards (`{"wildcards": {"split": "fit"}}`) and constants. Without items there is one call.
+
+    Args:
+        spec: the rule's params.
+        names: names of a call's outputs.
+        output: the paths to write: those of all calls under the first name, then those under the next.
+        inputs: the paths to read, by name; all calls read all of them, but for those named in `each`.
+        each: names of inputs with one path for each call.
+
+    Raises `CanidsError` naming the option that has more paths than that, or fewer.
+    """
+    common = json.loads(spec)
+    items: list[dict[str, Any]] = common.pop("each", [{}])
+    expected = {"output": len(names) * len(items), **dict.fromkeys(each, len(items))}
+    for name, paths in {"output": output, **{name: inputs[name] for name in each}}.items():
+        if len(paths) != expected[name]:
+            raise CanidsError(f"--{name}: {len(paths)} paths, where {expected[name]} belong")
+    calls = []
+    for index, item in enumerate(items):
+        wildcards = {**common.get("wildcards", {}), **item.get("wildcards", {})}
+        own = json.dumps({**common, **item, "wildcards": wildcards}, sort_keys=True) if item else spec
+        read = {name: [paths[index]] if name in each else paths for name, paths in inputs.items()}
+        calls.append(Call.of(own, dict(zip(names, output[index :: len(items)], strict=True)), read))
+    return calls
+
+
 def run(
-    main: Callable[[Call], None], inputs: list[str], outputs: list[str] | None = None, alone: str | None = None
+    main: Callable[[Call], None],
+    inputs: list[str],
+    outputs: list[str] | None = None,
+    alone: str | None = None,
+    each: Sequence[str] | None = None,
 ) -> None:
     """Parse the command line, call `main`, and turn a `CanidsError` or a failed write into one line and exit status 1.
 
@@ -79,18 +114,22 @@ def run(
         inputs: names of the options for paths to read.
         outputs: names of the options for paths to write.
         alone: the output whose folder is locked meanwhile: that of a run.
+        each: for an entry point that a job may call several times (`calls_of`), names of the inputs with one path for each call. All
+            outputs then follow `--output`.
     """
     begin = time.perf_counter()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     parser.add_argument("--spec", required=True, help="JSON with wildcards, config and constants (params of the rule)")
     names = outputs or ["output"]
-    for name in names:
-        parser.add_argument(f"--{name}", required=True, type=Path)
+    for name in names if each is None else ["output"]:
+        parser.add_argument(f"--{name}", required=True, type=Path, nargs=None if each is None else "+")
     for name in inputs:
         parser.add_argument(f"--{name}", nargs="*", default=[], type=Path)
     parsed = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    call = Call.of(parsed["spec"], {name: parsed[name] for name in names}, {name: parsed[name] for name in inputs})
+    read = {name: parsed[name] for name in inputs}
+    output = {name: parsed[name] for name in names} if each is None else {"output": parsed["output"][0]}
+    call = Call.of(parsed["spec"], output, read)
     gc.freeze()  # imported modules are never garbage; without this each collection traverses all of them
     end_with_snakemake()
     files = [path for paths in call.inputs.values() for path in paths]
@@ -101,7 +140,8 @@ def run(
         lock = locked_folder(call.output[alone].parent) if alone else nullcontext()
         gpu = nullcontext() if call.config.get("accelerator", "cpu") == "cpu" else devices.claim()
         with sigterm_as_exit(), lock, gpu:
-            main(call)
+            for one in [call] if each is None else calls_of(parsed["spec"], names, parsed["output"], read, each):
+                main(one)
         job = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
         threads = call.config.get("torch_threads", 1)
         print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)

@@ -16,7 +16,7 @@ from pathlib import Path
 from canids_shared.contracts import stand_in_mark
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_fault
-from canids_shared.jobs.entry_point import Call
+from canids_shared.jobs.entry_point import Call, calls_of
 
 _DOCUMENTS = {
     ".md": "# Stand-in\n\nMade with `stand_in: true`: there are no results.\n",
@@ -33,10 +33,12 @@ class StandIn:
     Attributes:
         make: writes the outputs of a call; pages and figures that it does not write are blank ones.
         outputs: names of the entry point's output options.
+        each: as the entry point's (`canids_shared.jobs.entry_point.run`).
     """
 
     make: Callable[[Call], None] = lambda call: None
     outputs: tuple[str, ...] = ("output",)
+    each: tuple[str, ...] | None = None
 
 
 def run(stand_ins: dict[str, StandIn]) -> None:
@@ -48,15 +50,16 @@ def run(stand_ins: dict[str, StandIn]) -> None:
         if entry not in stand_ins:
             raise CanidsError(f"{module}: has no stand-in; add one to the table in {package}/stand_ins.py")
         with stand_in_mark.allow_stand_ins():
-            _make(stand_ins[entry], _call(arguments, stand_ins[entry].outputs))
+            for call in _calls(arguments, stand_ins[entry]):
+                _make(stand_ins[entry], call)
     except CanidsError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {write_fault(error, '.') or error}")
 
 
-def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
-    """The call of a command line: `--spec JSON`, one path for each output; all other paths are inputs."""
+def _calls(arguments: list[str], stand_in: StandIn) -> list[Call]:
+    """The calls of a command line: `--spec JSON`, one path for each output, or all behind `--output`; all other paths are inputs."""
     options: dict[str, list[str]] = {}
     name = ""
     for argument in arguments:
@@ -65,11 +68,15 @@ def _call(arguments: list[str], outputs: tuple[str, ...]) -> Call:
             options[name] = []
             continue
         options.setdefault(name, []).append(argument)
-        if name in outputs:  # an output takes one path; paths without a name follow
+        if name in stand_in.outputs and stand_in.each is None:  # an output takes one path; paths without a name follow
             name = ""
     spec = options.pop("spec", ["{}"])[0]
-    output = {name: Path(options.pop(name)[0]) for name in outputs}
-    return Call.of(spec, output, {name: [Path(p) for p in paths] for name, paths in options.items()})
+    paths = {name: [Path(p) for p in texts] for name, texts in options.items()}
+    if stand_in.each is not None:
+        output = paths.pop("output")
+        return calls_of(spec, stand_in.outputs, output, paths, stand_in.each)
+    outputs = {name: paths.pop(name)[0] for name in stand_in.outputs}
+    return [Call.of(spec, outputs, paths)]
 
 
 def _make(stand_in: StandIn, call: Call) -> None:

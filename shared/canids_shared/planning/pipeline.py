@@ -171,7 +171,7 @@ def _left_out(overrides: Config | None) -> Config:
 
 def known_to_folds(captures: dict[str, manifest.Capture]) -> dict[str, list[str]]:
     """Names that a fold can leave out of a dataset's training captures, by key of `leave_out`."""
-    training = [c for c in captures.values() if c.role == "train" and not c.auxiliary]
+    training = [c for c in captures.values() if c.role == "train"]
     return {kind: sorted({getattr(c, key) for c in training} - {None}) for kind, key in _ATTRIBUTES.items()}
 
 

@@ -47,8 +47,11 @@ LABELS: Mapping[str, Mapping[str, Any]] = {
 """Label → resources where the profile sets none: MB of memory (doubled with every attempt), minutes, GPUs."""
 
 
-def resources_by_label(workflow: Any, gpu: bool = True) -> Callable[[str], dict[str, Any]]:
+def resources_by_label(workflow: Any, gpu: bool = True) -> Callable[..., dict[str, Any]]:
     """The function `resources_for` of a Snakefile: label → resources of a rule, the profile's numbers laid on `LABELS`.
+
+    `resources_for(label, rule)` also takes what the profile has under the name of a rule: for rules of the same kind that have
+    names of their own.
 
     Args:
         workflow: Snakemake's object of that name.
@@ -56,10 +59,11 @@ def resources_by_label(workflow: Any, gpu: bool = True) -> Callable[[str], dict[
     """
     profile = workflow.resource_settings.overwrite_resources
 
-    def resources_for(label: str) -> dict[str, Any]:
+    def resources_for(label: str, rule: str = "") -> dict[str, Any]:
         if label.startswith("gpu_") and not gpu:
             label = "cpu"
-        return {**LABELS[label], **{name: _as_written(value) for name, value in profile.get(label, {}).items()}}
+        given = {**profile.get(label, {}), **profile.get(rule, {})}
+        return {**LABELS[label], **{name: _as_written(value) for name, value in given.items()}}
 
     return resources_for
 

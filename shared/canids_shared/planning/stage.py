@@ -139,6 +139,14 @@ class Stage:
         """Test scenarios of a dataset; of a fold, only its left-out captures."""
         return [manifest.LEFT_OUT] if instance in self._folds else manifest.scenarios(self.captures[dataset])
 
+    def is_fold(self, instance: str) -> bool:
+        """Whether an instance is a fold of the training captures."""
+        return instance in self._folds
+
+    def training_splits(self, dataset: str) -> list[str]:
+        """The four splits of the training captures; none of captures that are only scored."""
+        return list(manifest.SPLITS) if any(c.role == "train" for c in self.captures[dataset].values()) else []
+
     def has(self, dataset: str, instance: str) -> bool:
         """Whether a dataset has this instance: all but folds that leave none of its training captures out."""
         return has_instance(self.captures[dataset], self._folds.get(instance, {}))

@@ -1,4 +1,4 @@
-# Two hundred short jobs under names that the profile puts together: most wait in a closed partition, some run and do not
+# Two hundred short jobs in groups that the profile puts together: most wait in a closed partition, some run and do not
 # end by themselves.
 POINTS = range(188)
 RUNNING = range(12)
@@ -13,6 +13,8 @@ rule all_sweep:
 rule states:
     output:
         "points/{point}.txt",
+    group:
+        "states"
     resources:
         slurm_partition="closed",
     shell:
@@ -22,5 +24,7 @@ rule states:
 rule decisions:
     output:
         "running/{point}.txt",
+    group:
+        "decisions"
     shell:
         "sleep 600; touch {output}"

@@ -1,5 +1,6 @@
-"""Simulated auxiliary_captures of recorded training captures: whom they join, and where they must not count."""
+"""Simulated auxiliary captures of recorded training captures: whom they join, and where they must not count."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from canids_preprocess import graphs, planning
 from canids_preprocess.simulation.vehicle import design
 from canids_shared.contracts import manifest
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.manifest import LEFT_OUT, SPLITS
+from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 
@@ -39,36 +40,51 @@ def stage(**config: Any) -> Stage:
     left = {"captures": ["a", "s"]}
     instances = {"alone": {"auxiliary_captures": "none"}, "left": {"leave_out": left}}
     given = {"datasets": ["real", "made"], "data_root": "data", "instances": instances, "folds": {"left": left}}
-    made = Stage("preprocess", {**given, **config}, SCHEMA)
-    planning.add_auxiliary_captures(made)
-    return made
+    return Stage("preprocess", {**given, **config}, SCHEMA)
 
 
-def files(made: Stage, dataset: str, split: str, instance: str = "") -> set[str]:
-    wildcards = SimpleNamespace(dataset=dataset, split=split, instance=instance)
-    return {Path(path).stem for path in planning.frames_of_split(made)(wildcards)}
+def of_training(made: Stage, dataset: str, instance: str = "") -> list[str]:
+    wildcards = SimpleNamespace(dataset=dataset, instance=instance)
+    joining = planning.auxiliary_frames(made, "results/{dataset}/frames")(wildcards)
+    return [*planning.training_frames(made)(wildcards), *joining]
+
+
+def of_scenario(made: Stage, split: str, instance: str = "") -> list[str]:
+    return planning.frames_of_scenario(made)(SimpleNamespace(dataset="real", split=split, instance=instance))
 
 
 def test_auxiliary_captures_join_the_training_captures_of_what_was_recorded(workplace: Path) -> None:
-    made, fleet = stage(), set(manifest.auxiliary_captures(FLEET))
+    made, fleet = stage(), list(manifest.auxiliary_captures(FLEET))
     assert len(fleet) >= 20
-    for split in SPLITS:
-        assert files(made, "real", split) == {"a"} | fleet
-        assert files(made, "real", split, "@alone") == {"a"}
-        assert files(made, "made", split) == {"s"}
-    assert files(made, "real", "test") == {"t"}
-    assert files(made, "real", LEFT_OUT, "@left") == {"a"}
-    wildcards = SimpleNamespace(dataset="real", split="fit", instance="")
-    assert set(planning.auxiliary_captures_of_split(made)(wildcards)) == fleet
-    assert planning.auxiliary_captures_of_split(made)(SimpleNamespace(dataset="real", split="test", instance="")) == []
-    assert set(made.captures["made"]) == {"s", "t"}
+    assert of_training(made, "real") == ["<frames>/a.parquet", *(f"results/{FLEET}/frames/{c}.parquet" for c in fleet)]
+    assert of_training(made, "real", "@alone") == ["<frames>/a.parquet"]
+    assert of_training(made, "made") == ["<frames>/s.parquet"]
+    assert of_scenario(made, "test") == ["<frames>/t.parquet"]
+    assert of_scenario(made, LEFT_OUT, "@left") == ["<frames>/a.parquet"]
+    assert {name: set(captures) for name, captures in made.captures.items()} == {"real": {"a", "t"}, "made": {"s", "t"}}
+
+
+def test_they_are_one_dataset_for_all_that_they_join(workplace: Path) -> None:
+    made = stage()
+    shutil.copytree("data/real", "data/also_real")
+    both = Stage("preprocess", {"datasets": ["real", "also_real"], "data_root": "data"}, SCHEMA)
+    (job,) = planning.simulated_captures(both)
+    assert (job.dataset, [c.name for c in job.captures]) == (FLEET, list(manifest.auxiliary_captures(FLEET)))
+    own, shared = planning.simulated_captures(made)
+    assert [own.rule, shared.rule] == ["simulate", f"simulate_{FLEET}_train"]
+    assert (own.dataset, own.role, [c.name for c in own.captures]) == ("made", "train", ["s"])
+    assert shared.each == job.each, "hence one entry in the cache"
+    assert list(own.outputs("c", "f").values()) == ["c/s.csv", "f/s.parquet", "f/rejects/s.parquet"]
+    shutil.move("data/also_real", f"data/{FLEET}")
+    with pytest.raises(CanidsError, match=f"dataset '{FLEET}': auxiliary captures have this name"):
+        planning.simulated_captures(Stage("preprocess", {"datasets": ["real", FLEET], "data_root": "data"}, SCHEMA))
 
 
 @pytest.mark.parametrize(("split", "instance"), [("tset", ""), (LEFT_OUT, ""), ("test", "@left")])
 def test_a_split_that_an_instance_does_not_have_is_refused(workplace: Path, split: str, instance: str) -> None:
     scenario = LEFT_OUT if instance else "test"
     with pytest.raises(CanidsError) as caught:
-        files(stage(), "real", split, instance)
+        of_scenario(stage(), split, instance)
     assert str(caught.value) == (
         f"real{instance} has no split or scenario '{split}'; it has fit, select, fuse, calibrate, {scenario}"
     )
@@ -81,7 +97,7 @@ def test_the_fleet_is_varied_and_can_be_simulated() -> None:
     ids = [frozenset(m.can_id for m in design(name).messages) for name in vehicles]
     assert len(set(ids)) == len(ids), "no two alike"
     assert {c.attack for c in fleet} == {None, "dos", "jamming", "fuzzing", "spoofing", "replay"}
-    assert all(c.auxiliary and c.role == "train" and c.path is None for c in fleet)
+    assert all(c.role == "train" and c.path is None for c in fleet)
     with pytest.raises(CanidsError, match="no built-in manifest 'herd'"):
         manifest.auxiliary_captures("herd")
 
@@ -98,40 +114,28 @@ def capture(folder: Path, name: str, attack: str | None, **metadata: Any) -> Pat
 
 
 def test_a_fold_without_an_attack_has_no_auxiliary_captures_with_it_and_none_in_its_scenario(tmp_path: Path) -> None:
-    paths = [
-        capture(tmp_path, "kia-DoS", "DoS"),
-        capture(tmp_path, "kia-fuzzing", "fuzzing"),
-        capture(tmp_path, "fleet.dos", "dos"),
-        capture(tmp_path, "fleet.replay", "replay"),
-    ]
+    recorded = [capture(tmp_path, "kia-DoS", "DoS"), capture(tmp_path, "kia-fuzzing", "fuzzing")]
+    fleet = [capture(tmp_path, "dos", "dos"), capture(tmp_path, "replay", "replay")]
+    paths = {"frames": recorded, "auxiliary": fleet}
     config = {**GRAPHS, "leave_out": {"attacks": ["DoS"]}}
     headers = {}
     for split in ("fit", LEFT_OUT):
         wildcards = {"dataset": "d", "split": split, "instance": "@left"}
-        joined = ["fleet.dos", "fleet.replay"] if split == "fit" else []
-        chosen = paths if split == "fit" else paths[:2]
         output = tmp_path / f"{split}.safetensors"
-        graphs.main(call(wildcards, config, output, {"frames": chosen}, auxiliary_captures=joined))
+        chosen = paths if split == "fit" else {"frames": recorded}
+        graphs.main(call(wildcards, config, output, chosen, auxiliary="fleet"))
         headers[split] = GraphStore(output).header
     assert headers["fit"]["captures"] == ["fleet.replay", "kia-fuzzing"]
     assert headers["fit"]["auxiliary_captures"] == ["fleet.replay"]
     assert headers[LEFT_OUT]["captures"] == ["kia-DoS"]
     assert headers[LEFT_OUT]["auxiliary_captures"] == []
     wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
-    joined = ["fleet.dos", "fleet.replay"]
     nothing = {**GRAPHS, "leave_out": {"attacks": ["DoS", "fuzzing"]}}
     with pytest.raises(CanidsError, match="leave_out leaves no capture for split 'fit'"):
-        graphs.main(call(wildcards, nothing, tmp_path / "x", {"frames": paths}, auxiliary_captures=joined))
+        graphs.main(call(wildcards, nothing, tmp_path / "x", paths, auxiliary="fleet"))
     wrong = {**GRAPHS, "leave_out": {"attacks": ["replay"]}}
-    again = call(
-        {"dataset": "d", "split": "fit", "instance": "@left"},
-        wrong,
-        tmp_path / "x",
-        {"frames": paths},
-        auxiliary_captures=["fleet.dos", "fleet.replay"],
-    )
     with pytest.raises(CanidsError, match="have no attack 'replay'; they have DoS, fuzzing"):
-        graphs.main(again)
+        graphs.main(call(wildcards, wrong, tmp_path / "x", paths, auxiliary="fleet"))
 
 
 @pytest.mark.parametrize(
@@ -147,11 +151,11 @@ def test_a_fold_without_an_attack_has_no_auxiliary_captures_with_it_and_none_in_
 def test_a_left_out_attack_takes_its_simulated_relatives_along(tmp_path: Path, name: str, kept: set[str]) -> None:
     kinds = ["dos", "jamming", "fuzzing", "spoofing", "replay"]
     recorded = [capture(tmp_path, "kia", name), capture(tmp_path, "kia-free", None)]
-    fleet = [*(capture(tmp_path, f"fleet.{kind}", kind) for kind in kinds), capture(tmp_path, "fleet.free", None)]
+    fleet = [*(capture(tmp_path, kind, kind) for kind in kinds), capture(tmp_path, "free", None)]
     config = {**GRAPHS, "leave_out": {"attacks": [name]}}
-    joined = [path.stem for path in fleet]
     wildcards = {"dataset": "d", "split": "fit", "instance": "@left"}
-    graphs.main(call(wildcards, config, tmp_path / "g", {"frames": [*recorded, *fleet]}, auxiliary_captures=joined))
+    paths = {"frames": recorded, "auxiliary": fleet}
+    graphs.main(call(wildcards, config, tmp_path / "g", paths, auxiliary="fleet"))
     assert set(GraphStore(tmp_path / "g").header["captures"]) == {
         "kia-free",
         "fleet.free",

@@ -47,6 +47,39 @@ def test_call_holds_spec_output_and_inputs(monkeypatch: pytest.MonkeyPatch) -> N
     assert json.loads(call.spec) == SPEC
 
 
+def test_a_job_for_several_splits_is_a_call_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[entry_point.Call] = []
+
+    def keep(call: entry_point.Call) -> None:
+        calls.append(call)
+
+    each = [{"wildcards": {"split": "fit"}}, {"wildcards": {"split": "test"}, "capture": {"name": "b"}}]
+    monkeypatch.setattr(
+        "sys.argv", ["entry", "--spec", json.dumps({**SPEC, "each": each}), "--output", "f", "t", "F", "T"]
+    )
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--graphs", "a", "b", "--model", "m"])
+    entry_point.run(keep, inputs=["graphs", "model"], outputs=["output", "more"], each=["graphs"])
+    assert [call.wildcards for call in calls] == [{"instance": "@seed-1", "split": s} for s in ("fit", "test")]
+    assert [call.constants for call in calls] == [{"code": "aa", "capture": {"name": name}} for name in ("a", "b")]
+    assert [call.output for call in calls] == [
+        {"output": Path("f"), "more": Path("F")},
+        {"output": Path("t"), "more": Path("T")},
+    ]
+    assert [call.inputs for call in calls] == [{"graphs": [Path(p)], "model": [Path("m")]} for p in ("a", "b")]
+    # What such a job hands over is what a job for one split would get.
+    assert json.loads(calls[0].spec) == {**SPEC, "wildcards": {"instance": "@seed-1", "split": "fit"}}
+    assert json.loads(capsys.readouterr().err.rpartition("resources: ")[2])["wildcards"] == SPEC["wildcards"]
+    for option, message in (
+        (["--output", "f"], "--output: 1 paths, where 2 belong"),
+        (["--output", "f", "t"], "--graphs: 0"),
+    ):
+        monkeypatch.setattr("sys.argv", ["entry", "--spec", json.dumps({**SPEC, "each": each}), *option])
+        with pytest.raises(SystemExit, match=message):
+            entry_point.run(keep, inputs=["graphs"], each=["graphs"])
+
+
 def test_error_of_the_user_is_one_line_and_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def main(call: entry_point.Call) -> None:
         raise CanidsError("config: window is 1")

@@ -29,7 +29,7 @@ MEASURED = Table(
     nullable=frozenset(_USAGE),
 )
 """A row per job. Memory in 10⁶ bytes, as Snakemake's `mem_mb`; input in 2²⁰ bytes, as its `input.size_mb`; unknown is null."""
-_RULES = {"decide": "decisions"}
+_RULES = {"decide": "decisions", "simulated": "simulate"}
 """Entry point → rule, where their names differ."""
 _PACKAGES = [f"canids_{stage}" for stage in STAGES]
 _BY_VARIANT = ("fusion_baselines",)

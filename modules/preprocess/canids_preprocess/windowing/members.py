@@ -46,12 +46,11 @@ def members(call: Call, captures: dict[Path, dict[str, Any]]) -> list[Path]:
     Raises `CanidsError` if the fold names what no capture has, or leaves no capture.
     """
     leave_out = call.config["leave_out"]
-    auxiliary = call.constants.get("auxiliary_captures", [])
     if leave_out:
-        _check_fold(call, [metadata for metadata in captures.values() if metadata["capture"] not in auxiliary])
+        _check_fold(call, [metadata for metadata in captures.values() if not metadata["auxiliary"]])
 
     def is_left_out(metadata: dict[str, Any]) -> bool:
-        if metadata["capture"] in auxiliary:
+        if metadata["auxiliary"]:
             # Auxiliary captures have vehicles of their own, but the kinds of attack that all have. A name that shows no
             # kind leaves out all of them: any could be its relative.
             kinds = {kind_of(attack) for attack in leave_out.get("attacks", [])}
@@ -69,6 +68,6 @@ def members(call: Call, captures: dict[Path, dict[str, Any]]) -> list[Path]:
             log.info("%s has the same content as an earlier capture and counts once", metadata["capture"])
             continue
         chosen[content] = path
-    if all(captures[path]["capture"] in auxiliary for path in chosen.values()):
+    if all(captures[path]["auxiliary"] for path in chosen.values()):
         raise CanidsError(f"leave_out leaves no capture for split '{call.wildcards['split']}'")
     return list(chosen.values())

@@ -1,0 +1,20 @@
+"""Choices of the Snakefile that follow from the datasets: which splits one job decides on."""
+
+from canids_shared.planning.split_sets import SplitSet, split_sets
+from canids_shared.planning.stage import Stage
+
+
+def decision_sets(stage: Stage) -> list[SplitSet]:
+    """Splits whose decisions one job makes: what an evaluation reads (`calibrate` and the scenarios), and the rest."""
+
+    def evaluated(dataset: str, instance: str) -> list[str]:
+        thresholds = [split for split in stage.training_splits(dataset) if split == "calibrate"]
+        return [*thresholds, *stage.scenarios(dataset, instance)]
+
+    def others(dataset: str, _: str) -> list[str]:
+        return [split for split in stage.training_splits(dataset) if split != "calibrate"]
+
+    return [
+        *split_sets(stage, "decisions", evaluated),
+        *split_sets(stage, "training_decisions", others, by_fold=False),
+    ]
