@@ -12,7 +12,7 @@ from evaluate_data import episodes, keys, write_decisions, write_split
 from forging import forged_store
 
 from canids_evaluate import evaluate, window_baselines
-from canids_evaluate.judging import metrics, paired
+from canids_evaluate.judging import bounds, metrics, paired
 from canids_evaluate.judging.evaluation import Scores, calibrated
 from canids_evaluate.judging.thresholds import implied_threshold, is_alarm
 from canids_evaluate.judging.windows import mistakes, windows_of
@@ -270,14 +270,17 @@ def test_differences_are_paired_over_resamples() -> None:
 
 
 def test_a_paired_interval_by_hand() -> None:
-    table = keys([0] * 8 + [1] * 4 + [0] * 8 + [1] * 4 + [0] * 6 + [1] * 5)
+    table = keys(([0] * 8 + [1] * 4) * 5)
     windows = windows_of(table, 1.0, 4.0)
     rng = np.random.default_rng(2)
-    scores = [windows.attacked + level * rng.normal(size=len(windows)) for level in (0.3, 0.8)]
+    scores = [windows.attacked + level * rng.normal(size=len(windows)) for level in (0.6, 0.8)]
     weights = metrics.resamples(windows, 80, 0, "s")
     replicates = [metrics.replicates(windows, s > 0.5, s, weights) for s in scores]
     values = [
-        {**metrics.evaluate(windows, s > 0.5, s), "intervals": metrics.intervals(windows, r)}
+        {
+            **metrics.evaluate(windows, s > 0.5, s),
+            "intervals": bounds.intervals(windows, metrics.evaluate(windows, s > 0.5, s), r),
+        }
         for s, r in zip(scores, replicates, strict=True)
     ]
     results = paired.differences(values[0], values[1], *map(paired.stored, replicates))
