@@ -33,7 +33,15 @@ METRICS += ("false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_
 METRICS += tuple(f"{what}_at_{rate}_per_hour" for what in ("recall", "episodes_found") for rate in (1, 10))
 COUNTS = ("n_windows", "n_attacked", "n_episodes")
 FUSION_BASELINES = ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp", "bandit", "sb3_dqn")
-BASELINES = {"id_rate", "isolation_forest", "extra_trees", "always_attack"}
+BASELINES = {
+    "id_rate",
+    "isolation_forest",
+    "extra_trees",
+    "relative_trees",
+    "gradient_boosting",
+    "node_pca",
+    "staleness",
+} | {"always_attack"}
 
 
 def graphs(folder: Path, split: str) -> GraphStore:
