@@ -21,8 +21,16 @@ UNEVEN = 0.1 + 0.2
 """A number whose last digit is lost by whoever rounds."""
 _UNDEFINED: dict[str, Any] = {
     **dict.fromkeys(("precision", "recall", "auroc", "pr_auc", "fpr", "episodes_found")),
-    **dict.fromkeys(("false_alarms_per_hour", "detection_delay_s")),
-    **{"n_attacked": 3, "n_episodes": 1, "per_attack": {}, "per_capture": {}},
+    **dict.fromkeys(("false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s", "delay_floor_s")),
+    **{f"{what}_at_{rate}_per_hour": None for what in ("recall", "episodes_found") for rate in (1, 10)},
+    **{
+        "n_attacked": 3,
+        "n_episodes": 1,
+        "n_false_alarms": 0,
+        "attack_free_hours": 0.0,
+        "per_attack": {},
+        "per_capture": {},
+    },
     "f1_optimal": dict.fromkeys(("f1", "precision", "recall", "threshold")),
 }
 METRICS: dict[str, Any] = {

@@ -29,10 +29,19 @@ from canids_shared.files import sha256_of
 pytestmark = pytest.mark.workflow("kd_fusion")
 SCENARIOS = ("test_known_attack", "test_unknown_attack")
 METRICS = ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")
-METRICS += ("false_alarms_per_hour", "detection_delay_s", "episodes_found")
+METRICS += ("false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s", "episodes_found")
+METRICS += tuple(f"{what}_at_{rate}_per_hour" for what in ("recall", "episodes_found") for rate in (1, 10))
 COUNTS = ("n_windows", "n_attacked", "n_episodes")
 FUSION_BASELINES = ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp", "bandit", "sb3_dqn")
-BASELINES = {"id_rate", "isolation_forest", "extra_trees", "always_attack"}
+BASELINES = {
+    "id_rate",
+    "isolation_forest",
+    "extra_trees",
+    "relative_trees",
+    "gradient_boosting",
+    "node_pca",
+    "staleness",
+} | {"always_attack"}
 
 
 def graphs(folder: Path, split: str) -> GraphStore:
@@ -182,7 +191,9 @@ def check_ranges(values: dict[str, Any]) -> None:
     assert {*METRICS, *COUNTS} <= set(values)
     for name in METRICS:
         low = -1 if name == "mcc" else 0
-        high = np.inf if name in ("false_alarms_per_hour", "detection_delay_s") else 1
+        high = {"false_alarms_per_hour": np.inf, "detection_delay_s": np.inf, "alarm_seconds_per_hour": 3600}.get(
+            name, 1
+        )
         assert values[name] is None or low <= values[name] <= high, name
     assert values["n_windows"] >= values["n_attacked"] >= values["n_episodes"] > 0
 

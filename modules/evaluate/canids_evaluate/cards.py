@@ -18,7 +18,7 @@ from canids_evaluate.pages.card_data import POLICY, SUPERVISED, UNSUPERVISED, Sp
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.provenance import vehicle_and_attack
 from canids_evaluate.pages.rows import methods_of, plain
-from canids_evaluate.pages.tables import COLUMNS, COUNTS, UNDEFINED, Table, number, with_interval
+from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number, with_interval
 from canids_evaluate.planning import cards_on_command_line
 from canids_evaluate.runs.trainings import rows_of_history
 from canids_shared.contracts import training_run
@@ -200,7 +200,9 @@ def _evaluation_data(subject: Subject) -> str:
     for scenario, values in subject.scenarios.items():
         for capture, counts in values["per_capture"].items():
             source = subject.sources.get(capture, {})
-            cells = vehicle_and_attack(source) + [f"{counts[key]:,}" for key in COUNTS]
+            cells = vehicle_and_attack(source) + [
+                f"{counts[key]:,}" for key in ("n_windows", "n_attacked", "n_episodes")
+            ]
             rows.append([scenario, capture, *cells, f"`{str(source.get('sha256', UNDEFINED))[:16]}`"])
     header = ["Scenario", "Capture", "Vehicle", "Attack", "Windows", "Attacked", "Episodes", "SHA-256 (first 16)"]
     return Table(header, rows, names=4).markdown()

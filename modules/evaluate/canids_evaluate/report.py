@@ -46,7 +46,6 @@ def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
         "Every method:": tables.results(rows),
         "The fusion minus each method, F1:": tables.fusion_minus(rows, "f1"),
         "The fusion minus each method, AUROC:": tables.fusion_minus(rows, "auroc"),
-        tables.AT_FUSION_RECALL: tables.at_fusion_recall(rows),
         "F1 by kind of attack (its windows and the attack-free ones of the same captures):": attacks,
         "F1 by capture:": captures,
     }

@@ -10,7 +10,7 @@ import csv
 from typing import Any
 
 from canids_evaluate.judging import paired
-from canids_evaluate.judging.metrics import METRICS
+from canids_evaluate.judging.metrics import COUNTS, METRICS
 from canids_evaluate.pages import curve_figures, figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, methods_of, rows_of
 from canids_evaluate.planning import FIGURES
@@ -67,7 +67,7 @@ def _write_csv(call: Call, rows: list[Row]) -> None:
         for r in rows:
             ends = [end for m in METRICS for end in (r.values["intervals"][m] or (None, None))]
             values = [*(r.values[k] for k in METRICS), r.values["f1_optimal"]["f1"]]
-            values += [r.values[k] for k in tables.COUNTS]
+            values += [r.values[k] for k in COUNTS]
             writer.writerow([call.wildcards["dataset"], call.instance, r.scenario, r.variant, r.method, *values, *ends])
 
 

@@ -4,17 +4,20 @@
         "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
         --fit fit.safetensors --calibrate calibrate.safetensors --scenarios test_known_attack.safetensors
 
-`id_rate` holds the IDs and rates of attack-free traffic; `extra_trees` (Geurts et al. 2006) learns from labelled window
-statistics, `isolation_forest` (Liu et al. 2008) from attack-free ones; `always_attack` alarms on every window.
+Known vehicles alone: `id_rate` holds the IDs and rates of attack-free traffic. Learnt from labelled window statistics: `extra_trees` (Geurts et
+al. 2006), `relative_trees`, the same without statistics that are absolute, `gradient_boosting` (Friedman 2001). Learnt from attack-free windows:
+`isolation_forest` (Liu et al. 2008) and `node_pca`, principal components of node features (Jackson and Mudholkar 1979). Learnt from nothing:
+`staleness`; `always_attack` alarms on every window.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, IsolationForest
 
-from canids_evaluate.judging import id_rate
+from canids_evaluate.judging import id_rate, node_pca, staleness
 from canids_evaluate.judging.evaluation import Scores, calibrated, sources_of
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.graph_store import GraphStore
@@ -23,6 +26,11 @@ from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 
 Scorer = Callable[[GraphStore], np.ndarray]
+_ABSOLUTE = {
+    *("dlc_mean", "dlc_std", "dlc_min", "dlc_max"),
+    *("distinct_ids", "largest_share", "id_entropy", "edges", "frames_per_s"),
+}
+"""Window statistics that say what the vehicle is like, and not what is unusual for it."""
 
 
 def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
@@ -34,20 +42,34 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     """
     label, statistics = np.asarray(fit["y"]), np.asarray(fit["statistics"])
     rule = id_rate.learn(fit)
-    # The classifier learns from all labelled windows, the forest from attack-free ones; -1 is an unknown label.
+    # Classifiers learn from all labelled windows, the forest from attack-free ones; -1 is an unknown label.
     if not (label == 1).any():
         raise CanidsError(
-            f"{fit.path}: no attacked window, and Extra Trees learn from both classes; "
+            f"{fit.path}: no attacked window, and classifiers learn from both classes; "
             "give the dataset a labelled training capture with an attack, or `fit` a larger share"
         )
-    classifier = ExtraTreesClassifier(trees, class_weight="balanced", random_state=seed, n_jobs=1)
-    classifier.fit(statistics[label >= 0], label[label >= 0])
+    relative = [i for i, name in enumerate(fit.header["statistics"]) if name not in _ABSOLUTE]
+    everything = list(range(statistics.shape[1]))
+
+    def classifier(model: Any, columns: list[int]) -> Scorer:
+        model.fit(statistics[label >= 0][:, columns], label[label >= 0])
+        return lambda store: np.asarray(
+            model.predict_proba(np.asarray(store["statistics"])[:, columns])[:, 1], np.float64
+        )
+
+    balanced: dict[str, Any] = {"class_weight": "balanced", "random_state": seed}
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(statistics[label == 0])
     return {
         "id_rate": lambda store: np.where(store.is_auxiliary, np.nan, rule.score(store)),
-        "extra_trees": lambda store: np.asarray(classifier.predict_proba(store["statistics"])[:, 1], dtype=np.float64),
+        "extra_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), everything),
+        "relative_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), relative),
+        "gradient_boosting": classifier(
+            HistGradientBoostingClassifier(max_iter=trees, early_stopping=False, **balanced), everything
+        ),
         "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
+        "node_pca": node_pca.learn(fit, seed),
+        "staleness": staleness.scores,
         "always_attack": lambda store: np.ones(len(store)),
     }
 

@@ -14,7 +14,7 @@ from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.rows import Methods
 from canids_shared.contracts.detectors import DETECTORS, Detector
 
-COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40}
+COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40, "delay_floor_s": 0.1}
 
 
 def values(recall: float | None = 1.0, **changes: Any) -> dict[str, Any]:

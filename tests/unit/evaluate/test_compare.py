@@ -10,6 +10,8 @@ import pytest
 from evaluate_data import write_training
 
 from canids_evaluate import compare, readme
+from canids_evaluate.judging import metrics
+from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages import comparison
 from canids_evaluate.pages.tables import Table, number
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
@@ -21,13 +23,13 @@ SPREAD = {"fusion": 0.2, "gat": 0.12}
 
 
 def write_metrics(folder: str, variant: str | None, instance: str = "", **f1: float | None) -> Path:
-    names = ("precision", "recall", "auroc", "pr_auc", "fpr", "false_alarms_per_hour", "detection_delay_s")
     scenarios: dict[str, Any] = {"left_out": {}}
     replicates = {}
     for method, value in f1.items():
-        values = {**dict.fromkeys((*names, "episodes_found"), 0.5), "f1": value}
+        values = {**dict.fromkeys(METRICS, 0.5), "f1": value}
         interval = None if value is None else [0.1, 0.9]
         counts = {"mcc": None, "n_windows": 9, "n_attacked": 3, "n_episodes": 1, "per_attack": {}, "per_capture": {}}
+        counts |= {"n_false_alarms": 2, "attack_free_hours": 0.5, "delay_floor_s": 0.1}
         optimal = dict.fromkeys(("f1", "precision", "recall", "threshold"))
         intervals = {"f1": interval, "auroc": None}
         scenarios["left_out"][method] = {**values, **counts, "intervals": intervals, "f1_optimal": optimal}
@@ -39,8 +41,8 @@ def write_metrics(folder: str, variant: str | None, instance: str = "", **f1: fl
     path = Path(folder, "metrics.json")
     figures: dict[str, Any] = {"methods": {}, "timelines": [], "policy": []}
     drawn = {"left_out": {**figures, "replicates": replicates, "windows": {"c": "0"}}}
-    metrics, curves = {**identity, **made, "scenarios": scenarios}, {**identity, "scenarios": drawn}
-    write_evaluation(path, path.with_name("curves.json"), metrics, curves)
+    measured, curves = {**identity, **made, "scenarios": scenarios}, {**identity, "scenarios": drawn}
+    write_evaluation(path, path.with_name("curves.json"), measured, curves)
     return path.parent
 
 
@@ -87,10 +89,19 @@ def test_seeds_become_mean_and_spread(runs: list[Path]) -> None:
     table = compare.overview(comparison.read_results(runs), "f1")
     assert table.header == ["F1", "Variant", "without-dos", "without-kia", "Mean"]
     assert table.rows == [
-        ["Fusion", "large", "0.8500 ± 0.0707 [0.755, 0.945]", "0.6000 [0.100, 0.900]", "0.7250"],
+        ["Fusion", "large", "0.8500 ± 0.0707 [0.735, 0.950]", "0.6000 [0.100, 0.900]", "0.7250"],
         ["GAT", "large", "0.7000 [0.100, 0.900]", "0.5000 [0.100, 0.900]", "0.6000"],
         ["ID and rate", "–", "1.0000 [0.100, 0.900]", "0.5000 [0.100, 0.900]", "0.7500"],
     ]
+
+
+def test_seeds_are_a_sample_too(runs: list[Path]) -> None:
+    fusion = next(r for r in comparison.read_results(runs) if r.method == "fusion" and len(r.runs) == 2)
+    fixed = metrics.percentiles(np.mean([run.resampled("f1") for run in fusion.runs.values()], axis=0))
+    drawn = fusion.interval("f1")
+    assert fixed
+    assert drawn
+    assert drawn[0] < fixed[0] < fixed[1] < drawn[1]
 
 
 def test_differences_are_paired_over_seeds_and_resamples(runs: list[Path]) -> None:
@@ -99,7 +110,7 @@ def test_differences_are_paired_over_seeds_and_resamples(runs: list[Path]) -> No
     # GAT is undefined in the second seed of the first fold; the only run of the baselines goes with both seeds.
     assert table.rows == [
         ["GAT", "large", "**+0.1000** [+0.062, +0.138]", "**+0.1000** [+0.062, +0.138]", "+0.1000"],
-        ["ID and rate", "large", "**-0.1500** ± 0.0707 [-0.245, -0.055]", "**+0.1000** [+0.005, +0.195]", "-0.0250"],
+        ["ID and rate", "large", "**-0.1500** ± 0.0707 [-0.265, -0.050]", "**+0.1000** [+0.005, +0.195]", "-0.0250"],
     ]
     auroc = compare.overview(comparison.paired_differences(comparison.read_results(runs)), "auroc").rows
     assert [row[2] for row in auroc] == ["+0.0000 ± 0.0000"] * 2
@@ -140,7 +151,7 @@ def test_terminal_and_markdown_hold_the_same_numbers(
     assert "| Fusion | large | 2 | **0.8500** ± 0.0707 |" not in printed[0]
     for text in printed:
         assert text.count("0.8500") == 2
-        assert text.count("± 0.0707 [0.755, 0.945]") == 2
+        assert text.count("± 0.0707 [0.735, 0.950]") == 2
         assert text.count("Fusion minus …") == 2
     assert "**1.0000** [0.100, 0.900]" in printed[1]
     monkeypatch.setattr(sys, "argv", ["compare", "--output", "t.md", *map(str, runs)])
@@ -166,7 +177,7 @@ def test_the_readme_takes_all_seeds_and_no_fold(runs: list[Path]) -> None:
     write_metrics("experimentruns/d/eval_large@seed-1", "large", "@seed-1", fusion=0.7)
     write_metrics("experimentruns/d/eval_large@without-dos-seed-1", "large", "@without-dos-seed-1", fusion=0.1)
     table = readme.table("d")
-    assert "| Fusion | large | 0.6000 ± 0.1414 [0.505, 0.695] |" in table
+    assert "| Fusion | large | 0.6000 ± 0.1414 [0.435, 0.740] |" in table
     assert "| ID and rate | – | 1.0000 [0.100, 0.900] |" in table
     assert readme.table("d", ["auroc", "fpr"]).count("| Fusion | large |") == 2
 
@@ -215,7 +226,7 @@ def test_folds_of_one_code_go_into_a_document(runs: list[Path], monkeypatch: pyt
     readme.main()
     text = Path("d.md").read_text()
     assert "| F1 | Variant | without-dos | without-kia | Mean |" in text
-    assert "| Fusion | large | 0.6000 ± 0.1414 [0.505, 0.695] | 0.9000" in text
+    assert "| Fusion | large | 0.6000 ± 0.1414 [0.435, 0.740] | 0.9000" in text
     assert "| ID and rate | – | 1.0000 [0.100, 0.900] | – | – |" in text
     change(Path("experimentruns/d/eval_large@without-kia/metrics.json"), code="other")
     with pytest.raises(

@@ -25,6 +25,7 @@ from evaluate_data import (
 from canids_evaluate import evaluate, summary, window_baselines
 from canids_evaluate.judging import id_rate
 from canids_evaluate.pages import provenance
+from canids_evaluate.pages.rows import WINDOW_BASELINES
 from canids_evaluate.runs import reading_log
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import LEFT_OUT
@@ -52,7 +53,7 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
     content = json.loads(Path("a/metrics.json").read_text())
     assert (content["contract"], content["dataset"], content["variant"], content["seed"]) == (
-        "metrics/4",
+        "metrics/5",
         "d",
         "large",
         0,
@@ -178,8 +179,8 @@ def test_baselines_write_the_contract() -> None:
     content = json.loads(Path("a/metrics.json").read_text())
     assert content["variant"] is None
     methods = content["scenarios"]["test_known"]
-    assert methods.keys() == {"id_rate", "extra_trees", "isolation_forest", "always_attack"}
-    assert (methods["id_rate"]["f1"], methods["extra_trees"]["f1"]) == (1, 1)
+    assert methods.keys() == WINDOW_BASELINES.keys()
+    assert [methods[m]["f1"] for m in ("id_rate", "extra_trees", "relative_trees")] == [1, 1, 1]
     assert (methods["always_attack"]["recall"], methods["always_attack"]["mcc"]) == (1, None)
 
 
@@ -217,7 +218,7 @@ def test_summary_names_a_baseline_that_wins() -> None:
     assert "**1.0000**" in page
     assert "ID and rate (F1 1.0000) beats the fusion (large" in page
     table = pl.read_csv("a/results.csv")
-    assert len(table) == 2 * (3 * 5 + 4)
+    assert len(table) == 2 * (3 * 5 + len(WINDOW_BASELINES))
     assert {"f1", "f1_low", "f1_high", "f1_optimal", "n_episodes"} <= set(table.columns)
     assert "<dc:date>" not in Path("a/f1.svg").read_text()
     assert "Needs a student" not in Path("a/distillation.svg").read_text()
@@ -232,7 +233,7 @@ def test_summary_of_a_scenario_without_labels() -> None:
 
 def test_summary_refuses_a_foreign_file() -> None:
     Path("metrics.json").write_text('{"contract": "metrics/0"}')
-    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/4"):
+    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/5"):
         summarised("a", metrics=[Path("metrics.json")], curves=[])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_score
 
-from canids_evaluate.judging import metrics
+from canids_evaluate.judging import bounds, metrics
 from canids_evaluate.judging.thresholds import f1_optimal, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
 
@@ -24,7 +24,8 @@ def evaluated(
 def intervals(
     windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: np.ndarray
 ) -> dict[str, list[float] | None]:
-    return metrics.intervals(windows, metrics.replicates(windows, alarm, score, weights))
+    values = metrics.evaluate(windows, alarm, score)
+    return bounds.intervals(windows, values, metrics.replicates(windows, alarm, score, weights))
 
 
 def test_window_metrics_by_hand() -> None:
@@ -42,6 +43,27 @@ def test_event_metrics_by_hand() -> None:
     assert result["detection_delay_s"] == 2  # attacked from 2 s on, first alarmed window ends at 4 s
     assert result["episodes_found"] == 1
     assert result["false_alarms_per_hour"] == pytest.approx(2 * 3600 / 5)  # two runs in five attack-free seconds
+
+
+def test_an_alarm_that_never_ends_is_in_alarm_all_the_time() -> None:
+    labels = [0] * 5 + [1] * 2 + [0] * 5
+    stuck = evaluated(labels, [1] * 12)
+    assert (stuck["false_alarms_per_hour"], stuck["n_false_alarms"]) == (pytest.approx(2 * 3600 / 10), 2)
+    assert stuck["alarm_seconds_per_hour"] == 3600
+    assert stuck["attack_free_hours"] == pytest.approx(10 / 3600)
+
+
+def test_one_window_of_alarm() -> None:
+    once = evaluated([0, 0, 0, 0, 1, 1], [0, 1, 0, 0, 0, 0])
+    assert (once["n_false_alarms"], once["false_alarms_per_hour"], once["alarm_seconds_per_hour"]) == (1, 900, 900)
+    assert (once["recall"], once["episodes_found"], once["detection_delay_s"]) == (0, 0, None)
+
+
+def test_the_floor_of_the_delay_is_the_first_attacked_window() -> None:
+    table = keys([0, 1, 1, 0, 1], t_start=[0.0, 1.0, 3.0, 4.0, 9.0], t_end=[1.0, 3.0, 4.0, 5.0, 9.5])
+    windows = windows_of(table, 1.0, 5.0)
+    result = metrics.evaluate(windows, windows.attacked, windows.attacked.astype(float))
+    assert result["delay_floor_s"] == result["detection_delay_s"] == pytest.approx((2.0 + 0.5) / 2)
 
 
 def test_missed_episodes_do_not_enter_the_delay() -> None:
@@ -122,6 +144,7 @@ def test_ranking_and_mcc_agree_with_scikit_learn(rows: list[tuple[int, int, bool
 @settings(max_examples=40, deadline=None)
 def test_perfect_scores_are_perfect(labels: list[int]) -> None:
     result = evaluated(list(labels), labels)
+    assert [result[m] for m in metrics.METRICS if "recall_at" in m or "found_at" in m] == [1, 1, 1, 1]
     assert [result[m] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")] == [1, 1, 1, 1, 1, 1, 0]
     assert (result["false_alarms_per_hour"], result["episodes_found"]) == (0, 1)
 
@@ -134,20 +157,11 @@ def evaluated_in_order(order: list[str]) -> tuple[dict[str, float | int | None],
     windows = windows_of(table, 1.0, 2.0)
     weights = metrics.resamples(windows, 100, 7, "scenario")
     score = windows.take(score)
-    result = metrics.replicates(windows, score > 0.5, score, weights)
-    return metrics.evaluate(windows, score > 0.5, score), metrics.intervals(windows, result)
+    return metrics.evaluate(windows, score > 0.5, score), intervals(windows, score > 0.5, score, weights)
 
 
 def test_the_order_of_captures_changes_nothing() -> None:
     assert evaluated_in_order(["a", "b", "c"]) == evaluated_in_order(["c", "a", "b"])
-
-
-def test_intervals_of_a_perfect_method_are_points() -> None:
-    windows = windows_of(keys([0, 0, 1, 1, 0, 0, 0, 1]), 1.0, 1.0)
-    weights = metrics.resamples(windows, 50, 0, "s")
-    result = intervals(windows, windows.attacked, windows.attacked.astype(float), weights)
-    assert all(result[m] == [1, 1] for m in ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "episodes_found"))
-    assert result["fpr"] == [0, 0]
 
 
 def test_resamples_keep_the_number_of_episodes_and_pieces() -> None:
@@ -171,13 +185,18 @@ def test_a_replicate_is_the_metric_of_the_resampled_windows() -> None:
         hit = windows.attacked[rows]
         assert result["recall"][b] == pytest.approx((score[rows][hit] > 0.4).mean())
         assert result["fpr"][b] == pytest.approx((score[rows][~hit] > 0.4).mean())
+        single = {
+            name: float(values[0])
+            for name, values in metrics.replicates(windows, score > 0.4, score, weight[None]).items()
+        }
+        assert single == pytest.approx({name: float(values[b]) for name, values in result.items()}, nan_ok=True)
 
 
 def test_one_episode_has_no_interval() -> None:
     windows = windows_of(keys([0, 0, 1, 1, 0, 0, 0]), 1.0, 1.0)
     score = np.linspace(0, 1, 7)
     result = intervals(windows, score > 0.5, score, metrics.resamples(windows, 50, 0, "s"))
-    assert [m for m in metrics.METRICS if result[m]] == ["fpr", "false_alarms_per_hour"]
+    assert [m for m in metrics.METRICS if result[m]] == ["fpr", "false_alarms_per_hour", "alarm_seconds_per_hour"]
 
 
 def test_nothing_at_all() -> None:

@@ -12,10 +12,11 @@ from evaluate_data import episodes, keys, write_decisions, write_split
 from forging import forged_store
 
 from canids_evaluate import evaluate, window_baselines
-from canids_evaluate.judging import metrics, paired
+from canids_evaluate.judging import bounds, metrics, paired
 from canids_evaluate.judging.evaluation import Scores, calibrated
 from canids_evaluate.judging.thresholds import implied_threshold, is_alarm
 from canids_evaluate.judging.windows import mistakes, windows_of
+from canids_evaluate.pages.rows import WINDOW_BASELINES
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.tables import DECISIONS, KEYS, read, write
@@ -98,7 +99,7 @@ def test_shuffled_labels_bring_every_method_to_chance() -> None:
             {"split": name, KEY: as_json(DETECTORS)},
         )
     results = evaluate_baselines()["scenarios"]["test"] | evaluate_decisions()["scenarios"]["test"]
-    assert len(results) == 9
+    assert len(results) == 5 + len(WINDOW_BASELINES)
     prevalence = results["always_attack"]["precision"]
     for method, values in results.items():
         assert values["auroc"] == pytest.approx(0.5, abs=0.1), method
@@ -270,14 +271,17 @@ def test_differences_are_paired_over_resamples() -> None:
 
 
 def test_a_paired_interval_by_hand() -> None:
-    table = keys([0] * 8 + [1] * 4 + [0] * 8 + [1] * 4 + [0] * 6 + [1] * 5)
+    table = keys(([0] * 8 + [1] * 4) * 5)
     windows = windows_of(table, 1.0, 4.0)
     rng = np.random.default_rng(2)
-    scores = [windows.attacked + level * rng.normal(size=len(windows)) for level in (0.3, 0.8)]
+    scores = [windows.attacked + level * rng.normal(size=len(windows)) for level in (0.6, 0.8)]
     weights = metrics.resamples(windows, 80, 0, "s")
     replicates = [metrics.replicates(windows, s > 0.5, s, weights) for s in scores]
     values = [
-        {**metrics.evaluate(windows, s > 0.5, s), "intervals": metrics.intervals(windows, r)}
+        {
+            **metrics.evaluate(windows, s > 0.5, s),
+            "intervals": bounds.intervals(windows, metrics.evaluate(windows, s > 0.5, s), r),
+        }
         for s, r in zip(scores, replicates, strict=True)
     ]
     results = paired.differences(values[0], values[1], *map(paired.stored, replicates))

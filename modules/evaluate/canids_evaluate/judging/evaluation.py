@@ -1,4 +1,4 @@
-"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/4) and `curves.json` (curves/4)."""
+"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/5) and `curves.json` (curves/4)."""
 
 import logging
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.judging import metrics, paired
+from canids_evaluate.judging.bounds import intervals
 from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timelines
-from canids_evaluate.judging.equal_recall import at_equal_recall
 from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
 from canids_evaluate.judging.windows import Windows, windows_of
 from canids_shared.contracts.detectors import KEY, Detector, as_json
@@ -92,9 +92,10 @@ class Evaluation:
             alarm, optimal = alarms[method], self.thresholds[method]["f1"]
             replicates = metrics.replicates(whole, whole.take(alarm), whole.take(score), weights)
             stored[method] = paired.stored(replicates)
+            values = metrics.evaluate(whole, whole.take(alarm), whole.take(score))
             results[method] = {
-                **metrics.evaluate(whole, whole.take(alarm), whole.take(score)),
-                "intervals": metrics.intervals(whole, replicates),
+                **values,
+                "intervals": intervals(whole, values, replicates),
                 "f1_optimal": _at_f1_optimum(whole, whole.take(score), optimal),
                 **{
                     kind: {k: metrics.evaluate(w, w.take(alarm), w.take(score)) for k, w in windows.items()}
@@ -102,11 +103,8 @@ class Evaluation:
                 },
             }
             log.info("%s  %s  F1 %s  AUROC %s", scenario, method, results[method]["f1"], results[method]["auroc"])
-        # Scores in the order of the windows, for comparisons with the fusion and for figures.
+        # Scores in the order of the windows, for figures.
         ordered = {m: whole.take(s) for m, s in scores.score.items()}
-        if "fusion" in alarms:
-            for method, at in at_equal_recall(whole, ordered, whole.take(alarms["fusion"]), weights).items():
-                results[method]["at_fusion_recall"] = at
         self.paths[scenario], self.scenarios[scenario] = scores.path, results
         self.curves[scenario] = {
             "methods": {m: curves(whole.attacked, s) for m, s in ordered.items()},

@@ -9,18 +9,19 @@ import zlib
 
 import numpy as np
 
+from canids_evaluate.judging.operating import AT_RATES, CHUNK, at_rates, by_unit
 from canids_evaluate.judging.windows import Windows
 
-_ON_EPISODES = ("recall", "episodes_found", "detection_delay_s")
-_ON_FREE = ("fpr", "false_alarms_per_hour")
-_ON_BOTH = ("f1", "precision", "mcc", "auroc", "pr_auc")
-METRICS = ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", *_ON_FREE, "detection_delay_s", "episodes_found")
+METRICS = (
+    *("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr"),
+    *("false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s", "episodes_found", *AT_RATES),
+)
 """By window: F1, precision, recall, Matthews correlation (Matthews 1975), area under the ROC curve (ties count half),
-average precision (stepwise, not interpolated), false-positive rate. By event: runs of false alarms per attack-free
-hour, mean seconds from an episode's first attacked window's start to the end of the first alarmed one (found episodes
-only), share of episodes found."""
-_CHUNK = 1 << 22
-"""Weights (replicates × windows) in memory at a time."""
+average precision (stepwise, not interpolated), false-positive rate. By event: runs of false alarms and seconds in false
+alarm per attack-free hour, mean seconds from an episode's first attacked window's start to the end of the first alarmed
+one (found episodes only), share of episodes found; then recall by window and by episode at given rates of false alarms (`operating`)."""
+COUNTS = ("n_windows", "n_attacked", "n_episodes", "n_false_alarms", "attack_free_hours", "delay_floor_s")
+"""What the metrics rest on; `delay_floor_s` is the mean length of the episodes' first attacked windows: no delay can be shorter."""
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -29,7 +30,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def sums(windows: Windows, alarm: np.ndarray) -> dict[str, np.ndarray]:
-    """Per unit [U]: confusion counts, runs of false alarms that begin in it, attack-free seconds, detection."""
+    """Per unit [U]: confusion counts, runs of false alarms that begin in it, attack-free seconds and those in alarm, detection."""
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(windows.unit, weights=values, minlength=windows.n_units)
@@ -41,9 +42,10 @@ def sums(windows: Windows, alarm: np.ndarray) -> dict[str, np.ndarray]:
     run_goes_on[1:] = false[:-1] & windows.follows[1:]
     # Episodes are the first units. Delay: from the first attacked window's start to the first alarmed one's end.
     found = np.zeros(windows.n_units)
-    delay = np.zeros(windows.n_units)
-    first = np.unique(windows.episode[attacked], return_index=True)[1]
-    begin = windows.t_start[attacked][first]
+    delay, floor = np.zeros(windows.n_units), np.zeros(windows.n_units)
+    first = np.flatnonzero(attacked)[np.unique(windows.episode[attacked], return_index=True)[1]]
+    begin = windows.t_start[first]
+    floor[: windows.n_episodes] = windows.t_end[first] - begin
     hits = np.flatnonzero(attacked & alarm)
     episodes, first = np.unique(windows.episode[hits], return_index=True)
     found[episodes] = 1
@@ -55,9 +57,11 @@ def sums(windows: Windows, alarm: np.ndarray) -> dict[str, np.ndarray]:
         "tn": total(~attacked & ~alarm),
         "runs": total(false & ~run_goes_on),
         "free_s": total(np.where(attacked, 0.0, windows.duration)),
+        "false_s": total(np.where(false, windows.duration, 0.0)),
         "episodes": (np.arange(windows.n_units) < windows.n_episodes).astype(float),
         "found": found,
         "delay": delay,
+        "floor": floor,
     }
 
 
@@ -72,6 +76,7 @@ def _from_sums(s: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "mcc": _ratio(tp * tn - fp * fn, np.sqrt(margins)),
         "fpr": _ratio(fp, fp + tn),
         "false_alarms_per_hour": _ratio(s["runs"] * 3600, s["free_s"]),
+        "alarm_seconds_per_hour": _ratio(s["false_s"] * 3600, s["free_s"]),
         "detection_delay_s": _ratio(s["delay"], s["found"]),
         "episodes_found": _ratio(s["found"], s["episodes"]),
     }
@@ -88,26 +93,35 @@ def ranking_counts(attacked: np.ndarray, score: np.ndarray) -> tuple[np.ndarray,
 def _ranking(windows: Windows, score: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """AUROC and average precision, f64 [B] each, for each row of unit weights [B, U]; equal scores share one threshold."""
     replicates = len(weights)
-    if not 0 < windows.attacked.sum() < len(windows):
-        return {"auroc": np.full(replicates, np.nan), "pr_auc": np.full(replicates, np.nan)}
-    # Windows by falling score; `starts` [T] are the first windows of each distinct score, at which `reduceat` sums.
-    order = np.argsort(-score, kind="stable")
-    unit, hits = windows.unit[order], windows.attacked[order]
-    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
-    auroc, pr_auc = np.empty(replicates), np.empty(replicates)
-    step = max(1, _CHUNK // len(order))  # replicates at a time, or weights [B, W] would not fit
+    auroc, pr_auc = np.full(replicates, np.nan), np.full(replicates, np.nan)
+    hits, free = np.flatnonzero(windows.attacked), np.flatnonzero(~windows.attacked)
+    if not len(hits) or not len(free):
+        return {"auroc": auroc, "pr_auc": pr_auc}
+    # Only the T distinct scores of attacked windows matter; an attack-free window counts from the highest that it reaches on.
+    distinct, place = np.unique(-score[hits], return_inverse=True)
+    reached = np.searchsorted(distinct, -score[free])
+    equal = free[np.isin(-score[free], distinct)]
+    pos, neg, tie = (
+        by_unit(windows, rows, places, np.ones(len(rows)), len(distinct))
+        for rows, places in (
+            (hits, place),
+            (free[reached < len(distinct)], reached[reached < len(distinct)]),
+            (equal, np.searchsorted(distinct, -score[equal])),
+        )
+    )
+    n_free = np.bincount(windows.unit[free], minlength=windows.n_units)
+    step = max(1, CHUNK // len(distinct))  # replicates at a time, or all their curves would not fit
     for low in range(0, replicates, step):
-        w = weights[low : low + step, unit]  # [b, W]
-        pos = np.add.reduceat(w * hits, starts, axis=1)  # [b, T], per distinct score
-        neg = np.add.reduceat(w * ~hits, starts, axis=1)
-        tps, fps = np.cumsum(pos, axis=1), np.cumsum(neg, axis=1)
-        p, n = tps[:, -1], fps[:, -1]  # [b], all attacked and all attack-free windows
+        part = slice(low, low + step)
+        w = weights[part].T  # [U, b]
+        attacked = pos.T @ w  # [T, b], as all below
+        tps, fps, ties = np.cumsum(attacked, axis=0), np.cumsum(neg.T @ w, axis=0), tie.T @ w
+        p, n = tps[-1], n_free @ w
         # Mann-Whitney: the share of pairs in which the attacked window scores higher, ties as half.
-        auroc[low : low + step] = _ratio((neg * (tps - pos / 2)).sum(axis=1), p * n)
+        auroc[part] = _ratio((attacked * (n - fps + ties / 2)).sum(axis=0), p * n)
         # Average precision: precision at each distinct score, weighted by the attacked windows with that score.
-        alarms = tps + fps
-        precision = tps / np.where(alarms == 0, 1, alarms)
-        pr_auc[low : low + step] = np.where(n == 0, np.nan, _ratio((pos * precision).sum(axis=1), p))
+        precision = tps / np.maximum(tps + fps, 1)
+        pr_auc[part] = np.where(n == 0, np.nan, _ratio((attacked * precision).sum(axis=0), p))
     return {"auroc": auroc, "pr_auc": pr_auc}
 
 
@@ -123,24 +137,34 @@ def replicates(windows: Windows, alarm: np.ndarray, score: np.ndarray, weights: 
     Returns:
         metric → f64 [B]; NaN where undefined.
     """
-    values = {**of_alarms(sums(windows, alarm), weights), **_ranking(windows, score, weights)}
+    rates = at_rates(windows, score, weights)
+    values = {**_of_alarms(sums(windows, alarm), weights), **_ranking(windows, score, weights), **rates}
     return {name: values[name] for name in METRICS}
 
 
-def of_alarms(by_unit: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that rest on alarms alone (all but AUROC and average precision), f64 [B], from `sums` and weights [B, U]."""
+def _of_alarms(by_unit: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
     return _from_sums({k: np.einsum("bu,u->b", weights, v) for k, v in by_unit.items()})
 
 
 def evaluate(windows: Windows, alarm: np.ndarray, score: np.ndarray) -> dict[str, float | int | None]:
-    """The metrics (None where undefined) with `n_windows`, `n_attacked` and `n_episodes`."""
+    """The metrics (None where undefined) with `COUNTS`."""
     values = replicates(windows, alarm, score, np.ones((1, windows.n_units)))
-    counts = {"n_windows": len(windows), "n_attacked": int(windows.attacked.sum()), "n_episodes": windows.n_episodes}
-    return {**{k: or_none(float(v[0])) for k, v in values.items()}, **counts}
+    return {**{k: _or_none(float(v[0])) for k, v in values.items()}, **_counts(windows, alarm)}
 
 
-def or_none(value: float) -> float | None:
-    """The number; None for what is undefined, NaN or infinite."""
+def _counts(windows: Windows, alarm: np.ndarray) -> dict[str, float | int | None]:
+    by_unit = sums(windows, alarm)
+    return {
+        "n_windows": len(windows),
+        "n_attacked": int(windows.attacked.sum()),
+        "n_episodes": windows.n_episodes,
+        "n_false_alarms": int(by_unit["runs"].sum()),
+        "attack_free_hours": float(by_unit["free_s"].sum() / 3600),
+        "delay_floor_s": float(by_unit["floor"].sum() / windows.n_episodes) if windows.n_episodes else None,
+    }
+
+
+def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
@@ -155,21 +179,6 @@ def resamples(windows: Windows, count: int, seed: int, name: str) -> np.ndarray:
     kinds = (windows.n_episodes, windows.n_units - windows.n_episodes)
     parts = [rng.multinomial(n, np.full(n, 1 / n), size=count) if n else np.zeros((count, 0)) for n in kinds]
     return np.concatenate(parts, axis=1).astype(np.float64)
-
-
-def intervals(windows: Windows, values: dict[str, np.ndarray]) -> dict[str, list[float] | None]:
-    """Percentile intervals, 95 %, of every metric over its values in the resamples (of `replicates`).
-
-    None where a metric rests on fewer than two episodes (or attack-free pieces), too few for a spread
-    between them, or is undefined in more than half of the resamples.
-    """
-    episodes, free = windows.n_episodes > 1, windows.n_units - windows.n_episodes > 1
-    enough = {
-        **dict.fromkeys(_ON_EPISODES, episodes),
-        **dict.fromkeys(_ON_FREE, free),
-        **dict.fromkeys(_ON_BOTH, episodes and free),
-    }
-    return {name: percentiles(v) if enough[name] else None for name, v in values.items()}
 
 
 def percentiles(values: np.ndarray) -> list[float] | None:

@@ -42,9 +42,13 @@ def differences(
     for metric in COMPARED:
         values, interval = (one[metric], other[metric]), None
         # Where either has no interval, there are too few episodes for one of the difference.
-        if one["intervals"][metric] and other["intervals"][metric]:
+        mine, theirs = one["intervals"][metric], other["intervals"][metric]
+        if mine and theirs:
             a, b = (np.array(r[metric], dtype=np.float64) for r in (one_replicates, other_replicates))
             interval = percentiles(a - b)
+            # Without an error in either, all resamples are the same, and the bounds of each bound the difference.
+            if np.ptp(a) == 0 and np.ptp(b) == 0:
+                interval = [mine[0] - theirs[1], mine[1] - theirs[0]]
         result[metric] = {"difference": None if None in values else values[0] - values[1], "interval": interval}
     return result
 

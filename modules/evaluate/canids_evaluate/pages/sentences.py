@@ -2,14 +2,30 @@
 
 from typing import Any
 
+from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.pages.rows import FUSION, Methods, Row
-from canids_evaluate.pages.tables import COUNTS, difference, leaves_out_zero, number, with_interval
+from canids_evaluate.pages.tables import difference, episodes_found, leaves_out_zero, number, with_interval
 
 
 def counts(rows: list[Row]) -> str:
     """Size of a scenario."""
-    windows, attacked, episodes = (rows[0].values[c] for c in COUNTS)
-    return f"{windows} windows, {attacked} attacked, in {episodes} attack episodes."
+    values = rows[0].values
+    few = f", too few for intervals over episodes (from {ENOUGH} on)" if 0 < values["n_episodes"] < ENOUGH else ""
+    return (
+        f"{values['n_windows']} windows, {values['n_attacked']} attacked, in {values['n_episodes']} attack episodes{few}; "
+        f"{_span(values)} of attack-free traffic."
+    )
+
+
+def _span(values: dict[str, Any]) -> str:
+    seconds = 3600 * values["attack_free_hours"]
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 600
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def reference_fusion(rows: list[Row]) -> Row | None:
@@ -59,8 +75,7 @@ def findings(rows: list[Row]) -> list[str]:
     f1 = with_interval("f1", number("f1", values["f1"]), values["intervals"]["f1"])
     sentences = [
         f"The fusion ({fusion.variant}) reaches F1 {f1} and AUROC {number('auroc', values['auroc'])}; it finds "
-        f"{_percent(values['episodes_found'])} of the attack episodes, {_delay(values)}, and raises "
-        f"{number('false_alarms_per_hour', values['false_alarms_per_hour'])} false alarms an hour."
+        f"{_episodes(values)} of the attack episodes, {_delay(values)}, and raises {_false_alarms(values)}."
     ]
     # A method is better or worse only where the interval of the paired difference leaves out zero.
     others = [r for r in rows if r.method in values["minus"] and r.variant == fusion.variant]
@@ -75,8 +90,20 @@ def findings(rows: list[Row]) -> list[str]:
     return [*sentences, verdict(rows)]
 
 
-def _percent(value: float | None) -> str:
-    return "an unknown share" if value is None else f"{100 * value:.0f} %"
+def _episodes(values: dict[str, Any]) -> str:
+    share = values["episodes_found"]
+    if share is None:
+        return "an unknown share"
+    return f"{100 * share:.0f} %" if values["n_episodes"] >= ENOUGH else episodes_found(values)
+
+
+def _false_alarms(values: dict[str, Any]) -> str:
+    """How many in how much traffic; a rate from seconds of traffic says little without its bounds."""
+    count, bounds = values["n_false_alarms"], values["intervals"]["false_alarms_per_hour"]
+    if not bounds:
+        return "false alarms of an unknown rate, as there is no attack-free traffic"
+    low, high = (number("false_alarms_per_hour", bound) for bound in bounds)
+    return f"{count} false alarm{'s' * (count != 1)} in {_span(values)} of attack-free traffic (between {low} and {high} an hour)"
 
 
 def _delay(values: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from canids_evaluate.judging.equal_recall import COMPARED
-from canids_evaluate.judging.metrics import METRICS
+from canids_evaluate.judging.bounds import ENOUGH
+from canids_evaluate.judging.metrics import COUNTS, METRICS
 from canids_evaluate.pages.rows import FUSION, Row
 
 COLUMNS = {
@@ -17,20 +17,24 @@ COLUMNS = {
     "pr_auc": "PR-AUC",
     "fpr": "FPR",
     "false_alarms_per_hour": "False alarms/h",
+    "alarm_seconds_per_hour": "Seconds in false alarm/h",
+    "recall_at_1_per_hour": "Recall at 1/h",
+    "recall_at_10_per_hour": "Recall at 10/h",
     "detection_delay_s": "Delay (s)",
     "episodes_found": "Episodes found",
 }
-_DIGITS = {"f1": 4, "auroc": 4, "pr_auc": 4, "fpr": 4, "false_alarms_per_hour": 1}
+_DIGITS = {"f1": 4, "auroc": 4, "pr_auc": 4, "fpr": 4, "false_alarms_per_hour": 1, "alarm_seconds_per_hour": 1}
 METHOD = (
     "Detectors and window baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows (a detector that has "
     "even odds, not below them); the fusion and the fusion baselines have alarms of their own. The F1-optimal threshold is chosen on calibrate too. Intervals are "
-    "95 % bootstrap intervals over attack episodes and attack-free stretches; differences are paired over the same "
-    "resamples, bold where the interval leaves out zero. By event: runs of false alarms an hour of attack-free time, mean "
-    "delay over the episodes that were found, share of episodes found."
+    "95 % bootstrap intervals over attack episodes and attack-free stretches, five of each at least, exact ones for counts of events and "
+    "where no error was made; differences are paired over the same resamples, bold where the interval leaves out zero. By event: runs of "
+    "false alarms, and seconds in false alarm, an hour of attack-free time (an alarm that never ends has 3,600); mean delay over the episodes "
+    "that were found, with the shortest that a window allows; share of episodes found, below five their number. Recall at 1/h and at 10/h: by window, "
+    "at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand."
 )
 """How to read the tables."""
 UNDEFINED = "–"
-COUNTS = ("n_windows", "n_attacked", "n_episodes")
 CSV_COLUMNS = [
     *("dataset", "instance", "scenario", "variant", "method", *METRICS, "f1_optimal", *COUNTS),
     *(f"{metric}_{end}" for metric in METRICS for end in ("low", "high")),
@@ -107,11 +111,29 @@ def results(rows: list[Row]) -> Table:
         values = row.values
         f1 = number("f1", values["f1"])
         f1 = f"**{f1}**" if values["f1"] is not None and values["f1"] == best else f1
-        cells = [number(m, values[m]) for m in COLUMNS if m != "f1"]
+        cells = [_cell(m, values) for m in COLUMNS if m != "f1"]
         optimal = number("f1", values["f1_optimal"]["f1"])
         f1 = with_interval("f1", f1, values["intervals"]["f1"])
         lines.append([row.label, row.variant or UNDEFINED, f1, *cells, optimal])
     return Table(header, lines, names=2)
+
+
+def _cell(metric: str, values: dict[str, Any]) -> str:
+    """A metric as the table of results shows it: counts instead of small shares, rates and delays with what bounds them."""
+    text, interval = number(metric, values[metric]), values["intervals"][metric]
+    if metric == "episodes_found":
+        return episodes_found(values)
+    if metric == "detection_delay_s" and values[metric] is not None:
+        return f"{text} (≥ {number(metric, values['delay_floor_s'])})"
+    return with_interval(metric, text, interval) if metric == "false_alarms_per_hour" else text
+
+
+def episodes_found(values: dict[str, Any]) -> str:
+    """The share of episodes found, or how many of how many where they are fewer than five."""
+    share, episodes = values["episodes_found"], values["n_episodes"]
+    if share is None or episodes >= ENOUGH:
+        return number("episodes_found", share)
+    return f"{round(share * episodes)} of {episodes}"
 
 
 def difference(metric: str, paired: dict[str, Any]) -> str:
@@ -134,24 +156,6 @@ def fusion_minus(rows: list[Row], metric: str) -> Table:
     return Table(
         header, [[text, *(difference(metric, f[m][metric]) for f in fusions.values())] for m, text in others.items()]
     )
-
-
-AT_FUSION_RECALL = (
-    "The variant's methods with thresholds moved to the fusion's recall (not known beforehand), and the fusion "
-    "minus the method; delays over the episodes that both find:"
-)
-
-
-def at_fusion_recall(rows: list[Row]) -> Table:
-    """False alarms and delay where every method finds as many windows as the fusion does; no rows without attacks."""
-    header = ["Method", "Variant", "Recall"]
-    header += [h for m in COMPARED for h in (COLUMNS[m], f"fusion minus it, {COLUMNS[m]}")]
-    lines = []
-    for row in rows:
-        if moved := row.values.get("at_fusion_recall"):
-            cells = [c for m in COMPARED for c in (number(m, moved[m]), difference(m, moved["fusion_minus"][m]))]
-            lines.append([row.label, row.variant or UNDEFINED, number("recall", moved["recall"]), *cells])
-    return Table(header, lines, names=2)
 
 
 def parts(rows: list[Row], group: str, metric: str) -> Table:

@@ -1,0 +1,39 @@
+"""Principal components of node features: what an autoencoder learns if it is linear and sees no edge."""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+from canids_shared.contracts.graph_store import GraphStore
+
+_COMPONENTS = 16
+_NODES = 200_000
+"""Nodes of attack-free windows that it learns from, at most."""
+
+
+def learn(fit: GraphStore, seed: int) -> Callable[[GraphStore], np.ndarray]:
+    """Learn from the nodes of attack-free windows; the function returned gives each window's score, f64 [W] in [0, 1).
+
+    It is e / (1 + e), e the mean over a window's nodes of the squared residual of their standardised features.
+    """
+    sizes = np.diff(np.asarray(fit["node_ptr"]))
+    rows = np.flatnonzero(np.repeat(np.asarray(fit["y"]) == 0, sizes))
+    if len(rows) > _NODES:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _NODES, replace=False))
+    x = np.asarray(fit["x"][rows], dtype=np.float64)
+    scaler = StandardScaler().fit(x)
+    scaled = scaler.transform(x)
+    components = np.linalg.eigh(scaled.T @ scaled)[1][:, -_COMPONENTS:]  # [F, K], of the largest variances
+
+    def scores(store: GraphStore) -> np.ndarray:
+        pointer = np.asarray(store["node_ptr"])
+        error = np.zeros(pointer[-1])
+        for first in range(0, len(error), _NODES):  # a store may be larger than memory
+            scaled = scaler.transform(np.asarray(store["x"][first : first + _NODES], dtype=np.float64))
+            residual = scaled - scaled @ components @ components.T
+            error[first : first + _NODES] = (residual**2).mean(axis=1)
+        mean = np.add.reduceat(error, pointer[:-1]) / np.diff(pointer)
+        return np.asarray(mean / (1 + mean))
+
+    return scores
