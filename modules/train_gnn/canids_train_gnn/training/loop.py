@@ -101,7 +101,7 @@ class TrainingLoop:
                 "'batch' or add captures"
             )
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"]
+            model.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"], fused=True
         )
         self.progress = _Progress()
         self.best = copy.deepcopy(model.state_dict())
