@@ -80,7 +80,7 @@ def run(
         outputs: names of the options for paths to write.
         alone: the output whose folder is locked meanwhile: that of a run.
     """
-    begin = time.perf_counter()
+    begin, starting = time.perf_counter(), job_usage.since_start()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     parser.add_argument("--spec", required=True, help="JSON with wildcards, config and constants (params of the rule)")
     names = outputs or ["output"]
@@ -103,8 +103,8 @@ def run(
         with sigterm_as_exit(), lock, gpu:
             main(call)
         job = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
-        threads = call.config.get("torch_threads", 1)
-        print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)
+        job |= {"start_seconds": starting and round(starting, 2), "threads": call.config.get("torch_threads", 1)}
+        print(job_usage.line(files, time.perf_counter() - begin, **job), file=sys.stderr)
     except Exception as error:
         # Damage explains whatever came of it.
         fault = cache_entries.unlink_damaged(files) or (error if isinstance(error, CanidsError) else None)
