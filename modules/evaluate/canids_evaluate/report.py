@@ -1,17 +1,19 @@
 """One self-contained HTML page on a dataset, with the figures of its runs (rule `report`).
 
 python -m canids_evaluate.report --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": {}}'
-    --page report.html --learning learning.svg --cost cost.svg --resources resources.svg
+    --page report.html --learning learning.svg --cost cost.svg --resources resources.svg --time time.svg
     --metrics …/metrics.json … --curves …/curves.json … --figures f1.svg … --trainings …/run.json …
     --benchmarks …/benchmark.tsv … --cards …/gat_large.md …
 """
 
 from typing import Any
 
+import polars as pl
 import yaml
 
 from canids_evaluate.pages import page, provenance, run_figures, sentences, tables
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
+from canids_evaluate.runs.measured import measured, time_by_rule
 from canids_evaluate.runs.trainings import read_cost
 from canids_evaluate.summary import distillation, fusion_and_detectors
 from canids_shared.contracts import training_run
@@ -35,6 +37,8 @@ CAPTIONS = {
     "cost": "F1 against the number of parameters, inference latency (median over windows, one at a time) and "
     "training time; a detector counts its training, the fusion all trainings of its variant.",
     "resources": "Time and peak memory of every run.",
+    "time": "Where the time went: all finished jobs of the dataset, by stage and rule, with the number of jobs. Start-up is the time "
+    "until everything is imported. Jobs whose files came from the cache took none.",
 }
 """Figure → caption, in the order of the page."""
 
@@ -66,6 +70,19 @@ def _config(training: TrainingRun) -> str:
     return yaml.safe_dump(content, sort_keys=True, allow_unicode=True)
 
 
+def _jobs(call: Call) -> pl.DataFrame:
+    """Time of the dataset's jobs by rule, from their logs, which stand beside the results and are no output of any rule."""
+    runs, results = (call.inputs[name][0].parent.parent.parent for name in ("benchmarks", "figures"))
+    return time_by_rule(measured(runs, results, call.wildcards["dataset"]))
+
+
+def _share_of_starts(jobs: pl.DataFrame) -> str:
+    """Time of all jobs, and which part of it was start-up."""
+    start, work, count = (float(jobs[column].sum()) for column in ("start", "work", "jobs"))
+    share = f", {start / (start + work):.0%} of it start-up" if start + work else ""
+    return f"{start + work:,.0f} s in {count:,.0f} jobs{share}"
+
+
 def main(call: Call) -> None:
     """Entry point."""
     inputs, dataset = call.inputs, call.wildcards["dataset"]
@@ -77,9 +94,12 @@ def main(call: Call) -> None:
     run_figures.learning(call.output["learning"], trainings)
     run_figures.cost(call.output["cost"], rows, trainings, costs)
     run_figures.resources(call.output["resources"], costs)
+    jobs = _jobs(call)
+    run_figures.time(call.output["time"], jobs)
     drawn = {**{path.stem: path for path in inputs["figures"]}, **call.output}
     sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
     facts = {"Code that made this report": provenance.code(), "Machine that made this report": provenance.machine()}
+    facts["Time of the dataset's jobs"] = _share_of_starts(jobs)
     origins = {
         "Evaluations": provenance.evaluations(metrics),
         "Trainings": provenance.runs(trainings),
@@ -105,5 +125,5 @@ if __name__ == "__main__":
     entry_point.run(
         main,
         inputs=["metrics", "curves", "figures", "trainings", "benchmarks", "cards"],
-        outputs=["page", "learning", "cost", "resources"],
+        outputs=["page", "learning", "cost", "resources", "time"],
     )

@@ -116,7 +116,7 @@ STAND_INS = {
     "window_baselines": StandIn(baselines, ("metrics", "curves")),
     "evaluate": StandIn(evaluation, ("metrics", "curves")),
     "summary": StandIn(summary, ("markdown", "csv", *FIGURES)),
-    "report": StandIn(outputs=("page", "learning", "cost", "resources")),
+    "report": StandIn(outputs=("page", "learning", "cost", "resources", "time")),
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),
     "cards": StandIn(outputs=tuple(cards_on_command_line(sys.argv))),

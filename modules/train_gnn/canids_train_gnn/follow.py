@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--gat", type=Path, required=True, metavar="MODEL")
     made.add_argument("--threads", type=whole_number(1, 1024), default=1, help="torch's threads")
     made.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="cpu")
-    made.add_argument("--backend", choices=["auto", "dense", "pyg", "dgl"], default="auto")
+    made.add_argument("--backend", choices=["auto", "dense", "csr", "pyg", "dgl"], default="auto")
     return made
 
 

@@ -31,22 +31,26 @@ def train(job: TrainingJob[GAT]) -> tuple[GAT, History]:
     weight = torch.tensor([0.5 / (1.0 - attacked), 0.5 / attacked], device=job.device)  # [2]
     criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=config["label_smoothing"])
     student = nn.ModuleDict({"gat": model})
+    taught = None
     if teacher is not None:
+        taught = distillation.TeacherOutputs(
+            teacher.logits_and_embedding, fit, windows, config["batch"], job.autocast, by_node=False
+        )
         student["projection"] = distillation.projection(model.classify.in_features, teacher.classify.in_features)
         student.to(job.device)
 
-    def loss(graphs: Graphs) -> Tensor:
+    def loss(recorded: Graphs, windows: Tensor) -> Tensor:
         # Outlier exposure: a share of the attack-free windows is disturbed, and attacked from here on.
         exposure, encoder = config["exposure"], model.encoder
         strength = exposure["lowest"], exposure["highest"]
-        graphs = exposed(graphs, encoder.node_scaling, encoder.feature_dropout, exposure["rate"], strength)
+        graphs = exposed(recorded, encoder.node_scaling, encoder.feature_dropout, exposure["rate"], strength)
         logits, embedding = model(graphs)  # [B, 2], [B, width]
         total: Tensor = criterion(logits, graphs.y)
-        if teacher is None:
+        if taught is None:
             return total
-        # Both see the same disturbed batch, so the teacher also shows how it judges the disturbed windows.
-        with torch.no_grad():
-            teacher_logits, teacher_embedding = teacher(graphs)
+        # The teacher judges disturbed windows as they are in this batch; of all others its outputs are known.
+        outputs = taught.of(windows, graphs, graphs.y != recorded.y)
+        teacher_logits, teacher_embedding = outputs[:, :2], outputs[:, 2:]
         weights = config["distillation"]
         soft = distillation.soft_logits(logits, teacher_logits, weights["temperature"])
         near = distillation.embeddings(embedding, teacher_embedding, student["projection"])

@@ -45,20 +45,22 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
         fit.edge_attr[torch.repeat_interleave(is_free, fit.edge_ptr.diff())],
     )
     student = nn.ModuleDict({"vgae": model})
+    taught = None
     if teacher is not None:
+        taught = distillation.TeacherOutputs(
+            teacher.latent_and_decoded, fit, windows, config["batch"], job.autocast, by_node=True
+        )
         student["projection"] = distillation.projection(model.mean.out_features, teacher.mean.out_features)
         student.to(job.device)
 
-    def loss(graphs: Graphs) -> Tensor:
+    def loss(graphs: Graphs, windows: Tensor) -> Tensor:
         # One draw from the posterior of every node for each step, as usual for variational autoencoders.
         noise = torch.randn(len(graphs.x), config[job.scale]["latent"], device=job.device)  # [N, Z]
         made: Reconstruction = model(graphs, noise)
         total: Tensor = objective(made, graphs, config)
-        if teacher is None:
+        if taught is None:
             return total
-        with torch.no_grad():
-            taught: Reconstruction = teacher(graphs)  # without noise: its posterior's mean
-        latent, decoded = distillation.reconstructions(made, taught, student["projection"])
+        latent, decoded = distillation.reconstructions(made, taught.of(windows, graphs), student["projection"])
         weights = config["distillation"]
         total = total + weights["latents"] * latent + weights["reconstructions"] * decoded
         return total

@@ -53,6 +53,15 @@ class Graphs:
         place = torch.arange(len(x), device=x.device) - ptr[graph]
         return cls(x, source, target, edge, y, ptr, graph, widest, sizes, place)
 
+    def select(self, which: Tensor) -> "Graphs":
+        """The graphs at `which` (bool [B]) as a batch of their own, padded as wide as this one; the host waits for the device."""
+        nodes = which[self.graph]  # [ΣN]
+        edges = nodes[self.source]  # [ΣE]
+        number = nodes.cumsum(0) - 1  # [ΣN] number of every chosen node in the new batch
+        ends = number[self.source[edges]], number[self.target[edges]]
+        sizes = self.sizes[which]
+        return Graphs.of(self.x[nodes], *ends, self.edge[edges], self.y[which], sizes, self.widest)
+
     @classmethod
     def unlabelled(
         cls,
@@ -116,6 +125,10 @@ class TorchStore:
         first = torch.repeat_interleave(sizes.cumsum(0) - sizes, degrees, output_size=n_edges)  # [ΣE]
         source, target = self.edge_index[:, edges].long() + first
         return Graphs.of(self.x[nodes], source, target, self.edge_attr[edges], self.y[chosen], sizes, widest)
+
+    def node_rows(self, windows: Tensor) -> Tensor:
+        """Rows of `x` that the nodes of these windows ([B] int64, on the host) have, [ΣN] int64, as `batch` orders them."""
+        return self._rows("node_ptr", windows)[0]
 
     def _rows(self, ptr: str, windows: Tensor) -> tuple[Tensor, int, int]:
         """The packed rows of the windows, [total] on the device; their total, and the most of one window.

@@ -117,7 +117,7 @@ def run(
         each: for an entry point that a job may call several times (`calls_of`), names of the inputs with one path for each call. All
             outputs then follow `--output`.
     """
-    begin = time.perf_counter()
+    begin, starting = time.perf_counter(), job_usage.since_start()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     parser.add_argument("--spec", required=True, help="JSON with wildcards, config and constants (params of the rule)")
     names = outputs or ["output"]
@@ -143,8 +143,8 @@ def run(
             for one in [call] if each is None else calls_of(parsed["spec"], names, parsed["output"], read, each):
                 main(one)
         job = {"entry": _entry(main), "wildcards": call.wildcards, "code": call.constants.get("code")}
-        threads = call.config.get("torch_threads", 1)
-        print(job_usage.line(files, time.perf_counter() - begin, **job, threads=threads), file=sys.stderr)
+        job |= {"start_seconds": starting and round(starting, 2), "threads": call.config.get("torch_threads", 1)}
+        print(job_usage.line(files, time.perf_counter() - begin, **job), file=sys.stderr)
     except Exception as error:
         # Damage explains whatever came of it.
         fault = cache_entries.unlink_damaged(files) or (error if isinstance(error, CanidsError) else None)

@@ -6,6 +6,7 @@ cached rules. A log is no output, so times in it leave cached files the same to 
 | key | content |
 |---|---|
 | `entry`, `wildcards`, `code` | entry point, and wildcards and hash of its code from the rule's params |
+| `start_seconds` | time from the process's start to the call of the entry point: interpreter and imports; null where unknown |
 | `seconds` | time since the entry point was called |
 | `memory_mb` | peak resident memory, 10⁶ bytes; null where unknown |
 | `gpu_mb` | peak of what torch reserved on the GPU, 10⁶ bytes; null without one |
@@ -14,7 +15,9 @@ cached rules. A log is no output, so times in it leave cached files the same to 
 """
 
 import json
+import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from canids_shared.files import canonical_json
 
 _MARK = "resources: "
 _TAIL = 1 << 16
-_KEYS = {"entry", "wildcards", "code", "seconds", "memory_mb", "gpu_mb", "input_mb", "threads"}
+_KEYS = {"entry", "wildcards", "code", "start_seconds", "seconds", "memory_mb", "gpu_mb", "input_mb", "threads"}
 
 
 def peak_memory() -> int | None:
@@ -43,8 +46,18 @@ def peak_gpu_memory() -> int | None:
     return int(torch.cuda.max_memory_reserved())
 
 
+def since_start() -> float | None:
+    """Seconds since this process began, on a clock of hundredths; None without `/proc`."""
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        return None
+    # The command's name, in brackets, may hold blanks; the 22nd field is the 20th after it (proc(5)).
+    ticks = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def line(inputs: Iterable[Path], seconds: float, **job: Any) -> str:
-    """The line for the log; `job` is `entry`, `wildcards`, `code` and `threads`."""
+    """The line for the log; `job` is `entry`, `wildcards`, `code`, `start_seconds` and `threads`."""
     memory, gpu = peak_memory(), peak_gpu_memory()
     usage = {
         "seconds": round(seconds, 3),
@@ -71,6 +84,6 @@ def read(log: Path) -> dict[str, Any] | None:
         usage: dict[str, Any] = json.loads(text.removeprefix(_MARK))
     except ValueError:
         usage = {}
-    if not isinstance(usage, dict) or usage.keys() != _KEYS:
+    if not isinstance(usage, dict) or usage.keys() | {"start_seconds"} != _KEYS:
         raise CanidsError(f"{log}: the line '{_MARK}…' is damaged; delete it and run the job again")
-    return usage
+    return {"start_seconds": None, **usage}

@@ -81,7 +81,7 @@ def test_detectors_are_those_that_the_decisions_declare() -> None:
 
 
 def report_outputs() -> dict[str, str]:
-    return {"page": ".html", "learning": ".svg", "cost": ".svg", "resources": ".svg"}
+    return {"page": ".html", "learning": ".svg", "cost": ".svg", "resources": ".svg", "time": ".svg"}
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canids_evaluate import resources
-from canids_evaluate.runs.measured import MEASURED, measured
+from canids_evaluate.pages import run_figures
+from canids_evaluate.runs.measured import MEASURED, measured, time_by_rule
 from canids_shared.contracts.tables import read
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import job_usage
@@ -139,6 +140,31 @@ def test_jobs_become_a_table_a_page_and_a_profile(workplace: Path) -> None:
     assert profile["decisions"].keys() == {"runtime"}
     usage = Path("out/resources.md").read_text()
     assert "| gat_large | two | 2 | 40.0 | 600 | 12.5 | 900 | 720 | 6 | 1080 |" in usage
+
+
+def test_start_up_and_work_add_up_by_rule(workplace: Path) -> None:
+    log = Path("results/one/states/large/fit.log")
+    write_log(log, "canids_train_gnn.states", 1.0, dataset="one", variant="large")
+    usage = json.loads(log.read_text().partition("resources: ")[2]) | {"start_seconds": 3.5, "seconds": 7.0}
+    log.write_text(f"resources: {json.dumps(usage)}\n")
+    Path("experimentruns/one/gat_large/benchmark.tsv").write_text("s\th:m:s\tmax_rss\n96.0\t0:01:36\t1.0\n")
+    times = time_by_rule(measured(Path("experimentruns"), Path("results"), "one"))
+    # Runs whose logs do not name their start: 96 − 90 s of the benchmark, and none where the benchmark is shorter than the log.
+    assert times.rows() == [
+        ("preprocess", "graphs", 1, 0.0, 90.0),
+        ("train_gnn", "gat_large", 2, 6.0, 180.0),
+        ("train_gnn", "states", 1, 3.5, 7.0),
+        ("train_drl", "decisions", 1, 0.0, 90.0),
+    ]
+    run_figures.time(Path("time.svg"), times)
+    text = Path("time.svg").read_text()
+    assert "train_gnn · gat_large (2)" in text
+
+
+def test_a_job_says_how_long_its_process_took_to_start() -> None:
+    script = "import time; time.sleep(0.3)\nfrom canids_shared.jobs import job_usage; print(job_usage.since_start())"
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 0.3 < float(asked.stdout) < 60
 
 
 def test_what_other_packages_ran_is_no_rule_of_the_stages(workplace: Path) -> None:

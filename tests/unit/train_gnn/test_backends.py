@@ -192,8 +192,8 @@ def test_a_backend_whose_package_is_missing_is_refused(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("device", "backend", "compile_", "training", "expected"),
     [
-        ("cpu", "auto", "auto", True, MessagePassing("pyg", compiled=False)),
-        ("cpu", "auto", "auto", False, MessagePassing("pyg", compiled=False)),
+        ("cpu", "auto", "auto", True, MessagePassing("csr", compiled=False)),
+        ("cpu", "auto", "auto", False, MessagePassing("csr", compiled=False)),
         ("cuda", "auto", "auto", True, MessagePassing("dense", compiled=True)),
         ("cuda", "pyg", "auto", True, MessagePassing("pyg", compiled=False)),
         ("cpu", "dense", "always", True, MessagePassing("dense", compiled=True)),

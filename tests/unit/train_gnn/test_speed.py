@@ -87,7 +87,8 @@ def test_a_checkpoint_of_another_device_is_ignored(stores: tuple[Path, Path], tm
     assert run_folder.Checkpoint(spec, tmp_path / "run", device="cuda").load() is not None
 
 
-def test_the_pyg_backend_trains_to_nearly_the_same_weights(stores: tuple[Path, Path]) -> None:
-    trained = [gat.train(job(stores, STILL, message_passing=MessagePassing(b)))[0] for b in ("dense", "pyg")]
+@pytest.mark.parametrize("backend", ["csr", "pyg"])
+def test_other_backends_train_to_nearly_the_same_weights(stores: tuple[Path, Path], backend: str) -> None:
+    trained = [gat.train(job(stores, STILL, message_passing=MessagePassing(b)))[0] for b in ("dense", backend)]
     for one, other in zip(*(model.parameters() for model in trained), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -1,9 +1,10 @@
-"""Figures of runs: learning curves, quality against size, latency and training time, time and memory."""
+"""Figures of runs: learning curves, quality against size, latency and training time, time and memory, where the time went."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -128,6 +129,24 @@ def resources(path: Path, costs: Mapping[str, Cost]) -> None:
             ax.tick_params(axis="y", length=0)
             style.grid(ax, "x")
         axes[0][0].invert_yaxis()
+
+
+def time(path: Path, jobs: pl.DataFrame) -> None:
+    """Time of all jobs of each rule (`measured.time_by_rule`), work and start-up; stages lie behind one another."""
+    names = [f"{stage} · {rule} ({count})" for stage, rule, count in jobs.select("stage", "rule", "jobs").rows()]
+    with style.figure(path, 1, 1, 7.2, 1.1 + 0.23 * len(names)) as (figure, axes):
+        ax, left = axes[0, 0], np.zeros(len(names))
+        for column, text, colour in (("work", "Work", style.BLUE), ("start", "Start-up", "#E69F00")):
+            values = jobs[column].to_numpy()
+            bars = ax.barh(names, values, left=left, height=0.55, color=colour, label=text)
+            left = left + values
+        ax.bar_label(bars, [_amount(v) for v in left], padding=3, fontsize=7)
+        ax.set_xlabel("Time of all jobs (s)")
+        ax.margins(x=0.1)
+        ax.tick_params(axis="y", length=0)
+        style.grid(ax, "x")
+        ax.invert_yaxis()
+        figure.legend(loc="outside upper center", ncols=2)
 
 
 def _amount(value: float | None) -> str:

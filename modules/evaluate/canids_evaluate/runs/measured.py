@@ -17,18 +17,20 @@ from canids_shared.files import canonical_json
 from canids_shared.jobs import job_usage
 from canids_shared.planning.pipeline import STAGES
 
-_MEASURES = dict.fromkeys(("seconds", "memory_mb", "gpu_mb", "input_mb"), pl.Float64)
+_MEASURES = dict.fromkeys(("seconds", "start_seconds", "work_seconds", "memory_mb", "gpu_mb", "input_mb"), pl.Float64)
 _USAGE: dict[str, Any] = {**_MEASURES, "threads": pl.Int32, "code": pl.String}
 MEASURED = Table(
-    "resources/1",
+    "resources/2",
     {
         **dict.fromkeys(("dataset", "rule", "instance", "wildcards"), pl.String),
+        "stage": pl.String,
         **_USAGE,
         "log": pl.String,
     },
-    nullable=frozenset(_USAGE),
+    nullable=frozenset({*_USAGE, "stage"}),
 )
-"""A row per job. Memory in 10⁶ bytes, as Snakemake's `mem_mb`; input in 2²⁰ bytes, as its `input.size_mb`; unknown is null."""
+"""A row per job. `start_seconds` are those in which the interpreter started and modules were imported, `work_seconds` those after; where
+there is a benchmark `seconds` are both and more, else the work. `stage` is null without a log. Memory in 10⁶ bytes, as Snakemake's `mem_mb`; input in 2²⁰ bytes, as its `input.size_mb`; unknown is null."""
 _RULES = {"decide": "decisions", "simulated": "simulate"}
 """Entry point → rule, where their names differ."""
 _PACKAGES = [f"canids_{stage}" for stage in STAGES]
@@ -37,23 +39,38 @@ _BY_VARIANT = ("fusion_baselines",)
 _MIB = 2**20 / 1e6
 
 
-def measured(runs: Path, results: Path) -> pl.DataFrame:
-    """Every job that left a measurement, ordered by rule, dataset and log.
+def measured(runs: Path, results: Path, dataset: str = "*") -> pl.DataFrame:
+    """Every job that left a measurement, of all datasets or of one, ordered by rule, dataset and log.
 
     Args:
         runs: folder of `{dataset}/{run}/benchmark.tsv`.
         results: folder of `{dataset}/…`, with logs beside the results.
 
-    Raises `CanidsError` naming a file that is damaged, or both folders if they hold no measurement.
+    Raises `CanidsError` naming a file that is damaged, or, of all datasets, both folders if they hold no measurement.
     """
-    rows = [*_runs(runs), *_logs(results)]
-    if not rows:
+    rows = [*_runs(runs, dataset), *_logs(results if dataset == "*" else results / dataset)]
+    if not rows and dataset == "*":
         raise CanidsError(f"{runs}, {results}: no benchmark.tsv and no log of a finished job; run a pipeline first")
     return pl.DataFrame(rows, schema=MEASURED.columns).sort("rule", "dataset", "log")
 
 
-def _runs(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*/*/benchmark.tsv")):
+def time_by_rule(jobs: pl.DataFrame) -> pl.DataFrame:
+    """Of jobs (`measured`): `stage`, `rule`, number of `jobs`, seconds of `start` and of `work` together; stages in their order, longest rule first.
+
+    A run whose log does not say its start took as long for it as its benchmark is longer than its work. Jobs without a log are left out.
+    """
+    order = {stage: place for place, stage in enumerate(STAGES)}
+    known = jobs.filter(pl.col("work_seconds").is_not_null())
+    rest = (pl.col("seconds") - pl.col("work_seconds")).clip(lower_bound=0)
+    start = pl.coalesce("start_seconds", rest)
+    summed = known.group_by("stage", "rule").agg(jobs=pl.len(), start=start.sum(), work=pl.col("work_seconds").sum())
+    place = pl.col("stage").replace_strict(order, default=len(order))
+    longest = pl.col("start") + pl.col("work")
+    return summed.sort([place, longest, "rule"], descending=[False, True, False])
+
+
+def _runs(folder: Path, dataset: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob(f"{dataset}/*/benchmark.tsv")):
         run, log = path.parent, path.with_name("log.txt")
         usage = (job_usage.read(log) if log.is_file() else None) or {}
         if usage and not _of_a_stage(usage):
@@ -65,7 +82,13 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
         # Snakemake samples memory twice a second and may miss a peak, which the job's log has.
         memory = [m for m in (cost.peak_mb and cost.peak_mb * _MIB, usage.get("memory_mb")) if m]
         benchmark = {"seconds": cost.seconds or usage.get("seconds"), "memory_mb": max(memory, default=None)}
-        yield _row(log, {**usage, **benchmark}, run.parent.name, rule, instance and f"@{instance}")
+        yield _row(
+            log,
+            {**usage, "work_seconds": usage.get("seconds"), **benchmark},
+            run.parent.name,
+            rule,
+            instance and f"@{instance}",
+        )
 
 
 def _logs(folder: Path) -> Iterator[dict[str, Any]]:
@@ -75,7 +98,13 @@ def _logs(folder: Path) -> Iterator[dict[str, Any]]:
         if usage is None or "dataset" not in usage["wildcards"] or not _of_a_stage(usage):
             continue
         entry, wildcards = usage["entry"].rpartition(".")[2], usage["wildcards"]
-        yield _row(log, usage, wildcards["dataset"], _RULES.get(entry, entry), wildcards.get("instance", ""))
+        yield _row(
+            log,
+            {**usage, "work_seconds": usage["seconds"]},
+            wildcards["dataset"],
+            _RULES.get(entry, entry),
+            wildcards.get("instance", ""),
+        )
 
 
 def _of_a_stage(usage: dict[str, Any]) -> bool:
@@ -85,4 +114,6 @@ def _of_a_stage(usage: dict[str, Any]) -> bool:
 
 def _row(log: Path, usage: dict[str, Any], dataset: str, rule: str, instance: str) -> dict[str, Any]:
     names = {"dataset": dataset, "rule": rule, "instance": instance, "log": log.as_posix()}
-    return {**names, "wildcards": canonical_json(usage.get("wildcards", {})), **{key: usage.get(key) for key in _USAGE}}
+    stage = usage["entry"].partition(".")[0].removeprefix("canids_") if "entry" in usage else None
+    measures = {key: usage.get(key) for key in _USAGE}
+    return {**names, "wildcards": canonical_json(usage.get("wildcards", {})), "stage": stage, **measures}

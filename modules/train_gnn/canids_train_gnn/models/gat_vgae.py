@@ -38,6 +38,10 @@ class GAT(nn.Module):
         logits: Tensor = self(graphs)[0]
         return logits[:, 1] - logits[:, 0]
 
+    def logits_and_embedding(self, graphs: Graphs) -> Tensor:
+        """Both outputs side by side, [B, 2 + channels·heads]."""
+        return torch.cat(self(graphs), 1)
+
     def outputs(self, graphs: Graphs) -> dict[str, Tensor]:
         """The columns of states, each [B]: `gat_logit` (attacked minus attack-free), both logits, norm and mean of the embedding."""
         logits, embedding = self(graphs)
@@ -107,7 +111,7 @@ class VGAE(nn.Module):
 
     def forward(self, graphs: Graphs, noise: Tensor | None = None) -> Reconstruction:
         """Encode and decode; `noise` [N, Z] draws z from the posterior, without it z is the posterior's mean."""
-        h = torch.cat(self.encoder(graphs), -1)  # [N, (layers + 1)·channels·heads]
+        h = self._embedded(graphs)
         mean, log_var = self.mean(h).float(), self.log_var(h).float().clamp(-8.0, 4.0)  # [N, Z] each
         # The sample is a function of mean and log_var (reparametrised), so gradients reach both; log_var is clamped to keep exp finite.
         z = mean if noise is None else mean + noise * (0.5 * log_var).exp()
@@ -120,6 +124,15 @@ class VGAE(nn.Module):
         # KL divergence of N(mean, exp(log_var)) from N(0, 1), in closed form.
         divergence = 0.5 * (mean**2 + log_var.exp() - 1.0 - log_var).mean(-1)  # [N]
         return Reconstruction(mean, log_var, decoded, node_error, edge_error, divergence)
+
+    def _embedded(self, graphs: Graphs) -> Tensor:
+        """Embeddings of the nodes, those of all layers side by side: [N, (layers + 1)·channels·heads]."""
+        return torch.cat(self.encoder(graphs), -1)
+
+    def latent_and_decoded(self, graphs: Graphs) -> Tensor:
+        """The posterior's mean and the node features that it is decoded to, side by side: [N, Z + F]; no errors."""
+        mean = self.mean(self._embedded(graphs)).float()
+        return torch.cat([mean, self.decode(mean).float()], 1)
 
     def _edge_error(self, z: Tensor, graphs: Graphs) -> Tensor:
         """Cross-entropy of each node's outgoing edges [N]; edges and non-edges weigh the same, though these are many more."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from canids_shared.contracts.torch_store import Graphs
+from canids_train_gnn.models import sparse
 from canids_train_gnn.models.attention import BACKENDS, Edges, GraphAttention, MessagePassing
 
 
@@ -133,6 +134,9 @@ def node_max(values: Tensor, graphs: Graphs) -> Tensor:
     """Largest value over the nodes of each graph: [N, …] to [B, …]."""
     if torch.compiler.is_exporting():  # of a single graph; segment_reduce has no ONNX operator
         return values.amax(0, keepdim=True)
+    if values.device.type == "cpu" and values.dim() == 2:
+        highest: Tensor = sparse.Highest.apply(values, graphs.ptr)  # type: ignore[no-untyped-call]
+        return highest
     return torch.segment_reduce(values, "max", lengths=graphs.sizes, unsafe=True)
 
 

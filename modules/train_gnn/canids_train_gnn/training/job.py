@@ -50,6 +50,10 @@ class TrainingJob(Generic[Model]):
         """The device that trains."""
         return self.fit.device
 
+    def autocast(self) -> torch.autocast:
+        """A context in which operations have the job's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
     def new_model(self, kind: type[Model], nodes: Tensor, edges: Tensor) -> Model:
         """An untrained model of the job's scale, whose weights the seed decides and whose scaling is that of the training data.
 

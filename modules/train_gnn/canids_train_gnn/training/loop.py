@@ -56,14 +56,14 @@ class Objective:
 
     Attributes:
         fit_windows, select_windows: numbers of windows of the job's stores, [n] int64 on the host.
-        loss: loss of a batch of `fit`, a scalar with a gradient for every parameter.
+        loss: loss of a batch of `fit` and the numbers of its windows ([B] int64, on the host), a scalar with a gradient for every parameter.
         select_loss: loss of a batch of `select` as (sum, weight); the loss on all of them is the ratio of the sums.
         curriculum: the windows that an epoch, counted from 0, uses ([m] int64); None uses all in every epoch.
     """
 
     fit_windows: Tensor
     select_windows: Tensor
-    loss: Callable[[Graphs], Tensor]
+    loss: Callable[[Graphs, Tensor], Tensor]
     select_loss: Callable[[Graphs], tuple[Tensor, Tensor]]
     curriculum: Callable[[int], Tensor] | None = None
 
@@ -101,7 +101,7 @@ class TrainingLoop:
                 "'batch' or add captures"
             )
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"]
+            model.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"], fused=True
         )
         self.progress = _Progress()
         self.best = copy.deepcopy(model.state_dict())
@@ -199,8 +199,8 @@ class TrainingLoop:
         # Cosine schedule without restarts: from the full learning rate to 0 (Loshchilov and Hutter 2017, eq. 5).
         for group in self.optimizer.param_groups:
             group["lr"] = self.config["learning_rate"] * 0.5 * (1.0 + math.cos(math.pi * share_done))
-        with self._autocast():
-            loss = self.objective.loss(self.job.fit.batch(windows))
+        with self.job.autocast():
+            loss = self.objective.loss(self.job.fit.batch(windows), windows)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         # The norm before clipping: infinite or NaN if any gradient is.
@@ -209,9 +209,6 @@ class TrainingLoop:
         if CHECK_EVERY[self.job.device.type] == 1:
             self._check_losses()  # before the weights change, so that those that failed are kept
         self.optimizer.step()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.job.device.type, torch.bfloat16, enabled=self.job.precision == "bf16-mixed")
 
     def _check_losses(self) -> None:
         """Add up the losses of the last steps, and fail if one of them, or a gradient, is not what it should be."""
@@ -253,7 +250,7 @@ class TrainingLoop:
         self.model.eval()
         chunks = torch.split(self.objective.select_windows, self.config["batch"])
         parts = []
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.job.autocast():
             for windows in chunks:
                 self._save_if_due()
                 loss, weight = self.objective.select_loss(self.job.select.batch(windows))
