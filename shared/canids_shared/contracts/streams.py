@@ -17,6 +17,7 @@ there is traffic.
 """
 
 import argparse
+import gc
 import io
 import json
 import logging
@@ -192,6 +193,8 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     pa.array([0]).to_numpy()  # imports pandas where it is installed, for which the first window would wait
 
     def batches() -> Iterator[pa.RecordBatch]:
+        # Models are loaded: the garbage collector would go through all their objects again and again, a tenth of a second each time.
+        gc.freeze()
         try:
             for batch in filter(len, reader):
                 # Arrow trusts the offsets of lists and texts: a wrong one would end the process.

@@ -89,7 +89,8 @@ class Chain:
         self.processes: list[subprocess.Popen[bytes]] = []
         self._stopping = 0.0
         self._gone = 0.0
-        environment = {**os.environ, CHAINED: "1"}
+        # One thread each, as there are more processes than cores: polars would hand small batches from thread to thread.
+        environment = {"POLARS_MAX_THREADS": "1", **os.environ, CHAINED: "1"}
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes
         try:
             # Each process reads the pipe into which the one before it writes; the last one writes to the terminal.
