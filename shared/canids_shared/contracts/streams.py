@@ -46,6 +46,8 @@ CHAINED = "CANIDS_CHAINED"
 """The environment variable with which who starts all stages takes over to say whose end ended the chain."""
 GRACE_S = 5.0
 """Seconds after SIGTERM in which a stage still takes windows; usually the stage before it ends sooner, by the same signal."""
+_BUFFER = 1 << 12
+"""Bytes read ahead: windows that wait here are not decided on together (`canids_shared.scoring.following`)."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """The end of an Arrow IPC stream that was closed."""
 _INPUT = "standard input"
@@ -181,7 +183,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     source = _Input(stream)
     try:
         with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
-            reader = pa.ipc.open_stream(io.BufferedReader(source, 1 << 16))
+            reader = pa.ipc.open_stream(io.BufferedReader(source, _BUFFER))
             content, columns = json.loads(reader.schema.metadata[HEADER_KEY.encode()]), reader.schema.names
     except CanidsError:
         what = "not a stream of windows" if source.last else "empty; the stage before has ended"
