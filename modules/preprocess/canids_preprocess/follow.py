@@ -10,6 +10,7 @@ has come for a while (`--idle`).
 
 import argparse
 import csv
+import gc
 import logging
 import os
 import re
@@ -27,7 +28,7 @@ import pyarrow as pa
 
 from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, PER_SECOND, REJECT_COLUMNS, Batch, Format
-from canids_preprocess.formats.growing import POLL, Growing, IdleTimeout
+from canids_preprocess.formats.growing import POLL, Enough, Growing, IdleTimeout, Wanted
 from canids_preprocess.ingest import RowCounts, read
 from canids_preprocess.timestamps import in_seconds
 from canids_preprocess.windowing.cutting import check_windows
@@ -45,6 +46,9 @@ LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
 """Formats of a log that can be read while it grows: those in text."""
 MOST_JUMPS = 10
 """Jumps of the clock back without a whole window between them after which it is an error."""
+_LATEST_S, _TOGETHER_S = 0.1, 0.01
+"""Seconds after which frames are read though they complete no window of frames, so that faults are told soon; and those whose
+frames are read together where windows are cut by time."""
 _SAID_EVERY_S = 1.0
 """Seconds between two messages about rejects."""
 _HEAD = 1 << 12
@@ -78,12 +82,12 @@ def _format(path: Growing, name: str) -> str:
         time.sleep(POLL)
 
 
-def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout) -> Iterator[Batch]:
+def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout, wanted: Wanted) -> Iterator[Batch]:
     """Frames and rejects of a log or a bus as they come. Raises `CanidsError` if there is no such log or bus, or it fails."""
     if buses.is_bus(source):
-        yield from buses.read(source, timeout)
+        yield from buses.read(source, timeout, wanted)
     else:
-        path = Growing.of(Path(source), timeout)
+        path = Growing.of(Path(source), timeout, wanted)
         yield from in_seconds(path, FORMATS[_format(path, options.format)], _ENTRY, options.timestamp_unit)
 
 
@@ -131,6 +135,14 @@ def _warm_up() -> None:
     list(windows_of(Path(), frames, 0, config, [""], MOST_IDS))
 
 
+def wanted_after(frames: int, options: argparse.Namespace) -> Enough:
+    """What to read together after so many `frames` of a stretch: those that complete the next window of frames."""
+    if options.window_unit == "seconds":
+        return Enough(MOST_IDS, _TOGETHER_S)
+    window, stride = int(options.window), int(options.stride)
+    return Enough(window - frames if frames < window else stride - (frames - window) % stride, _LATEST_S)
+
+
 def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
     """Header of the stream, with keys as in that of a graph store."""
     kind = FEATURES["relative"]
@@ -169,16 +181,21 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
     name = capture = options.name or Path(source).stem
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
     schema = streams.schema_of_graphs(header_of(source, options))
-    counts, sent, jumps, in_vain = RowCounts(), 0, 0, 0
+    counts, sent, jumps, in_vain, before = RowCounts(), 0, 0, 0, 0
+
+    def wanted() -> Enough:
+        return wanted_after(counts.frames - before, options)
+
     with streams.sending(stream, schema) as send, _rejects_file(options.rejects) as rejects, suppress(Stopped):
         _warm_up()
+        gc.freeze()
         timeout.begin(source)
-        rows = batches(source, options, timeout)
+        rows = batches(source, options, timeout, wanted)
         stretches = Stretches(source, rows, options.timestamp_tolerance, quarantine, lambda: timeout.stopped)
         form = Format(lambda *_: stretches.next(), lambda *_: True, labelled=False)
         while not stretches.ended:
             # The times of a stretch have nothing to do with those of the last one.
-            counts.last, counts.late, counts.on_time = None, 0, 0
+            counts.last, counts.late, counts.on_time, before = None, 0, 0, counts.frames
             tolerance = options.timestamp_tolerance
             checked = read(Path(source), form, _ENTRY, tolerance=tolerance, quarantine=quarantine, counts=counts)
             for arrays in windows_of(Path(source), _frames(source, checked, rejects), 0, config, [""], MOST_IDS):

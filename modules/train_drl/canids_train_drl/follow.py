@@ -72,14 +72,19 @@ class Follower:
         return {**scores, "fusion_score": output.score, "alarm": output.alarm, "action": output.action}
 
 
+def _values(batch: pa.RecordBatch, columns: tuple[str, ...]) -> np.ndarray:
+    """Detector outputs float32 [n, C]."""
+    return np.stack([streams.flat(batch, name) for name in columns], axis=1).astype(np.float32)
+
+
 def _states(batch: pa.RecordBatch, detectors: tuple[Detector, ...]) -> States:
     """The windows of a batch, as if they were one segment."""
     keys = streams.keys(batch)
     prefixes = tuple(detector.prefix for detector in detectors)
     columns = tuple(name for name in batch.schema.names if name not in KEYS and name.startswith(prefixes))
-    values = np.stack([streams.flat(batch, name) for name in columns], axis=1).astype(np.float32)
     labels = keys["label"].cast(pl.Int8).fill_null(-1).to_numpy()
-    return States(Path("standard input"), detectors, keys, columns, values, labels, np.array([0, len(keys)]))
+    values, segments = _values(batch, columns), np.array([0, len(keys)])
+    return States(Path("standard input"), detectors, keys, columns, values, labels, segments)
 
 
 def _first_seconds(batches: Iterator[pa.RecordBatch], seconds: float) -> tuple[list[pa.RecordBatch], int]:
@@ -130,8 +135,7 @@ def main(options: argparse.Namespace) -> None:
         Follower(policy.observer, fusion).decide(np.zeros(1, np.int64), no_outputs)
         for source in (held, batches):
             for batch in source:
-                states = _states(batch, detectors)
-                decided = follower.decide(states.keys["window"].to_numpy(), states.values)
+                decided = follower.decide(streams.flat(batch, "window"), _values(batch, policy.observer.columns))
                 send(streams.extended(batch, wide, decided))
 
 

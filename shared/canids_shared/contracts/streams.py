@@ -17,6 +17,7 @@ there is traffic.
 """
 
 import argparse
+import gc
 import io
 import json
 import logging
@@ -45,6 +46,8 @@ CHAINED = "CANIDS_CHAINED"
 """The environment variable with which who starts all stages takes over to say whose end ended the chain."""
 GRACE_S = 5.0
 """Seconds after SIGTERM in which a stage still takes windows; usually the stage before it ends sooner, by the same signal."""
+_BUFFER = 1 << 12
+"""Bytes read ahead: windows that wait here are not decided on together (`canids_shared.scoring.following`)."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """The end of an Arrow IPC stream that was closed."""
 _INPUT = "standard input"
@@ -180,7 +183,7 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     source = _Input(stream)
     try:
         with reading(_INPUT, "stream of windows", pa.ArrowException, again=_RESTART):
-            reader = pa.ipc.open_stream(io.BufferedReader(source, 1 << 16))
+            reader = pa.ipc.open_stream(io.BufferedReader(source, _BUFFER))
             content, columns = json.loads(reader.schema.metadata[HEADER_KEY.encode()]), reader.schema.names
     except CanidsError:
         what = "not a stream of windows" if source.last else "empty; the stage before has ended"
@@ -192,6 +195,8 @@ def received(stream: BinaryIO, *prefixes: str) -> Received:
     pa.array([0]).to_numpy()  # imports pandas where it is installed, for which the first window would wait
 
     def batches() -> Iterator[pa.RecordBatch]:
+        # Models are loaded: the garbage collector would go through all their objects again and again, a tenth of a second each time.
+        gc.freeze()
         try:
             for batch in filter(len, reader):
                 # Arrow trusts the offsets of lists and texts: a wrong one would end the process.

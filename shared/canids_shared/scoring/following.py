@@ -33,6 +33,9 @@ _DRAIN_S = 20.0
 """Seconds that the other processes have for the windows under way when one has died."""
 _STOP_S = 60.0
 """Seconds that all have to end when they are asked to; service managers kill after 90."""
+_PIPE = 1 << 13
+"""Bytes of a pipe between two processes: about a window. Where they cannot keep up, frames wait in the log, and are then decided on
+together, which takes less time a window; in longer pipes the windows would wait one by one."""
 Command = tuple[str, list[str]]
 """Name of a stage, and the command that runs its process."""
 
@@ -89,14 +92,15 @@ class Chain:
         self.processes: list[subprocess.Popen[bytes]] = []
         self._stopping = 0.0
         self._gone = 0.0
-        environment = {**os.environ, CHAINED: "1"}
+        # One thread each, as there are more processes than cores: polars would hand small batches from thread to thread.
+        environment = {"POLARS_MAX_THREADS": "1", **os.environ, CHAINED: "1"}
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by the processes
         try:
             # Each process reads the pipe into which the one before it writes; the last one writes to the terminal.
             upstream: Any = subprocess.DEVNULL
             for position, (_, command) in enumerate(parts):
                 downstream = subprocess.PIPE if position + 1 < len(parts) else None
-                process = subprocess.Popen(command, stdin=upstream, stdout=downstream, env=environment)
+                process = subprocess.Popen(command, stdin=upstream, stdout=downstream, env=environment, pipesize=_PIPE)
                 self.processes.append(process)
                 if position:
                     upstream.close()  # the process has it: its own copy here would keep the pipe open

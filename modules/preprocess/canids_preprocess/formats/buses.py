@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canids_preprocess.formats.base import Batch
-from canids_preprocess.formats.growing import POLL, IdleTimeout
+from canids_preprocess.formats.growing import POLL, IdleTimeout, Wanted
 from canids_preprocess.formats.objects import Row, batches
 from canids_shared.errors import CanidsError
 
@@ -36,8 +36,8 @@ def _interfaces() -> frozenset[str]:
     return frozenset(can.VALID_INTERFACES)
 
 
-def read(source: str, timeout: IdleTimeout) -> Iterator[Batch]:
-    """Frames of a bus as they come, with python-can's timestamps; the line of a frame is its number from 1.
+def read(source: str, timeout: IdleTimeout, wanted: Wanted) -> Iterator[Batch]:
+    """Frames of a bus, once as many as are `wanted` are there, with python-can's timestamps; the line of a frame is its number from 1.
 
     Error frames are no frames: they are left out, and counted in the log. Further settings, such as `bitrate` or `fd`, are
     python-can's own (its configuration file, or the environment variable CAN_CONFIG).
@@ -53,23 +53,26 @@ def read(source: str, timeout: IdleTimeout) -> Iterator[Batch]:
     except (can.CanError, OSError, ValueError, TypeError, ImportError) as error:
         known = "" if match[1] in _interfaces() else f"; interfaces: {', '.join(sorted(_interfaces()))}"
         raise CanidsError(f"{source}: cannot be opened: {_line(error)}{known}") from None
+    rows: list[Row] = []
     with bus:
         try:
-            yield from _read(bus, timeout)
+            yield from _read(bus, timeout, wanted, rows)
         except (can.CanError, OSError) as error:
+            yield from batches(rows)
             raise CanidsError(f"{source}: fails: {_line(error)}") from None
 
 
-def _read(bus: can.BusABC, timeout: IdleTimeout) -> Iterator[Batch]:
-    line, errors, looked = 0, 0, 0.0
-    while True:
-        rows = []
+def _read(bus: can.BusABC, timeout: IdleTimeout, wanted: Wanted, rows: list[Row]) -> Iterator[Batch]:
+    """Frames of a bus; those of the next batch wait in `rows`."""
+    line, errors, looked, since, over = 0, 0, 0.0, 0.0, False
+    while not over:
         first: can.Message | None = bus.recv(POLL)
         if first is not None:
             timeout.renew()
-            # What comes in the meantime waits in the bus's own queue: a batch for every frame would take a whole core.
+            # What comes in the meantime waits in the bus's own queue: to look for every frame would take a whole core.
             time.sleep(max(0.0, looked + POLL - time.monotonic()))
         looked = time.monotonic()
+        since = since if rows else looked
         message = first
         while message is not None:
             line += 1
@@ -78,9 +81,11 @@ def _read(bus: can.BusABC, timeout: IdleTimeout) -> Iterator[Batch]:
             else:
                 rows.append(Row(line, message, _text(message)))
             message = bus.recv(0) if len(rows) < _AT_ONCE else None
-        yield from batches(rows)
-        if timeout.stopped or (first is None and timeout.over()):
-            break
+        over = timeout.stopped or (first is None and timeout.over())
+        frames, seconds = wanted()
+        if over or len(rows) >= min(frames, _AT_ONCE) or looked - since >= seconds:
+            yield from batches(rows)
+            rows.clear()
     if errors:
         log.info("%d error frames are no frames and left out", errors)
 

@@ -29,6 +29,11 @@ from canids_shared.errors import CanidsError
 SHAPE = "'(seconds) interface ID#payload'"
 _LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"
 _SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
+_PLAIN = re.compile(
+    r"^\(([0-9]{1,12}\.[0-9]{1,9})\) ([\w.:-]+) ([0-7][0-9A-Fa-f]{2}|[01][0-9A-Fa-f]{7})#((?:[0-9A-Fa-f]{2}){0,8})\r?\n",
+    re.M | re.A,
+)
+"""Most lines: of a classical frame, without direction."""
 _ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
 """The error flag, and the classes of errors that there are (up to `CAN_ERR_CNT`, 0x200)."""
 _LONGEST_S = 31_536_000  # a year, as for the manifest's own intervals
@@ -94,7 +99,7 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
         _refuse(path, rows.filter(pl.col("seconds").is_null()).filter(pl.col("text").str.contains(_LABELLED)))
         return rows
 
-    batches = read_rows(path, fields, SHAPE, trim=True)
+    batches = read_rows(path, fields, SHAPE, trim=True, plain=_PLAIN)
     # A log that is followed gives whole lines only.
     return batches if isinstance(path, Growing) else _without_cut_frame(path, batches)
 

@@ -1,6 +1,7 @@
 """Shared by the readers of text formats: lines in constant memory, and rows of fields to frames and rejects."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import or_
@@ -26,6 +27,7 @@ from canids_preprocess.formats.base import (
 )
 from canids_preprocess.formats.compressed import open_capture
 from canids_preprocess.formats.growing import Growing
+from canids_preprocess.formats.plain_lines import plain_frames
 from canids_shared.errors import CanidsError
 
 FD_LENGTHS = (*range(9), 12, 16, 20, 24, 32, 48, 64)
@@ -123,19 +125,24 @@ def lines(path: Path) -> Iterator[pl.DataFrame]:
     allows, so their lines end up as rejects. Raises as `chunks`.
     """
     for first, _, piece in chunks(path):
-        raw = piece if piece.endswith(b"\n") else piece + b"\n"
-        raw = raw if raw.isascii() else raw.decode("latin-1").encode()
-        ends = np.flatnonzero(np.frombuffer(raw, np.uint8) == ord("\n"))
-        borders = np.concatenate([[0], ends + 1]).astype(np.int64)
-        # Arrow strings that share the piece's memory: ten times as fast as splitting it.
-        strings = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(borders), pa.py_buffer(raw))
-        table = (
-            pl.DataFrame({"text": pl.Series(strings, dtype=pl.String)})
-            .with_row_index("line", offset=first)
-            .select(pl.col("line").cast(pl.UInt64), pl.col("text").str.strip_suffix("\n").str.strip_suffix("\r"))
-        )
-        for start in range(0, len(table), ROWS_A_BATCH):
-            yield table[start : start + ROWS_A_BATCH]
+        yield from _tables(first, piece)
+
+
+def _tables(first: int, piece: bytes | bytearray) -> Iterator[pl.DataFrame]:
+    """As `lines`, of a piece whose first line has the number `first`."""
+    raw = piece if piece.endswith(b"\n") else piece + b"\n"
+    raw = raw if raw.isascii() else raw.decode("latin-1").encode()
+    ends = np.flatnonzero(np.frombuffer(raw, np.uint8) == ord("\n"))
+    borders = np.concatenate([[0], ends + 1]).astype(np.int64)
+    # Arrow strings that share the piece's memory: ten times as fast as splitting it.
+    strings = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(borders), pa.py_buffer(raw))
+    table = (
+        pl.DataFrame({"text": pl.Series(strings, dtype=pl.String)})
+        .with_row_index("line", offset=first)
+        .select(pl.col("line").cast(pl.UInt64), pl.col("text").str.strip_suffix("\n").str.strip_suffix("\r"))
+    )
+    for start in range(0, len(table), ROWS_A_BATCH):
+        yield table[start : start + ROWS_A_BATCH]
 
 
 def head_lines(beginning: bytes) -> pl.Series:
@@ -253,12 +260,20 @@ def trimmed(batch: Batch, table: pl.DataFrame, fields: Callable[[pl.DataFrame], 
     return Batch(pl.concat([batch.frames, found]).sort("line"), rejects, len(found))
 
 
+def _plain_or_not(path: Path, plain: re.Pattern[str]) -> Iterator[Batch | pl.DataFrame]:
+    """The pieces of a log: as frames where all of its lines are plain, else as `lines`."""
+    for first, most, piece in chunks(path):
+        batch = plain_frames(first, most, piece, plain)
+        yield from [batch] if batch else _tables(first, piece)
+
+
 def read_rows(
     path: Path,
     fields: Callable[[pl.DataFrame], pl.DataFrame],
     shape: str,
     header: bool = False,
     trim: bool = False,
+    plain: re.Pattern[str] | None = None,
 ) -> Iterator[Batch]:
     """Batches of a text file.
 
@@ -270,11 +285,15 @@ def read_rows(
             `trimmed` says of which rows it has trimmed the fields.
         header: whether the first line is a header.
         trim: whether rejects are looked at again without white space and quotes around their fields (`trimmed`).
+        plain: lines that are certainly frames, for logs that are followed (`plain_lines`).
 
     Raises as `chunks`.
     """
     events = 0
-    for table in lines(path):
+    for table in _plain_or_not(path, plain) if plain and isinstance(path, Growing) else lines(path):
+        if isinstance(table, Batch):
+            yield table
+            continue
         rows = table.filter(pl.col("line") > 1) if header else table
         rows = fields(rows)
         # Written by a spreadsheet, and then without the last digits.

@@ -118,7 +118,8 @@ class Stretches:
         lines = [] if self._quarantine else batch.rejects["line"][:1].to_list()
         if len(frames):
             self._channels = self._channels or [frames["channel"][0]]
-            lines += frames.filter(pl.col("channel").ne_missing(self._channels[0]))["line"][:1].to_list()
+            if (channels := frames["channel"].to_list()) != self._channels * len(channels):
+                lines += frames.filter(pl.col("channel").ne_missing(self._channels[0]))["line"][:1].to_list()
         self._frames, self._rejects = frames, batch.rejects
         if lines:
             before = pl.col("line") < min(lines)

@@ -13,7 +13,7 @@ All but the alarm state follow from the detectors' outputs up to and including t
 """
 
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from canids_train_drl.environment.scale import QuantileScale
 from canids_train_drl.environment.states import States
 
 CLIP = 5.0
+_FEW = 16
+"""Windows of which exponential means are computed one by one."""
 AGE_CAP = 32
 """Windows after which the age of an alarm state counts as old."""
 
@@ -153,6 +155,9 @@ class Observer:
         # Polars begins with m_0 = x_0, so the last mean in front goes on from where it stopped; its row is cut off again.
         rows = twice if state is None else np.concatenate([state.means[None], twice])
         alphas = np.repeat([1 - float(np.exp(-1 / windows)) for windows in (self.fast, self.slow)], count)
+        if len(rows) <= _FEW:
+            # As polars computes it, to the last bit; its threads would take as long as all the rest of a followed window.
+            return np.stack(list(accumulate(rows, lambda mean, row: mean + alphas * (row - mean))))[-len(scores) :]
         means = pl.DataFrame(rows, orient="row").select(
             pl.nth(column).ewm_mean(alpha=float(alpha), adjust=False) for column, alpha in enumerate(alphas)
         )
