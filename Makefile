@@ -100,12 +100,10 @@ mlflow-ui: .venv/runtime
 	@test -f experimentruns/mlflow.db || { echo "nothing is tracked here yet: run a pipeline, or make track" >&2; exit 1; }
 	MLFLOW_DISABLE_TELEMETRY=true $(RUN_MODULE) mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
 
-# Speed, against a peer in the same run: bench/results.json.
+# Speed, against a peer in the same run or a limit: bench/results.json (bench/README.md).
+BENCHES = preprocess train fusion plan starts demo
 bench: .venv/runtime
-	$(BIN)/python bench/preprocess.py
-	$(BIN)/python bench/train.py
-	$(BIN)/python bench/fusion.py
-	$(BIN)/python bench/plan.py
+	for bench in $(BENCHES); do $(BIN)/python bench/$$bench.py || exit; done
 
 # All at once: together they keep two cores busy. Tests that take minutes more, root or gigabytes have targets of their own:
 # long-tests, slurm-test, environment-tests.
