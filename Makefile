@@ -101,9 +101,13 @@ mlflow-ui: .venv/runtime
 	MLFLOW_DISABLE_TELEMETRY=true $(RUN_MODULE) mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
 
 # Speed, against a peer in the same run or a limit: bench/results.json (bench/README.md).
-BENCHES = preprocess train fusion plan starts demo
 bench: .venv/runtime
-	for bench in $(BENCHES); do $(BIN)/python bench/$$bench.py || exit; done
+	$(BIN)/python bench/preprocess.py
+	$(BIN)/python bench/train.py
+	$(BIN)/python bench/fusion.py
+	$(BIN)/python bench/plan.py
+	$(BIN)/python bench/starts.py
+	$(BIN)/python bench/demo.py
 
 # All at once: together they keep two cores busy. Tests that take minutes more, root or gigabytes have targets of their own:
 # long-tests, slurm-test, environment-tests.
