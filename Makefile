@@ -3,7 +3,8 @@
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
 TORCH_INDEX ?=
-PIP_ARGS = --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Python compiles what is imported when it is; pip would compile all 20,000 files, which takes longer than to unpack them.
+PIP_ARGS = --quiet --disable-pip-version-check --no-compile --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # A relative path, and `python -m` in place of commands: the checkout's own path may hold blanks and quotes.
 BIN = .venv/bin
 RUN_MODULE = $(BIN)/python -m
@@ -100,12 +101,14 @@ mlflow-ui: .venv/runtime
 	@test -f experimentruns/mlflow.db || { echo "nothing is tracked here yet: run a pipeline, or make track" >&2; exit 1; }
 	MLFLOW_DISABLE_TELEMETRY=true $(RUN_MODULE) mlflow ui --workers 1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///experimentruns/mlflow.db --artifacts-destination experimentruns/mlflow-artifacts
 
-# Speed, against a peer in the same run: bench/results.json.
+# Speed, against a peer in the same run or a limit: bench/results.json (bench/README.md).
 bench: .venv/runtime
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
+	$(BIN)/python bench/starts.py
+	$(BIN)/python bench/demo.py
 
 # All at once: together they keep two cores busy. Tests that take minutes more, root or gigabytes have targets of their own:
 # long-tests, slurm-test, environment-tests.
@@ -223,10 +226,11 @@ lock:
 	$(RUN_MODULE) pip install $(PIP_ARGS) -e '.[preprocess,train-gnn,train-drl,evaluate,track,progress]'
 	@touch $@
 
-.venv/development: .venv/runtime
-	@echo "installing the packages of tests and checks"
+# In one step with what runs need: the extra `dev` has all their extras.
+.venv/development: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv, with the packages of tests and checks (some minutes at first)"
 	$(RUN_MODULE) pip install $(PIP_ARGS) -e '.[dev]'
-	@touch $@
+	@touch .venv/runtime $@
 
 .venv-dgl/ready: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing the environment of the backend dgl"

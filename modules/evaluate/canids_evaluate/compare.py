@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 
 from canids_evaluate.judging.paired import COMPARED
-from canids_evaluate.pages import figures
 from canids_evaluate.pages.comparison import MethodResults, paired_differences, places, read_results
 from canids_evaluate.pages.rows import Row
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number
@@ -90,6 +89,8 @@ def terminal(results: list[MethodResults]) -> str:
 
 def figure(path: Path, results: list[MethodResults]) -> None:
     """F1 and AUROC of every method, a column of panels a place; bars are the intervals of the means over the seeds."""
+    from canids_evaluate.pages import figures  # noqa: PLC0415 (matplotlib takes half a second to import; tables need none)
+
     columns = places(results)
     rows = [
         Row(

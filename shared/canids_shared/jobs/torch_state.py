@@ -1,5 +1,6 @@
 """The state of a training as NumPy arrays and back: weights, moments of the optimiser, random numbers. No pickle."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,21 @@ from torch import Tensor, nn
 from canids_shared.contracts.model_file import Arrays, check_arrays
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+class EagerAdamW(torch.optim.AdamW):
+    """AdamW as torch has it (Loshchilov & Hutter 2019), but a training does not import `torch._dynamo` for it.
+
+    torch wraps these methods so that a compiled function stays out of them, and imports its compiler for that, at the first
+    call: 1.5 s of every training. Here they stand without the wrappers; the arithmetic is the same, to the bit. Models may
+    be compiled all the same, steps of this optimiser may not.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def to_arrays(state: dict[str, Tensor], prefix: str = "") -> Arrays:

@@ -33,6 +33,18 @@ def _distributions() -> dict[str, importlib.metadata.Distribution]:
 
 
 @cache
+def _release(package: str) -> tuple[str, str] | None:
+    """Name and version of the distribution that has a top-level package; None if none has it.
+
+    From the first lines of its METADATA: `importlib.metadata` parses the whole text as an e-mail, its description included.
+    """
+    distribution = _distributions().get(package)
+    text = (distribution and (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO"))) or ""
+    found = [re.search(rf"^{key}: *(.+?)\s*$", text, re.MULTILINE) for key in ("Name", "Version")]
+    return (found[0][1], found[1][1]) if found[0] and found[1] else None
+
+
+@cache
 def _origin(module: str) -> Path | None:
     """File of a module, found without running anything: `find_spec` would import the packages above it, and torch with them."""
     parent, _, name = module.rpartition(".")
@@ -101,8 +113,7 @@ def closure(module: str) -> tuple[dict[str, Path], set[str]]:
 def _versions(packages: tuple[str, ...], python: str) -> dict[str, str]:
     """Version of each package that `python` has; an absent one is left out, and stops the job, not the planning."""
     if python == sys.executable:
-        present = (_distributions()[p] for p in packages if p in _distributions())
-        return {d.name: importlib.metadata.version(d.name) for d in present}
+        return dict(release for release in map(_release, packages) if release)
     # In another environment its own Python answers, with the standard library alone.
     query = (
         "import importlib.metadata as m, json, sys; d = m.packages_distributions();"

@@ -1,5 +1,6 @@
 """One stage as its Snakefile sees it: checked config, ports, params, interpreter."""
 
+import copy
 import gc
 import json
 import os
@@ -74,10 +75,14 @@ class Stage:
     def _check_instances(self, config: Config, schema: Config) -> Config:
         """Check and complete the config of every instance; returns that of the plain one."""
 
+        known: dict[str, Config] = {}
+
         def checked(section: Config, where: str) -> Config:
             common = {k: v for k, v in (section.get("common") or {}).items() if k in schema["properties"]}
-            complete: Config = check(with_preset({**section, **common}, self._package), schema, where)
-            return complete
+            # Most instances change nothing of most stages; repr tells 1 from 1.0 and from True.
+            if (same := repr((section, common))) not in known:
+                known[same] = check(with_preset({**section, **common}, self._package), schema, where)
+            return copy.deepcopy(known[same])
 
         bounded(config, self.name)
         # The pipeline's own keys are checked with the rest; no rule uses them, so they do not reach params.

@@ -1,7 +1,7 @@
 """Hook of MkDocs (`mkdocs.yml`, `make docs`): the READMEs as pages, those of modules with a reference of ports and options.
 
 READMEs keep their place in the repository, so that their links hold in both. Options come from the module's schema, ports
-from its Snakefile.
+from its Snakefile, measured speeds from `bench/results.json`.
 """
 
 import json
@@ -21,6 +21,7 @@ _PAGES = (
     "modules/*/README.md",
     "modules/*/EXPERIMENTS.md",
     "shared/profiles/README.md",
+    "bench/README.md",
     "examples/**/README.md",
 )
 _LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
@@ -42,10 +43,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Add the reference to the page of a module."""
+    """Add the reference to the page of a module, and what was measured to that of speed."""
     if re.fullmatch(r"modules/\w+/README\.md", page.file.src_uri):
         markdown += "\n" + reference((_root(config) / page.file.src_uri).parent)
+    measured = _root(config) / "bench/results.json"
+    if page.file.src_uri == "bench/README.md" and measured.exists():
+        markdown += "\n" + speeds(json.loads(measured.read_text(encoding="utf-8")))
     return markdown
+
+
+def speeds(figures: list[dict[str, Any]]) -> str:
+    """What `make bench` measured, as Markdown: a table for each machine."""
+    lines = []
+    for machine in dict.fromkeys(row["machine"] for row in figures):
+        lines += ["", f"## {machine}", "", "| figure | measured | peer, limit | note |", "|---|---|---|---|"]
+        for row in (row for row in figures if row["machine"] == machine):
+            peer = f"{row['ratio']:.2f} × {row['against']}" if row["ratio"] is not None else ""
+            limit = next((f"{sign} {row[key]:,}" for key, sign in (("most", "≤"), ("least", "≥")) if key in row), "")
+            held = ", ".join(part for part in (peer, limit) if part)
+            lines.append(f"| `{row['name']}` | {row['value']:,.4g} {row['unit']} | {held} | {_cell(row['note'])} |")
+    return "\n".join(lines) + "\n"
 
 
 def reference(module: Path) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
-
 from canids_shared.contracts.whole import read_json, reading
 from canids_shared.errors import CanidsError
 from canids_shared.sweeps.metrics import LOWER_IS_BETTER
@@ -46,6 +44,8 @@ class PointResult:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval of the mean over the seeds (Student's t), within the metric's bounds; None for one seed."""
+        from scipy.special import stdtrit  # noqa: PLC0415 (a third of a second, and a point needs none)
+
         if self.deviation is None:
             return None
         count = len(self.readings)

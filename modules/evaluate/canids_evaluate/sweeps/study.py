@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from scipy.stats import rankdata
-
 from canids_evaluate.sweeps.point_results import PointResult, shown, varied
 from canids_shared.sweeps.metrics import LOWER_IS_BETTER
 from canids_shared.sweeps.sampling import load_optuna, study_of
@@ -63,6 +61,8 @@ def means(points: list[PointResult]) -> list[float]:
 
 def ranks(points: list[PointResult]) -> list[float]:
     """The rank of every point."""
+    from scipy.stats import rankdata  # noqa: PLC0415 (takes a second to import, and serves the importance alone)
+
     return [float(rank) for rank in rankdata(means(points))]
 
 

@@ -35,7 +35,7 @@ from canids_shared.contracts.model_file import Arrays
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.interruption import Interruption, deferred_signals
 from canids_shared.jobs.run_folder import Checkpoint
-from canids_shared.jobs.torch_state import from_arrays, moments, restore_moments, to_arrays
+from canids_shared.jobs.torch_state import EagerAdamW, from_arrays, moments, restore_moments, to_arrays
 from canids_train_drl.environment.fusion_environment import AlarmState, Costs, FusionEnvironment, Traffic
 from canids_train_drl.environment.fusion_setup import FusionSetup
 from canids_train_drl.environment.rollout import evaluate
@@ -228,7 +228,7 @@ class DoubleDQN:
         self.online = DuelingNetwork(fuse.width, setup.hidden, self.actions.count).to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.best = copy.deepcopy(self.target)
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+        self.optimizer: torch.optim.Optimizer = EagerAdamW(
             self.online.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"], fused=True
         )
         self.environment = FusionEnvironment.seeded(fuse, self.actions, config)

@@ -1,12 +1,12 @@
-"""Fusion baselines that scikit-learn fits: logistic regression and a perceptron."""
+"""Fusion baselines that scikit-learn fits: logistic regression and a perceptron.
+
+scikit-learn takes a second and a half to import, and is imported where one of them is fitted.
+"""
 
 import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
 
 from canids_train_drl.environment.fusion_data import FusionData
 from canids_train_drl.environment.fusion_setup import FusionSetup
@@ -24,9 +24,9 @@ def _classifier(data: FusionData, setup: FusionSetup, model: Any) -> Classifier:
     used = (labels >= 0) & (weight > 0)
     x, y, w = features[used].astype(np.float64), labels[used] == 1, weight[used]
     model.fit(x, y, sample_weight=w / w.mean())
-    perceptron = isinstance(model, MLPClassifier)
-    weights = [matrix.T for matrix in model.coefs_] if perceptron else [model.coef_]
-    biases = model.intercepts_ if perceptron else [model.intercept_]
+    layered = hasattr(model, "coefs_")
+    weights = [matrix.T for matrix in model.coefs_] if layered else [model.coef_]
+    biases = model.intercepts_ if layered else [model.intercept_]
     # The threshold is not that of even odds: it is chosen on `fuse` within the false-alarm budget, as those of the others are.
     without_threshold = Classifier(layers_of(zip(weights, biases, strict=True)), 0.0)
     logits, calibrate = (without_threshold.logits(traffic) for traffic in (fuse, data.calibrate))
@@ -36,11 +36,16 @@ def _classifier(data: FusionData, setup: FusionSetup, model: Any) -> Classifier:
 
 def logistic(data: FusionData, setup: FusionSetup) -> Classifier:
     """Logistic regression."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 (as above)
+
     return _classifier(data, setup, LogisticRegression(max_iter=1000))
 
 
 def perceptron(data: FusionData, setup: FusionSetup) -> Classifier:
     """A multilayer perceptron with the policy's widths, with as many gradient steps as the policy may take."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 (as above)
+    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
+
     config, rows = setup.config, int((data.fuse.labels >= 0).sum())
     epochs = -(-config["steps"] * config["batch_size"] // rows)
     model = MLPClassifier(

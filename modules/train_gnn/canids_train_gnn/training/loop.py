@@ -18,6 +18,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.jobs import job_usage
 from canids_shared.jobs.interruption import Interruption, deferred_signals
 from canids_shared.jobs.torch_state import (
+    EagerAdamW,
     from_arrays,
     moments,
     random_state,
@@ -100,7 +101,7 @@ class TrainingLoop:
                 f"{len(objective.fit_windows)} windows to train on, fewer than one batch of {self.config['batch']}; lower "
                 "'batch' or add captures"
             )
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = EagerAdamW(
             model.parameters(), lr=self.config["learning_rate"], weight_decay=self.config["weight_decay"], fused=True
         )
         self.progress = _Progress()
