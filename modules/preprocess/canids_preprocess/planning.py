@@ -1,5 +1,6 @@
 """Input and params functions of the Snakefile of preprocess: which files a job reads, and what the manifest has on them."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from canids_shared.planning.stage import Stage
 def auxiliary_captures(stage: Stage, dataset: str, instance: str) -> list[str]:
     """Names of the captures that join the training captures of a dataset; none where these are all simulated."""
     fleet = stage.config[instance]["auxiliary_captures"]
-    recorded = any(c.path and c.role == "train" for c in stage.captures[dataset].values())
+    recorded = any(c.format != "simulated" and c.role == "train" for c in stage.captures[dataset].values())
     return list(manifest.auxiliary_captures(fleet)) if recorded and fleet != "none" else []
 
 
@@ -22,6 +23,28 @@ def add_auxiliary_captures(stage: Stage) -> None:
             if auxiliary_captures(stage, dataset, instance):
                 fleet = manifest.auxiliary_captures(config["auxiliary_captures"])
                 stage.captures[dataset] = {**stage.captures[dataset], **fleet}
+
+
+def injected_captures(stage: Stage) -> str:
+    """Regular expression for the names of captures that are made of others; it matches none where there are none.
+
+    Raises `CanidsError` if such a name means a recording in another dataset, since one rule makes all files of a name.
+    """
+    by_format = {
+        kind: {c.name: d for d in stage.datasets for c in stage.captures[d].values() if (c.host is not None) == kind}
+        for kind in (True, False)
+    }
+    if both := sorted(by_format[True].keys() & by_format[False].keys()):
+        where = f"dataset '{by_format[True][both[0]]}', capture '{both[0]}'"
+        raise CanidsError(
+            f"{where}: injected, and dataset '{by_format[False][both[0]]}' has a recording of that name; rename one"
+        )
+    return "|".join(map(re.escape, by_format[True])) or "(?!)"
+
+
+def host(stage: Stage) -> Callable[[Any], str]:
+    """Input function: frames of the host of an injected capture."""
+    return lambda wildcards: f"<frames>/{stage.captures[wildcards.dataset][wildcards.capture].host}.parquet"
 
 
 def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
