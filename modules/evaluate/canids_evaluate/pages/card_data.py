@@ -22,7 +22,7 @@ class Split:
         free, attacked: windows without and with an attack.
         vehicles, attacks: name → windows (of `attacks`, attacked ones).
         auxiliary: windows of simulated auxiliary captures.
-        attacked_in: captures of the dataset's own with attacked windows, but for those with injected attacks.
+        simulated_attacks: attacked windows of auxiliary captures, and of injected attacks.
         captures: names.
         graphs: description of the windows' graphs.
     """
@@ -34,7 +34,7 @@ class Split:
     auxiliary: int
     captures: list[str]
     graphs: str = ""
-    attacked_in: tuple[str, ...] = ()
+    simulated_attacks: int = 0
 
     @property
     def windows(self) -> int:
@@ -47,7 +47,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     header, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
     counts = store.counts(chosen)
-    recorded = np.unique(np.asarray(store["capture"])[(y == 1) & chosen & ~store.is_auxiliary & ~store.is_injected])
+    simulated = (y == 1) & chosen & (store.is_auxiliary | store.is_injected)
     return Split(
         free=int((y == 0).sum()),
         attacked=counts["attacked"],
@@ -55,7 +55,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
         attacks=dict(sorted(counts["attacks"].items())),
         auxiliary=counts["auxiliary"],
         captures=counts["captures"],
-        attacked_in=tuple(header["captures"][index] for index in recorded),
+        simulated_attacks=int(simulated.sum()),
         graphs=(
             f"graphs of windows of {header.get('window', 0):g} {header.get('window_unit', 'frames')}: "
             f"{len(header['node_features'])} features of nodes (arbitration IDs), {len(header['edge_features'])} of edges"

@@ -76,7 +76,7 @@ def _training(subject: Subject) -> Iterator[str]:
         yield f"{share} that it was evaluated on comes from a simulator: that is no measurement on a vehicle."
     if hosts := hosts_of(tested, subject.sources):
         yield f"Evaluated on attacks that were injected into recordings ({hosts}): that is no measurement of real ones."
-    if learnt.attacked and set(learnt.attacked_in) <= set(subject.simulated):
+    if learnt.attacked and learnt.simulated_attacks == learnt.attacked:
         yield "Every attack that it learnt from was simulated; how well it finds real ones is unknown."
     if JUDGED in subject.scenarios:
         yield "No test scenario: it was evaluated on `select`, blocks of its own training captures on which it was chosen."
