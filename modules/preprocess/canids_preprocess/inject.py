@@ -48,7 +48,7 @@ class Host:
         frames: the same as the attacks see them; `release` is the beginning of each transmission.
         busy: how long each keeps the bus, int64 nanoseconds.
         bit_rate: of the bus, bit/s.
-        estimated: whether the bit rate is estimated.
+        bit_rate_is: where that comes from: `stated`, `estimated` or `assumed`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Host:
     frames: Frames
     busy: NDArray[np.int64]
     bit_rate: int
-    estimated: bool
+    bit_rate_is: str
 
     @classmethod
     def of(cls, name: str, table: pl.DataFrame, bit_rate: int | None) -> "Host":
@@ -73,10 +73,11 @@ class Host:
         received = np.maximum.accumulate(np.rint((time - time[0]) * SECOND).astype(np.int64))
         dlc = table["dlc"].to_numpy().astype(np.int64)
         extended, remote = (table[key].to_numpy() for key in ("extended", "remote"))
-        if estimated := bit_rate is None:
-            bit_rate = bit_rate_of(received, busy_ns(dlc, extended, remote, SECOND))
+        origin = "stated"
+        if bit_rate is None:
+            origin, bit_rate = "estimated", bit_rate_of(received, busy_ns(dlc, extended, remote, SECOND))
             if bit_rate is None:
-                bit_rate = USUAL_RATE
+                origin, bit_rate = "assumed", USUAL_RATE
                 log.warning(
                     "host '%s': its timestamps fit no bus, %d bit/s are assumed; state injection.bit_rate",
                     name,
@@ -87,7 +88,7 @@ class Host:
         words = np.frombuffer(padded, dtype=">u8").astype(np.uint64)
         number = number_of(table["can_id"].to_numpy().astype(np.int64), extended)
         frames = Frames(received - busy, number, dlc, words, np.zeros(len(table), dtype=np.bool_))
-        return cls(name, table, received, frames, busy, bit_rate, estimated)
+        return cls(name, table, received, frames, busy, bit_rate, origin)
 
     @property
     def seconds(self) -> float:
@@ -245,7 +246,8 @@ def main(call: entry_point.Call) -> None:
     if part := options.get("part"):
         since = pl.col("timestamp") - table["timestamp"][0]
         table = table.filter((since >= part[0]) & (since < part[1]))
-    host = Host.of(entry["host"], table, options.get("bit_rate"))
+    # A part without an attack meets no other frame, so its bit rate makes no difference.
+    host = Host.of(entry["host"], table, options.get("bit_rate") or (None if entry["attack"] else USUAL_RATE))
     made = inject(host, entry["attack"], options)
     start = host.table["timestamp"][0]
     episodes = [[start + begin, start + end] for begin, end in made.episodes]
@@ -268,14 +270,27 @@ def main(call: entry_point.Call) -> None:
                 "stepped_back": 0,
                 "assumed_rate": metadata.get("assumed_rate"),
                 "attacked": episodes if entry["attack"] == "suppression" else [],
-                "injection": {**options, "bit_rate": host.bit_rate, "estimated": host.estimated, "attacked": episodes},
+                "injection": {
+                    **options,
+                    "bit_rate": host.bit_rate,
+                    "bit_rate_is": host.bit_rate_is,
+                    "attacked": episodes,
+                },
             }
         )
         rejects.close({"capture": entry["name"]})
-    how = "estimated" if host.estimated else "stated"
     log.info(
         "%s: attacks injected into recording %s (%d bit/s, %s): %d frames added, %d taken away, %d delayed, by at most %.1f ms",
-        *(entry["name"], host.name, host.bit_rate, how, made.added, made.taken, made.delayed, 1e3 * made.longest_delay),
+        *(
+            entry["name"],
+            host.name,
+            host.bit_rate,
+            host.bit_rate_is,
+            made.added,
+            made.taken,
+            made.delayed,
+            1e3 * made.longest_delay,
+        ),
     )
 
 

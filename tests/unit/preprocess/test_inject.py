@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from captures import built, call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import simulate
+from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 
-from canids_preprocess import capture_inventory, ingest, inject
+from canids_preprocess import capture_inventory, ingest, inject, planning
 from canids_preprocess.inject import Host, Injected
 from canids_preprocess.simulation.observed import INJECTABLE
 from canids_preprocess.simulation.shared_bus import Queue, busy_ns, number_of
 from canids_preprocess.simulation.signals import as_bytes
-from canids_shared.contracts import tables
+from canids_shared.contracts import manifest, tables
 from canids_shared.errors import CanidsError
+from canids_shared.planning.stage import Stage
 
 OPTIONS: dict[str, Any] = {"seed": 1, "episodes": 2, "episode_s": 0.7, "stealth": "blatant"}
 WIDE = 0x18DAF110
@@ -217,12 +220,13 @@ def test_masquerade_replaces_frames_one_by_one_at_their_pace(host: Host) -> None
 
 def test_bit_rate_is_estimated_from_frames_that_wait_for_each_other(recording: Path) -> None:
     estimated = Host.of("drive", table_of(recording), None)
-    assert (estimated.bit_rate, estimated.estimated) == (500_000, True)
+    assert (estimated.bit_rate, estimated.bit_rate_is) == (500_000, "estimated")
 
 
 def test_timestamps_in_batches_fit_no_bus_and_that_is_said(recording: Path, caplog: pytest.LogCaptureFixture) -> None:
     batches = table_of(recording).with_columns((pl.col("timestamp") * 100).floor() / 100)
-    assert Host.of("drive", batches, None).bit_rate == 500_000
+    assumed = Host.of("drive", batches, None)
+    assert (assumed.bit_rate, assumed.bit_rate_is) == (500_000, "assumed")
     assert re.search(
         "'drive': its timestamps fit no bus, 500000 bit/s are assumed; state injection.bit_rate", caplog.text
     )
@@ -290,3 +294,41 @@ def test_can_fd_is_no_host(recording: Path) -> None:
     wide = table_of(recording).with_columns(fd=pl.lit(value=True))
     with pytest.raises(CanidsError, match="host 'drive': has CAN FD frames"):
         Host.of("drive", wide, None)
+
+
+def test_injected_captures_are_made_from_their_host_by_a_rule_of_their_own(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
+    entry = {"vehicle": "mycar", "content": "attack-free"}
+    captures: dict[str, Any] = {
+        "drive": {**entry, "path": "drive.log", "role": "host"},
+        "drive-dos": {
+            **{**entry, "format": "injected", "host": "drive", "role": "train", "content": "labelled", "attack": "dos"},
+            "injection": {},
+        },
+    }
+
+    def stage(**datasets: dict[str, Any]) -> Stage:
+        for name, entries in datasets.items():
+            path = Path("data", name, "manifest.yaml")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(yaml.safe_dump({"contract": "manifest/1", "captures": entries}))
+        manifest.load.cache_clear()
+        schema = Path(__file__).parents[3] / "modules/preprocess/config.schema.yaml"
+        return Stage("preprocess", {"datasets": list(datasets)}, schema)
+
+    planned = stage(a=captures)
+    wildcards = Wildcards(fromdict={"dataset": "a", "capture": "drive-dos", "split": "fit", "instance": ""})
+    assert planning.injected_captures(planned) == r"drive\-dos"
+    assert planning.host(planned)(wildcards) == "<frames>/drive.parquet"
+    assert planning.frames_of_split(planned)(wildcards)[0] == "<frames>/drive-dos.parquet"
+    # Simulated captures join, since the traffic around the attack is recorded.
+    assert "<frames>/drive.parquet" not in planning.frames_of_split(planned)(wildcards)
+    assert len(planning.frames_of_split(planned)(wildcards)) > 1
+    recorded = {"drive-dos": {**entry, "path": "other.log", "role": "train"}}
+    assert planning.injected_captures(stage(b=recorded)) == "(?!)"
+    with pytest.raises(
+        CanidsError, match="dataset 'a', capture 'drive-dos': injected, and dataset 'b' has a recording"
+    ):
+        planning.injected_captures(stage(a=captures, b=recorded))
