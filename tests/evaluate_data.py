@@ -190,7 +190,7 @@ def write_benchmark(folder: Path) -> None:
 
 def call(output: str, inputs: dict[str, list[Path]], **constants: Any) -> Call:
     paths = {"metrics": Path(output) / "metrics.json", "curves": Path(output) / "curves.json"}
-    constants = {"scenarios": SCENARIOS, "code": "0123456789abcdef", **constants}
+    constants = {"scenarios": SCENARIOS, "captures": [], "code": "0123456789abcdef", **constants}
     return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, inputs, "{}")
 
 

@@ -139,11 +139,12 @@ def _of_scale(config: dict[str, Any], scale: str) -> list[str]:
 
 
 def _use(subject: Subject) -> str:
-    part = (
-        "It decides on the alarm from the scores of its variant's detectors"
-        if subject.is_policy
-        else f"It is a detector behind the policy `{subject.policy}`"
-    )
+    if subject.is_policy:
+        part = "It decides on the alarm from the scores of its variant's detectors"
+    elif subject.policy == subject.training.name:
+        part = "It alarms above a threshold that the false-alarm budget sets: there was no attack to train a policy on"
+    else:
+        part = f"It is a detector behind the policy `{subject.policy}`"
     return (
         f"Research on the detection of attacks on a CAN bus, window by window, offline. {part}. Captures are scored with the policy's run:\n\n"
         f"```\nmake score CAPTURE=drive.log RUN=experimentruns/{subject.dataset}/{subject.policy}\n```"
@@ -264,7 +265,8 @@ def _subjects(call: Call) -> list[Subject]:
         if training.variant not in metrics:
             raise CanidsError(f"{training.name}: no metrics of variant '{training.variant}' to put on its card")
         content = metrics[training.variant]
-        names, policy = methods_of(content), policies[training.variant]
+        # Without a policy each detector is scored with by itself.
+        names, policy = methods_of(content), policies.get(training.variant, training.name)
         data = learnt[role_of(training, names)]
         simulated = call.constants["simulated"]
         subjects.append(Subject(training, policy, data, set_on, content, names, others, sources, simulated))
@@ -272,9 +274,11 @@ def _subjects(call: Call) -> list[Subject]:
 
 
 def main(call: Call) -> None:
-    """Entry point."""
-    for subject in _subjects(call):
-        write_text(call.output[f"{subject.training.kind}_{subject.training.variant}"], card(subject))
+    """Entry point; a training that the dataset lacks, where another one of the pipeline has it, has a card that says so."""
+    cards = {f"{subject.training.kind}_{subject.training.variant}": card(subject) for subject in _subjects(call)}
+    for name, path in call.output.items():
+        absent = f"# {name} on {call.wildcards['dataset']}\n\nNot trained: the dataset has no attack to learn from.\n"
+        write_text(path, cards.get(name, absent))
 
 
 if __name__ == "__main__":

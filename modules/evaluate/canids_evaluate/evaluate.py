@@ -1,7 +1,7 @@
 """Evaluate the detectors, the fusion and the fusion baselines on every scenario (rules `eval_large`, `eval_small_kd`, `eval_small_nokd`).
 
     python -m canids_evaluate.evaluate --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
-        "variant": "large", "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
+        "variant": "large", "scenarios": ["test_known_attack"], "captures": []}' --metrics metrics.json --curves curves.json
         --calibrate calibrate.parquet --scenarios test_known_attack.parquet
         --window_baselines …/metrics.json --window_baseline_curves …/curves.json
 
@@ -104,7 +104,7 @@ def main(call: Call) -> None:
     evaluation = calibrated(call.config, scores_of(calibrate))
     record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():
-        evaluation.add(scenario, scores_of(path))
+        evaluation.add(scenario, scores_of(path).judged(scenario, call.constants["captures"]))
     (baselines,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
     evaluation.add_baselines(
         drawn,

@@ -23,6 +23,8 @@ FIGURES = {
     "distillation": "effect of distillation",
 }
 """Figures of the rule summary: name of the output and of the file (SVG) → its name in Snakemake's report."""
+_LEARN_FROM_ATTACKS = {POLICY_KIND, *(d.name for d in DETECTORS if d.supervised)}
+"""Kinds of runs that are left out where there is no attack to learn from."""
 InputFunction = Callable[[Any], list[str]]
 
 
@@ -33,8 +35,10 @@ def detector_runs(stage: Stage) -> list[str]:
 
 
 def card_names(stage: Stage) -> list[str]:
-    """Names of the trainings' cards, which are the outputs of the rule cards: `gat_large`, …"""
-    return [f"{kind}_{variant}" for kind in (*detector_runs(stage), POLICY_KIND) for variant in VARIANTS]
+    """Names of the trainings' cards, which are the outputs of the rule cards: `gat_large`, …; of all that any dataset has."""
+    learnt = any(stage.has_attacks(d, i) for d in stage.datasets for i in stage.config if stage.has(d, i))
+    kinds = [k for k in (*detector_runs(stage), POLICY_KIND) if learnt or k not in _LEARN_FROM_ATTACKS]
+    return [f"{kind}_{variant}" for kind in kinds for variant in VARIANTS]
 
 
 def cards_on_command_line(arguments: Sequence[str]) -> list[str]:
@@ -59,6 +63,8 @@ def trainings(stage: Stage, file: str) -> InputFunction:
         of_detectors = states(wildcards)[0].removeprefix("<states>")
         of_policies = decisions(wildcards)[0].removeprefix("<decisions>")
         instances = {**dict.fromkeys(detector_runs(stage), of_detectors), POLICY_KIND: of_policies}
+        if not stage.has_attacks(wildcards.dataset, wildcards.instance):
+            instances = {kind: instance for kind, instance in instances.items() if kind not in _LEARN_FROM_ATTACKS}
         return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in instances.items() for v in VARIANTS]
 
     return files

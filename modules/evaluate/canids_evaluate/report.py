@@ -15,7 +15,7 @@ from canids_evaluate.pages import page, provenance, run_figures, sentences, tabl
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
 from canids_evaluate.runs.measured import measured, time_by_rule
 from canids_evaluate.runs.trainings import read_cost
-from canids_evaluate.summary import distillation, fusion_and_detectors
+from canids_evaluate.summary import distillation, fusion_and_detectors, sources_in
 from canids_shared.contracts import training_run
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.training_run import TrainingRun
@@ -43,7 +43,7 @@ CAPTIONS = {
 """Figure → caption, in the order of the page."""
 
 
-def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
+def _scenario(name: str, rows: list[Row], sources: dict[str, Any]) -> dict[str, Any]:
     attacks = tables.parts(rows, "per_attack", "f1")
     captures = tables.parts(rows, "per_capture", "f1")
     shown = {
@@ -53,7 +53,11 @@ def _scenario(name: str, rows: list[Row]) -> dict[str, Any]:
         "F1 by kind of attack (its windows and the attack-free ones of the same captures):": attacks,
         "F1 by capture:": captures,
     }
-    return {"name": name, "counts": sentences.counts(rows), "tables": {k: t for k, t in shown.items() if t.rows}}
+    return {
+        "name": name,
+        "counts": sentences.counts(rows, sources),
+        "tables": {k: t for k, t in shown.items() if t.rows},
+    }
 
 
 def _short(rows: dict[str, list[Row]], changes: dict[str, dict[str, Any]], methods: Methods) -> dict[str, list[str]]:
@@ -97,7 +101,7 @@ def main(call: Call) -> None:
     jobs = _jobs(call)
     run_figures.time(call.output["time"], jobs)
     drawn = {**{path.stem: path for path in inputs["figures"]}, **call.output}
-    sources = {name: s for c in curves for name, s in c.get("sources", {}).items()}
+    sources = sources_in(curves)
     facts = {"Code that made this report": provenance.code(), "Machine that made this report": provenance.machine()}
     facts["Time of the dataset's jobs"] = _share_of_starts(jobs)
     origins = {
@@ -111,7 +115,7 @@ def main(call: Call) -> None:
         title=f"Results on {dataset}{call.instance}",
         short=_short(grouped, changes, fusion_and_detectors(metrics)),
         method=tables.METHOD,
-        scenarios=[_scenario(scenario, of_scenario) for scenario, of_scenario in grouped.items()],
+        scenarios=[_scenario(scenario, of_scenario, sources) for scenario, of_scenario in grouped.items()],
         figures={caption: page.image(drawn[name]) for name, caption in CAPTIONS.items()},
         facts=facts,
         tables={title: table for title, table in origins.items() if table.rows},

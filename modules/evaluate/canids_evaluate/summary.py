@@ -22,12 +22,17 @@ from canids_shared.jobs.entry_point import Call
 STUDENTS = ("small_kd", "small_nokd")
 
 
-def markdown(dataset: str, instance: str, rows: list[Row]) -> str:
-    """The whole page."""
+def markdown(dataset: str, instance: str, rows: list[Row], sources: dict[str, Any]) -> str:
+    """The whole page; `sources` of the captures as in `curves.json`."""
     parts = [f"# Results on {dataset}{instance}", f"{tables.METHOD} {tables.UNDEFINED}: undefined."]
     for scenario, of_scenario in by_scenario(rows).items():
         results, differences = tables.results(of_scenario), tables.fusion_minus(of_scenario, "f1")
-        parts += [f"## {scenario}", sentences.counts(of_scenario), results.markdown(), sentences.verdict(of_scenario)]
+        parts += [
+            f"## {scenario}",
+            sentences.counts(of_scenario, sources),
+            results.markdown(),
+            sentences.verdict(of_scenario),
+        ]
         parts.append(differences.markdown())
     return "\n\n".join(parts) + "\n"
 
@@ -55,6 +60,11 @@ def distillation(metrics: list[dict[str, Any]], curves: list[dict[str, Any]]) ->
     }
 
 
+def sources_in(curves: list[dict[str, Any]]) -> dict[str, Any]:
+    """Capture → its source, as the window baselines' `curves.json` has them."""
+    return {name: s for c in curves for name, s in c.get("sources", {}).items()}
+
+
 def fusion_and_detectors(metrics: list[dict[str, Any]]) -> Methods:
     """The methods of the first variant, whose detectors are those of all variants."""
     return methods_of(next(c for c in metrics if c["variant"] is not None))
@@ -77,7 +87,8 @@ def main(call: Call) -> None:
     metrics = [read_evaluation(path, METRICS_CONTRACT, dataset=dataset) for path in call.inputs["metrics"]]
     curves = [read_evaluation(path, CURVES_CONTRACT, dataset=dataset) for path in call.inputs["curves"]]
     rows = rows_of(metrics)
-    write_text(call.output["markdown"], markdown(call.wildcards["dataset"], call.instance, rows))
+    sources = sources_in(curves)
+    write_text(call.output["markdown"], markdown(call.wildcards["dataset"], call.instance, rows, sources))
     _write_csv(call, rows)
     figures.dots(call.output["f1"], rows, {"f1": "F1"})
     delay = {

@@ -1,7 +1,7 @@
 """Evaluate methods that need no network, from the graph stores alone (rule `window_baselines`).
 
     python -m canids_evaluate.window_baselines --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
-        "scenarios": ["test_known_attack"]}' --metrics metrics.json --curves curves.json
+        "scenarios": ["test_known_attack"], "captures": []}' --metrics metrics.json --curves curves.json
         --fit fit.safetensors --calibrate calibrate.safetensors --scenarios test_known_attack.safetensors
 
 Known vehicles alone: `id_rate` holds the IDs and rates of attack-free traffic. Learnt from labelled window statistics: `extra_trees` (Geurts et
@@ -21,6 +21,7 @@ from canids_evaluate.judging import id_rate, node_pca, staleness
 from canids_evaluate.judging.evaluation import Scores, calibrated, sources_of
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import JUDGED
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
@@ -31,19 +32,21 @@ _ABSOLUTE = {
     *("distinct_ids", "largest_share", "id_entropy", "edges", "frames_per_s"),
 }
 """Window statistics that say what the vehicle is like, and not what is unusual for it."""
+_CLASSIFIERS = ("extra_trees", "relative_trees", "gradient_boosting")
 
 
-def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
+def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[str, Scorer]:
     """Fit the baselines; each returned function gives the score of every window of a store, f64 [W] in [0, 1].
 
-    `id_rate` has no score (NaN) for auxiliary captures: their IDs are those of other vehicles.
+    `id_rate` has no score (NaN) for auxiliary captures: their IDs are those of other vehicles. Without `attacks` to learn from,
+    classifiers are left out.
 
-    Raises `CanidsError` if `fit` lacks attacked or attack-free windows.
+    Raises `CanidsError` if `fit` lacks attack-free windows, or attacked ones although there are attacks.
     """
     label, statistics = np.asarray(fit["y"]), np.asarray(fit["statistics"])
     rule = id_rate.learn(fit)
     # Classifiers learn from all labelled windows, the forest from attack-free ones; -1 is an unknown label.
-    if not (label == 1).any():
+    if attacks and not (label == 1).any():
         raise CanidsError(
             f"{fit.path}: no attacked window, and classifiers learn from both classes; "
             "give the dataset a labelled training capture with an attack, or `fit` a larger share"
@@ -52,7 +55,8 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     everything = list(range(statistics.shape[1]))
 
     def classifier(model: Any, columns: list[int]) -> Scorer:
-        model.fit(statistics[label >= 0][:, columns], label[label >= 0])
+        if attacks:
+            model.fit(statistics[label >= 0][:, columns], label[label >= 0])
         return lambda store: np.asarray(
             model.predict_proba(np.asarray(store["statistics"])[:, columns])[:, 1], np.float64
         )
@@ -60,7 +64,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
     balanced: dict[str, Any] = {"class_weight": "balanced", "random_state": seed}
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(statistics[label == 0])
-    return {
+    scorers: dict[str, Scorer] = {
         "id_rate": lambda store: np.where(store.is_auxiliary, np.nan, rule.score(store)),
         "extra_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), everything),
         "relative_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), relative),
@@ -72,6 +76,7 @@ def learn(fit: GraphStore, trees: int, seed: int) -> dict[str, Scorer]:
         "staleness": staleness.scores,
         "always_attack": lambda store: np.ones(len(store)),
     }
+    return {name: scorer for name, scorer in scorers.items() if attacks or name not in _CLASSIFIERS}
 
 
 def scores_of(store: GraphStore, scorers: dict[str, Scorer]) -> Scores:
@@ -111,17 +116,18 @@ def main(call: Call) -> None:
         s: _open(path, fit, dataset=dataset, split=s)
         for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)
     }
-    scorers = learn(fit, call.config["trees"], call.config["seed"])
+    scorers = learn(fit, call.config["trees"], call.config["seed"], call.constants.get("attacks", True))
     calibrate = GraphStore(call.inputs["calibrate"][0], dataset=dataset, split="calibrate")
     evaluation = calibrated(call.config, scores_of(calibrate, scorers))
     for scenario, store in stores.items():
-        evaluation.add(scenario, scores_of(store, scorers))
+        evaluation.add(scenario, scores_of(store, scorers).judged(scenario, call.constants["captures"]))
     evaluation.write(call, None, sources=sources_of([fit, calibrate, *stores.values()]))
 
 
 def _open(path: Path, fit: GraphStore, **wanted: str) -> GraphStore:
     store = GraphStore(path, **wanted)
-    refuse_leakage(fit, store)
+    if wanted["split"] != JUDGED:
+        refuse_leakage(fit, store)
     if store.header["statistics"] != fit.header["statistics"]:
         raise CanidsError(f"{path}: other window statistics than {fit.path}; delete both and run again")
     return store

@@ -1,7 +1,7 @@
 """Inventory of a dataset's captures: `python -m canids_preprocess.capture_inventory --spec JSON --output X.csv --frames …`.
 
 A line per capture: rows read = frames + rejects, steps back in time, frames with trimmed fields, frames a second where the log has
-no times and they are assumed, attacked frames, seconds.
+no times and they are assumed, the host of one with injected attacks, attacked frames, seconds.
 """
 
 import polars as pl
@@ -13,7 +13,7 @@ from canids_shared.files import write_text
 from canids_shared.jobs import entry_point
 
 _METADATA = ("capture", "vehicle", "attack", "content", "format", "rows_read", "frames", "rejects", "stepped_back")
-_OPTIONAL = ("trimmed", "assumed_rate")
+_OPTIONAL = ("trimmed", "assumed_rate", "host")
 
 
 def main(call: entry_point.Call) -> None:

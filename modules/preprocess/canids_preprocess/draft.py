@@ -182,7 +182,16 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
     if "train" not in roles:
         lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
     if roles == {"train"}:
-        lines.append("# Missing: no capture to test on; give one of them a scenario's name as role, such as test")
+        lines.append(
+            "# No capture to test on, so blocks of the training captures will be judged; a scenario's name as role, such as test, sets one apart"
+        )
+    if not any(entry["content"] == "labelled" for entry in entries.values()):
+        lines.append(
+            "# No labelled attack. An attack-free capture with role host can have some put into it (README of preprocess, Injected attacks), such as"
+        )
+        lines.append(
+            "#   NAME-dos: {format: injected, host: NAME, vehicle: VEHICLE, role: train, content: labelled, attack: dos, injection: {}}"
+        )
     lines += [f"# not a capture that can be read: {printable(complaint, 500)}" for complaint in unread]
     lines += [f"contract: {manifest.CONTRACT}", "captures:"]
     for name, entry in entries.items():

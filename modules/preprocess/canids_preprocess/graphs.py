@@ -49,9 +49,9 @@ def metadata_of(call: entry_point.Call) -> dict[Path, dict[str, Any]]:
 
 
 def _source(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a store says of a capture; of one without times also the rate that its intervals are made of."""
-    assumed = {"assumed_rate": metadata["assumed_rate"]} if metadata.get("assumed_rate") else {}
-    return {**{key: metadata[key] for key in _SOURCE}, **assumed}
+    """What a store says of a capture; also the rate of which a log without times has its intervals, and the host of injected attacks."""
+    further = {key: metadata[key] for key in ("assumed_rate", "host") if metadata.get(key)}
+    return {**{key: metadata[key] for key in _SOURCE}, **further}
 
 
 def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: list[dict[str, int]]) -> dict[str, Any]:

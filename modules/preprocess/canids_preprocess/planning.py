@@ -1,5 +1,6 @@
 """Input and params functions of the Snakefile of preprocess: which files a job reads, and what the manifest has on them."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ def simulated_captures(stage: Stage) -> list[SimulatedCaptures]:
     for dataset, captures in datasets.items():
         by_role: dict[str, list[Capture]] = {}
         for capture in captures.values():
-            if capture.path is None:
+            if capture.format == "simulated":
                 by_role.setdefault(capture.role, []).append(capture)
         for role, members in by_role.items():
             for start in range(0, len(members), _MOST):
@@ -62,7 +63,7 @@ def simulated_captures(stage: Stage) -> list[SimulatedCaptures]:
 def auxiliary_dataset(stage: Stage, dataset: str, instance: str) -> str:
     """The dataset whose captures join the training captures of a dataset; none ("") where these are all simulated."""
     fleet: str = stage.config[instance]["auxiliary_captures"]
-    recorded = any(c.path and c.role == "train" for c in stage.captures[dataset].values())
+    recorded = any(c.format != "simulated" and c.role == "train" for c in stage.captures[dataset].values())
     return fleet if recorded and fleet != "none" else ""
 
 
@@ -77,6 +78,28 @@ def auxiliary_datasets(stage: Stage) -> list[str]:
         if stage.captures.get(name, (built_in := manifest.auxiliary_captures(name))) != built_in:
             raise CanidsError(f"dataset '{name}': auxiliary captures have this name; rename the dataset's folder")
     return names
+
+
+def injected_captures(stage: Stage) -> str:
+    """Regular expression for the names of captures that are made of others; it matches none where there are none.
+
+    Raises `CanidsError` if such a name means a recording in another dataset, since one rule makes all files of a name.
+    """
+    by_format = {
+        kind: {c.name: d for d in stage.datasets for c in stage.captures[d].values() if (c.host is not None) == kind}
+        for kind in (True, False)
+    }
+    if both := sorted(by_format[True].keys() & by_format[False].keys()):
+        where = f"dataset '{by_format[True][both[0]]}', capture '{both[0]}'"
+        raise CanidsError(
+            f"{where}: injected, and dataset '{by_format[False][both[0]]}' has a recording of that name; rename one"
+        )
+    return "|".join(map(re.escape, by_format[True])) or "(?!)"
+
+
+def host(stage: Stage) -> Callable[[Any], str]:
+    """Input function: frames of the host of an injected capture."""
+    return lambda wildcards: f"<frames>/{stage.captures[wildcards.dataset][wildcards.capture].host}.parquet"
 
 
 def raw_capture(stage: Stage) -> Callable[[Any], dict[str, Any]]:
@@ -134,9 +157,9 @@ def frames_of_dataset(stage: Stage) -> Callable[[Any], list[str]]:
     return lambda wildcards: [f"<frames>/{name}.parquet" for name in stage.captures[wildcards.dataset]]
 
 
-def entry(stage: Stage) -> Callable[[Any], dict[str, Any]]:
-    """Params function: a capture's entry in the manifest, as far as `ingest` goes by it."""
-    return lambda wildcards: _entry(stage.captures[wildcards.dataset][wildcards.capture], *_READ)
+def entry(stage: Stage, *keys: str) -> Callable[[Any], dict[str, Any]]:
+    """Params function: keys of a capture's entry in the manifest; without any, those by which a raw file is read."""
+    return lambda wildcards: _entry(stage.captures[wildcards.dataset][wildcards.capture], *(keys or _READ))
 
 
 def _entry(capture: Capture, *keys: str) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def capture(call: Call) -> None:
 
 def frames(call: Call) -> None:
     """Frames 10 ms apart, every other one attacked if the capture is labelled."""
-    entry, (raw,) = call.constants["capture"], call.inputs["capture"]
+    entry = call.constants["capture"]
+    (raw,) = call.inputs["host" if "host" in call.inputs else "capture"]
     known = entry["content"] != "unlabelled"
     attack = (entry["attack"] or "attack") if entry["content"] == "labelled" else ""
     label = [i % 2 if attack else 0 if known else None for i in range(FRAMES)]
@@ -53,6 +54,7 @@ def frames(call: Call) -> None:
         "attacks": [attack] if attack else [],
         "attacked": [],
         "sha256": sha256_of(raw),
+        **({"host": entry["host"]} if "host" in call.inputs else {}),
         **{"rows_read": FRAMES, "frames": FRAMES, "rejects": 0, "stepped_back": 0},
     }
     frame = pl.DataFrame(columns, schema=tables.FRAMES.columns, strict=False)
@@ -100,6 +102,7 @@ def graphs(call: Call) -> None:
 STAND_INS = {
     "simulated": StandIn(capture, simulated.OUTPUTS, each=()),
     "ingest": StandIn(frames, ("output", "rejects")),
+    "inject": StandIn(frames, ("output", "rejects")),
     "capture_inventory": StandIn(capture_inventory.main),
     "graphs": StandIn(graphs, each=()),
 }

@@ -1,7 +1,9 @@
 """Apply a policy and its fusion baselines to the states of a split (rule decisions).
 
     python -m canids_train_drl.decide --spec JSON --output decisions.parquet --states states.parquet
-        --model model.safetensors --fusion_baselines fusion_baselines.safetensors
+        [--model model.safetensors] --fusion_baselines fusion_baselines.safetensors
+
+Without a policy, where there was no attack to train one on, the threshold among the fusion baselines decides.
 
 With a list `each` of splits in the spec, as many outputs and tables of states.
 Every segment of a capture is played from its beginning, with the alarm off, window by window: a decision depends on that
@@ -13,6 +15,7 @@ alone. The splits of the training captures keep the scales that the policy learn
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -31,14 +34,17 @@ from canids_train_drl.environment.fusion_data import as_recorded
 from canids_train_drl.environment.observation import Observer
 from canids_train_drl.environment.rollout import Fusion
 from canids_train_drl.environment.states import States
+from canids_train_drl.fusion_baselines import THRESHOLD
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
 
+Decider = TypeVar("Decider", Policy, FusionBaselines)
+"""What has the observer through which windows are seen."""
 FEWEST = 50
 """Windows that a scale can be fitted to."""
 
 
-def recalibrated(policy: Policy, split: States, seconds: float) -> Policy:
-    """The policy with scales fitted to the first seconds of a capture, which are taken to be attack-free.
+def recalibrated(policy: Decider, split: States, seconds: float) -> Decider:
+    """The policy (or fusion baselines) with scales fitted to the first seconds of a capture, which are taken to be attack-free.
 
     Raises `CanidsError` if they hold too few windows, or windows labelled as attacked.
     """
@@ -59,18 +65,21 @@ def recalibrated(policy: Policy, split: States, seconds: float) -> Policy:
     return replace(policy, observer=again)
 
 
-def decide(policy: Policy, fusion_baselines: dict[str, Fusion], split: States, fusion: str = "dqn") -> pl.DataFrame:
+def decide(
+    policy: Policy | FusionBaselines, fusion_baselines: dict[str, Fusion], split: States, fusion: str = "dqn"
+) -> pl.DataFrame:
     """Decisions (contract `decisions/3`) on every window of `split`.
 
     The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
-    values of the action it takes and of the best other one.
+    values of the action it takes and of the best other one. Where fusion baselines stand in place of the policy, there are none.
 
     Raises `CanidsError` if the detectors' outputs are not those that the policy was trained on.
     """
     windows = as_recorded(split, policy.observer)
-    outputs = {name: each.step(windows, None)[0] for name, each in {**fusion_baselines, "dqn": policy}.items()}
-    played, decided = outputs["dqn"].rollout, outputs.pop(fusion)
-    assert played is not None
+    deciding: dict[str, Fusion] = {**fusion_baselines, **({"dqn": policy} if isinstance(policy, Policy) else {})}
+    outputs = {name: each.step(windows, None)[0] for name, each in deciding.items()}
+    played, decided = outputs["dqn"].rollout if "dqn" in outputs else None, outputs.pop(fusion)
+    values = {"q_chosen": played.q_chosen, "q_other": played.q_other} if played else {}
     others = {
         f"baseline_{name}_{what}": pl.Series(column.astype(np.float32))
         for name, output in outputs.items()
@@ -82,14 +91,19 @@ def decide(policy: Policy, fusion_baselines: dict[str, Fusion], split: States, f
         fusion_score=pl.Series(decided.score),
         alarm=pl.Series(decided.alarm),
         action=pl.Series(decided.action),
-        q_chosen=pl.Series(played.q_chosen[0].numpy()),
-        q_other=pl.Series(played.q_other[0].numpy()),
+        **{name: pl.Series(value[0].numpy()) for name, value in values.items()},
         **others,
     )
 
 
-def load(model: Path, fusion_baselines: Path) -> tuple[Policy, FusionBaselines]:
-    """A policy and its fusion baselines; raises `CanidsError` naming the file that is damaged or learnt from other detectors."""
+def load(model: Path | None, fusion_baselines: Path) -> tuple[Policy | FusionBaselines, FusionBaselines]:
+    """A policy (or, without one, the fusion baselines in its place) and its fusion baselines.
+
+    Raises `CanidsError` naming the file that is damaged or learnt from other detectors.
+    """
+    if model is None:
+        alone = FusionBaselines.load(fusion_baselines)
+        return alone, alone
     refuse_mixture(model, fusion_baselines)
     policy = Policy.load(model)
     return policy, FusionBaselines.load(fusion_baselines, policy.observer)
@@ -98,10 +112,10 @@ def load(model: Path, fusion_baselines: Path) -> tuple[Policy, FusionBaselines]:
 def main(call: entry_point.Call) -> None:
     """Read states, policy and fusion baselines, write decisions."""
     torch.set_num_threads(call.config["torch_threads"])
-    (model,), (baselines_model,) = call.inputs["model"], call.inputs["fusion_baselines"]
+    model, (baselines_model,) = next(iter(call.inputs["model"]), None), call.inputs["fusion_baselines"]
     policy, baselines = load(model, baselines_model)
     split = states.read(call.inputs["states"][0], **call.made_for("dataset", "variant", "split"))
-    fusion, recalibrate = call.config["fusion"], call.config["recalibrate"]
+    fusion, recalibrate = call.config["fusion"] if model else THRESHOLD, call.config["recalibrate"]
     if recalibrate and len(split) and call.wildcards["split"] not in SPLITS:
         decisions = pl.concat(
             decide(recalibrated(policy, capture, recalibrate), baselines.fusions, capture, fusion)
@@ -113,7 +127,7 @@ def main(call: entry_point.Call) -> None:
         **call.wildcards,
         "fusion": fusion,
         "recalibrate": recalibrate,
-        "policy": sha256_of(model),
+        **({"policy": sha256_of(model)} if model else {}),
         "fusion_baselines": sha256_of(baselines_model),
         "false_alarm_budget": baselines.budget,
         # With scales fitted to each capture the score of even odds differs between captures.

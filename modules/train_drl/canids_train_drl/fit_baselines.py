@@ -2,6 +2,8 @@
 
 python -m canids_train_drl.fit_baselines --spec JSON --model model.safetensors --config config.yaml
     --fuse fuse.parquet --select select.parquet --calibrate calibrate.parquet
+
+With the rule's constant `attacks` false, where no training capture holds one, it is a threshold that the false-alarm budget sets.
 """
 
 import logging
@@ -64,8 +66,9 @@ def main(call: entry_point.Call) -> None:
     config = call.config
     torch.set_num_threads(config["torch_threads"])
     wanted = {**call.made_for("dataset"), "variant": call.constants["variant"]}
-    data = FusionData.read(call.inputs, config, torch.device("cpu"), **wanted)
-    fitted = fit(data, FusionSetup.of(call, data), names_of(config))
+    attacks = call.constants.get("attacks", True)
+    data = FusionData.read(call.inputs, config, torch.device("cpu"), attacks=attacks, **wanted)
+    fitted = fit(data, FusionSetup.of(call, data), names_of(config, attacks))
     stored = FusionBaselines(fitted, data.observer, config["false_alarm_budget"])
     stored.save(call.output["model"], run_identity(call, "fusion_baselines"))
     write_config(call.output["config"], call)

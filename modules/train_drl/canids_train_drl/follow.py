@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,7 @@ from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.options import DAY_S, number, whole_number
+from canids_train_drl.agent.policy import Policy
 from canids_train_drl.decide import FEWEST, load, recalibrated
 from canids_train_drl.environment.fusion_environment import Traffic
 from canids_train_drl.environment.observation import Observer, ObserverState
@@ -107,7 +108,7 @@ def main(options: argparse.Namespace) -> None:
     """Entry point."""
     torch.set_num_threads(options.threads)
     policy, baselines = load(options.model, options.fusion_baselines)
-    if options.fusion not in ("dqn", *baselines.fusions):
+    if options.fusion not in (*(["dqn"] if options.model else []), *baselines.fusions):
         names = ", ".join(baselines.fusions) or "none"
         raise CanidsError(f"{options.fusion_baselines}: no baseline '{options.fusion}'; it has {names}")
     header, schema, batches = streams.received(sys.stdin.buffer)
@@ -126,7 +127,7 @@ def main(options: argparse.Namespace) -> None:
             held = []
         else:
             policy = recalibrated(policy, _states(table, detectors), options.recalibrate)
-    fusion = policy if options.fusion == "dqn" else baselines.fusions[options.fusion]
+    fusion: Fusion = baselines.fusions[options.fusion] if options.fusion != "dqn" else cast(Policy, policy)
     follower = Follower(policy.observer, fusion)
     wide = streams.widened(schema, follower.columns)
     with streams.sending(sys.stdout.buffer, wide) as send:
@@ -142,7 +143,7 @@ def main(options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="canids_train_drl.follow", description=__doc__)
-    made.add_argument("--model", type=Path, required=True, help="the policy")
+    made.add_argument("--model", type=Path, help="the policy; without one --fusion must name a baseline")
     made.add_argument("--fusion_baselines", type=Path, required=True, metavar="MODEL")
     made.add_argument("--fusion", default="dqn", help="which fusion decides: dqn, or a baseline's name")
     made.add_argument("--threads", type=whole_number(1, 1024), default=1, help="threads of torch")

@@ -11,10 +11,10 @@ def decision_sets(stage: Stage) -> list[SplitSet]:
         thresholds = [split for split in stage.training_splits(dataset) if split == "calibrate"]
         return [*thresholds, *stage.scenarios(dataset, instance)]
 
-    def others(dataset: str, _: str) -> list[str]:
-        return [split for split in stage.training_splits(dataset) if split != "calibrate"]
+    def others(dataset: str, instance: str) -> list[str]:
+        return [s for s in stage.training_splits(dataset) if s not in evaluated(dataset, instance)]
 
     return [
         *split_sets(stage, "decisions", evaluated),
-        *split_sets(stage, "training_decisions", others, by_fold=False),
+        *split_sets(stage, "training_decisions", others),
     ]

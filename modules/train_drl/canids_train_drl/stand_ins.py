@@ -13,7 +13,7 @@ from canids_shared.jobs import run_folder, stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
 from canids_train_drl.agent import run_record
-from canids_train_drl.fusion_baselines import names_of
+from canids_train_drl.fusion_baselines import THRESHOLD, names_of
 
 
 def policy(call: Call) -> None:
@@ -36,7 +36,7 @@ def policy(call: Call) -> None:
 
 def fusion_baselines(call: Call) -> None:
     """The names of the fusion baselines, and nothing that they learnt."""
-    names = names_of(call.config)
+    names = names_of(call.config, call.constants.get("attacks", True))
     header = {
         **run_folder.run_identity(call, "fusion_baselines"),
         "contract": model_file.FUSION_BASELINES,
@@ -50,10 +50,14 @@ def fusion_baselines(call: Call) -> None:
 
 def decisions(call: Call) -> None:
     """Scores are 1 and alarms on in attacked windows, else 0 and off."""
-    (model,), (baselines,) = call.inputs["model"], call.inputs["fusion_baselines"]
+    model, (baselines,) = next(iter(call.inputs["model"]), None), call.inputs["fusion_baselines"]
     _, header = model_file.load_arrays(baselines, model_file.FUSION_BASELINES)
-    fusion = call.config["fusion"]
-    others = [name for name in (*header["fusion_baselines"], *(["dqn"] if fusion != "dqn" else [])) if name != fusion]
+    fusion = call.config["fusion"] if model else THRESHOLD
+    others = [
+        name
+        for name in (*header["fusion_baselines"], *(["dqn"] if model and fusion != "dqn" else []))
+        if name != fusion
+    ]
     states, states_header = tables.read(call.inputs["states"][0], STATES)
     keys = states.select(list(KEYS))
     attacked = keys["label"].fill_null(0).to_numpy()
@@ -69,7 +73,7 @@ def decisions(call: Call) -> None:
         **call.wildcards,
         "fusion": fusion,
         "recalibrate": call.config["recalibrate"],
-        "policy": sha256_of(model),
+        **({"policy": sha256_of(model)} if model else {}),
         "fusion_baselines": sha256_of(baselines),
         "false_alarm_budget": header["false_alarm_budget"],
         detectors.KEY: states_header[detectors.KEY],

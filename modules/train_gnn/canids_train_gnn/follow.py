@@ -1,6 +1,6 @@
 """Outputs of the two detectors of a run for every window that arrives on standard input (contract `follow/1`).
 
-    python -m canids_preprocess.follow SOURCE | python -m canids_train_gnn.follow --vgae MODEL --gat MODEL | …
+    python -m canids_preprocess.follow SOURCE | python -m canids_train_gnn.follow --vgae MODEL [--gat MODEL] | …
 
 The numbers are those of the rule states.
 """
@@ -18,7 +18,7 @@ from canids_shared.contracts import streams
 from canids_shared.contracts.torch_store import Graphs, device_of
 from canids_shared.jobs.options import whole_number
 from canids_train_gnn.models.batching import repeatable
-from canids_train_gnn.models.columns import COLUMNS, DECLARED
+from canids_train_gnn.models.columns import columns, declaration
 from canids_train_gnn.states import BATCH, load_both, outputs_of
 
 
@@ -42,9 +42,9 @@ def _warm_up(schema: pa.Schema, header: dict[str, Any]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([row], schema=schema)
 
 
-def widened(schema: pa.Schema) -> pa.Schema:
+def widened(schema: pa.Schema, supervised: bool = True) -> pa.Schema:
     """The schema of a stream with the detectors' columns, and their declaration in its metadata."""
-    return streams.widened(schema, dict.fromkeys(COLUMNS, pa.float32()), **DECLARED)
+    return streams.widened(schema, dict.fromkeys(columns(supervised), pa.float32()), **declaration(supervised))
 
 
 def main(options: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> None:
     repeatable(options.threads, device)
     header, schema, batches = streams.received(sys.stdin.buffer)
     models = load_both(options.vgae, options.gat, header, {"backend": options.backend}, device)
-    wide = widened(schema)
+    wide = widened(schema, supervised=options.gat is not None)
     with streams.sending(sys.stdout.buffer, wide) as send:
         outputs_of(*models, graphs_of(_warm_up(schema, header), header, device))
         for batch in batches:
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="canids_train_gnn.follow", description=__doc__)
     made.add_argument("--vgae", type=Path, required=True, metavar="MODEL")
-    made.add_argument("--gat", type=Path, required=True, metavar="MODEL")
+    made.add_argument("--gat", type=Path, metavar="MODEL", help="absent where there was no attack to train one on")
     made.add_argument("--threads", type=whole_number(1, 1024), default=1, help="torch's threads")
     made.add_argument("--accelerator", choices=["auto", "cpu", "cuda"], default="cpu")
     made.add_argument("--backend", choices=["auto", "dense", "csr", "pyg", "dgl"], default="auto")

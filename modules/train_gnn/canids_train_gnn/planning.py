@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from canids_shared.contracts.manifest import SPLITS
 from canids_shared.planning.split_sets import SplitSet, split_sets
 from canids_shared.planning.stage import Stage
 
@@ -35,8 +36,12 @@ def state_sets(stage: Stage) -> list[SplitSet]:
     def those_of(*names: str) -> Callable[[str, str], list[str]]:
         return lambda dataset, _: [split for split in stage.training_splits(dataset) if split in names]
 
+    def scenarios(dataset: str, instance: str) -> list[str]:
+        # Without a test scenario, one of the splits of training is judged.
+        return [split for split in stage.scenarios(dataset, instance) if split not in SPLITS]
+
     return [
         *split_sets(stage, "states", those_of(*learnt), by_fold=False),
         *split_sets(stage, "fit_states", those_of("fit"), by_fold=False),
-        *split_sets(stage, "scenario_states", stage.scenarios),
+        *split_sets(stage, "scenario_states", scenarios),
     ]

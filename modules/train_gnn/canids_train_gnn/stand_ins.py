@@ -14,7 +14,7 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.jobs import stand_in_runner
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.stand_in_runner import StandIn
-from canids_train_gnn.models.columns import COLUMNS, states_metadata
+from canids_train_gnn.models.columns import columns, states_metadata
 from canids_train_gnn.training import run_record
 
 
@@ -28,11 +28,12 @@ def detector(name: str, call: Call) -> None:
 
 
 def states(call: Call) -> None:
-    """All outputs of both detectors are 1 in attacked windows, else 0."""
+    """All outputs of the detectors are 1 in attacked windows, else 0."""
     keys = GraphStore(call.inputs["graphs"][0]).keys()
     known = keys["label"].fill_null(0).to_numpy().astype(np.float32)
-    frame = keys.with_columns(pl.Series(name, known) for name in COLUMNS)
-    tables.write(call.output["output"], tables.STATES, frame, states_metadata(call.wildcards))
+    supervised = bool(call.inputs["gat"])
+    frame = keys.with_columns(pl.Series(name, known) for name in columns(supervised))
+    tables.write(call.output["output"], tables.STATES, frame, states_metadata(call.wildcards, supervised))
 
 
 _TRAINED = ("model", "config", "history", "run")

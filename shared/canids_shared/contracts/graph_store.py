@@ -203,8 +203,15 @@ class GraphStore:
     @property
     def is_auxiliary(self) -> np.ndarray:
         """Whether each window is of an auxiliary capture rather than of the dataset's own, bool [W]."""
-        auxiliary = self.header.get("auxiliary_captures", [])
-        return np.isin(self["capture"], [self.header["captures"].index(name) for name in auxiliary])
+        return self._is_of(self.header.get("auxiliary_captures", []))
+
+    @property
+    def is_injected(self) -> np.ndarray:
+        """Whether each window is of a capture into whose host attacks were injected, bool [W]."""
+        return self._is_of([name for name, source in self.header.get("sources", {}).items() if source.get("host")])
+
+    def _is_of(self, captures: list[str]) -> np.ndarray:
+        return np.isin(self["capture"], [k for k, name in enumerate(self.header["captures"]) if name in captures])
 
     def counts(self, chosen: np.ndarray | None = None) -> dict[str, Any]:
         """Contents of the store, or of the windows `chosen` (bool [W]), as `run.json` has them for a split.

@@ -10,6 +10,7 @@ Paths in it are relative to `{data_root}/{dataset}`, so moving the data means ch
 """
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,12 @@ from canids_shared.files import write_text
 CONTRACT = "manifest/1"
 SPLITS = ("fit", "select", "fuse", "calibrate")
 """Blocks of time into which the training captures are cut."""
+JUDGED = "select"
+"""The split that is judged where a dataset has no test scenario: the detectors did not learn from it, but were chosen on it."""
+INJECTED = "injected"
+"""The format of captures that are frames of another one and an attack put between them."""
+HOST = "host"
+"""The role of attack-free recordings that serve as hosts of injected captures alone."""
 LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
 SCORED = "score"
@@ -35,6 +42,10 @@ ROAD_METADATA = "capture_metadata.json"
 _HERE = Path(__file__).parent
 _SCHEMA = _HERE / "manifest.schema.yaml"
 _WILDCARDS = re.compile(r"[{}]|<.*>")
+_AS_WRITTEN = (
+    *("vehicle", "role", "attack", "content", "simulation", "timestamp_unit", "assume_rate", "host", "injection"),
+)
+"""Keys of an entry that are attributes of a capture as they are."""
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +55,7 @@ class Capture:
 
     Attributes:
         name: unique in the dataset.
-        path: the raw file (None: made by the simulator).
+        path: the raw file (None: made by the simulator, or from another capture).
         format: one of the formats of `manifest.schema.yaml`; `auto` to recognise it from the file.
         vehicle: the vehicle it was recorded on.
         role: `train`, or the name of a test scenario.
@@ -55,6 +66,8 @@ class Capture:
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
         timestamp_unit: unit of the file's timestamps as the manifest states it, or None: seconds.
         assume_rate: frames a second of a log without times, or None.
+        host: of `format: injected`, the capture whose frames it has.
+        injection: of `format: injected`, how the attack is put into them.
     """
 
     name: str
@@ -69,6 +82,8 @@ class Capture:
     attacked: tuple[tuple[float, float], ...] = ()
     timestamp_unit: str | None = None
     assume_rate: float | None = None
+    host: str | None = None
+    injection: dict[str, Any] | None = None
 
 
 def entry_of(file: Path, dataset: str) -> dict[str, str]:
@@ -134,16 +149,16 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     """All captures of a dataset by name, in the manifest's order.
 
     Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or repeated, a scenario has the
-    name of a split, an attack-free capture has an attack, there is no scenario, or there is no training capture (unless all
-    captures have the role `score`); also if the data folder holds captures that a drafted manifest does not list.
+    name of a split, an attack-free capture has an attack, or there is no training capture (unless all captures have the role
+    `score`); also if the data folder holds captures that a drafted manifest does not list.
     """
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
     captures = _read(path, folder)
     roles = {c.role for c in captures.values()}
-    # A dataset may consist of captures to be scored; every other one has captures to train and to test on.
-    if roles != {SCORED} and ("train" not in roles or roles == {"train"}):
-        raise CanidsError(f"{path}: needs at least one capture with role 'train' and one of a test scenario")
+    # A dataset may consist of captures to be scored; every other one has captures to train on.
+    if roles != {SCORED} and "train" not in roles:
+        raise CanidsError(f"{path}: needs at least one capture with role 'train'")
     # A draft is of one moment: captures that were added to the folder since would be left out in silence.
     if path.parent.parent == Path("results"):
         listed = {c.path for c in captures.values()}
@@ -177,10 +192,7 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
             attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
-            **{
-                key: entry.get(key)
-                for key in ("vehicle", "role", "attack", "content", "simulation", "timestamp_unit", "assume_rate")
-            },
+            **{key: entry.get(key) for key in _AS_WRITTEN},
         )
         for name, entry in content["captures"].items()
     }
@@ -190,14 +202,26 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
 
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
     for c in captures.values():
-        simulated = c.format == "simulated"
+        simulated, injected = c.format == "simulated", c.format == INJECTED
+        host = captures.get(c.host or "")
         # Message → whether it applies; the first one that does is raised.
         wrong = {
             f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
             f".path: {str(c.path)!r}: rename what has braces or <…> in its name, which are wildcards of Snakemake": any(
                 _WILDCARDS.search(str(file)) for file in (c.path, c.metadata)
             ),
-            ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),
+            ": needs 'path', or 'format: simulated' and no path": (simulated or injected) != (c.path is None),
+            ": 'host' and 'injection' belong to 'format: injected', and both only there": injected
+            != (c.host is not None)
+            or injected != (c.injection is not None),
+            f".host: no capture '{c.host}' with role '{HOST}'": injected and (host is None or host.role != HOST),
+            ": a host must be an attack-free recording": c.role == HOST and (c.content != "attack-free" or injected),
+            f": the vehicle is not its host's, '{host and host.vehicle}'": host and host.vehicle != c.vehicle,
+            ".attacked: injected captures are labelled by what is injected": injected and c.attacked,
+            ": injected captures are 'labelled' with an attack, or 'attack-free' parts of their host": injected
+            and (c.content == "labelled") != (c.attack is not None),
+            f".injection.part: overlaps that of '{_overlapping(c, captures)}', and frames of a host belong into one capture alone": injected
+            and _overlapping(c, captures),
             ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
             ".timestamp_unit: simulated captures are in seconds": simulated and c.timestamp_unit,
             ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
@@ -213,9 +237,25 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             raise CanidsError(f"{path}: captures.{c.name}{message}")
 
 
+def _overlapping(capture: Capture, captures: dict[str, Capture]) -> str:
+    """Name of an earlier capture that has frames of the same host; empty where none has."""
+    start, end = _part(capture)
+    for other in captures.values():
+        if other.name == capture.name:
+            break
+        if other.host and other.host == capture.host and start < _part(other)[1] and _part(other)[0] < end:
+            return other.name
+    return ""
+
+
+def _part(capture: Capture) -> tuple[float, float]:
+    start, end = (capture.injection or {}).get("part") or (0, math.inf)
+    return start, end
+
+
 def scenarios(captures: dict[str, Capture]) -> list[str]:
     """Names of the test scenarios, in the manifest's order."""
-    return list(dict.fromkeys(c.role for c in captures.values() if c.role != "train"))
+    return list(dict.fromkeys(c.role for c in captures.values() if c.role not in ("train", HOST)))
 
 
 def missing(captures: dict[str, Capture], dataset: str) -> list[str]:

@@ -8,7 +8,8 @@ the first instance that is equal up to there, so two seeds share their graphs.
 
 import copy
 import importlib.util
-from collections.abc import Hashable
+import logging
+from collections.abc import Hashable, Iterable
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -47,6 +48,7 @@ SINGLE = ("stand_in", "accelerator")
 _TOP = (*_DATA, *_INHERITED, *COMMON, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 def merged(base: Config, over: Config | None) -> Config:
@@ -111,7 +113,7 @@ def section(config: Config, stage: str) -> Config:
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
     with_files = {n: instances[n].get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
     firsts = {port: first_equal(stages) for port, stages in PORTS.items()}
-    inherited, data, common = ({k: config[k] for k in keys if k in config} for keys in (_INHERITED, _DATA, COMMON))
+    inherited, data, common = (_pick(config, keys) for keys in (_INHERITED, _DATA, COMMON))
     return {
         **inherited,
         **(config.get(stage) or {}),
@@ -119,6 +121,7 @@ def section(config: Config, stage: str) -> Config:
         "common": common,
         "instances": with_files,
         "ports": {port: {name: first[name] for name in with_files} for port, first in firsts.items()},
+        "training_captures": _training_captures(config, ("", *with_files)),
         "folds": {name: left for name in with_files if (left := _left_out(instances[name]))},
     }
 
@@ -182,31 +185,62 @@ def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> boo
     )
 
 
-def _require_attacks(config: Config, dataset: str, captures: dict[str, manifest.Capture], instance: str) -> None:
-    """Raise `CanidsError` unless a training capture that the instance keeps is labelled, or simulated ones join them."""
-    overrides = (config.get("instances") or {}).get(instance[1:]) or {}
-    section = merged(config.get("preprocess") or {}, overrides.get("preprocess"))
-    left = section.get("leave_out") or {}
-    training = [c for c in captures.values() if c.role == "train"]
+def attacks_learnt(captures: dict[str, manifest.Capture], learnt_from: Config) -> str:
+    """Where a dataset has the attacks from that detectors learn: `recorded`, `simulated`, or empty where it has none.
+
+    Injected attacks are simulated ones, also where the captures around them are recorded.
+
+    Args:
+        captures: of the dataset.
+        learnt_from: `auxiliary_captures` and `leave_out` of the config of preprocess.
+    """
+    left = learnt_from.get("leave_out") or {}
+    training = [c for c in captures.values() if c.role == "train" and not c.auxiliary]
     kept = [c for c in training if not any(getattr(c, _ATTRIBUTES[kind]) in names for kind, names in left.items())]
-    joined = section.get("auxiliary_captures") != "none" and any(c.path for c in training)
-    if not joined and not any(c.content == "labelled" for c in kept):
-        raise CanidsError(
-            f"dataset '{dataset}'{' ' + instance if instance else ''}: no training capture is labelled, and detectors learn from "
-            "attacks; label one in the manifest, or let simulated ones join (preprocess.auxiliary_captures: simulated_fleet "
-            "beside recorded captures)"
+    labelled = [c for c in kept if c.content == "labelled"]
+    if any(c.path for c in labelled):
+        return "recorded"
+    joined = learnt_from.get("auxiliary_captures") != "none" and any(c.format != "simulated" for c in training)
+    return "simulated" if joined or labelled else ""
+
+
+def _announce(dataset: str, captures: dict[str, manifest.Capture], learnt_from: Config, instance: str) -> None:
+    """Say what is left out, and what is learnt or judged otherwise than on recordings."""
+    place, attacks = f"dataset '{dataset}'{' ' + instance if instance else ''}", attacks_learnt(captures, learnt_from)
+    if not attacks:
+        log.warning(
+            "%s: no attack to learn from, so GAT, policy and the fusion baselines that learn are left out; the VGAE alarms above a "
+            "threshold (auxiliary_captures: simulated_fleet lets simulated attacks join recorded captures)",
+            place,
         )
+    elif attacks == "simulated" and any(c.format != "simulated" for c in captures.values()) and not instance:
+        log.warning("%s: no recorded attack to learn from: all attacks in training are simulated", place)
+    if not instance and not manifest.scenarios(captures):
+        log.warning("%s: no test scenario: blocks of its training captures are judged", place)
+
+
+def _training_captures(config: Config, instances: Iterable[str]) -> dict[str, Config]:
+    """Instance → the keys of preprocess that decide which captures it learns from."""
+    section = with_preset({**_pick(config, _INHERITED), **(config.get("preprocess") or {})}, "canids_preprocess")
+    keys = ("auxiliary_captures", "leave_out")
+    overrides = {name: (config.get("instances") or {}).get(name) or {} for name in instances}
+    return {name: merged(_pick(section, keys), _pick(o.get("preprocess") or {}, keys)) for name, o in overrides.items()}
+
+
+def _pick(config: Config, keys: tuple[str, ...]) -> Config:
+    return {key: config[key] for key in keys if key in config}
 
 
 def targets(config: Config, *patterns: str) -> list[str]:
     """Targets of a pipeline: `patterns` for every dataset and every instance that it has, with `{dataset}` and `{instance}`.
 
-    Raises `CanidsError` if there is no attack to learn from in a dataset, or in what a fold leaves of it.
+    What cannot be learnt or judged for want of attacks is left out, and said.
     """
     left_out = {"": {}, **{"@" + n: _left_out(o) for n, o in (config.get("instances") or {}).items()}}
     captures = {d: manifest.load(d, config["data_root"]) for d in config["datasets"]}
+    learnt_from = _training_captures(config, [name[1:] for name in left_out])
     for dataset, instance in product(captures, left_out):
-        _require_attacks(config, dataset, captures[dataset], instance)
+        _announce(dataset, captures[dataset], learnt_from[instance[1:]], instance)
     return [
         pattern.format(dataset=dataset, instance=instance)
         for dataset in captures

@@ -17,12 +17,21 @@ from canids_shared.jobs.interruption import SNAKEMAKE
 from canids_shared.planning import failures
 from canids_shared.planning.code_hash import code_hash
 from canids_shared.planning.deployment import source
-from canids_shared.planning.pipeline import PORTS, SINGLE, Config, has_instance, known_to_folds, merged, with_preset
+from canids_shared.planning.pipeline import (
+    PORTS,
+    SINGLE,
+    Config,
+    attacks_learnt,
+    has_instance,
+    known_to_folds,
+    merged,
+    with_preset,
+)
 from canids_shared.planning.resource_labels import with_signature
 
 LOGGED = " 2> {log} || {{ cat {log} >&2; exit 1; }}"
 """The end of every rule's shell: messages go to the job's log, and to the terminal too where the job fails."""
-_FROM_PIPELINE = ("instances", "ports", "folds", "sweep")
+_FROM_PIPELINE = ("instances", "ports", "training_captures", "folds", "sweep")
 """Keys of a module's config that a pipeline writes for all instances at once (`canids_shared.planning.pipeline.section`)."""
 
 
@@ -90,6 +99,7 @@ class Stage:
         from_pipeline = {key: plain.pop(key, {}) for key in _FROM_PIPELINE}
         del plain["common"]
         self._ports: dict[str, dict[str, str]] = from_pipeline["ports"]
+        self._learnt_from: dict[str, Config] = {n and f"@{n}": c for n, c in from_pipeline["training_captures"].items()}
         self._folds: dict[str, Config] = {"@" + fold: left for fold, left in from_pipeline["folds"].items()}
         self.sweep: Config = from_pipeline["sweep"]
         self.config = {"": plain}
@@ -141,8 +151,10 @@ class Stage:
             raise CanidsError(" | ".join(absent))
 
     def scenarios(self, dataset: str, instance: str = "") -> list[str]:
-        """Test scenarios of a dataset; of a fold, only its left-out captures."""
-        return [manifest.LEFT_OUT] if instance in self._folds else manifest.scenarios(self.captures[dataset])
+        """Test scenarios of a dataset, or `manifest.JUDGED` where it has none; of a fold, only its left-out captures."""
+        if instance in self._folds:
+            return [manifest.LEFT_OUT]
+        return manifest.scenarios(self.captures[dataset]) or [manifest.JUDGED]
 
     def is_fold(self, instance: str) -> bool:
         """Whether an instance is a fold of the training captures."""
@@ -156,9 +168,23 @@ class Stage:
         """Whether a dataset has this instance: all but folds that leave none of its training captures out."""
         return has_instance(self.captures[dataset], self._folds.get(instance, {}))
 
+    def has_attacks(self, dataset: str, instance: str = "") -> bool:
+        """Whether detectors learn from attacks in a dataset; true where no pipeline says how its graphs are made."""
+        chosen = self._learnt_from.get(instance)
+        return chosen is None or bool(attacks_learnt(self.captures[dataset], chosen))
+
+    def with_attacks(self, *paths: str) -> Callable[[Any], list[str]]:
+        """Input function for files that are made where there are attacks to learn from, and only there."""
+
+        @with_signature
+        def files(wildcards: Any) -> list[str]:
+            return list(paths) if self.has_attacks(wildcards.dataset, wildcards.instance) else []
+
+        return files
+
     def splits(self, dataset: str, instance: str = "") -> list[str]:
         """The four splits of the training captures, then the scenarios."""
-        return [*manifest.SPLITS, *self.scenarios(dataset, instance)]
+        return list(dict.fromkeys([*manifest.SPLITS, *self.scenarios(dataset, instance)]))
 
     def targets(self, pattern: str, **values: list[str]) -> list[str]:
         """`pattern` for every dataset, instance and, where it has these wildcards, split and item of `values`."""

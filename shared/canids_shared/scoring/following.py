@@ -48,7 +48,13 @@ def commands(source: str, run: TrainedRun, folder: Path, options: argparse.Names
     read += _given(options, "on_bad_rows", "timestamp_tolerance", "timestamp_unit", "idle")
     read += ["--exit-at-end"] if options.exit_at_end else []
     detect = [argument for kind, model in run.detectors.items() for argument in (f"--{kind}", model)]
-    decide = ["--model", run.policy, "--fusion_baselines", run.fusion_baselines, "--fusion", run.fusion]
+    decide = [
+        *(["--model", run.policy] if run.policy else []),
+        "--fusion_baselines",
+        run.fusion_baselines,
+        "--fusion",
+        run.fusion,
+    ]
     decide += _given(options, "recalibrate")
     report = ["--csv", folder / "alarms.csv", *(["--windows", folder / "windows.csv"] if options.windows else [])]
     report += [*_given(options, "episode_gap", "explained_ids"), *(["--fit", *run.fit] if run.fit else [])]

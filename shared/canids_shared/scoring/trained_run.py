@@ -1,4 +1,8 @@
-"""A finished run of the policy: its models, those of its detectors, and the config of their graphs."""
+"""A finished run: the models that decide, those of the detectors, and the config of their graphs.
+
+It is a run of the policy. Where there was no attack to train one on, it is that of the detector alone, which alarms above the threshold
+in the run of the fusion baselines beside it.
+"""
 
 import logging
 import re
@@ -19,19 +23,21 @@ BASELINES_KIND = "fusion_baselines"
 """Kind of the run that fits them."""
 DETECTOR_RUNS = tuple(detector.name for detector in DETECTORS)
 """Kinds of the runs that train the detectors of `train_gnn`: each trains one."""
-_FOLDER = re.compile(rf"{POLICY_KIND}_({'|'.join(VARIANTS)})((?:@[A-Za-z0-9_.-]+)?)")
+_THRESHOLD = "fixed_weight"
+"""The fusion baseline that decides without a policy."""
+_FOLDER = r"({kinds})_({variants})((?:@[A-Za-z0-9_.-]+)?)"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run of the policy.
+    """A finished run of the policy, or of a detector without one.
 
     Attributes:
         variant: the run's variant.
         by: name of the run among results: dataset and instance.
         detectors: run kind → model file, in the order of `detector_runs`.
-        policy: model file of the policy.
+        policy: model file of the policy, or None.
         fusion_baselines: model file of its fusion baselines.
         fusion: what decides on the alarm: `dqn`, or the name of a fusion baseline.
         fit: the graphs that the detectors were trained on (one path); empty where they are absent, or have changed since.
@@ -41,20 +47,21 @@ class TrainedRun:
     variant: str
     by: str
     detectors: dict[str, str]
-    policy: str
+    policy: str | None
     fusion_baselines: str
     fusion: str
     fit: list[str]
     preprocess: dict[str, Any]
 
     @property
-    def models(self) -> dict[str, str]:
-        """Run kind → model file, of all runs."""
-        return {**self.detectors, POLICY_KIND: self.policy, BASELINES_KIND: self.fusion_baselines}
+    def models(self) -> dict[str, str | list[str]]:
+        """Run kind → model file, of all runs; no file of those that were left out for want of attacks."""
+        absent: dict[str, str | list[str]] = {} if self.policy else {kind: [] for kind in DETECTOR_RUNS}
+        return {**absent, **self.detectors, POLICY_KIND: self.policy or [], BASELINES_KIND: self.fusion_baselines}
 
 
 def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> TrainedRun:
-    """The finished run of a policy in a folder.
+    """The finished run in a folder: of a policy, or of a detector that has none beside it.
 
     Args:
         folder: such as `experimentruns/simulated/dqn_large`; the runs of detectors and fusion baselines lie beside it.
@@ -62,13 +69,19 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
 
     Raises `CanidsError` naming the folder or file that is wrong or absent.
     """
-    if not (name := _FOLDER.fullmatch(folder.name)):
+    pattern = _FOLDER.format(kinds="|".join((POLICY_KIND, *detector_runs)), variants="|".join(VARIANTS))
+    if not (name := re.fullmatch(pattern, folder.name)):
         raise CanidsError(f"run {folder}: not the folder of a policy, such as experimentruns/simulated/dqn_large")
-    variant, instance = name[1], name[2]
-    policy, baselines = (_model(folder, kind, variant, instance) for kind in (POLICY_KIND, BASELINES_KIND))
-    # A policy may read the states of another instance; its detectors are then the runs of that one.
-    origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
-    detectors = {kind: _model(folder, kind, variant, origin) for kind in detector_runs}
+    kind, variant, instance = name.groups()
+    policy = _model(folder, POLICY_KIND, variant, instance) if kind == POLICY_KIND else None
+    baselines = _model(folder, BASELINES_KIND, variant, instance)
+    origin, chosen = instance, tuple(detector_runs)
+    if policy:
+        # A policy may read the states of another instance; its detectors are then the runs of that one.
+        origin = _instance_of_states(training_run.read(folder / "run.json"), instance)
+    else:
+        chosen = _alone(folder, kind, baselines)
+    detectors = {run: _model(folder, run, variant, origin) for run in chosen}
     first = Path(next(iter(detectors.values())))
     fit = _fit(first.parent)
     return TrainedRun(
@@ -77,10 +90,21 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
         detectors=detectors,
         policy=policy,
         fusion_baselines=baselines,
-        fusion=_fusion(Path(baselines).with_name("config.yaml")),
+        fusion=_fusion(Path(baselines).with_name("config.yaml")) if policy else _THRESHOLD,
         fit=fit,
         preprocess=_preprocess(first, fit),
     )
+
+
+def _alone(folder: Path, kind: str, baselines: str) -> tuple[str]:
+    """The kind of a detector's run, if it decides without others; raises `CanidsError` if the fusion has other detectors."""
+    observer = model_file.header_of(baselines).get("observer") or {}
+    if [d.get("name") for d in observer.get("detectors", [])] != [kind]:
+        policy = folder.with_name(folder.name.replace(kind, POLICY_KIND, 1))
+        raise CanidsError(
+            f"run {folder}: its detector has no threshold of its own; score with the policy, RUN={policy}"
+        )
+    return (kind,)
 
 
 def _model(folder: Path, kind: str, variant: str, instance: str) -> str:

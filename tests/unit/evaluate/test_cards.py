@@ -126,6 +126,16 @@ def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
             {"learnt": Split(60, 40, {"van": 100}, {"dos": 40}, 75, ["c"])},
             "75% of the windows that it learnt from (75 of 100) are of simulated auxiliary captures",
         ),
+        (
+            evaluated({"dos": 1.0}, ["c"]),
+            {"learnt": Split(60, 40, {"van": 100}, {"dos": 40}, 75, ["c"], simulated_attacks=40)},
+            "Every attack that it learnt from was simulated",
+        ),
+        (
+            evaluated({"dos": 1.0}, ["drive-dos"]),
+            {"sources": {"drive-dos": {"vehicle": "van", "attack": "dos", "sha256": "ab" * 32, "host": "drive"}}},
+            "Evaluated on attacks that were injected into recordings (`drive-dos` into `drive`)",
+        ),
     ],
 )
 def test_limits_are_what_the_data_say(scenario: dict[str, Any], changes: dict[str, Any], expected: str) -> None:

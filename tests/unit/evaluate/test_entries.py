@@ -24,11 +24,12 @@ from evaluate_data import (
 
 from canids_evaluate import evaluate, summary, window_baselines
 from canids_evaluate.judging import id_rate
+from canids_evaluate.judging.windows import of_own_blocks
 from canids_evaluate.pages import provenance
 from canids_evaluate.pages.rows import WINDOW_BASELINES
 from canids_evaluate.runs import reading_log
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.manifest import LEFT_OUT
+from canids_shared.contracts.manifest import JUDGED, LEFT_OUT
 from canids_shared.contracts.whole import write_json
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import locks
@@ -275,3 +276,42 @@ def test_evaluations_of_another_dataset_variant_or_instance_are_refused() -> Non
     other = Call({"dataset": "other", "instance": ""}, {}, {}, {}, {"metrics": [Path("eval_large/metrics.json")]}, "{}")
     with pytest.raises(CanidsError, match=r"eval_large/metrics\.json: is of dataset 'd', not 'other'"):
         summary.main(other)
+
+
+def test_without_a_test_scenario_blocks_of_the_own_captures_are_judged_and_that_is_said() -> None:
+    inputs = decisions("large", 0.3, [JUDGED])
+    own = [f"{JUDGED}-dos"]
+    before = LOG.read_bytes() if LOG.exists() else b""
+    window_baselines.main(call("b", stores([JUDGED]), scenarios=[JUDGED], captures=own))
+    baselines = {"window_baselines": [Path("b/metrics.json")], "window_baseline_curves": [Path("b/curves.json")]}
+    evaluate.main(call("a", {**inputs, **baselines}, variant="large", scenarios=[JUDGED], captures=own))
+    assert (LOG.read_bytes() if LOG.exists() else b"") == before
+    fusion = json.loads(Path("a/metrics.json").read_text())["scenarios"][JUDGED]["fusion"]
+    assert list(fusion["per_capture"]) == own
+    assert fusion["n_windows"] == 200
+    summarised(
+        "s",
+        metrics=[Path("a/metrics.json"), Path("b/metrics.json")],
+        curves=[Path("a/curves.json"), Path("b/curves.json")],
+    )
+    assert "The dataset has no test scenario: these are the blocks `select`" in Path("s/results.md").read_text()
+
+
+def test_a_restart_repeats_windows_of_its_block_and_is_not_judged() -> None:
+    start = np.array([0.0, 1, 2, 10, 11, 1, 11, 0, 1])
+    names = ["a"] * 7 + ["b"] * 2
+    table = pl.DataFrame({"capture": names, "t_start": start})
+    judged = of_own_blocks(table, ["a", "b"])
+    assert judged.tolist() == [True] * 5 + [False] * 2 + [True] * 2
+    assert of_own_blocks(table, ["b"]).tolist() == [False] * 7 + [True] * 2
+
+
+def test_extra_trees_are_left_out_where_there_is_no_attack_to_learn_from() -> None:
+    write_store(Path("fit.safetensors"), [{0: 1}] * 40, [0] * 40, capture="free")
+    fit = GraphStore(Path("fit.safetensors"))
+    assert (
+        not {"extra_trees", "relative_trees", "gradient_boosting"}
+        & window_baselines.learn(fit, 5, 0, attacks=False).keys()
+    )
+    with pytest.raises(CanidsError, match="no attacked window, and classifiers learn from both classes"):
+        window_baselines.learn(fit, 5, 0)

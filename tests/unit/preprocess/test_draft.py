@@ -128,7 +128,7 @@ def test_draft_of_captures_without_labels_says_what_is_missing(tmp_path: Path) -
     shutil.copy(OWN / "candump.log", tmp_path / "ambient.log")
     assert "# Missing" not in draft(tmp_path)
     (tmp_path / "a.log").unlink()
-    assert "# Missing: no capture to test on" in draft(tmp_path)
+    assert "# No capture to test on, so blocks of the training captures will be judged" in draft(tmp_path)
 
 
 def test_layout_of_can_train_and_test_keeps_its_roles(workplace: Path) -> None:

@@ -157,13 +157,23 @@ def test_a_pipeline_without_folds_says_so() -> None:
         folds.joined({"datasets": ["simulated"]})
 
 
-def test_a_pipeline_without_an_attack_to_learn_from_is_refused_from_the_manifest(workplace: Path) -> None:
+def test_what_cannot_be_learnt_without_attacks_is_said_and_left_out(
+    workplace: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
+
+    def said(config: dict[str, Any]) -> list[str]:
+        caplog.clear()
+        assert targets({"data_root": "data", **config}, "{dataset}{instance}")
+        return [message.split(",")[0].split(": all")[0] for message in caplog.messages]
+
+    def has_attacks(config: dict[str, Any], instance: str = "") -> bool:
+        stage = Stage("preprocess", section({"data_root": "data", **config}, "preprocess"), SCHEMA)
+        return stage.has_attacks(config["datasets"][0], instance)
+
     write("a", ("kia", None), ("spark", None))
-    needed = "dataset 'a': no training capture is labelled, and detectors learn from attacks; label one in the manifest"
-    with pytest.raises(CanidsError, match=needed):
-        targets({"datasets": ["a"], "data_root": "data"}, "{dataset}{instance}")
-    # The same captures can be preprocessed, and scored.
-    assert Stage("preprocess", {"datasets": ["a"], "data_root": "data"}, SCHEMA).targets("{dataset}") == ["a"]
+    assert said({"datasets": ["a"]}) == ["dataset 'a': no attack to learn from"]
+    assert not has_attacks({"datasets": ["a"]})
     # Beside recorded captures simulated ones join, unless the config refuses them.
     write("b", ("kia", None))
     path = Path("data/b/manifest.yaml")
@@ -172,12 +182,14 @@ def test_a_pipeline_without_an_attack_to_learn_from_is_refused_from_the_manifest
         del entry["simulation"]
         entry |= {"format": "candump", "path": "a.log"}
     path.write_text(yaml.safe_dump(entries))
-    given: dict[str, Any] = {"datasets": ["b"], "data_root": "data"}
-    assert targets(given, "{dataset}") == ["b"]
-    with pytest.raises(CanidsError, match=r"auxiliary_captures: simulated_fleet"):
-        targets({**given, "preprocess": {"auxiliary_captures": "none"}}, "{dataset}")
-    # A fold may leave out all there are.
+    assert said({"datasets": ["b"]}) == ["dataset 'b': no recorded attack to learn from"]
+    assert has_attacks({"datasets": ["b"]})
+    alone: dict[str, Any] = {"datasets": ["b"], "preprocess": {"auxiliary_captures": "none"}}
+    assert said(alone) == ["dataset 'b': no attack to learn from"]
+    assert not has_attacks(alone)
+    # A fold may leave out all there are, and no other instance is affected.
     write("c", ("kia", "dos"), ("spark", None))
     fold = {"without-kia": {"preprocess": {"leave_out": {"vehicles": ["kia"]}}}}
-    with pytest.raises(CanidsError, match="dataset 'c' @without-kia: no training capture is labelled"):
-        targets({"datasets": ["c"], "data_root": "data", "instances": fold}, "{dataset}{instance}")
+    assert said({"datasets": ["c"], "instances": fold}) == ["dataset 'c' @without-kia: no attack to learn from"]
+    assert has_attacks({"datasets": ["c"], "instances": fold})
+    assert not has_attacks({"datasets": ["c"], "instances": fold}, "@without-kia")

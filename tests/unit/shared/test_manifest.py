@@ -10,6 +10,9 @@ from canids_preprocess.formats import FORMATS
 from canids_shared.contracts import manifest
 from canids_shared.contracts.config import load_schema
 from canids_shared.errors import CanidsError
+from canids_shared.planning.stage import Stage
+
+ROOT = Path(__file__).parents[3]
 
 TRAIN: dict[str, Any] = {"format": "can-train-and-test", "vehicle": "van", "role": "train", "content": "attack-free"}
 TEST: dict[str, Any] = {**TRAIN, "role": "test_known", "content": "labelled", "attack": "dos"}
@@ -127,8 +130,7 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("captures", "complaint"),
     [
-        ({"a": TRAIN}, "needs at least one capture with role 'train' and one of a test scenario"),
-        ({"b": TEST}, "needs at least one capture with role 'train' and one of a test scenario"),
+        ({"b": TEST}, "needs at least one capture with role 'train'"),
         ({"a": {**TRAIN, "vehicel": "van"}, "b": TEST}, "unknown key 'data/fleet/manifest.yaml.captures.a.vehicel'; did you mean 'vehicle'?"),
         ({"a": {k: v for k, v in TRAIN.items() if k != "vehicle"}, "b": TEST}, "captures.a: 'vehicle' is a required"),
         ({"a": {**TRAIN, "format": "csv"}, "b": TEST}, "captures.a.format: 'csv' is not one of"),
@@ -162,6 +164,69 @@ def test_wrong_entry_is_named(workplace: Path, captures: dict[Any, dict[str, Any
     written(workplace, captures)
     assert complaint in refused()
     assert "data/fleet/manifest.yaml" in refused()
+
+
+HOSTED: dict[str, Any] = {
+    "a": {"path": "a.csv", "vehicle": "van", "role": "host", "content": "attack-free"},
+    "b": {
+        **{
+            "format": "injected",
+            "vehicle": "van",
+            "role": "train",
+            "content": "labelled",
+            "attack": "dos",
+            "host": "a",
+        },
+        "injection": {"part": [0, 20]},
+    },
+    "c": {
+        **{"format": "injected", "vehicle": "van", "role": "test", "content": "attack-free", "host": "a"},
+        "injection": {"part": [20, 30]},
+    },
+}
+
+
+def hosted(workplace: Path, **changes: dict[str, Any]) -> None:
+    path = workplace / "data/fleet/manifest.yaml"
+    path.parent.mkdir(parents=True)
+    captures = {name: {**entry, **changes.get(name, {})} for name, entry in HOSTED.items()}
+    path.write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
+
+
+def test_injected_captures_have_a_host_which_is_no_scenario(workplace: Path) -> None:
+    hosted(workplace)
+    captures = manifest.load("fleet", "data")
+    assert manifest.scenarios(captures) == ["test"]
+    assert captures["b"].injection == {"seed": 0, "episodes": 4, "episode_s": 2, "stealth": "mixed", "part": [0, 20]}
+    assert manifest.missing(captures, "fleet")[0].startswith("dataset 'fleet', capture 'a': no file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"b": {"host": "x"}}, "captures.b.host: no capture 'x' with role 'host'"),
+        ({"a": {"role": "train"}}, "captures.b.host: no capture 'a' with role 'host'"),
+        ({"b": {"path": "b.csv"}}, "captures.b: needs 'path', or 'format: simulated' and no path"),
+        ({"a": {"injection": {}}}, "captures.a: 'host' and 'injection' belong to 'format: injected', and both only there"),
+        ({"a": {"content": "labelled"}}, "captures.a: a host must be an attack-free recording"),
+        ({"b": {"vehicle": "bus"}}, "captures.b: the vehicle is not its host's, 'van'"),
+        ({"c": {"content": "labelled"}}, "captures.c: injected captures are 'labelled' with an attack, or 'attack-free' parts"),
+        ({"c": {"injection": {"part": [19, 30]}}}, "captures.c.injection.part: overlaps that of 'b', and frames of a host"),
+        ({"b": {"injection": {}}}, "captures.c.injection.part: overlaps that of 'b', and frames of a host"),
+    ],
+)  # fmt: skip
+def test_wrong_injection_is_named(workplace: Path, changes: dict[str, dict[str, Any]], complaint: str) -> None:
+    hosted(workplace, **changes)
+    assert complaint in refused()
+
+
+def test_dataset_without_a_scenario_is_judged_on_select(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANIDS_PREPROCESS_PYTHON", "")
+    written(workplace, {"a": TRAIN})
+    stage = Stage("preprocess", {"datasets": ["fleet"]}, ROOT / "modules/preprocess/config.schema.yaml")
+    assert manifest.scenarios(stage.captures["fleet"]) == []
+    assert stage.scenarios("fleet") == ["select"]
+    assert stage.splits("fleet") == list(manifest.SPLITS)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +275,7 @@ def test_format_metadata_and_attacked_intervals(workplace: Path) -> None:
 def test_formats_of_the_schema_are_those_that_can_be_read() -> None:
     schema = load_schema(Path(manifest.__file__).with_name("manifest.schema.yaml"))
     named = schema["properties"]["captures"]["additionalProperties"]["properties"]["format"]["enum"]
-    assert set(named) == {*FORMATS, "auto", "simulated"}
+    assert set(named) == {*FORMATS, "auto", "simulated", "injected"}
 
 
 def test_wrong_contract_is_refused(workplace: Path) -> None:

@@ -192,7 +192,7 @@ def test_the_command_explains_itself_and_names_what_is_wrong(run: str) -> None:
     ("change", "message"),
     [
         ({"capture": "nowhere.log"}, "capture nowhere.log: no such file"),
-        ({"run": "experimentruns/van/gat_large"}, "not the folder of a policy"),
+        ({"run": "experimentruns/van/eval_large"}, "not the folder of a policy"),
         (
             {"run": "experimentruns/van/dqn_large"},
             "no experimentruns/van/dqn_large/model.safetensors; has the run finished?",
@@ -235,3 +235,20 @@ def test_a_config_that_is_a_list_decides_nothing(run: str) -> None:
     (Path(run).parent / "fusion_baselines_small_kd@seed-1/config.yaml").write_text("- a\n- list\n")
     with pytest.raises(CanidsError, match=r"config\.yaml: no header of contract run_config/\d; delete the folder"):
         scoring({"capture": "drive 1.log", "run": run})
+
+
+def test_a_detector_without_a_policy_is_scored_with_by_itself(run: str) -> None:
+    observer = {"detectors": [{"name": "vgae"}]}
+    write_run("fusion_baselines_small_kd@alone", {"contract": "x", "observer": observer}, {"fusion": "dqn"})
+    folder = write_run("vgae_small_kd@alone", DETECTOR, graphs=["fit.safetensors", "select.safetensors"])
+    job = scoring({"capture": "drive 1.log", "run": str(folder)})
+    assert job.run.detectors == {"vgae": "experimentruns/van/vgae_small_kd@alone/model.safetensors"}
+    assert (job.run.models["gat"], job.run.models["dqn"], job.run.policy) == ([], [], None)
+    assert job.train_drl["fusion"] == "fixed_weight"
+    assert job.summary(None) == "results/scored/drive-1/by-van@alone/small_kd/score/summary.md"
+    # One that a policy fuses with others has no threshold of its own.
+    two = {"detectors": [{"name": "gat"}, {"name": "vgae"}]}
+    write_run("fusion_baselines_small_kd@seed-1", {"contract": "x", "observer": two})
+    wanted = "vgae_small_kd@seed-1: its detector has no threshold of its own; score with the policy, RUN=.*dqn_small_kd@seed-1"
+    with pytest.raises(CanidsError, match=wanted):
+        scoring({"capture": "drive 1.log", "run": "experimentruns/van/vgae_small_kd@seed-1"})

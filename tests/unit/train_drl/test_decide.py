@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import polars as pl
 import pytest
 
 from canids_shared.contracts import tables
+from canids_shared.contracts.detectors import VGAE
 from canids_shared.contracts.manifest import SPLITS
 from canids_shared.contracts.tables import DECISIONS, KEYS
 from canids_shared.errors import CanidsError
@@ -168,3 +170,32 @@ def test_splits_of_the_training_captures_keep_the_scales(model: Path, beside: Pa
         assert decide_on(split).equals(decided(model, beside, read(path)))
     with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
         decide_on("test")
+
+
+def test_without_attacks_a_threshold_within_the_budget_decides(tmp_path: Path) -> None:
+    def vgae_alone(seed: int, count: int) -> pl.DataFrame:
+        frame = synthetic(seed, 2, count, ())
+        return frame.drop([name for name in frame.columns if name.startswith("gat_")])
+
+    splits = ("fuse", "select", "calibrate")
+    files = {s: written(tmp_path / f"{s}.parquet", vgae_alone(n, 400), (VGAE,)) for n, s in enumerate(splits)}
+    call = call_of(tmp_path / "run", "small_nokd", files, false_alarm_budget=0.01)
+    fit_baselines.main(replace(call, constants={**call.constants, "attacks": False}))
+    alone, baselines = decide.load(None, call.output["model"])
+    assert alone == baselines
+    assert list(baselines.fusions) == ["fixed_weight"]
+    calibrate = read(files["calibrate"])
+    decisions = decide.decide(alone, baselines.fusions, calibrate, "fixed_weight")
+    share = decisions["alarm"].mean()
+    assert 0 < share <= 0.01
+    assert np.array_equal(decisions["fusion_score"], decisions["vgae_score"])
+    assert not {"q_chosen", "gat_score"} & set(decisions.columns)
+    # The rule does the same without a policy, whatever the config names as fusion.
+    output = tmp_path / "decisions.parquet"
+    inputs = {"states": [files["calibrate"]], "model": [], "fusion_baselines": [call.output["model"]]}
+    wildcards = {"dataset": "simulated", "variant": "small_nokd", "instance": "", "split": "calibrate"}
+    config = {"torch_threads": 1, "fusion": "dqn", "recalibrate": 0}
+    decide.main(entry_point.Call(wildcards, config, {}, {"output": output}, inputs, "{}"))
+    ruled, metadata = tables.read(output, DECISIONS)
+    assert ruled.equals(decisions.select(ruled.columns))
+    assert (metadata["fusion"], "policy" in metadata) == ("fixed_weight", False)

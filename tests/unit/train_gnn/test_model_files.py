@@ -12,8 +12,10 @@ from gnn_data import MIXED, call, write
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.entry_point import Call
 from canids_train_gnn import describe, gat, states, vgae
 from canids_train_gnn.models import detector_file
 from canids_train_gnn.models.gat_vgae import GAT
@@ -129,6 +131,19 @@ def test_a_model_copied_over_that_of_another_run_is_refused(
     detector_file.load(copy, GAT)
     with pytest.raises(CanidsError, match=r"copy/model\.safetensors: is of another variant than .*vgae_large"):
         states.load_both(vgae_large, copy, graphs, {"backend": "dense"}, torch.device("cpu"))
+
+
+def test_without_a_gat_states_hold_the_vgae_alone(runs: Path, stores: tuple[Path, Path], tmp_path: Path) -> None:
+    vgae = runs / "vgae_small_nokd/model.safetensors"
+    config = {"torch_threads": 1, "accelerator": "cpu", "backend": "dense"}
+    made = []
+    for name, gats in (("both", [runs / "gat_small_nokd/model.safetensors"]), ("alone", [])):
+        output = {"output": tmp_path / f"{name}.parquet"}
+        states.main(Call({}, config, {}, output, {"graphs": [stores[0]], "vgae": [vgae], "gat": gats}, "{}"))
+        made.append(tables.read(output["output"], tables.STATES))
+    (both, _), (alone, header) = made
+    assert [d["name"] for d in header["detectors"]] == ["vgae"]
+    assert alone.equals(both.select(name for name in both.columns if not name.startswith("gat_")))
 
 
 def test_a_flipped_byte_in_the_graphs_stops_a_training_at_its_start(stores: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/5) and `curves.json` (curves/4)."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from canids_evaluate.judging import metrics, paired
 from canids_evaluate.judging.bounds import intervals
 from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timelines
 from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
-from canids_evaluate.judging.windows import Windows, windows_of
+from canids_evaluate.judging.windows import Windows, of_own_blocks, windows_of
 from canids_shared.contracts.detectors import KEY, Detector, as_json
 from canids_shared.contracts.evaluation import write_evaluation
 from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import JUDGED
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
@@ -45,6 +46,18 @@ class Scores:
     action: np.ndarray | None = None
     values: dict[str, np.ndarray] = field(default_factory=dict)
     even_odds: dict[str, float] = field(default_factory=dict)
+
+    def judged(self, scenario: str, captures: list[str]) -> "Scores":
+        """The windows of a scenario that are judged: all, or of `JUDGED` those of blocks of the dataset's own `captures`."""
+        if scenario != JUDGED:
+            return self
+        rows = of_own_blocks(self.keys, captures)
+        score, alarm, values = (
+            {name: column[rows] for name, column in columns.items()}
+            for columns in (self.score, self.alarm, self.values)
+        )
+        action = None if self.action is None else self.action[rows]
+        return replace(self, keys=self.keys.filter(rows), score=score, alarm=alarm, values=values, action=action)
 
 
 @dataclass

@@ -102,6 +102,17 @@ def windows_of(keys: pl.DataFrame, episode_gap: float, block_s: float) -> Window
     )
 
 
+def of_own_blocks(keys: pl.DataFrame, captures: list[str]) -> np.ndarray:
+    """Which windows of a split of the training captures are judged in place of a test scenario, bool [W].
+
+    Those of the named captures, so none of auxiliary ones; and none of a restart, which repeats windows of its block.
+    """
+    # Restarts come behind the blocks of their capture, and begin before the last of these ends.
+    latest = pl.col("t_start").cum_max().shift().over("capture")
+    repeated = (pl.col("t_start") <= latest).fill_null(value=False)
+    return keys.select(pl.col("capture").is_in(captures) & ~repeated).to_series().to_numpy()
+
+
 def mistakes(keys: pl.DataFrame, alarm: np.ndarray) -> pl.DataFrame:
     """Runs of consecutive windows with the same mistake, the longest first.
 

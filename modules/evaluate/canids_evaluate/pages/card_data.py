@@ -22,6 +22,7 @@ class Split:
         free, attacked: windows without and with an attack.
         vehicles, attacks: name → windows (of `attacks`, attacked ones).
         auxiliary: windows of simulated auxiliary captures.
+        simulated_attacks: attacked windows of auxiliary captures, and of injected attacks.
         captures: names.
         graphs: description of the windows' graphs.
     """
@@ -33,6 +34,7 @@ class Split:
     auxiliary: int
     captures: list[str]
     graphs: str = ""
+    simulated_attacks: int = 0
 
     @property
     def windows(self) -> int:
@@ -45,6 +47,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
     header, y = store.header, np.asarray(store["y"])
     chosen = y == 0 if attack_free else y >= 0
     counts = store.counts(chosen)
+    simulated = (y == 1) & chosen & (store.is_auxiliary | store.is_injected)
     return Split(
         free=int((y == 0).sum()),
         attacked=counts["attacked"],
@@ -52,6 +55,7 @@ def split_of(store: GraphStore, attack_free: bool = False) -> Split:
         attacks=dict(sorted(counts["attacks"].items())),
         auxiliary=counts["auxiliary"],
         captures=counts["captures"],
+        simulated_attacks=int(simulated.sum()),
         graphs=(
             f"graphs of windows of {header.get('window', 0):g} {header.get('window_unit', 'frames')}: "
             f"{len(header['node_features'])} features of nodes (arbitration IDs), {len(header['edge_features'])} of edges"

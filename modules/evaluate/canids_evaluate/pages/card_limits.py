@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from canids_evaluate.pages.card_data import Subject, same
+from canids_evaluate.pages.rows import hosts_of
 from canids_evaluate.pages.tables import number
+from canids_shared.contracts.manifest import JUDGED
 
 RECALL = 0.9
 """Below this recall a kind of attack is named."""
@@ -72,6 +74,12 @@ def _training(subject: Subject) -> Iterator[str]:
     if made := [capture for capture in tested if capture in subject.simulated]:
         share = "Every capture" if len(made) == len(tested) else f"{len(made)} of {len(tested)} captures"
         yield f"{share} that it was evaluated on comes from a simulator: that is no measurement on a vehicle."
+    if hosts := hosts_of(tested, subject.sources):
+        yield f"Evaluated on attacks that were injected into recordings ({hosts}): that is no measurement of real ones."
+    if learnt.attacked and learnt.simulated_attacks == learnt.attacked:
+        yield "Every attack that it learnt from was simulated; how well it finds real ones is unknown."
+    if JUDGED in subject.scenarios:
+        yield "No test scenario: it was evaluated on `select`, blocks of its own training captures on which it was chosen."
     if learnt.auxiliary:
         yield (
             f"{learnt.auxiliary / learnt.windows:.0%} of the windows that it learnt from ({learnt.auxiliary:,} of {learnt.windows:,}) "

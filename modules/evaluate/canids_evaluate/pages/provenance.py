@@ -80,8 +80,9 @@ def _processor() -> str:
 
 
 def vehicle_and_attack(source: dict[str, Any]) -> list[str]:
-    """Vehicle and attack of a capture as cells of a table."""
-    return [str(source.get("vehicle", UNDEFINED)), source.get("attack") or UNDEFINED]
+    """Vehicle and attack of a capture as cells of a table; of an injected attack also the recording that it was put into."""
+    host = f" (injected into recording {source['host']})" if source.get("host") else ""
+    return [str(source.get("vehicle", UNDEFINED)), f"{source.get('attack') or UNDEFINED}{host}"]
 
 
 def captures(sources: dict[str, dict[str, Any]]) -> Table:

@@ -1,6 +1,6 @@
 """Results as rows, one per method, variant and scenario, and the labels and order of methods; for tables, figures and sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,3 +111,9 @@ def by_scenario(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         scenarios.setdefault(row.scenario, []).append(row)
     return scenarios
+
+
+def hosts_of(captures: Iterable[str], sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """The captures among these that hold injected attacks, each with the recording they were put into; empty where none does."""
+    hosts = {name: host for name in captures if (host := sources.get(name, {}).get("host"))}
+    return ", ".join(f"`{name}` into `{host}`" for name, host in hosts.items())

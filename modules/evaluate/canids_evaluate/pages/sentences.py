@@ -1,31 +1,42 @@
 """Results as sentences, which follow from the numbers alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from canids_evaluate.judging.bounds import ENOUGH
-from canids_evaluate.pages.rows import FUSION, Methods, Row
+from canids_evaluate.pages.rows import FUSION, Methods, Row, hosts_of
 from canids_evaluate.pages.tables import difference, episodes_found, leaves_out_zero, number, with_interval
+from canids_shared.contracts.manifest import JUDGED
+
+NO_TEST = (
+    "The dataset has no test scenario: these are the blocks `select` of its own training captures, from which no detector learnt, but on "
+    "which epochs and policies were chosen; results on other captures will be worse."
+)
+"""The warning beside what is judged in place of a test scenario."""
 
 
-def counts(rows: list[Row]) -> str:
-    """Size of a scenario."""
+def counts(rows: list[Row], sources: Mapping[str, Mapping[str, Any]]) -> str:
+    """Size of a scenario, and which of its captures hold injected attacks by their `sources`."""
     values = rows[0].values
     few = f", too few for intervals over episodes (from {ENOUGH} on)" if 0 < values["n_episodes"] < ENOUGH else ""
-    return (
+    size = (
         f"{values['n_windows']} windows, {values['n_attacked']} attacked, in {values['n_episodes']} attack episodes{few}; "
         f"{_span(values)} of attack-free traffic."
     )
+    hosts = hosts_of(values["per_capture"], sources)
+    return " ".join([*without_test(rows), size, *([f"Attacks injected into recordings: {hosts}."] if hosts else [])])
 
 
 def _span(values: dict[str, Any]) -> str:
     seconds = 3600 * values["attack_free_hours"]
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 600
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def without_test(rows: list[Row]) -> list[str]:
+    """The warning where blocks of the training captures are judged, for want of a test scenario."""
+    return [NO_TEST] if rows[0].scenario == JUDGED else []
 
 
 def reference_fusion(rows: list[Row]) -> Row | None:
@@ -40,7 +51,12 @@ def verdict(rows: list[Row]) -> str:
     """Window baselines with a better F1 than the fusion on a scenario, and whether that is certain."""
     fusion = reference_fusion(rows)
     if fusion is None:
-        return "F1 is undefined here: the scenario has no attacked windows."
+        undefined = "F1 is undefined here: the scenario has no attacked windows."
+        alarms = next((r for r in rows if r.method == FUSION and r.values["false_alarms_per_hour"] is not None), None)
+        if alarms is None:
+            return undefined
+        shown = number("false_alarms_per_hour", alarms.values["false_alarms_per_hour"])
+        return f"{undefined} The fusion ({alarms.variant}) raises {shown} false alarms an hour."
     reached = f"the fusion ({fusion.variant}, F1 {number('f1', fusion.values['f1'])})"
     baselines = [r for r in rows if r.variant is None and r.values["f1"] is not None]
     better = sorted(
@@ -70,7 +86,7 @@ def findings(rows: list[Row]) -> list[str]:
     """Sentences on one scenario: quality of the fusion, against its detectors and the fusion baselines, and its false alarms."""
     fusion = reference_fusion(rows)
     if fusion is None:
-        return [verdict(rows)]
+        return [*without_test(rows), verdict(rows)]
     values = fusion.values
     f1 = with_interval("f1", number("f1", values["f1"]), values["intervals"]["f1"])
     sentences = [
@@ -87,7 +103,7 @@ def findings(rows: list[Row]) -> list[str]:
         groups[kind].append(f"{row.label} ({_plain_difference(paired)})")
     if compared := [f"{kind} {', '.join(names)}" for kind, names in groups.items() if names]:
         sentences.append("In F1, paired over the same episodes, it is " + "; ".join(compared) + ".")
-    return [*sentences, verdict(rows)]
+    return [*without_test(rows), *sentences, verdict(rows)]
 
 
 def _episodes(values: dict[str, Any]) -> str:

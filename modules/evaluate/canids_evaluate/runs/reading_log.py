@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from canids_shared.contracts.manifest import LEFT_OUT
+from canids_shared.contracts.manifest import JUDGED, LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.locks import locked_folder
 
@@ -39,13 +39,13 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]) -> None:
-    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold do not count.
+    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold, and blocks of the training captures, do not count.
 
     Args:
         wildcards: of the job.
         code: hash of the code that reads them, as in the job's spec.
     """
-    tests = [s for s in scenarios if s != LEFT_OUT]
+    tests = [s for s in scenarios if s not in (LEFT_OUT, JUDGED)]
     if not tests:
         return
     revision, dirty = commit()

@@ -11,7 +11,7 @@ Kim 2020). `stealthy` is a frame right behind each genuine one, or sensor values
 2020). The README of this module has the table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ class Scene:
     Attributes:
         vehicle, drive, genuine: the vehicle, its drive, and the frames that its own ECUs release, those of the last
             `MEMORY_S` seconds included.
-        rank: random numbers [2048], by which the drive's episodes attack IDs, or ECUs, one after the other.
+        rank: random numbers by which the drive's episodes attack IDs, or ECUs, one after the other: [2048], or by ID.
         episode: the episode.
         rng: random numbers of the attacker.
     """
@@ -70,7 +70,7 @@ class Scene:
     vehicle: Vehicle
     drive: Drive
     genuine: Frames
-    rank: NDArray[np.float64]
+    rank: NDArray[np.float64] | Mapping[int, float]
     episode: Episode
     rng: np.random.Generator
 
@@ -91,9 +91,12 @@ class Scene:
         ids = self._readable(longest_period)
         return [int(i) for i in self.rng.choice(ids, size=min(size, len(ids)), replace=False)]
 
+    def fast(self, longest_period: float) -> list[Message]:
+        """The periodic messages whose frames come at most `longest_period` seconds apart."""
+        return [m for m in self.vehicle.messages if m.periodic and m.period <= longest_period]
+
     def _readable(self, longest_period: float) -> list[int]:
-        messages = [m for m in self.vehicle.messages if m.periodic and m.period <= longest_period]
-        return [m.can_id for m in messages if m.layout.has_sensor]
+        return [m.can_id for m in self.fast(longest_period) if m.layout.has_sensor]
 
     def during(self) -> NDArray[np.bool_]:
         """Mask [n] of the genuine frames released in the episode."""
@@ -160,7 +163,7 @@ def _flood(scene: Scene, spacing: float, spread: float, random_payload: bool) ->
     release = scene.spaced(spacing, spread)
     can_id, payload = 0, np.zeros(len(release), dtype=np.uint64)
     if LEVELS[scene.episode.level] == "stealthy":
-        can_id = int(scene.rng.integers(1, scene.vehicle.messages[0].can_id))
+        can_id = int(scene.rng.integers(1, min(max(scene.vehicle.messages[0].can_id, 2), 0x800)))
     if random_payload:
         payload = scene.rng.integers(0, 2**64, len(release), dtype=np.uint64)
     return Act(frames_of(can_id, 8, release, payload, injected=True))
@@ -242,7 +245,7 @@ def _masquerade(scene: Scene) -> Act:
 
 def _suppression(scene: Scene) -> Act:
     """An ECU and all that it sends; moderate: one of its fast messages; stealthy: every second frame of one."""
-    fast = [m for m in scene.vehicle.messages if m.periodic and m.period <= 0.02]
+    fast = scene.fast(0.02)
     level = LEVELS[scene.episode.level]
     if level == "blatant":
         ecu = scene.turn(sorted({m.task.ecu for m in fast}))
@@ -267,6 +270,11 @@ _ATTACKS: dict[str, Callable[[Scene], Act]] = {
 ATTACKS = tuple(_ATTACKS)
 
 
+def act(attack: str, scene: Scene) -> Act:
+    """The effect of an episode of one of `ATTACKS`."""
+    return _ATTACKS[attack](scene)
+
+
 def mount(attack: str, scenes: list[Scene], genuine: Frames) -> Frames:
     """The vehicle's frames with the effect of the attacks in the scenes, in the order of their release.
 
@@ -278,9 +286,9 @@ def mount(attack: str, scenes: list[Scene], genuine: Frames) -> Frames:
     silenced = np.zeros(len(genuine), dtype=np.bool_)
     parts = []
     for scene in scenes:
-        act = _ATTACKS[attack](scene)
-        if act.added is not None:
-            parts.append(act.added)
-        if act.silenced is not None and len(genuine):
-            silenced |= act.silenced[-len(genuine) :]
+        effect = act(attack, scene)
+        if effect.added is not None:
+            parts.append(effect.added)
+        if effect.silenced is not None and len(genuine):
+            silenced |= effect.silenced[-len(genuine) :]
     return joined([genuine[~silenced], *parts])

@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from canids_preprocess.simulation.traffic import SECOND, Frames, joined
 
 
-def frame_bits(dlc: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bits [n] for which a frame with an 11-bit ID keeps the bus busy, by payload length in bytes.
+def frame_bits(dlc: NDArray[np.int64], extended: NDArray[np.bool_] | bool = False) -> NDArray[np.int64]:
+    """Bits [n] for which a classical frame keeps the bus busy, by payload length in bytes (of a remote frame 0).
 
-    47 bits of frame and pause beside the payload (ISO 11898-1), and one stuff bit for every ten of the 34 + 8·DLC bits
-    that are stuffed: about the mean of real payloads; the worst case is one for every four (Davis et al. 2007,
-    "Controller Area Network (CAN) schedulability analysis: Refuted, revisited and revised").
+    With an 11-bit ID 47 bits of frame and pause beside the payload, with a 29-bit ID 20 more (ISO 11898-1), and one stuff bit
+    for every ten of the 34 (54) + 8·DLC bits that are stuffed: about the mean of real payloads; the worst case is one for every
+    four (Davis et al. 2007, "Controller Area Network (CAN) schedulability analysis: Refuted, revisited and revised").
     """
-    return 47 + 8 * dlc + (34 + 8 * dlc) // 10
+    longer = 20 * np.asarray(extended, dtype=np.int64)
+    return np.asarray(47 + longer + 8 * dlc + (34 + longer + 8 * dlc) // 10)
 
 
 class Bus:

@@ -36,19 +36,28 @@ class FusionData:
 
     @classmethod
     def read(
-        cls, inputs: dict[str, list[Path]], config: dict[str, Any], device: torch.device, **wanted: str
+        cls,
+        inputs: dict[str, list[Path]],
+        config: dict[str, Any],
+        device: torch.device,
+        *,
+        attacks: bool = True,
+        **wanted: str,
     ) -> "FusionData":
         """Read `fuse`, `select` and `calibrate` of a rule's inputs; equal config and inputs give equal worlds.
 
         The files must say what `wanted` does (`dataset`, `variant`), and their splits.
 
+        Without `attacks` none is required, and there is one world: the one that was recorded.
         With `overfit_windows` a stretch of `fuse` is both what to learn on and what to stop by.
 
         Raises `CanidsError` naming the file where a required class has no window.
         """
-        fuse = states.require(states.read(inputs["fuse"][0], split="fuse", **wanted), attacked=True, attack_free=True)
+        fuse = states.require(
+            states.read(inputs["fuse"][0], split="fuse", **wanted), attacked=attacks, attack_free=True
+        )
         select = states.require(
-            states.read(inputs["select"][0], split="select", **wanted), attacked=True, attack_free=True
+            states.read(inputs["select"][0], split="select", **wanted), attacked=attacks, attack_free=True
         )
         calibrate = states.require(
             states.read(inputs["calibrate"][0], split="calibrate", **wanted), attacked=False, attack_free=True
@@ -60,7 +69,9 @@ class FusionData:
         rng = np.random.default_rng(np.random.SeedSequence([config["seed"]]))
         observer = Observer.fit(calibrate, config)
         shares = (config["detector_dropout"], config["attack_splicing"])
-        augmentation, of_select = (Augmentation.draw(split, *shares, rng) for split in (fuse, select))
+        augmentation, of_select = (
+            Augmentation.draw(split, *shares, rng) if attacks else Augmentation.none(split) for split in (fuse, select)
+        )
         return cls(
             observer,
             fuse,

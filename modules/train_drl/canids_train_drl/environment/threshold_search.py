@@ -61,6 +61,8 @@ class ThresholdSearch:
         """Thresholds [T] that keep the budget on scores `calibrate` [M], and the F1 [T] of scores [W, N] above them."""
         # `higher`: a quantile between two windows would let one more through than the budget has.
         floor = np.quantile(calibrate[self.attack_free], 1 - self.budget, method="higher")
+        if not self.attacked.any():  # no setting finds more than another: the budget decides alone
+            return np.array([floor]), np.zeros(1)
         levels = np.linspace(floor, max(score.max(), floor), _LEVELS)
         return levels, np.array([f1(score > level, self.attacked, self._probability) for level in levels])
 

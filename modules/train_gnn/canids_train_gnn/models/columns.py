@@ -25,11 +25,21 @@ COLUMNS = (
     "gat_embedding_mean",
 )
 """The columns of `canids_train_gnn.states.outputs_of`, in their order."""
-DECLARED = {KEY: as_json(DETECTORS)}
-"""The declaration of the detectors in the header of a states file, and of a followed stream."""
 
 
-def states_metadata(wildcards: Mapping[str, str]) -> dict[str, Any]:
+def declaration(supervised: bool = True) -> dict[str, Any]:
+    """The declaration of the detectors in the header of a states file, and of a followed stream; those that learn from labels only
+    where they are trained (`supervised`)."""
+    return {KEY: as_json([d for d in DETECTORS if supervised or not d.supervised])}
+
+
+def columns(supervised: bool = True) -> tuple[str, ...]:
+    """Those of `COLUMNS` that belong to the declared detectors."""
+    prefixes = tuple(d.prefix for d in DETECTORS if supervised or not d.supervised)
+    return tuple(name for name in COLUMNS if name.startswith(prefixes))
+
+
+def states_metadata(wildcards: Mapping[str, str], supervised: bool = True) -> dict[str, Any]:
     """Metadata of a states file: dataset, split, variant and instance, and the detectors whose columns it has."""
     made_for = {key: wildcards[key] for key in ("dataset", "split", "variant", "instance") if key in wildcards}
-    return {**made_for, **DECLARED}
+    return {**made_for, **declaration(supervised)}

@@ -27,19 +27,21 @@ log = logging.getLogger(__name__)
 
 
 def _check_classes(fit: TorchStore) -> None:
-    """Fail, or warn, where auxiliary captures alone hold a class, so that what is learnt of it is learnt from simulation."""
-    auxiliary = torch.from_numpy(fit.graphs.is_auxiliary)
-    if not bool(auxiliary.any()):
+    """Fail, or warn, where no recording holds a class, so that what is learnt of it is learnt from simulation."""
+    auxiliary, injected = (torch.from_numpy(rows) for rows in (fit.graphs.is_auxiliary, fit.graphs.is_injected))
+    if not bool((auxiliary | injected).any()):
         return
-    labels = fit.y.cpu()[~auxiliary]  # of the dataset's own windows
-    if not bool((labels == 0).any()):
+    labels = fit.y.cpu()
+    if not bool((labels[~auxiliary] == 0).any()):  # of the dataset's own windows
         raise CanidsError(
             f"{fit.graphs.path}: all attack-free windows are of auxiliary captures: what is usual on these vehicles cannot be "
             "learnt; add an attack-free capture, or change leave_out"
         )
-    if not bool((labels == 1).any()):
+    if bool((labels == 1).any()) and not bool((labels[~(auxiliary | injected)] == 1).any()):
+        origins = {"auxiliary captures": auxiliary, "attacks injected into recordings": injected}
+        used = " and ".join(name for name, rows in origins.items() if bool((labels[rows] == 1).any()))
         log.warning(
-            "the dataset has no attacked training window of its own: attacks are learnt from auxiliary captures alone"
+            "the dataset has no recorded attack in its training windows: attacks are learnt from %s alone", used
         )
 
 
