@@ -6,81 +6,18 @@ can-train-and-test, the folder gives the role.
 """
 
 import argparse
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
+from canids_preprocess.drafting.entries import Entry, capture_name, captures_in, group_of, guessed
+from canids_preprocess.drafting.text import manifest_text
 from canids_preprocess.formats import FORMATS, recognise
-from canids_preprocess.formats.base import printable
-from canids_preprocess.formats.hcrl import ATTACKED
-from canids_preprocess.formats.text import first_bytes, mostly
 from canids_preprocess.timestamps import likely_unit
 from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 
 MANIFEST = "manifest.yaml"
-_ATTACK_FREE = "(?<![a-z])(attack.?free|free.?driving|normal|ambient|benign|clean)(?![a-z])"
-_ATTACKS = {
-    "(?<![a-z])dos|flood": "dos",
-    "fuzz": "fuzzing",
-    "(?<![a-z])gear": "gear-spoofing",
-    "(?<![a-z])rpm": "rpm-spoofing",
-    "malfunction": "malfunction",
-    "replay": "replay",
-    "imperson": "impersonation",
-    "suppress|suspen": "suppression",
-    "accelerator": "accelerator",
-    "correlated.?signal": "correlated-signal",
-    "max.?engine.?coolant": "max-engine-coolant-temp",
-    "max.?speedometer": "max-speedometer",
-    "reverse.?light": "reverse-light",
-    "spoof": "spoofing",
-}
-_ATTACKED = "attack(?!.?free)"
-_SUSPICIOUS = "abnormal|unclean|malicious|intrusion|inject"
-"""Attacks of no known kind; a word for attack-free comes before those of `_SUSPICIOUS`."""
-_VEHICLES = "sonata|soul|kia|spark|hyundai|chevrolet|impala|silverado|traverse|forester|subaru|tesla|renault|opel"
-_PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
-"""The only vehicle of a published data set whose files do not name it."""
-
-Entry = dict[str, str]
-
-
-def _attack_in(name: str) -> str | None:
-    """Attack by a file's or folder's name, `attack` for one of no known kind; empty: attack-free; None: the name has no hint."""
-    # "FuzzyAttack" reads as "fuzzy_attack". Patterns in this order: named attacks come before words for attack-free.
-    name = re.sub("(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
-    for words, kind in {**_ATTACKS, _ATTACKED: "attack", _ATTACK_FREE: "", _SUSPICIOUS: "attack"}.items():
-        if re.search(words, name):
-            return kind
-    return None
-
-
-def _guess_attack(relative: Path) -> str | None:
-    """Kind of attack by a file's name, or else by the names of the folders that it is in; None: attack-free."""
-    names = [relative.stem, *(folder.name for folder in relative.parents)]
-    attack = next((hint for name in names if (hint := _attack_in(name)) is not None), "attack")
-    return f"{attack}-masquerade" if attack and "masquerade" in str(relative).lower() else attack or None
-
-
-def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
-    if not FORMATS[capture_format].labelled:
-        return False
-    # Only the layout with flags has labels; the attack-free files of these data sets have others.
-    if capture_format in ("hcrl-car-hacking", "hcrl-survival"):
-        return mostly(first_bytes(path), ATTACKED.sniff)
-    if capture_format == "otids":
-        return attack in ("dos", "fuzzing", "impersonation")
-    return True
-
-
-def _group(path: Path, folder: Path) -> str:
-    """The folder `train_…` or `test_…` that a capture is in, or nothing."""
-    return path.parent.name if path.parent.parent == folder and re.match("(train|test)_", path.parent.name) else ""
 
 
 def _timestamp_unit(path: Path, capture_format: str) -> Entry:
@@ -98,47 +35,11 @@ def _timestamp_unit(path: Path, capture_format: str) -> Entry:
 
 
 def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
-    group, unit = _group(path, folder), _timestamp_unit(path, capture_format)
+    group, unit = group_of(path, folder), _timestamp_unit(path, capture_format)
     if group and capture_format == "can-train-and-test":
         return {**manifest.entry_of(path, folder.name), **unit}
-    entry = _guessed(path, folder, capture_format) | unit
+    entry = guessed(path, folder, capture_format) | unit
     return {**entry, "role": group} if group.startswith("test_") else entry
-
-
-def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
-    relative = path.relative_to(folder)
-    name = str(relative.with_suffix("")).lower()
-    # The vehicle by a make or model in the path, by the published data set, or else by the folder.
-    known = re.search(_VEHICLES, name)
-    vehicle = known[0] if known else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
-    entry = {"path": relative.as_posix(), "format": capture_format, "vehicle": vehicle}
-    attack = _guess_attack(relative)
-    if attack is None:
-        return {**entry, "role": "train", "content": "attack-free"}
-    if not _has_labels(path, capture_format, attack):
-        return {**entry, "role": "to_score", "content": "unlabelled"}
-    if capture_format == "road":
-        entry["metadata"] = relative.with_name(manifest.ROAD_METADATA).as_posix()
-    return {**entry, "role": "train", "content": "labelled", "attack": attack}
-
-
-def _captures(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        documents = path.suffix.lower() in (".yaml", ".yml", ".json", ".md", ".pdf", ".dbc", ".py")
-        if path.is_file() and not hidden and not documents:
-            yield path
-
-
-def _name(path: Path, folder: Path, taken: set[str]) -> str:
-    relative = path.relative_to(folder)
-    # The path below the folder, without its suffix unless another capture has that name already.
-    names = [
-        re.sub("[^A-Za-z0-9_.-]", "-", p.as_posix().replace("/", ".")) for p in (relative.with_suffix(""), relative)
-    ]
-    name = next((n for n in names if n not in taken), f"{names[1]}-{len(taken)}")
-    taken.add(name)
-    return name
 
 
 def draft(folder: Path) -> str:
@@ -154,7 +55,7 @@ def draft(folder: Path) -> str:
     folder = folder.resolve()
     entries: dict[str, Entry] = {}
     unread: list[str] = []
-    for path in _captures(folder):
+    for path in captures_in(folder):
         relative = str(path.relative_to(folder))
         try:
             if not relative.isprintable():
@@ -163,40 +64,14 @@ def draft(folder: Path) -> str:
         except CanidsError as error:
             unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
             continue
-        entries[_name(path, folder, set(entries))] = entry
+        entries[capture_name(path, folder, set(entries))] = entry
     if not entries:
         raise CanidsError(f"{folder}: no capture in a format that is recognised; see 'Formats' in preprocess' README")
     labelled = [name for name, entry in entries.items() if entry["content"] == "labelled"]
-    grouped = any(_group(folder / entry["path"], folder) for entry in entries.values())
+    grouped = any(group_of(folder / entry["path"], folder) for entry in entries.values())
     if labelled and not grouped and sum(entry["role"] == "train" for entry in entries.values()) > 1:
         entries[labelled[-1]]["role"] = "test"
-    return _text(folder.name, entries, unread)
-
-
-def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
-    lines = [
-        f"# Drafted from the captures of {printable(dataset)}. Check every entry: vehicle, attack and content are guesses from file names.",
-        "# role: train, or the name of a test scenario. Keys: shared/canids_shared/contracts/manifest.schema.yaml",
-    ]
-    roles = {entry["role"] for entry in entries.values()}
-    if "train" not in roles:
-        lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
-    if roles == {"train"}:
-        lines.append("# Missing: no capture to test on; give one of them a scenario's name as role, such as test")
-    lines += [f"# not a capture that can be read: {printable(complaint, 500)}" for complaint in unread]
-    lines += [f"contract: {manifest.CONTRACT}", "captures:"]
-    for name, entry in entries.items():
-        if entry["content"] == "attack-free":
-            lines.append("  # attack-free by its name: is it?")
-        elif entry["content"] == "unlabelled":
-            lines.append(
-                "  # no labels: will be scored only; content attack-free (role train) or 'attacked: [[from, to]]' allow training"
-            )
-        if "timestamp_unit" in entry:
-            lines.append("  # timestamp_unit is guessed from the frame rate; is it s, of a slow bus?")
-        body: str = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=1000)
-        lines += [f"  {line}" for line in body.splitlines()]
-    return "\n".join(lines) + "\n"
+    return manifest_text(folder.name, entries, unread)
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from capture_files import MESSAGES, OWN, record
 
-from canids_preprocess.draft import _guess_attack, draft
+from canids_preprocess.draft import draft
+from canids_preprocess.drafting.names import guess_attack
 from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 
@@ -84,7 +85,7 @@ def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
     ],
 )
 def test_attack_is_guessed_from_whole_words_and_from_the_file_before_its_folder(path: str, attack: str | None) -> None:
-    assert _guess_attack(Path(path)) == attack
+    assert guess_attack(Path(path)) == attack
 
 
 def test_draft_says_what_is_to_be_checked(captures: Path) -> None:
