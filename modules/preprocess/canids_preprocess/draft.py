@@ -4,10 +4,11 @@ Writes `manifest.yaml` into the folder; one that is there keeps every byte, and 
 Formats are recognised by the files' content, and labels are read. Attacks are guessed from names, vehicles from names or from the
 overlap of their arbitration IDs, so every entry has to be checked. In folders called `train_*` and `test_*`, the layout of
 can-train-and-test, the folder gives the role. A file of labels beside a capture (`drive.log`, `drive.labels.csv`) becomes its
-`attacked` intervals, with a picture to check them by (`drive.attacked.png`), as `python -m canids_preprocess.label` makes it.
+`attacked` intervals, with a picture to check them by (`drive.log.attacked.png`), as `python -m canids_preprocess.label` makes it.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -79,11 +80,23 @@ def _name_vehicles(folder: Path, entries: Mapping[str, Drafted], old: Mapping[st
         }
 
 
+def _take_labels(folder: Path, one: Drafted, labels: Path, result: Draft) -> None:
+    """Give a drafted entry the intervals of a file of labels, or a comment that says why they are not taken."""
+    path = folder / one.entry["path"]
+    form = FORMATS[one.entry["format"]]
+    batches = in_seconds(path, form, {"content": "unlabelled"}, one.entry.get("timestamp_unit"))
+    try:
+        labelling.label_draft(one, labels, path, batches)
+        result.pictures.append(labelling.picture_of(path))
+    except CanidsError as error:
+        one.comments.append(f"labels not taken: {str(error).removeprefix(str(folder)).lstrip('/')}")
+
+
 def _read(
     folder: Path, captures: Mapping[str, Capture], result: Draft
 ) -> tuple[dict[str, Drafted], dict[str, Drafted]]:
     """Drafted entries of the captures below a folder, those that the manifest does not list yet and those that it does, by name."""
-    listed = {c.path.resolve(): name for name, c in captures.items() if c.path}
+    listed = {Path(os.path.normpath(c.path)): name for name, c in captures.items() if c.path}
     taken = set(captures)
     new: dict[str, Drafted] = {}
     old: dict[str, Drafted] = {}
@@ -105,10 +118,7 @@ def _read(
                     )
                 continue
             if labels:
-                form = FORMATS[one.entry["format"]]
-                batches = in_seconds(path, form, {"content": "unlabelled"}, one.entry.get("timestamp_unit"))
-                labelling.label_draft(one, labels, path, batches)
-                result.pictures.append(labelling.picture_of(path))
+                _take_labels(folder, one, labels, result)
         except CanidsError as error:
             if path not in listed:
                 result.unread.append(str(error).removeprefix(str(folder)).lstrip("/"))

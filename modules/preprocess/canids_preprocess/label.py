@@ -4,7 +4,7 @@
     python -m canids_preprocess.label data/mycar/drive.log
 
 Writes the intervals of an attack, `attacked`, into the capture's entry of the manifest (the nearest `manifest.yaml` above the capture)
-and changes nothing else in it but `content: unlabelled`. A picture beside the capture, `drive.attacked.png`, shows how often each
+and changes nothing else in it but `content: unlabelled`. A picture beside the capture, `drive.log.attacked.png`, shows how often each
 arbitration ID is sent over time, and the intervals on it. Without a file of labels there is only the picture, with the intervals that
 the manifest has: so attacks can be found by eye.
 
@@ -54,7 +54,7 @@ def _listed(capture: Path, place: Path | None) -> tuple[Path, manifest.Capture]:
 def _rates(one: manifest.Capture) -> IdRates:
     assert one.path
     form = FORMATS[recognise(one.path) if one.format in ("auto", "road") else one.format]
-    entry = {"content": "unlabelled", "assume_rate": one.assume_rate}
+    entry = {**vars(one), "content": "unlabelled", "attacked": ()}
     return IdRates.of(in_seconds(one.path, form, entry, "s" if one.assume_rate else one.timestamp_unit))
 
 
@@ -81,8 +81,7 @@ def label(capture: Path, labels: Path | None, place: Path | None, times: str, dr
     attacked = [list(interval) for interval in one.attacked]
     attack, done = one.attack, f"{len(attacked)} intervals in {place}, captures.{one.name}"
     if labels:
-        name = capture.name.partition(".")[0]
-        attacked = labelling.since_first(read_labels(labels, name), rates, times)
+        attacked = labelling.since_first(read_labels(labels, labelling.base_of(capture)), rates, times)
         keys = labelling.keys_of(attacked, attack, kind_of_attack(Path(capture.name)))
         replaced = {"content": "labelled"} if one.content != "labelled" else {}
         text = with_keys(place, read_text(place), one.name, keys, replaced)

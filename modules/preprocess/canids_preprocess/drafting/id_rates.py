@@ -62,10 +62,10 @@ class IdRates:
             table = table.group_by(keys).agg(pl.col("frames").sum())
         if first is None:
             return cls(0.0, 0.0, width, np.zeros(0, np.int64), np.zeros((0, 1), np.int64))
-        ids, row = np.unique(table["id"].to_numpy(), return_inverse=True)
-        counts = np.zeros((len(ids), int((last - first) // width) + 1), np.int64)
+        known, row = np.unique(table["id"].to_numpy(), return_inverse=True)
+        counts = np.zeros((len(known), int((last - first) // width) + 1), np.int64)
         counts[row, np.minimum(table["bin"].to_numpy(), counts.shape[1] - 1)] = table["frames"].to_numpy()
-        return cls(first, last, width, ids, counts)
+        return cls(first, last, width, known, counts)
 
     def changes(self) -> np.ndarray:
         """Rates against each ID's usual ones, float64 [I, T]: log2, ±1 being half or twice as many frames.
@@ -133,8 +133,8 @@ def picture(path: Path, title: str, rates: IdRates, attacked: list[list[Any]], a
         for axes in (above, below):
             for edge in (start, end):
                 axes.axvline(edge, color=colour, linewidth=0.9)
-    for number, kind in enumerate(kinds, start=1):
-        above.axvspan(0, 0, color=f"C{number}", alpha=0.5, label=kind)
+    for number, named in enumerate(kinds, start=1):
+        above.axvspan(0, 0, color=f"C{number}", alpha=0.5, label=named)
     if kinds:
         above.legend(loc="upper right", fontsize=8, ncols=min(len(kinds), 6))
     suffix = path.suffix.lower().removeprefix(".")

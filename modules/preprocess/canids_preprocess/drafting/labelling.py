@@ -9,7 +9,9 @@ from canids_preprocess.drafting.entries import Drafted, captures_in
 from canids_preprocess.drafting.id_rates import IdRates, picture
 from canids_preprocess.drafting.label_files import Interval, read_labels
 from canids_preprocess.drafting.names import kind_of_attack
+from canids_preprocess.formats import recognise
 from canids_preprocess.formats.base import Batch
+from canids_preprocess.formats.compressed import name_of
 from canids_shared.errors import CanidsError
 
 TIMES = ("auto", "relative", "absolute")
@@ -20,17 +22,32 @@ _TABLES = (".csv", ".tsv", ".txt", ".json")
 Attacked = list[list[Any]]
 
 
+def base_of(capture: Path) -> str:
+    """A capture's name without its suffix, and without that of its compression."""
+    return Path(name_of(capture)).stem
+
+
+def _is_capture(path: Path) -> bool:
+    try:
+        return bool(recognise(path))
+    except CanidsError:
+        return False
+
+
 def label_files_in(folder: Path) -> dict[Path, Path]:
     """Files of labels below a folder → the capture beside them: `drive.log` has `drive.labels.csv`, `drive_attacks.json` or `drive.json`."""
+    captures: dict[tuple[Path, str], Path] = {}
+    for capture in captures_in(folder):
+        for name in (capture.name, capture.stem, base_of(capture)):
+            captures.setdefault((capture.parent, name.casefold()), capture)
     found: dict[Path, Path] = {}
-    captures = list(captures_in(folder))
-    for capture in captures:
-        stem = re.escape(capture.name.partition(".")[0])
-        for path in capture.parent.iterdir():
-            marked = re.fullmatch(f"{stem}(\\.[a-z0-9]+)?{_MARK}", path.stem, re.IGNORECASE)
-            same = path.suffix.lower() == ".json" and re.fullmatch(stem, path.stem)
-            if path != capture and path.is_file() and path.suffix.lower() in _TABLES and (marked or same):
-                found[path] = capture
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _TABLES and p.is_file()):
+        marked = re.fullmatch(f"(.+?){_MARK}", path.stem, re.IGNORECASE)
+        name = marked[1] if marked else path.stem if path.suffix.lower() == ".json" else ""
+        capture = captures.get((path.parent, name.casefold()), path)
+        # `drive_attack.csv` beside `drive.csv` may be a capture as well.
+        if capture != path and not _is_capture(path):
+            found[path] = capture
     return {path: capture for path, capture in found.items() if capture not in found}
 
 
@@ -84,7 +101,7 @@ def keys_of(attacked: Attacked, attack: str | None, fallback: str = "attack") ->
 
 def picture_of(capture: Path) -> Path:
     """The picture beside a capture that shows its intervals."""
-    return capture.with_name(f"{capture.name.partition('.')[0]}.attacked.png")
+    return capture.with_name(f"{capture.name}.attacked.png")
 
 
 def label_draft(one: Drafted, labels: Path, capture: Path, batches: Iterable[Batch]) -> None:
@@ -93,7 +110,7 @@ def label_draft(one: Drafted, labels: Path, capture: Path, batches: Iterable[Bat
     Raises `CanidsError` if the file cannot be read, or an interval lies outside the capture.
     """
     rates = IdRates.of(batches)
-    attacked = since_first(read_labels(labels, capture.name.partition(".")[0]), rates)
+    attacked = since_first(read_labels(labels, base_of(capture)), rates)
     attack = one.entry.get("attack")
     known = None if attack in (None, "attack") else attack
     keys = keys_of(attacked, known, kind_of_attack(Path(capture.name)))
