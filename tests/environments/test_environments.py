@@ -22,7 +22,7 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import SPLITS
 
 ABSENT = {
-    "preprocess": ("torch", "sklearn", "matplotlib", "gymnasium"),
+    "preprocess": ("torch", "sklearn", "gymnasium"),
     "train_gnn": ("numba", "can", "asammdf", "gymnasium", "sklearn"),
     "train_drl": ("numba", "can", "asammdf", "torch_geometric"),
     "evaluate": ("torch", "numba", "can", "asammdf", "gymnasium"),

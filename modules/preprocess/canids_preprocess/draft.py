@@ -1,211 +1,167 @@
 """Draft a dataset's manifest from a folder of captures: `python -m canids_preprocess.draft data/mycar`.
 
-Writes `manifest.yaml` into the folder, never over one that is there. Formats are recognised by the files' content; vehicle
-and attack are guessed from names, so every entry has to be checked. In folders called `train_*` and `test_*`, the layout of
-can-train-and-test, the folder gives the role.
+Writes `manifest.yaml` into the folder; one that is there keeps every byte, and captures that it does not list are added to it.
+Formats are recognised by the files' content, and labels are read. Attacks are guessed from names, vehicles from names or from the
+overlap of their arbitration IDs, so every entry has to be checked. In folders called `train_*` and `test_*`, the layout of
+can-train-and-test, the folder gives the role. A file of labels beside a capture (`drive.log`, `drive.labels.csv`) becomes its
+`attacked` intervals, with a picture to check them by (`drive.log.attacked.png`), as `python -m canids_preprocess.label` makes it.
 """
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
+from canids_preprocess.drafting import labelling, vehicles
+from canids_preprocess.drafting.entries import GROUP, LABEL, Drafted, capture_name, captures_in, drafted, group_of
+from canids_preprocess.drafting.names import says_attack
+from canids_preprocess.drafting.text import manifest_text, read_text, with_entries
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.base import printable
-from canids_preprocess.formats.hcrl import ATTACKED
-from canids_preprocess.formats.text import first_bytes, mostly
-from canids_preprocess.timestamps import likely_unit
+from canids_preprocess.timestamps import in_seconds, likely_unit
 from canids_shared.contracts import manifest
+from canids_shared.contracts.manifest import Capture
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 
 MANIFEST = "manifest.yaml"
-_ATTACK_FREE = "(?<![a-z])(attack.?free|free.?driving|normal|ambient|benign|clean)(?![a-z])"
-_ATTACKS = {
-    "(?<![a-z])dos|flood": "dos",
-    "fuzz": "fuzzing",
-    "(?<![a-z])gear": "gear-spoofing",
-    "(?<![a-z])rpm": "rpm-spoofing",
-    "malfunction": "malfunction",
-    "replay": "replay",
-    "imperson": "impersonation",
-    "suppress|suspen": "suppression",
-    "accelerator": "accelerator",
-    "correlated.?signal": "correlated-signal",
-    "max.?engine.?coolant": "max-engine-coolant-temp",
-    "max.?speedometer": "max-speedometer",
-    "reverse.?light": "reverse-light",
-    "spoof": "spoofing",
-}
-_ATTACKED = "attack(?!.?free)"
-_SUSPICIOUS = "abnormal|unclean|malicious|intrusion|inject"
-"""Attacks of no known kind; a word for attack-free comes before those of `_SUSPICIOUS`."""
-_VEHICLES = "sonata|soul|kia|spark|hyundai|chevrolet|impala|silverado|traverse|forester|subaru|tesla|renault|opel"
-_PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
-"""The only vehicle of a published data set whose files do not name it."""
-
-Entry = dict[str, str]
 
 
-def _attack_in(name: str) -> str | None:
-    """Attack by a file's or folder's name, `attack` for one of no known kind; empty: attack-free; None: the name has no hint."""
-    # "FuzzyAttack" reads as "fuzzy_attack". Patterns in this order: named attacks come before words for attack-free.
-    name = re.sub("(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name).lower()
-    for words, kind in {**_ATTACKS, _ATTACKED: "attack", _ATTACK_FREE: "", _SUSPICIOUS: "attack"}.items():
-        if re.search(words, name):
-            return kind
-    return None
+@dataclass
+class Draft:
+    """A drafted manifest.
 
-
-def _guess_attack(relative: Path) -> str | None:
-    """Kind of attack by a file's name, or else by the names of the folders that it is in; None: attack-free."""
-    names = [relative.stem, *(folder.name for folder in relative.parents)]
-    attack = next((hint for name in names if (hint := _attack_in(name)) is not None), "attack")
-    return f"{attack}-masquerade" if attack and "masquerade" in str(relative).lower() else attack or None
-
-
-def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
-    if not FORMATS[capture_format].labelled:
-        return False
-    # Only the layout with flags has labels; the attack-free files of these data sets have others.
-    if capture_format in ("hcrl-car-hacking", "hcrl-survival"):
-        return mostly(first_bytes(path), ATTACKED.sniff)
-    if capture_format == "otids":
-        return attack in ("dos", "fuzzing", "impersonation")
-    return True
-
-
-def _group(path: Path, folder: Path) -> str:
-    """The folder `train_…` or `test_…` that a capture is in, or nothing."""
-    return path.parent.name if path.parent.parent == folder and re.match("(train|test)_", path.parent.name) else ""
-
-
-def _timestamp_unit(path: Path, capture_format: str) -> Entry:
-    """The key `timestamp_unit` where the first frames of a capture in text show that it is needed.
-
-    Raises `CanidsError` if the capture is refused by its beginning, such as a log without times.
+    Attributes:
+        text: of the manifest.
+        added: names of the entries that are new.
+        unread: why files cannot be read, one line each.
+        gone: captures that the manifest lists and that are not there.
+        pictures: files of pictures that show labels.
     """
-    if capture_format in ("blf", "mf4"):
-        return {}
-    beginning = next(FORMATS[capture_format].read(path, {"content": "unlabelled"}), None)
-    unit = likely_unit(beginning.frames) if beginning and not FORMATS[capture_format].unit_known else None
-    if unit == "":
-        raise CanidsError(f"{path}: no unit of time makes a bus of its timestamps")
-    return {"timestamp_unit": unit} if unit else {}
+
+    text: str
+    added: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
 
 
-def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
-    group, unit = _group(path, folder), _timestamp_unit(path, capture_format)
-    if group and capture_format == "can-train-and-test":
-        return {**manifest.entry_of(path, folder.name), **unit}
-    entry = _guessed(path, folder, capture_format) | unit
-    return {**entry, "role": group} if group.startswith("test_") else entry
+def _plain(name: str) -> str:
+    return re.sub("[^A-Za-z0-9_.-]", "-", name)
 
 
-def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
-    relative = path.relative_to(folder)
-    name = str(relative.with_suffix("")).lower()
-    # The vehicle by a make or model in the path, by the published data set, or else by the folder.
-    known = re.search(_VEHICLES, name)
-    vehicle = known[0] if known else _PUBLISHED_ON.get(capture_format) or re.sub("[^A-Za-z0-9_.-]", "-", folder.name)
-    entry = {"path": relative.as_posix(), "format": capture_format, "vehicle": vehicle}
-    attack = _guess_attack(relative)
-    if attack is None:
-        return {**entry, "role": "train", "content": "attack-free"}
-    if not _has_labels(path, capture_format, attack):
-        return {**entry, "role": "to_score", "content": "unlabelled"}
-    if capture_format == "road":
-        entry["metadata"] = relative.with_name(manifest.ROAD_METADATA).as_posix()
-    return {**entry, "role": "train", "content": "labelled", "attack": attack}
+def _folders_of(capture: Path) -> list[str]:
+    """The folders that a capture is in, as paths in the dataset, but for those that speak of splits and attacks."""
+    said = [f for f in capture.parents if f.name and not GROUP.match(f.name) and not says_attack(f.name)]
+    return ["/".join(map(_plain, f.parts)) for f in said]
 
 
-def _captures(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        documents = path.suffix.lower() in (".yaml", ".yml", ".json", ".md", ".pdf", ".dbc", ".py")
-        if path.is_file() and not hidden and not documents:
-            yield path
+def _name_vehicles(folder: Path, entries: Mapping[str, Drafted], old: Mapping[str, Drafted]) -> None:
+    """Give every new entry a vehicle; `old` entries have theirs by the user."""
+    dataset = _plain(folder.name)
+    whole = {**old, **entries}
+    grouped = vehicles.groups({name: one.ids for name, one in whole.items()})
+    known = {name: one.entry["vehicle"] for name, one in whole.items() if "vehicle" in one.entry}
+    folders = {name: _folders_of(Path(one.entry["path"])) for name, one in whole.items()}
+    guessed = vehicles.names(grouped, folders, known, dataset)
+    for group in grouped:
+        new = [name for name in group if name in guessed and name in entries]
+        if new and len(whole) > 1:
+            others = f"mostly the arbitration IDs of {len(group) - 1} more" if len(group) > 1 else "IDs of its own"
+            entries[new[0]].comments.append(f"vehicle {guessed[new[0]]} is a guess: the capture has {others}")
+    for name, one in entries.items():
+        one.entry = {
+            **{key: one.entry[key] for key in ("path", "format")},
+            "vehicle": known.get(name) or guessed.get(name) or dataset,
+            **{key: value for key, value in one.entry.items() if key not in ("path", "format", "vehicle")},
+        }
 
 
-def _name(path: Path, folder: Path, taken: set[str]) -> str:
-    relative = path.relative_to(folder)
-    # The path below the folder, without its suffix unless another capture has that name already.
-    names = [
-        re.sub("[^A-Za-z0-9_.-]", "-", p.as_posix().replace("/", ".")) for p in (relative.with_suffix(""), relative)
-    ]
-    name = next((n for n in names if n not in taken), f"{names[1]}-{len(taken)}")
-    taken.add(name)
-    return name
+def _take_labels(folder: Path, one: Drafted, labels: Path, result: Draft) -> None:
+    """Give a drafted entry the intervals of a file of labels, or a comment that says why they are not taken."""
+    path = folder / one.entry["path"]
+    form = FORMATS[one.entry["format"]]
+    batches = in_seconds(path, form, {"content": "unlabelled"}, one.entry.get("timestamp_unit"))
+    try:
+        labelling.label_draft(one, labels, path, batches)
+        result.pictures.append(labelling.picture_of(path))
+    except CanidsError as error:
+        one.comments.append(f"labels not taken: {str(error).removeprefix(str(folder)).lstrip('/')}")
 
 
-def draft(folder: Path) -> str:
-    """Text of a manifest for all captures below `folder`, with comments on what has to be checked.
+def _read(
+    folder: Path, captures: Mapping[str, Capture], result: Draft
+) -> tuple[dict[str, Drafted], dict[str, Drafted]]:
+    """Drafted entries of the captures below a folder, those that the manifest does not list yet and those that it does, by name."""
+    listed = {Path(os.path.normpath(c.path)): name for name, c in captures.items() if c.path}
+    taken = set(captures)
+    new: dict[str, Drafted] = {}
+    old: dict[str, Drafted] = {}
+    label_files = labelling.label_files_in(folder)
+    for path in captures_in(folder):
+        relative = str(path.relative_to(folder))
+        if path in label_files:
+            continue
+        try:
+            if not relative.isprintable():
+                raise CanidsError(f"{relative}: a name with characters that cannot be printed; rename it")
+            one = drafted(path, folder, recognise(path), likely_unit)
+            labels = next((file for file, capture in label_files.items() if capture == path), None)
+            if path in listed:
+                old[listed[path]] = one
+                if labels and not captures[listed[path]].attacked:
+                    result.unread.append(
+                        f"{labels.relative_to(folder)}: labels of {relative}, which is listed already; {LABEL} imports them"
+                    )
+                continue
+            if labels:
+                _take_labels(folder, one, labels, result)
+        except CanidsError as error:
+            if path not in listed:
+                result.unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
+            continue
+        new[capture_name(path, folder, taken)] = one
+    return new, old
+
+
+def draft(folder: Path) -> Draft:
+    """A manifest for all captures below `folder`, with comments on what has to be checked; or the one there, with those that it lacks.
 
     Attack-free and labelled captures are training captures, all others the scenario `to_score`. The last labelled capture is
     held out as the scenario `test` if another one is left for training and no folder gives the roles.
 
-    Raises `CanidsError` if there is no such folder, or no capture in it.
+    Raises `CanidsError` if there is no such folder, no capture in it, or a manifest that cannot be read or added to.
     """
     if not folder.is_dir():
         raise CanidsError(f"{folder}: no such folder")
-    folder = folder.resolve()
-    entries: dict[str, Entry] = {}
-    unread: list[str] = []
-    for path in _captures(folder):
-        relative = str(path.relative_to(folder))
-        try:
-            if not relative.isprintable():
-                raise CanidsError(f"{relative}: a name with characters that cannot be printed; rename it")
-            entry = _entry(path, folder, recognise(path))
-        except CanidsError as error:
-            unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
-            continue
-        entries[_name(path, folder, set(entries))] = entry
-    if not entries:
-        raise CanidsError(f"{folder}: no capture in a format that is recognised; see 'Formats' in preprocess' README")
-    labelled = [name for name, entry in entries.items() if entry["content"] == "labelled"]
-    grouped = any(_group(folder / entry["path"], folder) for entry in entries.values())
-    if labelled and not grouped and sum(entry["role"] == "train" for entry in entries.values()) > 1:
-        entries[labelled[-1]]["role"] = "test"
-    return _text(folder.name, entries, unread)
-
-
-def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
-    lines = [
-        f"# Drafted from the captures of {printable(dataset)}. Check every entry: vehicle, attack and content are guesses from file names.",
-        "# role: train, or the name of a test scenario. Keys: shared/canids_shared/contracts/manifest.schema.yaml",
-    ]
-    roles = {entry["role"] for entry in entries.values()}
-    if "train" not in roles:
-        lines.append("# Missing: no capture to train on; which of them is attack-free (role: train)?")
-    if roles == {"train"}:
-        lines.append(
-            "# No capture to test on, so blocks of the training captures will be judged; a scenario's name as role, such as test, sets one apart"
-        )
-    if not any(entry["content"] == "labelled" for entry in entries.values()):
-        lines.append(
-            "# No labelled attack. An attack-free capture with role host can have some put into it (README of preprocess, Injected attacks), such as"
-        )
-        lines.append(
-            "#   NAME-dos: {format: injected, host: NAME, vehicle: VEHICLE, role: train, content: labelled, attack: dos, injection: {}}"
-        )
-    lines += [f"# not a capture that can be read: {printable(complaint, 500)}" for complaint in unread]
-    lines += [f"contract: {manifest.CONTRACT}", "captures:"]
-    for name, entry in entries.items():
-        if entry["content"] == "attack-free":
-            lines.append("  # attack-free by its name: is it?")
-        elif entry["content"] == "unlabelled":
-            lines.append(
-                "  # no labels: will be scored only; content attack-free (role train) or 'attacked: [[from, to]]' allow training"
-            )
-        if "timestamp_unit" in entry:
-            lines.append("  # timestamp_unit is guessed from the frame rate; is it s, of a slow bus?")
-        body: str = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=1000)
-        lines += [f"  {line}" for line in body.splitlines()]
-    return "\n".join(lines) + "\n"
+    folder, place = folder.resolve(), folder / MANIFEST
+    captures = manifest.read(place, folder) if place.exists() else {}
+    result = Draft(read_text(place) if captures else "")
+    result.gone = [str(c.path) for c in captures.values() if c.path and not c.path.exists()]
+    entries, old = _read(folder, captures, result)
+    if not entries and not captures:
+        why = f" ({printable(result.unread[0])})" if result.unread else ""
+        raise CanidsError(f"{folder}: no capture that can be read{why}; see 'Formats' in preprocess' README")
+    for name, one in old.items():
+        one.entry["vehicle"] = captures[name].vehicle
+    _name_vehicles(folder, entries, old)
+    labelled = [one for one in entries.values() if one.entry["content"] == "labelled"]
+    grouped = any(group_of(folder / one.entry["path"], folder) for one in entries.values())
+    training = sum(c.role == "train" for c in captures.values()) + sum(
+        e.entry["role"] == "train" for e in entries.values()
+    )
+    tested = any(c.role not in ("train", "to_score") for c in captures.values())
+    if labelled and not grouped and not tested and training > 1:
+        labelled[-1].entry["role"] = "test"
+    result.added = list(entries)
+    if not captures:
+        result.text = manifest_text(folder.name, entries, result.unread)
+    elif entries:
+        result.text = with_entries(place, result.text, entries)
+    return result
 
 
 def main() -> None:
@@ -213,18 +169,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder of one dataset's captures")
     folder: Path = parser.parse_args().folder
+    place = folder / MANIFEST
     try:
-        if (folder / MANIFEST).exists():
-            raise CanidsError(f"{folder / MANIFEST}: already exists; edit it, or move it away to draft a new one")
-        text = draft(folder)
+        merged = place.exists()
+        result = draft(folder)
         try:
-            write_text(folder / MANIFEST, text)
+            if result.added:
+                write_text(place, result.text)
         except OSError as error:
-            raise CanidsError(f"{folder / MANIFEST}: cannot be written ({error.strerror})") from None
+            raise CanidsError(f"{place}: cannot be written ({error.strerror})") from None
     except CanidsError as error:
         sys.exit(f"error: {error}")
-    print(text, end="")
-    print(f"written to {folder / MANIFEST}; check it before the first run", file=sys.stderr)
+    print(result.text, end="")
+    for capture in result.gone:
+        print(f"gone: {capture} is listed, and there is no such file", file=sys.stderr)
+    for picture in result.pictures:
+        print(f"do the intervals fit? {picture}", file=sys.stderr)
+    if merged:
+        for complaint in result.unread:
+            print(f"not a capture that can be read: {complaint}", file=sys.stderr)
+        added = ", ".join(result.added) or "nothing"
+        print(f"added to {place}: {added}; all else in it is as it was", file=sys.stderr)
+    else:
+        print(f"written to {place}; check it before the first run", file=sys.stderr)
 
 
 if __name__ == "__main__":

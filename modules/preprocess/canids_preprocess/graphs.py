@@ -160,11 +160,9 @@ def main(call: entry_point.Call) -> None:
     with writing(call.output["output"], header, **size) as writer:
         for index, (path, metadata, part_blocks, counts) in enumerate(parts):
             # Under suppression no frame is labelled: windows that overlap the attack's intervals are marked afterwards.
-            mark = partial(
-                mark_intervals,
-                intervals=np.array(metadata["attacked"]).reshape(-1, 2),
-                attack=attacks.index(metadata["attack"] or metadata["attacks"][0]) if metadata["attacked"] else 0,
-            )
+            named = metadata["attack"] or "attack"
+            intervals = [(a, b, attacks.index(kind[0] if kind else named)) for a, b, *kind in metadata["attacked"]]
+            mark = partial(mark_intervals, intervals=intervals)
             ids = {"capture": index, "vehicle": vehicles.index(metadata["vehicle"])}
             for block, first, _ in part_blocks:
                 append(writer, path, block, first=first, ids=ids, config=config, attacks=attacks, mark=mark)

@@ -7,7 +7,7 @@ line and reason; with `quarantine` such rows become rejects, with the reason.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,17 @@ import numpy as np
 import polars as pl
 
 from canids_preprocess.formats import FORMATS, recognise
-from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.base import Batch, Format, printable
 from canids_preprocess.timestamps import in_seconds
 from canids_shared.contracts import tables
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.jobs import entry_point
+
+
+class NoAttackedFrameError(CanidsError):
+    """A capture is called labelled and names an attack, but no frame of it is attacked: what is attacked is unknown."""
+
 
 _STRAYS = 100
 """Most frames behind the latest timestamp that may all be late, as where a capture ends amid a step back; if more are, it is wrong."""
@@ -40,6 +45,7 @@ class RowCounts:
         line: line of the latest timestamp.
         late, on_time: frames behind that line that are too far before it, and the others.
         attacked: frames with label 1.
+        attacks: kinds of these frames, where the manifest's intervals name kinds.
         channels: buses.
     """
 
@@ -53,6 +59,7 @@ class RowCounts:
     late: int = 0
     on_time: int = 0
     attacked: int = 0
+    attacks: set[str] = field(default_factory=set)
     channels: set[str | None] = field(default_factory=set)
 
 
@@ -104,6 +111,11 @@ def _attack_name(entry: dict[str, Any]) -> str:
     return entry["attack"] or "attack"
 
 
+def _kind(interval: Sequence[Any], entry: dict[str, Any]) -> str:
+    """Kind of attack of an interval `[from, to]` or `[from, to, kind]` of the manifest."""
+    return str(interval[2]) if interval[2:] else _attack_name(entry)
+
+
 def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: float) -> pl.DataFrame:
     """The frames with labels as the manifest's entry has them, and the name of the attack."""
     label = frames["label"]
@@ -114,12 +126,17 @@ def _labelled(path: Path, frames: pl.DataFrame, entry: dict[str, Any], first: fl
     if entry["attacked"]:
         # The manifest's intervals count from the first frame of the capture, whose batch may have been another.
         since = frames["timestamp"].to_numpy() - first
-        starts, ends = np.array(sorted(entry["attacked"])).T
+        intervals = sorted(entry["attacked"], key=lambda interval: tuple(interval[:2]))
+        starts, ends = np.array([interval[:2] for interval in intervals]).T
         # Of the intervals that have begun, the one that ends last decides.
         begun = np.searchsorted(starts, since, side="right") - 1
         inside = (begun >= 0) & (since <= np.maximum.accumulate(ends)[begun])
         label = label.fill_null(0).set(pl.Series(inside), 1)
     attack = pl.when(label == 1).then(pl.lit(_attack_name(entry))).otherwise(pl.lit(""))
+    if any(interval[2:] for interval in entry["attacked"]):
+        latest = np.maximum.accumulate(np.where(ends == np.maximum.accumulate(ends), np.arange(len(ends)), 0))
+        kinds = pl.Series([_kind(interval, entry) for interval in intervals])[latest[np.maximum(begun, 0)]]
+        attack = pl.when(pl.Series(inside)).then(kinds).otherwise(attack)
     frames = frames.with_columns(label=label, attack=attack)
     if entry["content"] == "attack-free" and frames["label"].max() == 1:
         line = frames["line"][int(frames["label"].arg_max() or 0)]
@@ -172,13 +189,15 @@ def read(
         counts.trimmed += trimmed
         frames = _labelled(path, frames, entry, counts.first)
         counts.attacked += int(frames["label"].sum())
+        if any(interval[2:] for interval in entry["attacked"]):
+            counts.attacks |= set(frames["attack"].unique().to_list()) - {""}
         yield Batch(frames, rejects)
     if counts.late > max(counts.on_time, _STRAYS):
         raise CanidsError(
             f"{path}, line {counts.line}: the timestamp is later than those of {counts.late} frames below it, which "
             "quarantine would put aside; correct or remove the line, or cut the capture there"
         )
-    for start, end in entry["attacked"]:
+    for start, end, *_ in entry["attacked"]:
         if counts.last is not None and start > counts.last - counts.first:
             raise CanidsError(
                 f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies beyond the capture's end, "
@@ -186,17 +205,24 @@ def read(
             )
     if not counts.frames:
         raise CanidsError(f"{path}: no frames in it" + (f", {counts.rejects} rejects" if counts.rejects else ""))
+    # The simulator labels whatever it does; without an episode its captures are attack-free.
+    unlabelled = entry["content"] == "labelled" and not counts.attacked and not entry["attacked"]
+    if unlabelled and entry["attack"] and entry.get("format") != "simulated":
+        raise NoAttackedFrameError(
+            f"{path}: no frame is labelled as attacked, but the manifest names the attack '{printable(entry['attack'], 40)}': where it "
+            "is, is unknown. Give 'attacked: [[from, to], …]' in the manifest (python -m canids_preprocess.label CAPTURE LABELS "
+            "writes them), or 'content: unlabelled'; if there is none, 'content: attack-free' without 'attack'"
+        )
 
 
-def main(call: entry_point.Call) -> None:
-    """Entry point; the rule's constant `capture` is the manifest's entry."""
-    entry: dict[str, Any] = {**call.constants["capture"]}
-    (path,) = call.inputs["capture"]
-    if call.inputs["metadata"]:
-        entry["metadata"] = call.inputs["metadata"][0]
-    if entry["format"] == "auto":
-        entry["format"] = recognise(path)
-        log.info("%s: %s", path.name, entry["format"])
+def _attacks(entry: dict[str, Any], counts: RowCounts) -> list[str]:
+    """Names of the attacks on a capture, that of the manifest first where frames outside the intervals are attacked too."""
+    kinds, name = [_kind(interval, entry) for interval in entry["attacked"]], _attack_name(entry)
+    return list(dict.fromkeys([name, *kinds] if name in counts.attacks or (counts.attacked and not kinds) else kinds))
+
+
+def _write(call: entry_point.Call, path: Path, entry: dict[str, Any]) -> RowCounts:
+    """Write frames and rejects of a capture, and count them."""
     # The simulator writes what most public captures are written in.
     form = FORMATS["can-train-and-test" if entry["format"] == "simulated" else entry["format"]]
     counts = RowCounts()
@@ -212,7 +238,7 @@ def main(call: entry_point.Call) -> None:
         metadata = {
             "capture": entry["name"],
             **{key: entry[key] for key in ("vehicle", "format", "content", "attack")},
-            "attacks": [_attack_name(entry)] if counts.attacked or entry["attacked"] else [],
+            "attacks": _attacks(entry, counts),
             "sha256": sha256_of(path),
             "rows_read": counts.frames + counts.rejects,
             "frames": counts.frames,
@@ -220,17 +246,34 @@ def main(call: entry_point.Call) -> None:
             "stepped_back": counts.stepped_back,
             "trimmed": counts.trimmed,
             "assumed_rate": entry.get("assume_rate"),
-            "attacked": [[counts.first + start, counts.first + end] for start, end in entry["attacked"]],
+            "attacked": [[counts.first + a, counts.first + b, *kind] for a, b, *kind in entry["attacked"]],
         }
         frames.close(metadata)
         rejects.close({"capture": entry["name"]})
+    return counts
+
+
+def main(call: entry_point.Call) -> None:
+    """Entry point; the rule's constant `capture` is the manifest's entry.
+
+    A capture that is called labelled, names an attack and has no attacked frame is refused; one that is only to be scored
+    (`scored`) becomes an unlabelled one.
+    """
+    entry: dict[str, Any] = {**call.constants["capture"]}
+    (path,) = call.inputs["capture"]
+    if call.inputs["metadata"]:
+        entry["metadata"] = call.inputs["metadata"][0]
+    if entry["format"] == "auto":
+        entry["format"] = recognise(path)
+        log.info("%s: %s", path.name, entry["format"])
+    try:
+        counts = _write(call, path, entry)
+    except NoAttackedFrameError as error:
+        if not entry.get("scored"):
+            raise
+        log.warning("%s. It is scored without labels", error)
+        counts = _write(call, path, {**entry, "content": "unlabelled"})
     log.info("%s: %d frames, %d rejects", entry["name"], counts.frames, counts.rejects)
-    if entry["content"] == "labelled" and entry["attack"] and not counts.attacked:
-        log.warning(
-            "%s: the manifest calls it labelled, with the attack %s, but no frame is attacked",
-            entry["name"],
-            entry["attack"],
-        )
     if counts.trimmed:
         log.info("%s: white space or quotes around fields of %d frames trimmed", entry["name"], counts.trimmed)
     if entry.get("assume_rate"):

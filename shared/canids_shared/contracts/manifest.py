@@ -41,6 +41,8 @@ ROAD_METADATA = "capture_metadata.json"
 """ROAD's metadata beside its captures: one object a capture, by the capture's file name without `.log`."""
 _HERE = Path(__file__).parent
 _SCHEMA = _HERE / "manifest.schema.yaml"
+_STATES = ("accessory", "ignition", "idle", "idling", "parked", "driving")
+"""States of a vehicle that names of captures have; none is an attack."""
 _WILDCARDS = re.compile(r"[{}]|<.*>")
 _AS_WRITTEN = (
     *("vehicle", "role", "attack", "content", "simulation", "timestamp_unit", "assume_rate", "host", "injection"),
@@ -63,7 +65,8 @@ class Capture:
         content: `labelled`, `attack-free` or `unlabelled`.
         simulation: options of the simulator, for `format: simulated`.
         metadata: ROAD's file of metadata, or None.
-        attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
+        attacked: intervals in seconds since the first frame, within which every frame is attacked, each with its kind of attack where
+            that is not `attack`; may be empty.
         timestamp_unit: unit of the file's timestamps as the manifest states it, or None: seconds.
         assume_rate: frames a second of a log without times, or None.
         host: of `format: injected`, the capture whose frames it has.
@@ -79,18 +82,29 @@ class Capture:
     content: str
     simulation: dict[str, Any] | None
     metadata: Path | None = None
-    attacked: tuple[tuple[float, float], ...] = ()
+    attacked: tuple[tuple[float, float] | tuple[float, float, str], ...] = ()
     timestamp_unit: str | None = None
     assume_rate: float | None = None
     host: str | None = None
     injection: dict[str, Any] | None = None
 
+    @property
+    def scored(self) -> bool:
+        """Whether it is only to be scored by a finished run."""
+        return self.role == SCORED
+
 
 def entry_of(file: Path, dataset: str) -> dict[str, str]:
-    """Draft an entry of a capture in can-train-and-test from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle)."""
-    attack, hyphen, vehicle = file.stem.rpartition("-")
-    if not hyphen or vehicle.isdigit():  # `DoS-1.csv`: the number counts captures, it is no vehicle
-        attack, vehicle = (attack if hyphen else file.stem), dataset
+    """Draft an entry of a capture in can-train-and-test from a name such as `train_02/DoS-kia.csv` (attack, hyphen, vehicle).
+
+    In `rpm-accessory-1.csv` the number counts captures and `accessory` is a state: both are no vehicle, and no attack.
+    """
+    words = re.sub("[^A-Za-z0-9_.-]+", "-", file.stem).split("-")
+    named = [word for word in words if not word.isdigit() and word not in _STATES]
+    # The last word is the vehicle, unless it is the number, the state, or all that there is.
+    has_vehicle = words[-1:] == named[-1:] and len(words) > 1 and file.stem != "attack-free"
+    vehicle = named.pop() if has_vehicle else dataset
+    attack = "-".join(named)
     folder = file.parent.name
     entry = {
         "path": f"{folder}/{file.name}",
@@ -98,7 +112,7 @@ def entry_of(file: Path, dataset: str) -> dict[str, str]:
         "vehicle": vehicle,
         "role": "train" if folder.startswith("train_") else folder,
     }
-    if attack == "attack-free":
+    if attack in ("", "attack-free"):
         return {**entry, "content": "attack-free"}
     return {**entry, "content": "labelled", "attack": attack}
 
@@ -154,7 +168,7 @@ def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
     """
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
-    captures = _read(path, folder)
+    captures = read(path, folder)
     roles = {c.role for c in captures.values()}
     # A dataset may consist of captures to be scored; every other one has captures to train on.
     if roles != {SCORED} and "train" not in roles:
@@ -179,10 +193,10 @@ def auxiliary_captures(name: str) -> dict[str, Capture]:
     path = _HERE / "manifests" / f"{name}.yaml"
     if not path.exists():
         raise CanidsError(f"auxiliary_captures: no built-in manifest '{name}'")
-    return {c.name: c for c in _read(path, path.parent).values() if c.role == "train"}
+    return {c.name: c for c in read(path, path.parent).values() if c.role == "train"}
 
 
-def _read(path: Path, folder: Path) -> dict[str, Capture]:
+def read(path: Path, folder: Path) -> dict[str, Capture]:
     """Read and check a manifest whose paths are relative to `folder`."""
     content = check(yaml_file.load(path), load_schema(_SCHEMA), where=str(path))
     captures = {
@@ -191,7 +205,7 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
             path=folder / entry["path"] if "path" in entry else None,
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
-            attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
+            attacked=tuple((float(start), float(end), *kind) for start, end, *kind in entry.get("attacked", [])),
             **{key: entry.get(key) for key in _AS_WRITTEN},
         )
         for name, entry in content["captures"].items()
@@ -225,7 +239,7 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
             ".timestamp_unit: simulated captures are in seconds": simulated and c.timestamp_unit,
             ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
-            **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b in c.attacked},
+            **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b, *_ in c.attacked},
             f": has 'attacked' intervals, so its content is 'labelled', not '{c.content}'": c.attacked
             and c.content != "labelled",
             f": has the attack '{c.attack}', so its content is not 'attack-free'": c.attack

@@ -1,5 +1,6 @@
 """Raw captures to frames: what a row becomes, and that a damaged one is refused with file and line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,23 @@ def ingested(
     folder: Path,
     raw: bytes,
     content: str = "labelled",
-    attack: str | None = "dos",
+    attack: str | None = "",
     tolerance: float = 0.0005,
     on_bad_rows: str = "error",
-    attacked: tuple[tuple[float, float], ...] = (),
+    attacked: tuple[tuple[Any, ...], ...] = (),
+    **more: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Frames and metadata of a raw capture."""
     path, output = folder / "raw.csv", folder / "frames.parquet"
     path.write_bytes(raw)
+    # Unless a test says so, a capture names an attack if it has one.
+    attack = ("dos" if attacked or re.search(rb",1\r?(\n|$)", raw) else None) if attack == "" else attack
     entry = {"name": "a", "vehicle": "van", "format": "can-train-and-test", "attack": attack, "content": content}
     config = {"timestamp_tolerance": tolerance, "on_bad_rows": on_bad_rows}
     outputs = {"output": output, "rejects": folder / "rejects.parquet"}
     inputs = {"capture": [path], "metadata": []}
     ingest.main(
-        call({"dataset": "d", "capture": "a"}, config, outputs, inputs, capture={**entry, "attacked": attacked})
+        call({"dataset": "d", "capture": "a"}, config, outputs, inputs, capture={**entry, "attacked": attacked, **more})
     )
     return tables.read(output, tables.FRAMES)
 
@@ -235,6 +239,38 @@ def test_attack_free_capture_holds_no_attacked_frame(tmp_path: Path) -> None:
     assert text.startswith(", line 4: an attacked frame, but the manifest calls the capture attack-free")
     frames, _ = ingested(tmp_path, csv(*GOOD[:2]), content="attack-free", attack=None)
     assert frames["label"].to_list() == [0, 0]
+
+
+def test_a_named_attack_without_an_attacked_frame_is_unknown_and_refused(tmp_path: Path) -> None:
+    rows = [row[:-1] + "0" for row in GOOD]
+    text = refused(tmp_path, csv(*rows), attack="suppression")
+    assert "names the attack 'suppression': where it is, is unknown. Give 'attacked: [[from, to], …]'" in text
+    # Intervals make it known; without a name, and where the simulator wrote the labels, labels count as they are.
+    assert ingested(tmp_path, csv(*rows), attack="suppression", attacked=((0.0005, 0.002),))[0]["label"].sum() == 1
+    for known in ({"attack": None}, {"attack": "suppression", "format": "simulated"}):
+        frames, metadata = ingested(tmp_path, csv(*rows), **known)
+        assert (frames["label"].to_list(), metadata["attacks"]) == ([0, 0, 0, 0], [])
+
+
+def test_an_unknown_capture_is_scored_without_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row[:-1] + "0" for row in GOOD]
+    frames, metadata = ingested(tmp_path, csv(*rows), attack="suppression", scored=True)
+    assert frames["label"].null_count() == metadata["frames"] == 4
+    assert metadata["content"] == "unlabelled"
+    assert "is unknown" in caplog.text
+    # One with attacked frames keeps its labels.
+    assert ingested(tmp_path, csv(*GOOD), scored=True)[1]["content"] == "labelled"
+
+
+def test_intervals_may_name_their_kind_of_attack(tmp_path: Path) -> None:
+    rows = [f"{100 + i},123,00,{int(i == 5)}" for i in range(8)]
+    spans = ((0.5, 2.0, "replay"), (1.5, 4.0), (6.5, 9.0, "mitm"))
+    frames, metadata = ingested(tmp_path, csv(*rows), attack="dos", attacked=spans)
+    assert frames["attack"].to_list() == ["", "replay", "dos", "dos", "dos", "dos", "", "mitm"]
+    assert metadata["attacks"] == ["dos", "replay", "mitm"]
+    assert metadata["attacked"] == [[100.5, 102.0, "replay"], [101.5, 104.0], [106.5, 109.0, "mitm"]]
+    _, metadata = ingested(tmp_path, csv(*rows[:5]), attack="dos", attacked=((0.5, 2.0, "replay"),))
+    assert metadata["attacks"] == ["replay"]
 
 
 def test_unlabelled_capture_keeps_no_label(tmp_path: Path) -> None:

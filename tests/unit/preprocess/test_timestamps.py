@@ -101,7 +101,8 @@ def test_units_do_not_move_labels(tmp_path: Path) -> None:
     since = seconds - seconds[0]
     assert 0 < label.sum() < len(label)
     np.testing.assert_array_equal(label == 1, (since >= 1.0) & (since <= 2.0))
-    assert ingested(path, "otids", "ms", attack="fuzzy", content="labelled")["label"].sum() == 0
+    with pytest.raises(CanidsError, match="no frame is labelled as attacked"):
+        ingested(path, "otids", "ms", attack="fuzzy", content="labelled")
 
 
 def test_pauses_short_captures_and_slow_buses_are_no_other_unit() -> None:
@@ -169,7 +170,7 @@ def test_a_draft_states_the_unit(workplace: Path) -> None:
     capture(folder / "normal.log", "candump", "s", 6)
     capture(folder / "dos.txt", "hcrl-car-hacking", "ms", 3)
     capture(folder / "dos.log", "candump", "ns", 0)
-    (folder / "manifest.yaml").write_text(draft(folder))
+    (folder / "manifest.yaml").write_text(draft(folder).text)
     units = {c.name: c.timestamp_unit for c in manifest.load("mixed", "data").values()}
     assert units == {"train_01.attack-free-van": "us", "normal": None, "dos": "ns", "dos.txt": "ms"}
 

@@ -140,7 +140,7 @@ def test_scenario_named_like_a_split_is_refused(workplace: Path, name: str) -> N
         ({"a": {**TRAIN, "attack": "dos"}, "b": TEST}, "captures.a: has the attack 'dos', so its content is not 'attack-free'"),
         ({"a": TRAIN, "b": {**TEST, "format": "asc", "metadata": "m.json"}}, "captures.b.metadata: belongs to 'format: road'"),
         ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2], [4, 3]]}}, "captures.b.attacked: [4, 3] does not end after it begins"),
-        ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2, 3]]}}, "captures.b.attacked.0: [1, 2, 3]"),
+        ({"a": TRAIN, "b": {**TEST, "attacked": [[1, 2, 3]]}}, "captures.b.attacked.0.2: 3 is not of type 'string'"),
         ({"a": TRAIN, "b": {**TEST, "attacked": [[-1, 2]]}}, "captures.b.attacked.0.0: -1 is less than"),
         ({"a": TRAIN, "b": {**TEST, "attacked": []}}, "captures.b.attacked: []"),
         ({"a": {**TRAIN, "attacked": [[1, 2]]}, "b": TEST}, "captures.a: has 'attacked' intervals, so its content is 'labelled'"),
@@ -257,7 +257,7 @@ def test_format_metadata_and_attacked_intervals(workplace: Path) -> None:
         "a": TRAIN,
         "b": plain,
         "c": {**plain, "metadata": "m.json"},
-        "d": {**plain, "attacked": [[1, 2.5], [4, 9]]},
+        "d": {**plain, "attacked": [[1, 2.5], [4, 9, "replay"]]},
     }
     written(workplace, entries)
     captures = manifest.load("fleet", "data")
@@ -265,7 +265,7 @@ def test_format_metadata_and_attacked_intervals(workplace: Path) -> None:
         "a": ("can-train-and-test", None, ()),
         "b": ("auto", None, ()),
         "c": ("road", Path("data/fleet/m.json"), ()),
-        "d": ("auto", None, ((1.0, 2.5), (4.0, 9.0))),
+        "d": ("auto", None, ((1.0, 2.5), (4.0, 9.0, "replay"))),
     }
     assert "dataset 'fleet', capture 'c': no file data/fleet/m.json; is data_root right?" in manifest.missing(
         captures, "fleet"

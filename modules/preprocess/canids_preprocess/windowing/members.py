@@ -31,6 +31,7 @@ def kind_of(attack: str) -> str | None:
 def _check_fold(call: Call, recorded: list[dict[str, Any]]) -> None:
     for kind, key in _FOLD_KEYS.items():
         known = {metadata[key] for metadata in recorded if metadata[key]}
+        known |= {attack for metadata in recorded for attack in metadata["attacks"] if kind == "attacks"}
         for name in call.config["leave_out"].get(kind, []):
             if name not in known:
                 raise CanidsError(
@@ -55,7 +56,10 @@ def members(call: Call, captures: dict[Path, dict[str, Any]]) -> list[Path]:
             # kind leaves out all of them: any could be its relative.
             kinds = {kind_of(attack) for attack in leave_out.get("attacks", [])}
             return bool(metadata["attack"] and kinds and (None in kinds or kind_of(metadata["attack"]) in kinds))
-        return any(metadata[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items())
+        # Intervals of the manifest may be of other kinds than the capture's attack.
+        return any(metadata[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items()) or any(
+            attack in leave_out.get("attacks", []) for attack in metadata["attacks"]
+        )
 
     # By content: a copy of a left-out capture under another name is left out with it.
     left_out = {metadata["sha256"] for metadata in captures.values() if is_left_out(metadata)}

@@ -159,9 +159,9 @@ def append(
         writer.append(arrays)
 
 
-def mark_intervals(arrays: dict[str, np.ndarray], intervals: np.ndarray, attack: int) -> None:
-    """Label windows that overlap an interval [n, 2] (seconds): an attack that suppresses frames leaves none to label."""
-    for start, end in intervals:
+def mark_intervals(arrays: dict[str, np.ndarray], intervals: list[tuple[float, float, int]]) -> None:
+    """Label windows that overlap an interval (seconds, index of its attack): suppression leaves no frame to label."""
+    for start, end, attack in intervals:
         inside = (arrays["t_end"] >= start) & (arrays["t_start"] <= end)
         arrays["y"] = np.where(inside, 1, arrays["y"])
         arrays["attack"] = np.where(inside & (arrays["attack"] == 0), attack, arrays["attack"])
