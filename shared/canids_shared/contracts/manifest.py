@@ -30,6 +30,8 @@ LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
 SCORED = "score"
 """The role of captures that a finished run is to score; a dataset may consist of them alone."""
+ALL_CHANNELS = "all"
+"""All buses of a log, each a capture of its own."""
 ROAD_METADATA = "capture_metadata.json"
 """ROAD's metadata beside its captures: one object a capture, by the capture's file name without `.log`."""
 _HERE = Path(__file__).parent
@@ -55,6 +57,8 @@ class Capture:
         attacked: intervals in seconds since the first frame, within which every frame is attacked; may be empty.
         timestamp_unit: unit of the file's timestamps as the manifest states it, or None: seconds.
         assume_rate: frames a second of a log without times, or None.
+        table: what the columns mean, for `format: table`.
+        channel: buses of the log that it is made of, `ALL_CHANNELS`, or None: the log has but one.
         auxiliary: whether it belongs to another dataset and joins the training captures of this one (`auxiliary_captures`).
     """
 
@@ -70,6 +74,8 @@ class Capture:
     attacked: tuple[tuple[float, float], ...] = ()
     timestamp_unit: str | None = None
     assume_rate: float | None = None
+    table: dict[str, Any] | None = None
+    channel: tuple[str, ...] | str | None = None
     auxiliary: bool = False
 
 
@@ -181,15 +187,52 @@ def _read(path: Path, folder: Path) -> dict[str, Capture]:
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
             attacked=tuple((float(start), float(end)) for start, end in entry.get("attacked", [])),
+            channel=_channel(entry.get("channel")),
             **{
                 key: entry.get(key)
-                for key in ("vehicle", "role", "attack", "content", "simulation", "timestamp_unit", "assume_rate")
+                for key in (
+                    "vehicle",
+                    "role",
+                    "attack",
+                    "content",
+                    "simulation",
+                    "timestamp_unit",
+                    "assume_rate",
+                    "table",
+                )
             },
         )
         for name, entry in content["captures"].items()
     }
     _check_roles(path, captures)
     return captures
+
+
+def _channel(written: Any) -> tuple[str, ...] | str | None:
+    """The buses that an entry names, as text."""
+    if written is None or written == ALL_CHANNELS:
+        return written
+    return tuple(map(str, written)) if isinstance(written, list) else (str(written),)
+
+
+def table_in(path: Path) -> dict[str, Any]:
+    """The mapping of a table in a file of its own: the value of `table` alone, or a manifest whose entries have one between them.
+
+    Raises `CanidsError` if it is neither, or the manifest has several.
+    """
+    content = yaml_file.load(path)
+    if isinstance(content, dict) and isinstance(content.get("captures"), dict):
+        entries = [
+            entry["table"] for entry in content["captures"].values() if isinstance(entry, dict) and "table" in entry
+        ]
+        if not entries or any(table != entries[0] for table in entries):
+            raise CanidsError(
+                f"{path}: has {'several' if entries else 'no'} tables; write the one that is meant into a file"
+            )
+        content = entries[0]
+    properties = load_schema(_SCHEMA)["properties"]["captures"]["additionalProperties"]["properties"]
+    table: dict[str, Any] = check(content, properties["table"], where=str(path))
+    return table
 
 
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
@@ -204,6 +247,8 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             ": needs 'path', or 'format: simulated' and no path": simulated != (c.path is None),
             ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
             ".timestamp_unit: simulated captures are in seconds": simulated and c.timestamp_unit,
+            ": 'table' belongs to 'format: table', and only there": (c.format == "table") != (c.table is not None),
+            ".timestamp_unit: of a table, it is table.time.unit": c.table and c.timestamp_unit,
             ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
             **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b in c.attacked},
             f": has 'attacked' intervals, so its content is 'labelled', not '{c.content}'": c.attacked

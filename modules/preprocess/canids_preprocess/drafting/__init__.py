@@ -1,0 +1,1 @@
+"""Drafting a manifest: what a capture is, and what has to be checked."""
