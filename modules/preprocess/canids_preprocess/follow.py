@@ -29,13 +29,15 @@ import pyarrow as pa
 from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, PER_SECOND, REJECT_COLUMNS, Batch, Format
 from canids_preprocess.formats.growing import POLL, Enough, Growing, IdleTimeout, Wanted
-from canids_preprocess.ingest import RowCounts, read
+from canids_preprocess.formats.table.reader import in_file_unit
+from canids_preprocess.ingest import RowCounts, of_buses, read
 from canids_preprocess.timestamps import in_seconds
 from canids_preprocess.windowing.cutting import check_windows
 from canids_preprocess.windowing.frames import ALL, Frames, arrays_of
 from canids_preprocess.windowing.stretches import Stopped, Stretches
 from canids_preprocess.windowing.windows import FEATURES, windows_of
 from canids_shared.contracts import streams
+from canids_shared.contracts.manifest import table_in
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.options import DAY_S, number
 
@@ -61,8 +63,8 @@ _ENTRY: dict[str, Any] = {"attack": None, "content": "unlabelled", "attacked": [
 log = logging.getLogger(__name__)
 
 
-def _format(path: Growing, name: str) -> str:
-    """Format of a log, as soon as its first lines are there; where the header has several lines, with the first row."""
+def _format(path: Growing, name: str, above: int = 0) -> str:
+    """Format of a log, as soon as its first lines are there; where the header has several lines (`above`), with the first row."""
     while True:
         more = path.arrive(_HEAD)
         if not path.exists():
@@ -77,7 +79,11 @@ def _format(path: Growing, name: str) -> str:
             raise CanidsError(f"{path}: {recognised} cannot be read while it is written; score the finished file")
         # The readers of ASC and TRC look at the header, which is whole only once a row follows it.
         headed = recognised in ("asc", "trc")
-        if recognised and not (more and headed and not _ROW.search(path.read_bytes()[:_HEAD])):
+        beginning = path.read_bytes()[:_HEAD] if more and (headed or above) else b""
+        if (
+            not (beginning and ((headed and not _ROW.search(beginning)) or beginning.count(b"\n") <= above))
+            and recognised
+        ):
             return recognised
         time.sleep(POLL)
 
@@ -87,8 +93,28 @@ def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout, want
     if buses.is_bus(source):
         yield from buses.read(source, timeout, wanted)
     else:
-        path = Growing.of(Path(source), timeout, wanted)
-        yield from in_seconds(path, FORMATS[_format(path, options.format)], _ENTRY, options.timestamp_unit)
+        path, entry, unit, above = Growing.of(Path(source), timeout, wanted), dict(_ENTRY), options.timestamp_unit, 0
+        if options.table:
+            entry["table"] = table_in(options.table)
+            unit, above = in_file_unit(entry["table"]), entry["table"]["skip"]
+        name = _format(path, "table" if options.table else options.format, above)
+        yield from _of_channel(path, in_seconds(path, FORMATS[name], entry, unit), options.channel)
+
+
+def _of_channel(path: Path, batches: Iterator[Batch], channel: str | None) -> Iterator[Batch]:
+    """The batches with the frames of one bus alone; as they are if none is named."""
+    if channel is None:
+        yield from batches
+        return
+    counts = RowCounts()
+    for batch in batches:
+        part = of_buses(path, batch, {"channel": (channel,)}, counts)
+        if len(part.frames) or len(part.rejects):
+            yield part
+    if counts.elsewhere and not counts.channels:
+        raise CanidsError(
+            f"{path}: no frame of channel {channel}; its channels are {', '.join(sorted(counts.elsewhere))}"
+        )
 
 
 @contextmanager
@@ -251,6 +277,10 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_argument(
         "--timestamp-unit", choices=list(PER_SECOND), help="unit of a log's timestamps; by default seconds"
     )
+    command_line.add_argument(
+        "--table", type=Path, metavar="FILE", help="what the columns of a table mean: a mapping, or a manifest with it"
+    )
+    command_line.add_argument("--channel", metavar="NAME", help="the bus of a log of several, left out of a bus itself")
     command_line.add_argument("--name", help="name of the capture in results; by default the log's")
     command_line.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
     command_line.add_argument(

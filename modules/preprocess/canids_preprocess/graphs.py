@@ -7,16 +7,19 @@ is the name of their dataset, which comes before theirs in the store: `simulated
 """
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from canids_preprocess.windowing.cutting import check_windows
-from canids_preprocess.windowing.frames import clock_of
+from canids_preprocess.windowing.frames import Recording, clock_of
 from canids_preprocess.windowing.members import members
 from canids_preprocess.windowing.splits import Block, blocks, restarts
 from canids_preprocess.windowing.windows import FEATURES, append, mark_intervals, survey
@@ -32,8 +35,9 @@ _WINDOWS = ("window", "stride", "window_unit", "features")
 log = logging.getLogger(__name__)
 
 
-def metadata_of(call: entry_point.Call) -> dict[Path, dict[str, Any]]:
-    """Metadata of the frames of a call's captures, and whether each is `auxiliary`.
+def metadata_of(call: entry_point.Call) -> dict[Recording, dict[str, Any]]:
+    """Metadata of the frames of a call's captures, and whether each is `auxiliary`; frames of several buses are a capture each: no window
+    holds frames of two.
 
     Raises `CanidsError` naming the file that is damaged or lacks some of it.
     """
@@ -45,7 +49,21 @@ def metadata_of(call: entry_point.Call) -> dict[Path, dict[str, Any]]:
         metadata["auxiliary"] = path in joining
         if metadata["auxiliary"]:
             metadata["capture"] = f"{call.constants['auxiliary']}.{metadata['capture']}"
-    return captures
+    return dict(chain.from_iterable(_by_bus(path, metadata) for path, metadata in captures.items()))
+
+
+def _by_bus(path: Path, metadata: dict[str, Any]) -> Iterator[tuple[Recording, dict[str, Any]]]:
+    channels: dict[str, int] = metadata.get("channels") or {}
+    if not channels:
+        yield Recording(path), metadata
+    for number, (channel, frames) in enumerate(channels.items()):
+        # Another bus of the same file is other content.
+        own = {"frames": frames, "sha256": sha256(f"{metadata['sha256']} {channel}".encode()).hexdigest()}
+        if len(channels) > 1:
+            plain = re.sub("[^A-Za-z0-9_.-]", "-", channel) or "none"
+            same = [c for c in list(channels)[:number] if re.sub("[^A-Za-z0-9_.-]", "-", c) == plain]
+            own["capture"] = f"{metadata['capture']}.{plain}" + (f"-{number}" if same else "")
+        yield Recording(path, channel if len(channels) > 1 else None), metadata | own
 
 
 def _source(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +106,10 @@ def _check_restarts(config: dict[str, Any]) -> None:
 
 
 def _blocks(
-    path: Path, capture: str, config: dict[str, Any], split: str
+    recording: Recording, capture: str, config: dict[str, Any], split: str
 ) -> tuple[list[Block], list[Block], Callable[[int], int]]:
     """A split's blocks of a training capture, its restarts, and the number of the window that begins at a frame."""
-    clock = clock_of(path)
+    clock = clock_of(recording)
     origin = clock.time_of(0)
     cut, window, stride = config["blocks"], config["window"], config["stride"]
     span = clock.end - origin
@@ -115,28 +133,28 @@ def _blocks(
 class _Part(NamedTuple):
     """Part of a split from one capture: its blocks, each with the number of its first window and the size of its windows."""
 
-    path: Path
+    recording: Recording
     metadata: dict[str, Any]
     blocks: list[tuple[Block, int, Counter[str]]]
     counts: dict[str, int]
 
 
-def _part(path: Path, metadata: dict[str, Any], config: dict[str, Any], split: str) -> _Part:
+def _part(recording: Recording, metadata: dict[str, Any], config: dict[str, Any], split: str) -> _Part:
     if split in SPLITS:
-        once, again, number = _blocks(path, metadata["capture"], config, split)
+        once, again, number = _blocks(recording, metadata["capture"], config, split)
     else:
         once, again, number = [Block(0, 0, metadata["frames"])], [], lambda _: 0
     # Window numbers count along the whole capture, so that windows of neighbouring blocks are not taken for adjacent.
-    parts = [(block, number(block.start), survey(path, block, config)) for block in once]
+    parts = [(block, number(block.start), survey(recording, block, config)) for block in once]
     total = sum((size for _, _, size in parts), Counter())
     counts = {key: total[key] for key in ("windows", "frames", "dropped")}
     if split in SPLITS:
         # Numbered beyond the capture's end, so that they look adjacent to nothing.
         beyond = number(metadata["frames"]) + 2
-        restarted = [(block, beyond + number(block.start), survey(path, block, config)) for block in again]
+        restarted = [(block, beyond + number(block.start), survey(recording, block, config)) for block in again]
         counts["restarted"] = sum(size["windows"] for _, _, size in restarted)
         parts += restarted
-    return _Part(path, metadata, parts, counts)
+    return _Part(recording, metadata, parts, counts)
 
 
 def main(call: entry_point.Call) -> None:
@@ -147,7 +165,7 @@ def main(call: entry_point.Call) -> None:
         _check_restarts(config)
     captures = metadata_of(call)
     # Two passes over the frames: the first counts, since the header with all sizes stands at the beginning of the store.
-    parts = [_part(path, captures[path], config, split) for path in members(call, captures)]
+    parts = [_part(recording, captures[recording], config, split) for recording in members(call, captures)]
     amount = sum((size for part in parts for _, _, size in part.blocks), Counter())
     if not amount["windows"]:
         raise CanidsError(
@@ -158,14 +176,14 @@ def main(call: entry_point.Call) -> None:
     attacks, vehicles = header["attacks"], header["vehicles"]
     size = {key: amount[key] for key in ("windows", "nodes", "edges")}
     with writing(call.output["output"], header, **size) as writer:
-        for index, (path, metadata, part_blocks, counts) in enumerate(parts):
+        for index, (recording, metadata, part_blocks, counts) in enumerate(parts):
             # Under suppression no frame is labelled: windows that overlap the attack's intervals are marked afterwards.
             named = metadata["attack"] or "attack"
             intervals = [(a, b, attacks.index(kind[0] if kind else named)) for a, b, *kind in metadata["attacked"]]
             mark = partial(mark_intervals, intervals=intervals)
             ids = {"capture": index, "vehicle": vehicles.index(metadata["vehicle"])}
             for block, first, _ in part_blocks:
-                append(writer, path, block, first=first, ids=ids, config=config, attacks=attacks, mark=mark)
+                append(writer, recording, block, first=first, ids=ids, config=config, attacks=attacks, mark=mark)
             log.info("%s: %s", metadata["capture"], counts)
 
 

@@ -7,6 +7,7 @@ line and reason; with `quarantine` such rows become rejects, with the reason.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,10 @@ import polars as pl
 
 from canids_preprocess.formats import FORMATS, recognise
 from canids_preprocess.formats.base import Batch, Format, printable
+from canids_preprocess.formats.table.reader import in_file_unit
 from canids_preprocess.timestamps import in_seconds
 from canids_shared.contracts import tables
+from canids_shared.contracts.manifest import ALL_CHANNELS
 from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 from canids_shared.jobs import entry_point
@@ -46,7 +49,8 @@ class RowCounts:
         late, on_time: frames behind that line that are too far before it, and the others.
         attacked: frames with label 1.
         attacks: kinds of these frames, where the manifest's intervals name kinds.
-        channels: buses.
+        channels: frames of each bus.
+        elsewhere: frames of buses that are left out.
     """
 
     frames: int = 0
@@ -60,7 +64,8 @@ class RowCounts:
     on_time: int = 0
     attacked: int = 0
     attacks: set[str] = field(default_factory=set)
-    channels: set[str | None] = field(default_factory=set)
+    channels: Counter[str] = field(default_factory=Counter)
+    elsewhere: Counter[str] = field(default_factory=Counter)
 
 
 def _refuse_bad_rows(path: Path, rejects: pl.DataFrame) -> None:
@@ -104,6 +109,29 @@ def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quar
         )
     wrong = frames.select("line", reason=pl.lit("the timestamp steps back"), text=pl.format("{}", "timestamp"))
     return batch._replace(frames=frames.filter(~late), rejects=pl.concat([rejects, wrong.filter(late)]).sort("line"))
+
+
+def of_buses(path: Path, batch: Batch, entry: dict[str, Any], counts: RowCounts) -> Batch:
+    """The batch without the frames of other buses than those of the entry's `channel`; frames are counted by bus.
+
+    Raises `CanidsError` if there are several, and no channel is named.
+    """
+    channel, frames = entry.get("channel"), batch.frames
+    # Most formats have no channel at all, and then no text has to be compared.
+    none = frames["channel"].null_count() == len(frames)
+    found = {"": len(frames)} if none else dict(frames["channel"].fill_null("").value_counts().iter_rows())
+    left_out = set() if channel in (None, ALL_CHANNELS) else found.keys() - set(channel)
+    counts.channels.update({name: count for name, count in found.items() if name not in left_out and count})
+    counts.elsewhere.update({name: found[name] for name in left_out if found[name]})
+    if channel is None and len(counts.channels) > 1:
+        names = ", ".join(f"{name or 'none'}" for name in sorted(counts.channels))
+        raise CanidsError(
+            f"{path}: frames of several buses ({names}); name one of them as `channel` in the manifest, in an entry for each, or "
+            "`channel: all` makes each a capture of its own (follow: --channel)"
+        )
+    if not left_out:
+        return batch
+    return batch._replace(frames=frames.filter(~frames["channel"].fill_null("").is_in(sorted(left_out))))
 
 
 def _attack_name(entry: dict[str, Any]) -> str:
@@ -157,7 +185,7 @@ def read(
     Args:
         path: the raw file.
         form: its format.
-        entry: its entry in the manifest: `attack`, `content`, `attacked`, `timestamp_unit`, and for ROAD `metadata`.
+        entry: its entry in the manifest: `attack`, `content`, `attacked`, `timestamp_unit`, `channel`, of a table `table`, and for ROAD `metadata`.
         tolerance: seconds by which a timestamp may step back.
         quarantine: whether rejects are passed on rather than refused.
         counts: updated with each batch.
@@ -165,25 +193,23 @@ def read(
     Raises `CanidsError` naming file and line for a reject (without quarantine), a step back in time, a timestamp that makes
     most frames behind it look like one, timestamps in another unit than the entry's, or a label that contradicts the manifest.
     """
-    rate, unit = entry.get("assume_rate"), entry.get("timestamp_unit")
+    rate = entry.get("assume_rate")
+    unit = in_file_unit(entry["table"]) if entry.get("table") else entry.get("timestamp_unit")
     if rate and not form.untimed:
         raise CanidsError(f"{path}: its format has times; assume_rate in the manifest is for logs without")
-    for batch in in_seconds(path, form, entry, "s" if rate else unit):
+    begun = False
+    for whole in in_seconds(path, form, entry, "s" if rate else unit):
+        if not begun and len(whole.frames):
+            # Intervals count from the first frame of the file, whatever its bus.
+            counts.first, begun = whole.frames["timestamp"][0], True
+        batch = of_buses(path, whole, entry, counts)
         # The rejects of the format, and with quarantine also the frames that step back too far.
         frames, rejects, trimmed = _in_time(path, batch, counts, tolerance, quarantine)
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
         if len(frames):
-            if counts.last is None:
-                counts.first = frames["timestamp"][0]
             latest = float(frames["timestamp"].to_numpy().max())
             counts.last = latest if counts.last is None else max(latest, counts.last)
-            # Most formats have no channel at all, and then no text has to be compared.
-            none = frames["channel"].null_count() == len(frames)
-            counts.channels |= {None} if none else set(frames["channel"].unique().to_list())
-            if len(counts.channels) > 1:
-                names = ", ".join(sorted(str(c) for c in counts.channels))
-                raise CanidsError(f"{path}: frames of several buses ({names}); make it one capture for each")
         counts.frames += len(frames)
         counts.rejects += len(rejects)
         counts.trimmed += trimmed
@@ -203,6 +229,9 @@ def read(
                 f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies beyond the capture's end, "
                 f"{counts.last - counts.first:.1f} s after its first frame; intervals are in seconds from that frame on"
             )
+    if not counts.frames and counts.elsewhere:
+        names = ", ".join(name or "none" for name in sorted(counts.elsewhere))
+        raise CanidsError(f"{path}: no frame of channel {', '.join(entry['channel'])}; its channels are {names}")
     if not counts.frames:
         raise CanidsError(f"{path}: no frames in it" + (f", {counts.rejects} rejects" if counts.rejects else ""))
     # The simulator labels whatever it does; without an episode its captures are attack-free.
@@ -246,6 +275,7 @@ def _write(call: entry_point.Call, path: Path, entry: dict[str, Any]) -> RowCoun
             "stepped_back": counts.stepped_back,
             "trimmed": counts.trimmed,
             "assumed_rate": entry.get("assume_rate"),
+            "channels": dict(sorted(counts.channels.items())) if entry.get("channel") else None,
             "attacked": [[counts.first + a, counts.first + b, *kind] for a, b, *kind in entry["attacked"]],
         }
         frames.close(metadata)
@@ -274,6 +304,9 @@ def main(call: entry_point.Call) -> None:
         log.warning("%s. It is scored without labels", error)
         counts = _write(call, path, {**entry, "content": "unlabelled"})
     log.info("%s: %d frames, %d rejects", entry["name"], counts.frames, counts.rejects)
+    if counts.elsewhere:
+        other = ", ".join(f"{name or 'none'} ({count})" for name, count in sorted(counts.elsewhere.items()))
+        log.info("%s: frames of other channels are left out: %s", entry["name"], other)
     if counts.trimmed:
         log.info("%s: white space or quotes around fields of %d frames trimmed", entry["name"], counts.trimmed)
     if entry.get("assume_rate"):

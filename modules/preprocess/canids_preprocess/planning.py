@@ -9,7 +9,19 @@ from canids_shared.contracts.manifest import Capture
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 
-_READ = ("name", "vehicle", "format", "attack", "content", "attacked", "scored", "timestamp_unit", "assume_rate")
+_READ = (
+    "name",
+    "vehicle",
+    "format",
+    "attack",
+    "content",
+    "attacked",
+    "scored",
+    "timestamp_unit",
+    "assume_rate",
+    "table",
+    "channel",
+)
 """Keys of a capture's entry in the manifest by which it is read."""
 _MOST = 50
 """Captures that one job simulates: all their paths and entries stand on its command line."""

@@ -37,6 +37,8 @@ LEFT_OUT = "left_out"
 """The only scenario of a fold: the training captures that its `leave_out` names."""
 SCORED = "score"
 """The role of captures that a finished run is to score; a dataset may consist of them alone."""
+ALL_CHANNELS = "all"
+"""All buses of a log, each a capture of its own."""
 ROAD_METADATA = "capture_metadata.json"
 """ROAD's metadata beside its captures: one object a capture, by the capture's file name without `.log`."""
 _HERE = Path(__file__).parent
@@ -45,7 +47,18 @@ _STATES = ("accessory", "ignition", "idle", "idling", "parked", "driving")
 """States of a vehicle that names of captures have; none is an attack."""
 _WILDCARDS = re.compile(r"[{}]|<.*>")
 _AS_WRITTEN = (
-    *("vehicle", "role", "attack", "content", "simulation", "timestamp_unit", "assume_rate", "host", "injection"),
+    *(
+        "vehicle",
+        "role",
+        "attack",
+        "content",
+        "simulation",
+        "timestamp_unit",
+        "assume_rate",
+        "host",
+        "injection",
+        "table",
+    ),
 )
 """Keys of an entry that are attributes of a capture as they are."""
 log = logging.getLogger(__name__)
@@ -71,6 +84,8 @@ class Capture:
         assume_rate: frames a second of a log without times, or None.
         host: of `format: injected`, the capture whose frames it has.
         injection: of `format: injected`, how the attack is put into them.
+        table: what the columns mean, for `format: table`.
+        channel: buses of the log that it is made of, `ALL_CHANNELS`, or None: the log has but one.
     """
 
     name: str
@@ -87,6 +102,8 @@ class Capture:
     assume_rate: float | None = None
     host: str | None = None
     injection: dict[str, Any] | None = None
+    table: dict[str, Any] | None = None
+    channel: tuple[str, ...] | str | None = None
 
     @property
     def scored(self) -> bool:
@@ -206,12 +223,40 @@ def read(path: Path, folder: Path) -> dict[str, Capture]:
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
             metadata=folder / entry["metadata"] if "metadata" in entry else None,
             attacked=tuple((float(start), float(end), *kind) for start, end, *kind in entry.get("attacked", [])),
+            channel=_channel(entry.get("channel")),
             **{key: entry.get(key) for key in _AS_WRITTEN},
         )
         for name, entry in content["captures"].items()
     }
     _check_roles(path, captures)
     return captures
+
+
+def _channel(written: Any) -> tuple[str, ...] | str | None:
+    """The buses that an entry names, as text."""
+    if written is None or written == ALL_CHANNELS:
+        return written
+    return tuple(map(str, written)) if isinstance(written, list) else (str(written),)
+
+
+def table_in(path: Path) -> dict[str, Any]:
+    """The mapping of a table in a file of its own: the value of `table` alone, or a manifest whose entries have one between them.
+
+    Raises `CanidsError` if it is neither, or the manifest has several.
+    """
+    content = yaml_file.load(path)
+    if isinstance(content, dict) and isinstance(content.get("captures"), dict):
+        entries = [
+            entry["table"] for entry in content["captures"].values() if isinstance(entry, dict) and "table" in entry
+        ]
+        if not entries or any(table != entries[0] for table in entries):
+            raise CanidsError(
+                f"{path}: has {'several' if entries else 'no'} tables; write the one that is meant into a file"
+            )
+        content = entries[0]
+    properties = load_schema(_SCHEMA)["properties"]["captures"]["additionalProperties"]["properties"]
+    table: dict[str, Any] = check(content, properties["table"], where=str(path))
+    return table
 
 
 def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
@@ -238,6 +283,8 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             and _overlapping(c, captures),
             ": 'simulation' belongs to 'format: simulated', and only there": simulated != (c.simulation is not None),
             ".timestamp_unit: simulated captures are in seconds": simulated and c.timestamp_unit,
+            ": 'table' belongs to 'format: table', and only there": (c.format == "table") != (c.table is not None),
+            ".timestamp_unit: of a table, it is table.time.unit": c.table and c.timestamp_unit,
             ".metadata: belongs to 'format: road', and only there": c.metadata and c.format != "road",
             **{f".attacked: [{a:g}, {b:g}] does not end after it begins": a >= b for a, b, *_ in c.attacked},
             f": has 'attacked' intervals, so its content is 'labelled', not '{c.content}'": c.attacked

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from canids_shared.contracts.manifest import CONTRACT, SCORED
+from canids_shared.contracts.manifest import ALL_CHANNELS, CONTRACT, SCORED, table_in
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
@@ -21,6 +21,8 @@ KEYS = {
     "format": "the captures' format; by default recognised",
     "timestamp_unit": "unit of the captures' timestamps: s, ms, us or ns; by default seconds",
     "assume_rate": "frames a second of captures without times",
+    "table": "what the columns of tables mean: a file with the mapping, or a manifest with it",
+    "channel": "the bus of a log of several, or a list of them; by default each is scored",
     "vehicle": "the vehicle's name, for tables",
     "content": "labelled, attack-free or unlabelled; by default unlabelled",
     "recalibrate": "seconds without attacks at the beginning, by which the detectors' scales are set",
@@ -114,14 +116,18 @@ def plain(text: str) -> str:
 
 def _write_manifest(path: Path, captures: list[Path], config: dict[str, Any]) -> None:
     """Write the manifest of the captures, if it differs from the one that is there."""
+    table = config.get("table")
+    table = table_in(Path(table)) if isinstance(table, str) else table
     common = {
-        "format": config.get("format") or "auto",
+        "format": config.get("format") or ("table" if table else "auto"),
         "vehicle": str(config.get("vehicle") or "unknown"),
         "role": SCORED,
         "content": config.get("content") or "unlabelled",
         **{key: config[key] for key in ("timestamp_unit", "assume_rate") if config.get(key)},
+        **({"table": table} if table else {}),
+        "channel": ALL_CHANNELS if config.get("channel") is None else config["channel"],
     }
-    entries: dict[str, dict[str, str]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for capture in captures:
         name = plain(capture.stem)
         if name in entries:

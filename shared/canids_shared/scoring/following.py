@@ -45,7 +45,7 @@ def commands(source: str, run: TrainedRun, folder: Path, options: argparse.Names
     graphs = run.preprocess
     read = ["--window", graphs["window"], "--stride", graphs["stride"], "--window-unit", graphs["window_unit"]]
     read += ["--format", options.format, "--name", name_of(source), "--rejects", folder / "rejects.csv"]
-    read += _given(options, "on_bad_rows", "timestamp_tolerance", "timestamp_unit", "idle")
+    read += _given(options, "on_bad_rows", "timestamp_tolerance", "timestamp_unit", "table", "channel", "idle")
     read += ["--exit-at-end"] if options.exit_at_end else []
     detect = [argument for kind, model in run.detectors.items() for argument in (f"--{kind}", model)]
     decide = [
@@ -242,6 +242,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--format", default="auto", help="how a log is written; by default recognised")
     made.add_argument("--timestamp-unit", choices=["s", "ms", "us", "ns"], help="unit of a log's timestamps")
+    made.add_argument(
+        "--table", metavar="FILE", help="what the columns of a table mean: a mapping, or a manifest with it"
+    )
+    made.add_argument("--channel", metavar="NAME", help="the bus of a log of several")
     made.add_argument("--on-bad-rows", choices=["error", "quarantine"], help="as in the module preprocess")
     made.add_argument("--timestamp-tolerance", type=number(0, 60), metavar="S", help="as in the module preprocess")
     made.add_argument(

@@ -10,7 +10,7 @@ import pytest
 from captures import BLOCKS, built, traffic, write_frames
 
 from canids_preprocess.windowing import frames, splits
-from canids_preprocess.windowing.frames import clock_of
+from canids_preprocess.windowing.frames import Recording, clock_of
 from canids_shared.contracts.manifest import SPLITS
 from canids_shared.errors import CanidsError
 
@@ -90,7 +90,7 @@ def test_restarts_know_nothing_of_what_came_before(tmp_path: Path) -> None:
     assert store.header["counts"]["a"]["restarted"] == len(again)
 
     table, block = pl.read_parquet(path), splits.Block(0, 0, 600)
-    for part in splits.restarts(clock_of(path), block, every=6.0, length=2.0):
+    for part in splits.restarts(clock_of(Recording(path)), block, every=6.0, length=2.0):
         alone = built(tmp_path, write_frames(tmp_path / "part.parquet", table[part.start : part.stop]))
         (here,) = np.flatnonzero(store["t_start"] == alone["t_start"][0])[-1:]
         same = slice(here, here + len(alone))
@@ -101,7 +101,7 @@ def test_restarts_know_nothing_of_what_came_before(tmp_path: Path) -> None:
 def test_split_has_seen_no_frame_of_another(tmp_path: Path) -> None:
     path = capture(tmp_path)
     table = pl.read_parquet(path)
-    cut = splits.blocks(clock_of(path), **BLOCKS, window=20)
+    cut = splits.blocks(clock_of(Recording(path)), **BLOCKS, window=20)
     for split in SPLITS:
         (block,) = cut[split]
         store = built(tmp_path, path, split=split)

@@ -12,6 +12,7 @@ from canids_preprocess.formats.dialects import DIALECTS
 from canids_preprocess.formats.hcrl import CAR_HACKING, OTIDS, SURVIVAL
 from canids_preprocess.formats.mf4 import MF4
 from canids_preprocess.formats.python_can_csv import PYTHON_CAN_CSV
+from canids_preprocess.formats.table.reader import TABLE
 from canids_preprocess.formats.text import first_bytes
 from canids_preprocess.formats.textlogs import TRC
 from canids_shared.errors import CanidsError
@@ -42,6 +43,7 @@ FORMATS: dict[str, Format] = {
     "mf4": MF4,
     "python-can-csv": PYTHON_CAN_CSV,
     **DIALECTS,
+    "table": TABLE,
 }
 """By the names that a manifest uses."""
 
@@ -61,4 +63,5 @@ def recognise(path: Path) -> str:
         )
     raise CanidsError(
         f"{path}: its beginning fits no known format; name the format in the manifest if it is one of {', '.join(FORMATS)}"
+        " (`table`: any other one, by a mapping)"
     )

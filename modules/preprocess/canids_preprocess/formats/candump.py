@@ -10,7 +10,6 @@ Source: can-utils, `man candump`, and `lib.h` (`sprint_canframe`, `parse_canfram
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from typing import Any
 
 import polars as pl
 
-from canids_preprocess.formats.base import FRAME_COLUMNS, Batch, Format
-from canids_preprocess.formats.compressed import name_of, open_capture
+from canids_preprocess.formats.base import Batch, Format
+from canids_preprocess.formats.compressed import name_of
 from canids_preprocess.formats.growing import Growing
+from canids_preprocess.formats.last_frame import ends_amid_a_line, without_cut_frame
 from canids_preprocess.formats.text import first_bytes, head_lines, labelled, mostly, quoted, read_rows
 from canids_shared.contracts.manifest import ROAD_METADATA
 from canids_shared.errors import CanidsError
@@ -101,54 +101,30 @@ def read(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
 
     batches = read_rows(path, fields, SHAPE, trim=True, plain=_PLAIN)
     # A log that is followed gives whole lines only.
-    return batches if isinstance(path, Growing) else _without_cut_frame(path, batches)
-
-
-def _without_cut_frame(path: Path, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; a last frame without line end is a reject if it is shorter than any other of its ID.
-
-    Its payload is the end of the line, so a line that was cut in it looks like that of a shorter frame.
-    """
-    first_bytes(path)
-    with open_capture(path) as stream:
-        if stream.seekable():
-            stream.seek(-1, os.SEEK_END)
-        end = b""
-        while part := stream.read(1 << 20):  # the last byte, or all of what is unpacked
-            end = part[-1:]
-    if end == b"\n":
-        yield from batches
-        return
-    columns = ["can_id", "extended", "dlc"]
-    held, shortest = None, pl.DataFrame(schema={name: FRAME_COLUMNS[name] for name in columns})
-    for batch in batches:
-        if held is not None:
-            yield held
-            sent = pl.concat([shortest, held.frames.filter(~pl.col("remote")).select(columns)])
-            shortest = sent.group_by("can_id", "extended").agg(pl.col("dlc").min())
-        held = batch
-    if held is None:
-        return
-    frames, rejects, _ = held
-    last, before = frames[-1:], frames[:-1].filter(~pl.col("remote")).select(columns)
-    others = pl.concat([shortest, before]).join(last, on=["can_id", "extended"], how="semi")
-    whole = not len(others) or last["remote"][0] or last["dlc"][0] >= others["dlc"].min()
-    if whole or last["line"][0] < (rejects["line"].max() or 0):
-        yield held
-        return
-    text = pl.format("#{}", pl.col("payload").bin.encode("hex"))
-    reason = pl.lit("the last line has no line end, and its payload is shorter than any other of this ID: it was cut")
-    yield held._replace(frames=frames[:-1], rejects=pl.concat([rejects, last.select("line", reason=reason, text=text)]))
+    return batches if isinstance(path, Growing) else without_cut_frame(path, batches)
 
 
 def read_mirgu(path: Path, entry: dict[str, Any]) -> Iterator[Batch]:
-    """Read a log with a label behind each frame. Raises `CanidsError` if some rows have none: are they attacked or not?"""
+    """Read a log with a label behind each frame. Raises `CanidsError` if some rows have none: are they attacked or not?
+
+    A last line without line end that has none was cut, and is a reject.
+    """
+    cut = ends_amid_a_line(path)
+    held = pl.DataFrame(schema={"line": pl.UInt64})
 
     def fields(table: pl.DataFrame) -> pl.DataFrame:
+        nonlocal held
+        if len(held) and len(table) and table["line"][-1] > held["line"][0]:
+            _refuse(path, held)
         label, text = table["text"].str.extract(_LABEL), table["text"]
-        _refuse(path, table.filter(label.is_null() & text.str.contains(_LINE)))
+        unlabelled = table.filter(label.is_null() & text.str.contains(_LINE))
+        if cut and len(unlabelled) == 1 and unlabelled["line"][0] == table["line"][-1]:
+            held, unlabelled = unlabelled, unlabelled.clear()
+        _refuse(path, unlabelled)
         rows = _fields(table.with_columns(text.str.replace(_LABEL, "")))
-        return rows.with_columns(text, label=label.cast(pl.UInt8))
+        no_label = pl.lit("the last line has neither label nor line end: it was cut")
+        reason = pl.when(pl.col("line").is_in(held["line"].implode())).then(no_label).otherwise("reason")
+        return rows.with_columns(text, label=label.cast(pl.UInt8), reason=reason)
 
     return read_rows(path, fields, SHAPE.replace("payload'", "payload label'"), trim=True)
 

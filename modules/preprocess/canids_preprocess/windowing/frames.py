@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,16 @@ Frames = dict[str, np.ndarray]
 _WHAT = "table of frames"
 
 
+class Recording(NamedTuple):
+    """Frames of one bus: a file of frames, and the bus if it holds several. As text the file's path, for messages."""
+
+    path: Path
+    channel: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
 def _opened(path: Path) -> pq.ParquetFile:
     tables.read_metadata(path, tables.FRAMES)
     with reading(path, _WHAT, pa.ArrowException):
@@ -36,17 +47,17 @@ def _opened(path: Path) -> pq.ParquetFile:
     return source
 
 
-def clock_of(path: Path) -> Clock:
+def clock_of(recording: Recording) -> Clock:
     """Clock of a capture, from a pass over times and labels of its frames."""
-    source = _opened(path)
+    path, source = recording.path, _opened(recording.path)
 
     def timestamps(group: int) -> np.ndarray:
-        times: np.ndarray = _read_row_group(path, source, group, ["timestamp"])["timestamp"].to_numpy()
+        times: np.ndarray = _read_row_group(recording, source, group, ["timestamp"])["timestamp"].to_numpy()
         return times
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for group in range(source.num_row_groups):
-            part = _read_row_group(path, source, group, ["timestamp", "label"])
+            part = _read_row_group(recording, source, group, ["timestamp", "label"])
             _refuse_nulls(path, part, ["timestamp"])
             timestamp = part["timestamp"].to_numpy()
             _check_times(path, timestamp)
@@ -55,15 +66,37 @@ def clock_of(path: Path) -> Clock:
     return Clock(pieces(), timestamps)
 
 
-def _read_row_group(path: Path, source: pq.ParquetFile, number: int, columns: list[str]) -> pa.Table:
-    with reading(path, _WHAT, pa.ArrowException):
-        return source.read_row_group(number, columns=columns, use_threads=False)
+def _of_bus(recording: Recording, columns: list[str]) -> list[str]:
+    """The columns to read: also the channel, where the frames are those of one of several."""
+    return columns if recording.channel is None else [*columns, "channel"]
 
 
-def _batches(path: Path, source: pq.ParquetFile, groups: list[int], columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _read_row_group(recording: Recording, source: pq.ParquetFile, number: int, columns: list[str]) -> pa.Table:
+    with reading(recording.path, _WHAT, pa.ArrowException):
+        part = source.read_row_group(number, columns=_of_bus(recording, columns), use_threads=False)
+    return part if recording.channel is None else part.filter(_is_on(part["channel"], recording.channel))
+
+
+def _is_on(channels: pa.ChunkedArray, channel: str) -> pa.ChunkedArray:
+    """Whether frames are those of a bus; an empty name is that of frames without one."""
+    return pc.equal(pc.fill_null(channels, ""), channel)
+
+
+def _batches(
+    recording: Recording, source: pq.ParquetFile, groups: list[int], columns: list[str]
+) -> Iterator[pa.RecordBatch]:
     size = _CHUNK if columns == ALL else _LIGHTER * _CHUNK
-    with reading(path, _WHAT, pa.ArrowException):
-        yield from source.iter_batches(batch_size=size, row_groups=groups, columns=columns, use_threads=False)
+    wanted = _of_bus(recording, columns)
+    with reading(recording.path, _WHAT, pa.ArrowException):
+        for batch in source.iter_batches(batch_size=size, row_groups=groups, columns=wanted, use_threads=False):
+            yield batch if recording.channel is None else batch.filter(_is_on(batch["channel"], recording.channel))
+
+
+def _row_counts(recording: Recording, source: pq.ParquetFile) -> list[int]:
+    """Frames in each row group."""
+    if recording.channel is None:
+        return [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
+    return [len(_read_row_group(recording, source, i, [])) for i in range(source.num_row_groups)]
 
 
 def _refuse_nulls(path: Path, part: pa.RecordBatch | pa.Table, columns: list[str]) -> None:
@@ -122,14 +155,13 @@ def arrays_of(path: Path, part: pa.RecordBatch, columns: list[str]) -> Frames:
     return frames
 
 
-def chunks(path: Path, block: Block, columns: list[str]) -> Iterator[Frames]:
+def chunks(recording: Recording, block: Block, columns: list[str]) -> Iterator[Frames]:
     """The frames `block.prime:block.stop` of a capture as arrays, chunk by chunk; `columns` are `TIMES_AND_IDS` or `ALL`."""
-    source = _opened(path)
-    rows = [source.metadata.row_group(i).num_rows for i in range(source.num_row_groups)]
-    begins = np.cumsum([0, *rows])
+    path, source = recording.path, _opened(recording.path)
+    begins = np.cumsum([0, *_row_counts(recording, source)])
     groups = np.flatnonzero((begins[:-1] < block.stop) & (begins[1:] > block.prime)).tolist()
     position = int(begins[groups[0]]) if groups else 0
-    for batch in _batches(path, source, groups, columns):
+    for batch in _batches(recording, source, groups, columns):
         first, last = max(block.prime - position, 0), min(block.stop - position, len(batch))
         position += len(batch)
         if first >= last:

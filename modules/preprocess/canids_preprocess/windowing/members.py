@@ -2,9 +2,9 @@
 
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
+from canids_preprocess.windowing.frames import Recording
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
@@ -40,7 +40,7 @@ def _check_fold(call: Call, recorded: list[dict[str, Any]]) -> None:
                 )
 
 
-def members(call: Call, captures: dict[Path, dict[str, Any]]) -> list[Path]:
+def members(call: Call, captures: dict[Recording, dict[str, Any]]) -> list[Recording]:
     """The captures of the split of a call, by the metadata of their frames; in the order of their names.
 
     So another order in the manifest, or of a job's inputs, makes the same graph store.
@@ -63,15 +63,15 @@ def members(call: Call, captures: dict[Path, dict[str, Any]]) -> list[Path]:
 
     # By content: a copy of a left-out capture under another name is left out with it.
     left_out = {metadata["sha256"] for metadata in captures.values() if is_left_out(metadata)}
-    chosen: dict[str, Path] = {}
-    for path, metadata in sorted(captures.items(), key=lambda item: str(item[1]["capture"])):
+    chosen: dict[str, Recording] = {}
+    for recording, metadata in sorted(captures.items(), key=lambda item: str(item[1]["capture"])):
         content = metadata["sha256"]
         if leave_out and (content in left_out) != (call.wildcards["split"] == LEFT_OUT):
             continue
         if content in chosen:
             log.info("%s has the same content as an earlier capture and counts once", metadata["capture"])
             continue
-        chosen[content] = path
-    if all(captures[path]["auxiliary"] for path in chosen.values()):
+        chosen[content] = recording
+    if all(captures[recording]["auxiliary"] for recording in chosen.values()):
         raise CanidsError(f"leave_out leaves no capture for split '{call.wildcards['split']}'")
     return list(chosen.values())

@@ -12,7 +12,7 @@ from canids_preprocess.features import published, relative
 from canids_preprocess.features.id_index import IdIndex
 from canids_preprocess.features.topology import label, summarise, topology_of
 from canids_preprocess.windowing.cutting import Cut, cuts, pending_count
-from canids_preprocess.windowing.frames import ALL, TIMES_AND_IDS, Frames, attack_index, chunks
+from canids_preprocess.windowing.frames import ALL, TIMES_AND_IDS, Frames, Recording, attack_index, chunks
 from canids_preprocess.windowing.splits import Block
 from canids_shared.contracts.graph_store import GraphWriter
 
@@ -32,13 +32,13 @@ def _groups(cut: Cut) -> Iterator[slice]:
         yield slice(first, last)
 
 
-def survey(path: Path, block: Block, config: dict[str, Any]) -> Counter[str]:
+def survey(recording: Recording, block: Block, config: dict[str, Any]) -> Counter[str]:
     """Count what `append` is going to append of a block: the store's header comes before its arrays.
 
     Returns the numbers of `frames`, those `dropped` because no window holds them, `windows`, their `nodes` and `edges`.
 
     Args:
-        path: the frames.
+        recording: the frames.
         block: which of them.
         config: `window`, `stride` and `window_unit`.
     """
@@ -49,7 +49,9 @@ def survey(path: Path, block: Block, config: dict[str, Any]) -> Counter[str]:
     def prepare(frames: Frames, _: Frames) -> Frames:
         return {"timestamp": frames["timestamp"], "id_index": ids.look_up(frames["node_id"])}
 
-    for cut in cuts(path, chunks(path, block, TIMES_AND_IDS), block.start - block.prime, config, prepare):
+    for cut in cuts(
+        recording.path, chunks(recording, block, TIMES_AND_IDS), block.start - block.prime, config, prepare
+    ):
         for group in _groups(cut):
             starts, stops = cut.starts[group], cut.stops[group]
             graph = topology_of(cut.frames["id_index"], ids.count, starts, stops)
@@ -130,7 +132,7 @@ def windows_of(
 
 def append(
     writer: GraphWriter,
-    path: Path,
+    recording: Recording,
     block: Block,
     *,
     first: int,
@@ -143,7 +145,7 @@ def append(
 
     Args:
         writer: the store.
-        path: the frames.
+        recording: the frames.
         block: which of them.
         first: number of the window that begins with the block.
         ids: indices of `capture` and `vehicle`.
@@ -151,7 +153,7 @@ def append(
         attacks: names of attacks, the first of which stands for none.
         mark: labels windows of which no frame is labelled.
     """
-    for arrays in windows_of(path, chunks(path, block, ALL), block.start - block.prime, config, attacks):
+    for arrays in windows_of(recording.path, chunks(recording, block, ALL), block.start - block.prime, config, attacks):
         mark(arrays)
         arrays["window"] += first
         for name, index in ids.items():

@@ -1,0 +1,1 @@
+"""Any table: `format: table`, whose mapping in the manifest says what each column means."""
