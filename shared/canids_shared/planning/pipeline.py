@@ -195,7 +195,7 @@ def attacks_learnt(captures: dict[str, manifest.Capture], learnt_from: Config) -
         learnt_from: `auxiliary_captures` and `leave_out` of the config of preprocess.
     """
     left = learnt_from.get("leave_out") or {}
-    training = [c for c in captures.values() if c.role == "train" and not c.auxiliary]
+    training = [c for c in captures.values() if c.role == "train"]
     kept = [c for c in training if not any(getattr(c, _ATTRIBUTES[kind]) in names for kind, names in left.items())]
     labelled = [c for c in kept if c.content == "labelled"]
     if any(c.path for c in labelled):

@@ -27,7 +27,7 @@ HEAVY = {
 }
 NEEDED = {
     "canids_preprocess": {
-        **{name: {"numba"} for name in ("draft", "follow", "graphs", "ingest", "label")},
+        **{name: {"numba"} for name in ("draft", "follow", "graphs", "ingest", "label", "simulated")},
         "stand_ins": {"numba"},  # names of features, which stand beside their kernels
     },
     "canids_train_gnn": {name: {"torch"} for name in ("export", "follow", "gat", "states", "vgae")},

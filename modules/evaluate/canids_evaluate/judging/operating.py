@@ -7,10 +7,14 @@ alarm that never ends would be few: runs of false alarms to `rate` an hour, and 
 In less attack-free time than an hour divided by the rate, no false alarm at all is allowed.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from canids_evaluate.judging.windows import Windows
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 RATES = (1, 10)
 """False alarms an hour."""
@@ -23,8 +27,12 @@ _FIRST = 256
 """Distinct scores that are looked at first: a low rate of false alarms is exceeded soon."""
 
 
-def by_unit(windows: Windows, rows: np.ndarray, places: np.ndarray, values: np.ndarray, width: int) -> sparse.csr_array:
+def by_unit(
+    windows: Windows, rows: np.ndarray, places: np.ndarray, values: np.ndarray, width: int
+) -> "sparse.csr_array":
     """Sums of values [R] of the windows `rows` [R] by their unit and by `places` [R]: f64 [U, width]."""
+    from scipy import sparse  # noqa: PLC0415 - a tenth of a second, which tables and reports do not need
+
     return sparse.csr_array((values, (windows.unit[rows], places)), shape=(windows.n_units, width))
 
 
