@@ -41,7 +41,7 @@ LABELS: Mapping[str, Mapping[str, Any]] = {
     # Preprocessing, window baselines, fusion baselines; trainings too where the config wants no GPU.
     "cpu": {"mem_mb": memory(4000), "runtime": 120},
     "gpu_train": {"mem_mb": memory(8000), "runtime": 120, "gpu": 1},
-    # A trained detector over one split: short.
+    # Trained detectors over some splits: short.
     "gpu_eval": {"mem_mb": memory(4000), "runtime": 30, "gpu": 1},
 }
 """Label → resources where the profile sets none: MB of memory (doubled with every attempt), minutes, GPUs."""

@@ -63,11 +63,11 @@ def split_sets(
             if made := splits(dataset, instances[0]):
                 groups.setdefault((fold, tuple(made)), []).append(dataset)
     sets: list[SplitSet] = []
-    for (fold, made), datasets in groups.items():
+    for (fold, names), datasets in groups.items():
         suffix = f"_of_{datasets[0]}{'_folds' if fold else ''}" if sets else ""
         instance = "|".join(re.escape(i) for i in by_kind[fold] if i)
         # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
         optional = "?" if "" in by_kind[fold] else ""
         dataset = "|".join(map(re.escape, datasets))
-        sets.append(SplitSet(kind + suffix, kind, list(made), dataset, f"({instance}){optional}"))
+        sets.append(SplitSet(kind + suffix, kind, list(names), dataset, f"({instance}){optional}"))
     return sets
