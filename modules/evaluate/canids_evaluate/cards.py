@@ -139,14 +139,16 @@ def _of_scale(config: dict[str, Any], scale: str) -> list[str]:
 
 
 def _use(subject: Subject) -> str:
+    run = "the policy's run"
     if subject.is_policy:
         part = "It decides on the alarm from the scores of its variant's detectors"
     elif subject.policy == subject.training.name:
+        run = "its own run"
         part = "It alarms above a threshold that the false-alarm budget sets: there was no attack to train a policy on"
     else:
         part = f"It is a detector behind the policy `{subject.policy}`"
     return (
-        f"Research on the detection of attacks on a CAN bus, window by window, offline. {part}. Captures are scored with the policy's run:\n\n"
+        f"Research on the detection of attacks on a CAN bus, window by window, offline. {part}. Captures are scored with {run}:\n\n"
         f"```\nmake score CAPTURE=drive.log RUN=experimentruns/{subject.dataset}/{subject.policy}\n```"
     )
 

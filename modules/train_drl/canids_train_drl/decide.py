@@ -15,7 +15,6 @@ alone. The splits of the training captures keep the scales that the policy learn
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -37,7 +36,7 @@ from canids_train_drl.environment.states import States
 from canids_train_drl.fusion_baselines import THRESHOLD
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
 
-Decider = TypeVar("Decider", Policy, FusionBaselines)
+Decider = Policy | FusionBaselines
 """What has the observer through which windows are seen."""
 FEWEST = 50
 """Windows that a scale can be fitted to."""
@@ -65,9 +64,7 @@ def recalibrated(policy: Decider, split: States, seconds: float) -> Decider:
     return replace(policy, observer=again)
 
 
-def decide(
-    policy: Policy | FusionBaselines, fusion_baselines: dict[str, Fusion], split: States, fusion: str = "dqn"
-) -> pl.DataFrame:
+def decide(policy: Decider, fusion_baselines: dict[str, Fusion], split: States, fusion: str = "dqn") -> pl.DataFrame:
     """Decisions (contract `decisions/3`) on every window of `split`.
 
     The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
@@ -96,7 +93,7 @@ def decide(
     )
 
 
-def load(model: Path | None, fusion_baselines: Path) -> tuple[Policy | FusionBaselines, FusionBaselines]:
+def load(model: Path | None, fusion_baselines: Path) -> tuple[Decider, FusionBaselines]:
     """A policy (or, without one, the fusion baselines in its place) and its fusion baselines.
 
     Raises `CanidsError` naming the file that is damaged or learnt from other detectors.

@@ -16,7 +16,7 @@ from canids_shared.scoring.trained_run import DETECTOR_RUNS, TrainedRun, trained
 
 KEYS = {
     "capture": "the capture, or a list of captures",
-    "run": "a finished run of the policy, such as experimentruns/simulated/dqn_large",
+    "run": "a finished run of the policy, such as experimentruns/simulated/dqn_large, or of a detector that has none",
     "name": "name of the results' folder; by default the (first) capture's name",
     "format": "the captures' format; by default recognised",
     "timestamp_unit": "unit of the captures' timestamps: s, ms, us or ns; by default seconds",

@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("source", help="a log that may grow, or interface:channel of python-can, such as socketcan:can0")
-    made.add_argument("run", type=Path, help="a finished run of the policy, such as experimentruns/simulated/dqn_large")
+    made.add_argument("run", type=Path, help="a finished run, as for make score: experimentruns/simulated/dqn_large")
     made.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where alarms.csv goes; by default a new folder in results/scored"
     )

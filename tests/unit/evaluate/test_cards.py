@@ -1,18 +1,22 @@
 """What a model card warns of follows from the data."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from snakemake.iocontainers import Wildcards  # type: ignore[import-untyped]
 from training_records import record
 from workflows import check_card
 
-from canids_evaluate import cards
+from canids_evaluate import cards, planning
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.card_data import Split, Subject
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.rows import Methods
 from canids_shared.contracts.detectors import DETECTORS, Detector
+from canids_shared.planning.pipeline import section
+from canids_shared.planning.stage import Stage
 
 COUNTS = {"n_windows": 200, "n_attacked": 80, "n_episodes": 40, "delay_floor_s": 0.1}
 
@@ -168,3 +172,23 @@ def test_a_training_of_several_detectors_has_one_card_with_all_of_them() -> None
         assert f"- {detector.label}: Operating point of the results below" in text
     assert "supervised: attacked window or not; unsupervised" in text
     assert text.count("| Scenario | Capture |") == 1
+
+
+def test_trainings_and_cards_that_there_cannot_be_are_not_asked_for(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANIDS_EVALUATE_PYTHON", "")
+    path = Path("data/free/manifest.yaml")
+    path.parent.mkdir(parents=True)
+    entry = {"path": "a.log", "vehicle": "van", "role": "train", "content": "attack-free"}
+    path.write_text(yaml.safe_dump({"contract": "manifest/1", "captures": {"a": entry}}))
+    schema = Path(__file__).parents[3] / "modules/evaluate/config.schema.yaml"
+    wildcards = Wildcards(fromdict={"dataset": "free", "instance": ""})
+    kinds = {}
+    for joining in ("none", "simulated_fleet"):
+        config = {"datasets": ["free"], "preprocess": {"auxiliary_captures": joining}}
+        stage = Stage("evaluate", section(config, "evaluate"), schema)
+        runs = [file.split("/")[1] for file in planning.trainings(stage, "run.json")(wildcards)]
+        assert sorted(runs) == sorted(planning.card_names(stage))
+        kinds[joining] = {run.split("_")[0] for run in runs}
+    assert kinds == {"none": {"vgae"}, "simulated_fleet": {"vgae", "gat", "dqn"}}

@@ -24,6 +24,9 @@ def counts(rows: list[Row], sources: Mapping[str, Mapping[str, Any]]) -> str:
         f"{_span(values)} of attack-free traffic."
     )
     hosts = hosts_of(values["per_capture"], sources)
+    fusion = next((r for r in rows if r.method == FUSION), None)
+    if fusion and len(fusion.methods.detectors) == 1:
+        size += f" The fusion is of one detector alone, the {fusion.methods.detectors[0].label}."
     return " ".join([*without_test(rows), size, *([f"Attacks injected into recordings: {hosts}."] if hosts else [])])
 
 
