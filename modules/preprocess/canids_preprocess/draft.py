@@ -55,8 +55,8 @@ def _plain(name: str) -> str:
 
 def _folders_of(capture: Path) -> list[str]:
     """The folders that a capture is in, as paths in the dataset, but for those that speak of splits and attacks."""
-    said = [f for f in capture.parents if f.name and not GROUP.match(f.name) and not says_attack(f.name)]
-    return ["/".join(map(_plain, f.parts)) for f in said]
+    vehicle_folders = [f for f in capture.parents if f.name and not GROUP.match(f.name) and not says_attack(f.name)]
+    return ["/".join(map(_plain, f.parts)) for f in vehicle_folders]
 
 
 def _name_vehicles(folder: Path, entries: Mapping[str, Drafted], old: Mapping[str, Drafted]) -> None:

@@ -101,6 +101,18 @@ def test_an_interval_without_a_frame_labels_the_windows_across_it(tmp_path: Path
     assert store.keys()["attack"].to_list() == ["", "", "suppression", "", ""]
 
 
+def test_an_interval_of_another_kind_labels_windows_with_it(tmp_path: Path) -> None:
+    times = [*np.arange(0, 2, 0.1), *np.arange(5, 7, 0.1)]
+    spans = {"attacked": [[0.1, 0.2], [2.5, 4.5, "mitm"]], "attack": "suppression", "attacks": ["suppression", "mitm"]}
+    path = write_frames(tmp_path / "a.parquet", frames(times, np.arange(40) % 3), **spans)
+    other = write_frames(tmp_path / "b.parquet", frames(times, np.arange(40) % 3), attack=None, content="attack-free")
+    store = built(tmp_path, path, other, window=8, stride=8)
+    assert store.keys().filter(capture="a")["attack"].to_list() == ["suppression", "", "mitm", "", ""]
+    # A fold that leaves out a kind of interval leaves out the capture.
+    left = built(tmp_path, path, other, window=8, stride=8, split="left_out", leave_out={"attacks": ["mitm"]})
+    assert left.header["captures"] == ["a"]
+
+
 def test_a_clock_that_is_set_is_refused_for_windows_of_time(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "a.parquet", frames([0.0, 1.0, 1.7e9], [1, 1, 1]))
     with pytest.raises(CanidsError, match=r"a\.parquet: the timestamps jump by 1699999999 s, from 1\.0"):

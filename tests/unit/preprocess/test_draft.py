@@ -290,7 +290,7 @@ def bus(path: Path, ids: list[int], frames: int = 400, attack: bool = False) -> 
     path.write_text("timestamp,arbitration_id,data_field,attack\n" + "\n".join(rows) + "\n")
 
 
-def test_vehicles_are_told_apart_by_their_ids_unless_a_name_says_otherwise(tmp_path: Path) -> None:
+def test_vehicles_are_distinguished_by_their_ids_unless_a_name_says_otherwise(tmp_path: Path) -> None:
     one, other = list(range(0x100, 0x114)), list(range(0x10E, 0x122))
     bus(tmp_path / "a/run1.csv", one)
     bus(tmp_path / "a/parked.csv", one[:9])

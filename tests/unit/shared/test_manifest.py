@@ -63,6 +63,30 @@ def test_draft_takes_vehicle_and_attack_from_the_file_and_the_scenario_from_the_
     assert captures["test_03_unknown.DoS-1"].path == Path("data/fleet/test_03_unknown/DoS-1.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "attack", "vehicle"),
+    [
+        ("accessory-1", None, "fleet"),
+        ("accessory", None, "fleet"),
+        ("accessory-kia", None, "kia"),
+        ("rpm-accessory-1", "rpm", "fleet"),
+        ("speed-accessory-2", "speed", "fleet"),
+        ("rpm-accessory-kia", "rpm", "kia"),
+        ("rpm-accessory", "rpm", "fleet"),
+        ("force-neutral-1", "force-neutral", "fleet"),
+        ("targeted_payload_fuzzing-2", "targeted_payload_fuzzing", "fleet"),
+        ("attack-free", None, "fleet"),
+        ("attack-free-3", None, "fleet"),
+        ("DoS attack-kia", "DoS-attack", "kia"),
+        ("DoS-1-kia", "DoS", "kia"),
+    ],
+)
+def test_states_of_a_vehicle_and_numbers_are_no_attacks(name: str, attack: str | None, vehicle: str) -> None:
+    entry = manifest.entry_of(Path(f"train_01/{name}.csv"), "fleet")
+    assert (entry.get("attack"), entry["vehicle"]) == (attack, vehicle)
+    assert entry["content"] == ("labelled" if attack else "attack-free")
+
+
 def test_draft_is_written_once_and_then_belongs_to_the_user(workplace: Path) -> None:
     lay_out(workplace / "data/fleet", "train_01/attack-free-kia.csv", "test_01/dos-kia.csv")
     manifest.load("fleet", "data")

@@ -85,7 +85,7 @@ def _of_csv(path: Path, text: str, capture: str) -> list[Interval]:
                 f"{path}, line {rows[0][0]}: no column '{missing[0]}'; needed are start, end and perhaps kind"
             )
         del rows[0]
-    found = []
+    intervals = []
     for number, row in rows:
         place = f"{path}, line {number}"
         if len(row) <= max(columns["start"], columns["end"]):
@@ -95,20 +95,20 @@ def _of_csv(path: Path, text: str, capture: str) -> list[Interval]:
         values = {key: row[index] for key, index in columns.items() if index < len(row)}
         if "capture" in values and Path(values["capture"].strip()).stem not in (capture, Path(capture).stem):
             continue
-        found.append(_interval(values["start"], values["end"], values.get("kind"), place))
-    return [interval for interval in found if interval]
+        intervals.append(_interval(values["start"], values["end"], values.get("kind"), place))
+    return [interval for interval in intervals if interval]
 
 
 def _of_json(content: Any, place: str, capture: str) -> list[Interval]:
     """Intervals of a list, of an object with start and end, of one of ROAD's, or of an object that has such by captures' names."""
     if isinstance(content, list) and content and not isinstance(content[0], list | dict):
         items = [*content, None, None]
-        found = _interval(items[0], items[1], items[2], place) if 2 <= len(content) <= 3 else None
+        interval = _interval(items[0], items[1], items[2], place) if 2 <= len(content) <= 3 else None
         if len(content) not in (2, 3):
             raise CanidsError(
                 f"{place}: {printable(json.dumps(content), 60)} is not [start, end] or [start, end, kind]"
             )
-        return [found] if found else []
+        return [interval] if interval else []
     if isinstance(content, list):
         return [i for n, item in enumerate(content) for i in _of_json(item, f"{place}[{n}]", capture)]
     if not isinstance(content, dict):
@@ -119,8 +119,8 @@ def _of_json(content: Any, place: str, capture: str) -> list[Interval]:
         return _of_json(content["injection_interval"], f"{place}.injection_interval", capture)
     values = {key: value for name, value in content.items() if (key := _column(name))}
     if {"start", "end"} <= values.keys():
-        found = _interval(values["start"], values["end"], values.get("kind"), place)
-        return [found] if found else []
+        interval = _interval(values["start"], values["end"], values.get("kind"), place)
+        return [interval] if interval else []
     names = [name for name in content if name in (capture, Path(capture).stem) or Path(name).stem == capture]
     if not names:
         raise CanidsError(f"{place}: neither start and end nor an entry of the capture '{capture}'")
@@ -146,14 +146,14 @@ def read_labels(path: Path, capture: str) -> list[Interval]:
         raise CanidsError(f"{path}: not text in UTF-8; is this a file of labels?") from None
     if path.suffix.lower() == ".json":
         try:
-            found = _of_json(json.loads(text), str(path), capture)
+            intervals = _of_json(json.loads(text), str(path), capture)
         except (ValueError, RecursionError):
             raise CanidsError(f"{path}: not JSON") from None
     else:
         try:
-            found = _of_csv(path, text, capture)
+            intervals = _of_csv(path, text, capture)
         except csv.Error as error:
             raise CanidsError(f"{path}: not CSV ({error})") from None
-    if not found:
+    if not intervals:
         raise CanidsError(f"{path}: no interval of an attack on '{capture}' in it")
-    return found
+    return intervals

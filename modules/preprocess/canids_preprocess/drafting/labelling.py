@@ -40,15 +40,15 @@ def label_files_in(folder: Path) -> dict[Path, Path]:
     for capture in captures_in(folder):
         for name in (capture.name, capture.stem, base_of(capture)):
             captures.setdefault((capture.parent, name.casefold()), capture)
-    found: dict[Path, Path] = {}
+    labelled: dict[Path, Path] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _TABLES and p.is_file()):
         marked = re.fullmatch(f"(.+?){_MARK}", path.stem, re.IGNORECASE)
         name = marked[1] if marked else path.stem if path.suffix.lower() == ".json" else ""
         capture = captures.get((path.parent, name.casefold()), path)
         # `drive_attack.csv` beside `drive.csv` may be a capture as well.
         if capture != path and not _is_capture(path):
-            found[path] = capture
-    return {path: capture for path, capture in found.items() if capture not in found}
+            labelled[path] = capture
+    return {path: capture for path, capture in labelled.items() if capture not in labelled}
 
 
 def since_first(intervals: list[Interval], rates: IdRates, times: str = "auto") -> Attacked:

@@ -104,9 +104,9 @@ def with_entries(path: Path, text: str, entries: Mapping[str, Drafted]) -> str:
     # A block of entries ends where a line begins that is less indented and no comment, or with the text.
     behind = re.compile(r"^(?![ #\n\r])", re.MULTILINE).search(text, captures.value[-1][0].start_mark.index)
     end = behind.start() if behind else len(text)
-    head = text[:end]
-    head += "" if head.endswith("\n") else ending
-    return _checked(path, head + block + text[end:], expected, lines)
+    before = text[:end]
+    before += "" if before.endswith("\n") else ending
+    return _checked(path, before + block + text[end:], expected, lines)
 
 
 def with_keys(path: Path, text: str, name: str, added: dict[str, Any], replaced: dict[str, str]) -> str:

@@ -32,28 +32,28 @@ def alike(one: Ids, other: Ids) -> bool:
 
 def groups(captures: Mapping[str, Ids]) -> list[list[str]]:
     """Names of captures by vehicle, in their order; captures without IDs are in no group."""
-    found: list[tuple[set[int], list[str]]] = []
+    clusters: list[tuple[set[int], list[str]]] = []
     # The largest sets first: a parked car's few IDs then meet those of the car that drives.
     for name, ids in sorted(captures.items(), key=lambda item: -len(item[1])):
         if not ids:
             continue
-        for known, members in found:
+        for known, members in clusters:
             if alike(ids, frozenset(known)) or any(alike(ids, captures[member]) for member in members):
                 members.append(name)
                 break
         else:
-            found.append((set(ids), [name]))
+            clusters.append((set(ids), [name]))
     order = list(captures)
     return sorted(
-        (sorted(members, key=order.index) for _, members in found), key=lambda members: order.index(members[0])
+        (sorted(members, key=order.index) for _, members in clusters), key=lambda members: order.index(members[0])
     )
 
 
 def _folder_of(group: Sequence[str], others: set[str], folders: Mapping[str, Sequence[str]]) -> str:
     """Name of the innermost folder that holds most of a group and none of the others; empty if there is none."""
     held = Counter(folder for capture in group for folder in folders[capture])
-    own = [f for f, n in held.items() if 2 * n > len(group) and not any(f in folders[c] for c in others)]
-    return max(own, key=lambda f: (held[f], f.count("/")), default="").rpartition("/")[2]
+    candidates = [f for f, n in held.items() if 2 * n > len(group) and not any(f in folders[c] for c in others)]
+    return max(candidates, key=lambda f: (held[f], f.count("/")), default="").rpartition("/")[2]
 
 
 def names(
@@ -72,9 +72,9 @@ def names(
     """
     called: list[str] = []
     for group in grouped:
-        said = {known[c] for c in group if c in known}
+        named = {known[c] for c in group if c in known}
         others = {c for other in grouped if other is not group for c in other}
-        called.append(said.pop() if len(said) == 1 else _folder_of(group, others, folders) if others else "")
+        called.append(named.pop() if len(named) == 1 else _folder_of(group, others, folders) if others else "")
     unnamed = [number for number, name in enumerate(called) if not name]
     for number in unnamed:
         called[number] = dataset if len(unnamed) == 1 else f"{dataset}-{number + 1}"
