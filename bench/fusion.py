@@ -108,7 +108,7 @@ def theirs(steps: int, single: bool) -> float:
     return rate(steps * count, lambda: learner.learn(total_timesteps=steps * count, reset_num_timesteps=False))
 
 
-def puffer(folder: Path, steps: int = 20) -> float:
+def puffer(folder: Path, steps: int = 2) -> float:
     """Steps of environments a second of PufferLib's vector environment, with as many of ours as the policy learns in, acting at random."""
     sys.path.append(str(folder))
     from pufferlib import emulation, vector  # noqa: PLC0415 (in a folder of its own)
