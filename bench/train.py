@@ -9,7 +9,6 @@ several batch sizes, and its best one counts. Every measurement runs in a proces
 
 import argparse
 import json
-import logging
 import subprocess
 import sys
 import time
@@ -33,8 +32,6 @@ from canids_train_gnn.models.gat_vgae import GAT, VGAE
 TEACHER = {"channels": 48, "heads": 8, "layers": 3, "dropout": 0.1, "feature_dropout": 0.0}
 MODULES = Path(__file__).resolve().parents[1] / "modules"
 WAYS = ("dense", "csr", "pyg", "dgl", "loader")
-EPOCHS = 5
-"""Of the trainings with and without distillation, as in the preset `demo`."""
 SIZES = {"cpu": (32, 64, 128, 256), "cuda": (256, 1024, 4096)}
 
 
@@ -64,6 +61,14 @@ def prepare(folder: Path) -> None:
             ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=capture))
     if not store.exists():
         graphs.main(_call({"output": store}, defaults("preprocess"), {"frames": tables}))
+
+
+def prepared(folder: Path) -> Path:
+    """The folder of this code's captures and graphs, which are made once."""
+    # It is named by the code of simulator and features, so that other code does not find these files.
+    code = "".join(code_hash(f"canids_preprocess.{entry}", sys.executable)[:8] for entry in ("simulate", "graphs"))
+    prepare(folder / f"train_{code}")
+    return folder / f"train_{code}"
 
 
 def _call(output: dict[str, Path], config: dict[str, Any], inputs: dict[str, list[Path]], **constants: Any) -> Call:
@@ -174,37 +179,6 @@ def train_rate(way: str, path: Path, size: int, seconds: float) -> dict[str, Any
     return {"graphs_per_s": done / (time.perf_counter() - begin), "device": device.type}
 
 
-def distillation_seconds(kind: str, path: Path) -> dict[str, Any]:
-    """CPU seconds of training a student of a detector, `with` and `without` its teacher; the teacher's own forward passes count.
-
-    Both take turns, and the shorter of three times counts: whatever else the machine does, it does to both.
-    """
-    from canids_train_gnn import gat, vgae  # noqa: PLC0415
-    from canids_train_gnn.training.job import TrainingJob  # noqa: PLC0415
-    from canids_train_gnn.training.rule import few  # noqa: PLC0415
-
-    logging.disable()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = {**defaults("train_gnn")[kind], "epochs": EPOCHS, "patience": EPOCHS}
-    whole = TorchStore(GraphStore(path), device)
-    fit, select = few(whole, 2048), few(whole, 256)
-    train: Any = {"gat": gat, "vgae": vgae}[kind].train
-    model: Any = {"gat": GAT, "vgae": VGAE}[kind]
-    passing = MessagePassing.of(defaults("train_gnn"), device)
-    teacher = model(fit.header["node_features"], fit.header["edge_features"], config["large"]).to(device)
-    teacher.eval().requires_grad_(False).encoder.use(passing)
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    seconds: dict[str, list[float]] = {"without": [], "with": []}
-    for _ in range(3):
-        for name, times in seconds.items():
-            taught = teacher if name == "with" else None
-            job = TrainingJob(fit, select, "small", config, 0, message_passing=passing, teacher=taught)
-            begin = clock()
-            train(job)
-            times.append(clock() - begin)
-    return {name: min(times) for name, times in seconds.items()}
-
-
 def floor_rate(path: Path) -> dict[str, Any]:
     """Bound of the rate by arithmetic: the measured rate of matrix products over a graph's operations in linear layers."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -271,10 +245,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.measure:
-        # The folder is named by the code of simulator and features, so that other code does not find these files.
-        code = "".join(code_hash(f"canids_preprocess.{entry}", sys.executable)[:8] for entry in ("simulate", "graphs"))
-        options.folder /= f"train_{code}"
-        prepare(options.folder)
+        options.folder = prepared(options.folder)
     raw, store = options.folder / "fuzzing.csv", options.folder / "attacked.safetensors"
     if options.measure:
         one_core()
@@ -282,7 +253,6 @@ def main() -> None:
         measures: dict[str, Callable[[], dict[str, Any]]] = {
             "floor": lambda: floor_rate(store),
             "student": lambda: student_rate(raw, options.folder),
-            **{f"distillation_{kind}": lambda kind=kind: distillation_seconds(kind, store) for kind in ("gat", "vgae")},
             **{way: lambda way=way: train_rate(way, store, options.batch, options.seconds) for way in WAYS},
         }
         print(json.dumps(measures[options.measure]()))
@@ -311,7 +281,6 @@ def main() -> None:
         best[way] = max(rates)
         print(way, ", ".join(f"{rate:,.0f} at {size}" for rate, size in rates), file=sys.stderr)
     floor = figures(__file__, "--measure", "floor", *folder)
-    taught = {kind: figures(__file__, "--measure", f"distillation_{kind}", *folder) for kind in ("gat", "vgae")}
     unit = f"graphs/s ({device})"
     default = best[MessagePassing.of({"backend": "auto", "compile": "auto"}, torch.device(device)).backend][0]
     loader = best["loader"][0]
@@ -326,14 +295,6 @@ def main() -> None:
         result("gat_train_floor_graphs_per_s", floor["graphs_per_s"], f"{unit}, {floor['operations'] / 1e9:.3f} GFLOP each",
                "the default path", floor["graphs_per_s"] / default),
         result("student_frames_per_s", figures(__file__, "--measure", "student", *folder)["frames_per_s"], "frames/s, one core", least=9000),
-    ]  # fmt: skip
-    rows += [
-        result(
-            f"kd_overhead_{kind}", ratio, "ratio", "the student without distillation", ratio, most=1.5,
-            note=f"{times['without']:.1f} s without, {EPOCHS} epochs",
-        )
-        for kind, times in taught.items()
-        for ratio in [times["with"] / times["without"]]
     ]  # fmt: skip
     publish(rows, options.output)
 
