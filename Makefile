@@ -105,6 +105,7 @@ mlflow-ui: .venv/runtime
 bench: .venv/runtime
 	$(BIN)/python bench/preprocess.py
 	$(BIN)/python bench/train.py
+	$(BIN)/python bench/distillation.py
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/starts.py

@@ -1,14 +1,18 @@
 """Speed of the fusion environment and of learning in it, against Stable-Baselines3's DQN on the same environment.
 
-    python bench/fusion.py [--output bench/results.json]
+    python bench/fusion.py [--output bench/results.json] [--pufferlib .venv-pufferlib]
 
 Both agents have the same network, batch and update ratio: a gradient step of 256 windows for every 256 steps of an
 environment, which is the module's default. Stable-Baselines3 is measured as it is used with any Gymnasium environment (its
 DummyVecEnv over 256 of them) and, besides, fed by our vector environment, so that the agents alone differ.
+
+PufferLib, which is made for speed, steps the same Gymnasium environments at random, where it is installed in a folder of its own:
+`pip install --no-deps --target .venv-pufferlib pufferlib-core`. (EnvPool steps environments in C++ alone.)
 """
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -30,6 +34,7 @@ from canids_train_drl.fusion_baselines.stable_baselines import agent, dqn
 
 SCHEMA = Path(__file__).parents[1] / "modules/train_drl/config.schema.yaml"
 ENVIRONMENTS, ROUNDS = 4096, 5
+PUFFERLIB = Path(__file__).parents[1] / ".venv-pufferlib"
 
 
 def traffic() -> Traffic:
@@ -103,6 +108,29 @@ def theirs(steps: int, single: bool) -> float:
     return rate(steps * count, lambda: learner.learn(total_timesteps=steps * count, reset_num_timesteps=False))
 
 
+def puffer(folder: Path, steps: int = 2) -> float:
+    """Steps of environments a second of PufferLib's vector environment, with as many of ours as the policy learns in, acting at random."""
+    sys.path.append(str(folder))
+    from pufferlib import emulation, vector  # noqa: PLC0415 (in a folder of its own)
+
+    defaults, split = setup(), traffic()
+    count, costs = defaults.config["environments"], Costs.of(defaults.config)
+
+    def environment(buf: Any = None, seed: int = 0) -> Any:
+        made = FusionEnv(split, defaults.actions, costs, length=defaults.config["episode_length"])
+        return emulation.GymnasiumPufferEnv(env=made, buf=buf, seed=seed)
+
+    together = vector.make(environment, num_envs=count, backend=vector.Serial)
+    together.reset(seed=0)
+    rng = np.random.default_rng(0)
+
+    def play() -> None:
+        for _ in range(steps):
+            together.step(rng.integers(defaults.actions.count, size=count))
+
+    return rate(steps * count, play)
+
+
 MEASURED: dict[str, Callable[[], float]] = {
     "environment": environment_alone,
     "ours": ours,
@@ -115,13 +143,15 @@ def main() -> None:
     """Measure every figure in a process of its own, and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results.json")
-    parser.add_argument("--measure", choices=list(MEASURED))
+    parser.add_argument("--pufferlib", type=Path, default=PUFFERLIB, help="folder in which PufferLib is installed")
+    parser.add_argument("--measure", choices=[*MEASURED, "puffer"])
     arguments = parser.parse_args()
     if arguments.measure:
         warnings.simplefilter("ignore")
         torch.set_num_threads(1)
         one_core()
-        print(json.dumps({"value": MEASURED[arguments.measure]()}))
+        measured = {**MEASURED, "puffer": lambda: puffer(arguments.pufferlib)}
+        print(json.dumps({"value": measured[arguments.measure]()}))
         return
     rates = {name: figures(__file__, "--measure", name)["value"] for name in MEASURED}
     unit = "environment steps/s"
@@ -136,6 +166,15 @@ def main() -> None:
         result("dqn_vs_sb3", agents, "ratio", "Stable-Baselines3, Gymnasium environments", agents, least=22),
         result("dqn_vs_sb3_vectorised", fed, "ratio", "Stable-Baselines3, our vector environment", fed),
     ]
+    if (arguments.pufferlib / "pufferlib").is_dir():
+        folder = ["--pufferlib", str(arguments.pufferlib)]
+        peer = figures(__file__, "--measure", "puffer", *folder)["value"]
+        ratio = rates["environment"] / peer
+        rows.append(result("dqn_env_vs_pufferlib", ratio, "ratio", "PufferLib, Gymnasium environments", ratio))
+    else:
+        print(
+            f"PufferLib is left out: {arguments.pufferlib} does not hold it (see the top of this file)", file=sys.stderr
+        )
     publish(rows, arguments.output)
 
 

@@ -31,7 +31,7 @@ from canids_train_gnn.models.gat_vgae import GAT, VGAE
 
 TEACHER = {"channels": 48, "heads": 8, "layers": 3, "dropout": 0.1, "feature_dropout": 0.0}
 MODULES = Path(__file__).resolve().parents[1] / "modules"
-WAYS = ("dense", "pyg", "dgl", "loader")
+WAYS = ("dense", "csr", "pyg", "dgl", "loader")
 SIZES = {"cpu": (32, 64, 128, 256), "cuda": (256, 1024, 4096)}
 
 
@@ -61,6 +61,14 @@ def prepare(folder: Path) -> None:
             ingest.main(_call(output, reading, {"capture": [raw], "metadata": []}, capture=capture))
     if not store.exists():
         graphs.main(_call({"output": store}, defaults("preprocess"), {"frames": tables}))
+
+
+def prepared(folder: Path) -> Path:
+    """The folder of this code's captures and graphs, which are made once."""
+    # It is named by the code of simulator and features, so that other code does not find these files.
+    code = "".join(code_hash(f"canids_preprocess.{entry}", sys.executable)[:8] for entry in ("simulate", "graphs"))
+    prepare(folder / f"train_{code}")
+    return folder / f"train_{code}"
 
 
 def _call(output: dict[str, Path], config: dict[str, Any], inputs: dict[str, list[Path]], **constants: Any) -> Call:
@@ -147,7 +155,7 @@ def train_rate(way: str, path: Path, size: int, seconds: float) -> dict[str, Any
     else:
         model.encoder.use(MessagePassing(way, compiled=way == "dense" and device.type == "cuda"))
         stream = _gathered(store, size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     model.train()
     begin, done, steps = time.perf_counter(), 0, 0
     warm = 3 if device.type == "cpu" else 20
@@ -237,10 +245,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.measure:
-        # The folder is named by the code of simulator and features, so that other code does not find these files.
-        code = "".join(code_hash(f"canids_preprocess.{entry}", sys.executable)[:8] for entry in ("simulate", "graphs"))
-        options.folder /= f"train_{code}"
-        prepare(options.folder)
+        options.folder = prepared(options.folder)
     raw, store = options.folder / "fuzzing.csv", options.folder / "attacked.safetensors"
     if options.measure:
         one_core()

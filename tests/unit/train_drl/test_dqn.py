@@ -23,7 +23,7 @@ from canids_train_drl.environment.augmentation import Augmentation
 from canids_train_drl.environment.fusion_data import traffic_of
 from canids_train_drl.environment.fusion_environment import Actions, Costs, FusionEnvironment, fusion_weights
 from canids_train_drl.environment.observation import Observer
-from canids_train_drl.environment.rollout import f1
+from canids_train_drl.environment.rollout import Evaluation, f1
 from canids_train_drl.environment.states import read
 from train_drl.test_states import loaded, synthetic, written
 
@@ -113,6 +113,19 @@ def test_same_seed_same_bytes_other_seed_other_bytes(files: dict[str, Path], tmp
         models.append(call.output["model"].read_bytes())
     assert models[0] == models[1]
     assert models[0] != models[2]
+
+
+def test_training_stops_where_rewards_only_creep_up_and_keeps_the_best(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Rises of the mean reward on select: of 0.1, then of 0.01 each, less than what counts.
+    rewards = iter([-1.0, -0.9, -0.89, -0.88, -0.87, -0.86])
+    monkeypatch.setattr(double_dqn, "evaluate", lambda *_: Evaluation(next(rewards), 0.5))
+    call = call_of(tmp_path / "run", "small_nokd", files, evaluate_every=10, patience=2, improvement=0.05)
+    dqn.main(call)
+    history = pl.read_parquet(call.output["history"])
+    assert history["select_reward"].to_list() == [-1.0, -0.9, -0.89, -0.88]
+    assert json.loads(call.output["run"].read_text())["select"]["reward"] == -0.88
 
 
 def test_teacher_changes_the_students_gradient(files: dict[str, Path]) -> None:

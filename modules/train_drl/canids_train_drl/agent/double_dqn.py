@@ -186,13 +186,14 @@ class _Progress:
 
     Attributes:
         best, best_reward: row of `history` whose weights are kept, and its reward.
-        stale: evaluations since then.
+        reference, stale: the last reward that was an improvement, and evaluations since then.
     """
 
     step: int = 0
     since: int = 0
     best: int = 0
     best_reward: float | None = None
+    reference: float | None = None
     stale: int = 0
     replay_next: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -244,7 +245,7 @@ class DoubleDQN:
         self.saved_at = time.perf_counter()
 
     def run(self) -> tuple[DuelingNetwork, list[dict[str, Any]]]:
-        """Train on `fuse` until the mean reward on `select` has not risen for `patience` evaluations.
+        """Train on `fuse` until the mean reward on `select` has not risen by `improvement` for `patience` evaluations.
 
         Returns:
             The best network, on the CPU, and the history, a row for each evaluation: step, epsilon, means since the last
@@ -316,7 +317,9 @@ class DoubleDQN:
         progress.stale += 1
         if progress.best_reward is None or outcome.reward > progress.best_reward:
             self.best = copy.deepcopy(self.target)
-            progress.best, progress.best_reward, progress.stale = len(progress.history) - 1, outcome.reward, 0
+            progress.best, progress.best_reward = len(progress.history) - 1, outcome.reward
+        if progress.reference is None or outcome.reward > progress.reference + self.config["improvement"]:
+            progress.reference, progress.stale = outcome.reward, 0
         self._save()
 
     def _checkpoint(self, interruption: Interruption) -> None:

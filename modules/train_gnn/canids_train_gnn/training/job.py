@@ -1,6 +1,7 @@
 """One training of a detector, as both detectors' `train` takes it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -27,7 +28,7 @@ class TrainingJob(Generic[Model]):
         scale: `large` or `small`, a key of `config`.
         config: the detector's section of the module's config.
         seed: of weights, batches, dropout and noise.
-        precision: `32-true`, or `bf16-mixed` for autocast to bfloat16.
+        precision: `32-true`, `bf16-products` for matrix products in bfloat16, or `bf16-mixed` for autocast to it.
         message_passing: how messages pass between nodes.
         teacher: the model whose outputs the student learns beside the data (distillation).
         curriculum_vgae: the model that ranks windows from easy to hard, for a curriculum of the GAT.
@@ -53,6 +54,16 @@ class TrainingJob(Generic[Model]):
     def autocast(self) -> torch.autocast:
         """A context in which operations have the job's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
+    @contextmanager
+    def matrix_products(self) -> Iterator[None]:
+        """A context in which matrix products, gradients included, have the job's precision."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium" if self.precision == "bf16-products" else before)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def new_model(self, kind: type[Model], nodes: Tensor, edges: Tensor) -> Model:
         """An untrained model of the job's scale, whose weights the seed decides and whose scaling is that of the training data.

@@ -134,7 +134,7 @@ class TrainingLoop:
             SystemExit: after SIGTERM or SIGUSR1, with a checkpoint saved.
         """
         progress, config = self.progress, self.config
-        with deferred_signals() as self.interruption:
+        with deferred_signals() as self.interruption, self.job.matrix_products():
             while progress.epoch < config["epochs"] and progress.since_best < config["patience"]:
                 self._epoch()
                 self._save_if_due()
