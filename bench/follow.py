@@ -187,7 +187,7 @@ def main() -> None:
         return
     output = options.output.resolve()
     run = (options.run or trained(options.folder.resolve() / "follow")).resolve()
-    # Training graphs, by which drift is told, are named relative to where the run was made.
+    # The training graphs, the reference for drift, are named relative to where the run was made.
     os.chdir(run.parents[2])
     rows = []
     with tempfile.TemporaryDirectory() as name:
