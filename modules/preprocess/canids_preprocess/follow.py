@@ -49,8 +49,8 @@ LINES = tuple(name for name in FORMATS if name not in ("blf", "mf4"))
 MOST_JUMPS = 10
 """Jumps of the clock back without a whole window between them after which it is an error."""
 _LATEST_S, _TOGETHER_S = 0.1, 0.01
-"""Seconds after which frames are read though they complete no window of frames, so that faults are told soon; and those whose
-frames are read together where windows are cut by time."""
+"""Seconds after which frames are read though they complete no window of frames, so that faults are
+reported soon; and seconds whose frames are read together where windows are cut by time."""
 _SAID_EVERY_S = 1.0
 """Seconds between two messages about rejects."""
 _HEAD = 1 << 12

@@ -16,13 +16,15 @@ import pytest
 import yaml
 from capture_files import record
 from captures import built, call, csv, fed, frames, traffic
+from polars.testing import assert_frame_equal
 
 from canids_preprocess import follow, ingest
 from canids_preprocess.features import relative
 from canids_preprocess.features.relative import BusState, step
-from canids_preprocess.formats import buses, growing
+from canids_preprocess.formats import buses, candump, growing
 from canids_preprocess.formats.base import FRAME_COLUMNS, REJECT_COLUMNS, Batch
-from canids_preprocess.formats.growing import Growing, IdleTimeout
+from canids_preprocess.formats.growing import Enough, Growing, IdleTimeout
+from canids_preprocess.formats.plain_lines import plain_frames
 from canids_preprocess.windowing.windows import windows_of
 from canids_shared.contracts import streams
 from canids_shared.errors import CanidsError
@@ -137,6 +139,71 @@ def test_a_line_is_read_once_it_is_whole(
     timeout = writing(*appending(path, b"o", b"", b"\nthree\nfo", b"ur"))
     assert lines(path, timeout) == [(1, b"one\n"), (2, b"two\nthree\n")]
     assert caplog.messages == [f"{path}, line 4: has no line end, so it may be half a line; left out"]
+
+
+def test_lines_wait_until_enough_are_there_or_some_time_has_passed(
+    tmp_path: Path, writing: Callable[..., IdleTimeout]
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"1\n2\n")
+    asked = [*[Enough(3, 1.0)] * 4, *[Enough(9, 1.0)] * 2, Enough(9, 0.0), *[Enough(9, 1.0)] * 4]
+    parts = appending(path, b"3\n4\n", b"5\n", b"6\n", b"7\n")
+    pieces = Growing.of(path, writing(*parts, lambda: path.write_bytes(b"other")), lambda: asked.pop(0)).pieces()
+    enough, late, left = (next(pieces) for _ in range(3))
+    assert enough == (1, 4, b"1\n2\n3\n4\n")
+    assert late == (5, 2, b"5\n6\n")
+    assert left == (7, 1, b"7\n"), "before the error"
+    with pytest.raises(CanidsError, match="cut short behind line 7"):
+        next(pieces)
+
+
+@pytest.mark.parametrize(
+    ("unit", "frames", "wanted"),
+    [
+        ("frames", 0, 20),
+        ("frames", 19, 1),
+        ("frames", 20, 7),
+        ("frames", 25, 2),
+        ("frames", 27, 7),
+        ("seconds", 5, 1 << 16),
+    ],
+)
+def test_frames_are_read_together_that_complete_a_window(unit: str, frames: int, wanted: int) -> None:
+    chosen = options("a.log", "--stride", "7", "--window-unit", unit)
+    assert follow.wanted_after(frames, chosen).frames == wanted
+
+
+PLAIN = b"(1600000000.123457) can0 0A0#\n(1600000001.1) vcan-1 7ff#00ffA0 R\r\n(1.25) c 18FEF100#0011223344556677 T\n"
+
+
+def test_plain_lines_are_the_frames_of_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(PLAIN)
+    (batch,) = candump.read(path, {})
+    plain = plain_frames(1, 3, PLAIN, candump._PLAIN)
+    assert plain is not None
+    assert_frame_equal(plain.frames, batch.frames, check_exact=True)
+    assert plain.rejects.equals(batch.rejects)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"(1.0) can0 123#R4\n",
+        b"(1.0) can0 123##1AABB\n",
+        b"(1.0) can0 123#001122334455667788\n",
+        b"(1.0) can0 123#0011223344556677_9\n",
+        b"(1.0) can0 123#001\n",
+        b"(1.0) can0 800#00\n",
+        b"(1.0) can0 20000004#0000000000000000\n",
+        b"(1e3) can0 123#00\n",
+        b"(1.0) can0 123#00 1\n",
+        b"\n",
+        b"(1.0) can0 123#00",
+    ],
+)
+def test_lines_that_need_a_closer_look_are_not_plain(line: bytes) -> None:
+    assert plain_frames(1, 4, PLAIN + line, candump._PLAIN) is None
 
 
 def test_half_a_line_at_the_end_is_no_shorter_frame(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

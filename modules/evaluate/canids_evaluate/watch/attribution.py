@@ -175,20 +175,26 @@ class AlarmAttribution:
         counts = np.concatenate([nodes.counts for nodes in self._past])[order]  # [N]
         x = np.concatenate([nodes.x for nodes in self._past])[order].astype(np.float64)  # [N, 5]
         spread_of_all = np.maximum(x.std(axis=0), 1e-3)
+        alarmed = np.array(sorted(self._ids))
+        begins, ends = (np.searchsorted(ids, alarmed, side).tolist() for side in ("left", "right"))
+        rows_of = {can_id: slice(*rows) for can_id, *rows in zip(alarmed.tolist(), begins, ends, strict=True)}
+        # An attack may draw thousands of IDs; of those without a past only the busiest are compared, as only they are named.
+        past = {can_id: rows.stop - rows.start >= PAST for can_id, rows in rows_of.items()}
+        busiest = sorted((i for i in rows_of if not past[i]), key=lambda i: (-self._ids[i].frames, i))[:_NEW_NAMED]
         attributions = []
-        for can_id, sums in sorted(self._ids.items()):
-            rows = slice(*np.searchsorted(ids, [can_id, can_id + 1]).tolist())
-            now, past = sums.x / sums.frames, x[rows]  # [5], [windows of the past with this ID, 5]
+        for can_id in (*busiest, *(i for i in rows_of if past[i])):
+            rows, sums = rows_of[can_id], self._ids[can_id]
+            now, before = sums.x / sums.frames, x[rows]  # [5], [windows of the past with this ID, 5]
             deviation = np.inf
-            if len(past) >= PAST:
+            if past[can_id]:
                 # The largest over the features, since an attack changes some of them only.
-                spread = np.maximum(past.std(axis=0), FLOOR * spread_of_all)
-                deviation = float(np.abs((now - past.mean(axis=0)) / spread).max())
+                spread = np.maximum(before.std(axis=0), FLOOR * spread_of_all)
+                deviation = float(np.abs((now - before.mean(axis=0)) / spread).max())
             rate = sums.frames / max(self._seconds, 1e-9)
             usual = float(counts[rows].sum()) / seconds if seconds else 0.0
             # Features hold the logarithm (base 2) of the interval's ratio to the usual one.
             interval, novel = float(2.0 ** now[0]), float(now[2])
-            what = _words(len(past) if can_id in self._known else None, rate, usual, interval, float(now[1]), novel)
+            what = _words(len(before) if can_id in self._known else None, rate, usual, interval, float(now[1]), novel)
             attributions.append(
                 IdAttribution(can_id, sums.frames, rate, usual, interval, novel, deviation, what),
             )

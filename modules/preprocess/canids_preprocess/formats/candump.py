@@ -30,10 +30,10 @@ SHAPE = "'(seconds) interface ID#payload'"
 _LINE = r"^\(([^)]*)\) +([^ ]+) +([^ #]+)#([^ ]*)(?: +[RT])?[ \t]*$"
 _SNIFF = r"^\([0-9.]+\) +[^ ]+ +[0-9A-Fa-f]{1,8}#[^ ]*(?: +[RT])?[ \t]*$"
 _PLAIN = re.compile(
-    r"^\(([0-9]{1,12}\.[0-9]{1,9})\) ([\w.:-]+) ([0-7][0-9A-Fa-f]{2}|[01][0-9A-Fa-f]{7})#((?:[0-9A-Fa-f]{2}){0,8})\r?\n",
-    re.M | re.A,
+    r"^\(([0-9]{1,12}\.[0-9]{1,9})\) ([\w.:-]+) ([0-7][0-9A-F]{2}|[01][0-9A-F]{7})#((?:[0-9A-F]{2}){0,8})(?: [RT])?\r?\n",
+    re.ASCII | re.IGNORECASE | re.MULTILINE,
 )
-"""Most lines: of a classical frame, without direction."""
+"""Most lines: those of classical frames that are no remote frames."""
 _ERROR = "^20000[0-3][0-9A-Fa-f]{2}$"
 """The error flag, and the classes of errors that there are (up to `CAN_ERR_CNT`, 0x200)."""
 _LONGEST_S = 31_536_000  # a year, as for the manifest's own intervals
