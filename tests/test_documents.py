@@ -23,7 +23,14 @@ from canids_preprocess.formats import FORMATS
 
 PAGES = [
     path
-    for pattern in ("README.md", "docs/**/*.md", "shared/profiles/README.md", "bench/*.md", "modules/*/*.md", "examples/*/README.md")
+    for pattern in (
+        "README.md",
+        "docs/**/*.md",
+        "shared/profiles/README.md",
+        "bench/*.md",
+        "modules/*/*.md",
+        "examples/*/README.md",
+    )
     for path in sorted(REPOSITORY.glob(pattern))
 ]
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
