@@ -168,13 +168,13 @@ fuzz: .venv/development
 lint: .venv/development
 	$(RUN_MODULE) ruff check $(SOURCES)
 	$(RUN_MODULE) ruff format --check $(SOURCES)
-	$(RUN_MODULE) snakefmt --check $(SNAKEFILES) $(PARTS)
 	@$(MAKE) --no-print-directory -j2 types snakefiles
 
 types: .venv/development
 	$(RUN_MODULE) mypy
 
 snakefiles: .venv/development
+	$(RUN_MODULE) snakefmt --check $(SNAKEFILES) $(PARTS)
 	@printf '%s\n' $(SNAKEFILES) | xargs -I {} sh -c 'echo "snakemake --lint -s {}"; $(LINT) -s {}'
 
 format: .venv/development

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from snakemake.output_index import OutputIndex
+
+from canids_shared.planning.stage import remember_producers
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = [ROOT / "shared", *sorted(path.parent for path in ROOT.glob("modules/*/Snakefile"))]
@@ -123,3 +126,32 @@ def test_a_training_step_does_not_load_the_compiler() -> None:
         assert "torch._dynamo" in sys.modules, "torch has changed, and EagerAdamW is no longer needed"
     """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_snakemake_looks_for_the_producers_of_a_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OutputIndex, "match_producers", OutputIndex.match_producers)  # put back afterwards
+    remember_producers.__wrapped__()
+    asked = []
+
+    class Product(str):
+        def constant_prefix(self) -> str:
+            return self.partition("{")[0]
+
+        def constant_suffix(self) -> str:
+            return self.rpartition("}")[2]
+
+    class Rule:
+        def products(self) -> list[Product]:
+            return [Product("results/{name}.txt")]
+
+        def is_producer(self, path: str) -> bool:
+            asked.append(path)
+            return "odd" not in path
+
+    rule = Rule()
+    index = OutputIndex([rule])
+    for _ in range(3):
+        assert index.match_producers("results/a.txt") == {rule}
+        assert index.match_producers("results/odd.txt") == set()
+    assert asked == ["results/a.txt", "results/odd.txt"]
+    assert OutputIndex([]).match_producers("results/a.txt") == set(), "each index has its own"
