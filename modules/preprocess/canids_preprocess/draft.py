@@ -10,10 +10,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.drafting.buses import entries_by_bus
+from canids_preprocess.drafting.mapping import Proposal, format_of
+from canids_preprocess.formats import FORMATS
 from canids_preprocess.formats.base import printable
 from canids_preprocess.formats.hcrl import ATTACKED
 from canids_preprocess.formats.text import first_bytes, mostly
@@ -47,7 +50,7 @@ _VEHICLES = "sonata|soul|kia|spark|hyundai|chevrolet|impala|silverado|traverse|f
 _PUBLISHED_ON = {"hcrl-car-hacking": "sonata", "otids": "soul", "road": "road"}
 """The only vehicle of a published data set whose files do not name it."""
 
-Entry = dict[str, str]
+Entry = dict[str, Any]
 
 
 def _attack_in(name: str) -> str | None:
@@ -67,7 +70,9 @@ def _guess_attack(relative: Path) -> str | None:
     return f"{attack}-masquerade" if attack and "masquerade" in str(relative).lower() else attack or None
 
 
-def _has_labels(path: Path, capture_format: str, attack: str) -> bool:
+def _has_labels(path: Path, capture_format: str, attack: str, table: dict[str, Any] | None) -> bool:
+    if table is not None:
+        return "label" in table
     if not FORMATS[capture_format].labelled:
         return False
     # Only the layout with flags has labels; the attack-free files of these data sets have others.
@@ -97,15 +102,15 @@ def _timestamp_unit(path: Path, capture_format: str) -> Entry:
     return {"timestamp_unit": unit} if unit else {}
 
 
-def _entry(path: Path, folder: Path, capture_format: str) -> Entry:
-    group, unit = _group(path, folder), _timestamp_unit(path, capture_format)
+def _entry(path: Path, folder: Path, capture_format: str, table: dict[str, Any] | None) -> Entry:
+    group, unit = _group(path, folder), {} if table else _timestamp_unit(path, capture_format)
     if group and capture_format == "can-train-and-test":
         return {**manifest.entry_of(path, folder.name), **unit}
-    entry = _guessed(path, folder, capture_format) | unit
+    entry = _guessed(path, folder, capture_format, table) | unit | ({"table": table} if table else {})
     return {**entry, "role": group} if group.startswith("test_") else entry
 
 
-def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
+def _guessed(path: Path, folder: Path, capture_format: str, table: dict[str, Any] | None) -> Entry:
     relative = path.relative_to(folder)
     name = str(relative.with_suffix("")).lower()
     # The vehicle by a make or model in the path, by the published data set, or else by the folder.
@@ -115,7 +120,7 @@ def _guessed(path: Path, folder: Path, capture_format: str) -> Entry:
     attack = _guess_attack(relative)
     if attack is None:
         return {**entry, "role": "train", "content": "attack-free"}
-    if not _has_labels(path, capture_format, attack):
+    if not _has_labels(path, capture_format, attack, table):
         return {**entry, "role": "to_score", "content": "unlabelled"}
     if capture_format == "road":
         entry["metadata"] = relative.with_name(manifest.ROAD_METADATA).as_posix()
@@ -154,26 +159,37 @@ def draft(folder: Path) -> str:
     folder = folder.resolve()
     entries: dict[str, Entry] = {}
     unread: list[str] = []
+    proposals: dict[str, Proposal] = {}
+    taken: set[str] = set()
     for path in _captures(folder):
         relative = str(path.relative_to(folder))
         try:
             if not relative.isprintable():
                 raise CanidsError(f"{relative}: a name with characters that cannot be printed; rename it")
-            entry = _entry(path, folder, recognise(path))
+            capture_format, proposal = format_of(path, likely_unit)
+            entry = _entry(path, folder, capture_format, proposal.table if proposal else None)
+            begun = next(
+                FORMATS[capture_format].read(path, {"content": "unlabelled", "table": entry.get("table")}), None
+            )
         except CanidsError as error:
             unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
             continue
-        entries[_name(path, folder, set(entries))] = entry
+        for name, one in entries_by_bus(_name(path, folder, taken), entry, begun.frames if begun else None):
+            unique = f"{name}-{len(entries)}" if name in entries else name
+            entries[unique] = one
+            taken.add(unique)
+            if proposal:
+                proposals[unique] = proposal
     if not entries:
         raise CanidsError(f"{folder}: no capture in a format that is recognised; see 'Formats' in preprocess' README")
     labelled = [name for name, entry in entries.items() if entry["content"] == "labelled"]
     grouped = any(_group(folder / entry["path"], folder) for entry in entries.values())
     if labelled and not grouped and sum(entry["role"] == "train" for entry in entries.values()) > 1:
         entries[labelled[-1]]["role"] = "test"
-    return _text(folder.name, entries, unread)
+    return _text(folder.name, entries, unread, proposals)
 
 
-def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
+def _text(dataset: str, entries: dict[str, Entry], unread: list[str], proposals: dict[str, Proposal]) -> str:
     lines = [
         f"# Drafted from the captures of {printable(dataset)}. Check every entry: vehicle, attack and content are guesses from file names.",
         "# role: train, or the name of a test scenario. Keys: shared/canids_shared/contracts/manifest.schema.yaml",
@@ -194,6 +210,8 @@ def _text(dataset: str, entries: dict[str, Entry], unread: list[str]) -> str:
             )
         if "timestamp_unit" in entry:
             lines.append("  # timestamp_unit is guessed from the frame rate; is it s, of a slow bus?")
+        if name in proposals:
+            lines += [f"  # {comment}" for comment in proposals[name].comments()]
         body: str = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=1000)
         lines += [f"  {line}" for line in body.splitlines()]
     return "\n".join(lines) + "\n"
