@@ -24,6 +24,7 @@ import polars as pl
 from common import figures, one_core, publish, result
 
 from canids_preprocess import graphs, ingest
+from canids_preprocess.formats import FORMATS
 from canids_preprocess.simulate import Capture, record, write
 from canids_shared.files import written_whole
 from canids_shared.jobs.entry_point import Call
@@ -118,8 +119,30 @@ def measure_preprocess(path: Path, split: str = "test") -> dict[str, float]:
     return {"seconds": reading_s + graphs_s, "ingest": reading_s, "graphs": graphs_s, "peak_rss_mb": peak}
 
 
+AS_TABLE = {
+    "delimiter": ",",
+    "skip": 1,
+    "time": {"column": "timestamp"},
+    "id": {"column": "arbitration_id"},
+    "payload": {"column": "data_field"},
+    "label": {"column": "attack", "attacked": ["1"], "normal": ["0"]},
+}
+"""The mapping by which a capture in can-train-and-test is read as any table is."""
+
+
+def measure_format(path: Path, name: str) -> dict[str, float]:
+    """Seconds of processor time in which a format's reader makes frames of the file."""
+    entry = {"content": "unlabelled", "table": AS_TABLE}
+    next(FORMATS[name].read(path, entry))  # compiles the loop, or loads it
+    begin = time.process_time()
+    frames = sum(len(batch.frames) for batch in FORMATS[name].read(path, entry))
+    return {"seconds": time.process_time() - begin, "frames": frames}
+
+
 MEASUREMENTS: dict[str, Callable[[Path], dict[str, float]]] = {
     "read": measure_read,
+    "table": partial(measure_format, name="table"),
+    "can-train-and-test": partial(measure_format, name="can-train-and-test"),
     "preprocess": measure_preprocess,
     "preprocess_fit": partial(measure_preprocess, split="fit"),
 }
@@ -159,6 +182,13 @@ def main() -> None:
         result("preprocess_frames_per_s", options.frames / seconds, "frames/s", READ, 1 / ratio, least=2.5e6),
         result("preprocess_vs_read_csv", ratio, "ratio", READ, ratio, most=3.0),
     ]
+    both = [(measured("table", path), measured("can-train-and-test", path)) for _ in range(ROUNDS)]
+    table, built_in = (min(made["seconds"] for made in times) for times in zip(*both, strict=True))
+    rows.append(
+        result(
+            "table_ns_per_frame", 1e9 * table / options.frames, "ns", "can-train-and-test's reader", table / built_in
+        )
+    )
     whole = capture(options.folder, most, most)
     peak = max(measured(kind, whole)["peak_rss_mb"] for kind in ("preprocess", "preprocess_fit"))
     rows.append(result("preprocess_peak_rss_mb", peak, f"MiB at {most:,} frames", most=2048))

@@ -16,11 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from canids_preprocess.drafting import labelling, vehicles
-from canids_preprocess.drafting.entries import GROUP, LABEL, Drafted, capture_name, captures_in, drafted, group_of
+from canids_preprocess.drafting.entries import (
+    GROUP,
+    LABEL,
+    Drafted,
+    by_bus,
+    capture_name,
+    captures_in,
+    drafted,
+    group_of,
+)
+from canids_preprocess.drafting.mapping import format_of
 from canids_preprocess.drafting.names import says_attack
 from canids_preprocess.drafting.text import manifest_text, read_text, with_entries
-from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats import FORMATS
 from canids_preprocess.formats.base import printable
+from canids_preprocess.formats.table.reader import in_file_unit
 from canids_preprocess.timestamps import in_seconds, likely_unit
 from canids_shared.contracts import manifest
 from canids_shared.contracts.manifest import Capture
@@ -84,7 +95,9 @@ def _take_labels(folder: Path, one: Drafted, labels: Path, result: Draft) -> Non
     """Give a drafted entry the intervals of a file of labels, or a comment that says why they are not taken."""
     path = folder / one.entry["path"]
     form = FORMATS[one.entry["format"]]
-    batches = in_seconds(path, form, {"content": "unlabelled"}, one.entry.get("timestamp_unit"))
+    table = one.entry.get("table")
+    unit = in_file_unit(table) if table else one.entry.get("timestamp_unit")
+    batches = in_seconds(path, form, {"content": "unlabelled", "table": table}, unit)
     try:
         labelling.label_draft(one, labels, path, batches)
         result.pictures.append(labelling.picture_of(path))
@@ -108,7 +121,9 @@ def _read(
         try:
             if not relative.isprintable():
                 raise CanidsError(f"{relative}: a name with characters that cannot be printed; rename it")
-            one = drafted(path, folder, recognise(path), likely_unit)
+            capture_format, proposal = format_of(path, likely_unit)
+            one = drafted(path, folder, capture_format, likely_unit, proposal.table if proposal else None)
+            one.comments += proposal.comments() if proposal else []
             labels = next((file for file, capture in label_files.items() if capture == path), None)
             if path in listed:
                 old[listed[path]] = one
@@ -123,7 +138,7 @@ def _read(
             if path not in listed:
                 result.unread.append(str(error).removeprefix(str(folder)).lstrip("/"))
             continue
-        new[capture_name(path, folder, taken)] = one
+        new |= by_bus(capture_name(path, folder, taken), one, taken)
     return new, old
 
 

@@ -234,8 +234,10 @@ def read(path: Path, folder: Path) -> dict[str, Capture]:
 
 def _channel(written: Any) -> tuple[str, ...] | str | None:
     """The buses that an entry names, as text."""
-    if written is None or written == ALL_CHANNELS:
-        return written
+    if written is None:
+        return None
+    if written == ALL_CHANNELS:
+        return ALL_CHANNELS
     return tuple(map(str, written)) if isinstance(written, list) else (str(written),)
 
 

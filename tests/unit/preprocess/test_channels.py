@@ -1,15 +1,19 @@
 """A log of several buses: each is a capture of its own, and no window holds frames of two."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+import yaml
 from captures import built, call
 
-from canids_preprocess import ingest
+from canids_preprocess import follow, ingest
+from canids_preprocess.formats.growing import IdleTimeout
 from canids_preprocess.graphs import metadata_of
-from canids_shared.contracts import manifest, tables
+from canids_shared.contracts import manifest, streams, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 
@@ -120,3 +124,25 @@ def test_manifest_takes_one_channel_or_a_list(workplace: Path) -> None:
     ]
     place.write_text("contract: manifest/1\ncaptures:\n  " + "\n  ".join(rows) + "\n")
     assert [c.channel for c in manifest.load("fleet", "data").values()] == [("1",), ("can0", "2"), "all", None]
+
+
+def test_one_bus_of_a_log_is_followed(log: Path) -> None:
+    def windows_of(path: Path, *arguments: str) -> pl.DataFrame:
+        stream = BytesIO()
+        chosen = follow.parser().parse_args([str(path), "--name", "a", "--window", "20", "--stride", "20", *arguments])
+        follow.follow(chosen, IdleTimeout(at_end=True), stream)
+        stream.seek(0)
+        _, _, batches = streams.received(stream)
+        return pl.concat([pl.DataFrame(streams.keys(batch)) for batch in batches])
+
+    assert windows_of(log, "--channel", "can1").equals(windows_of(of_bus(log, "can1")))
+    with pytest.raises(CanidsError, match="no frame of channel can7; its channels are can0, can1"):
+        windows_of(log, "--channel", "can7")
+    rows = [line.replace("(", "").replace(")", "").replace("#", " ") for line in log.read_text().splitlines()]
+    table = log.with_name("table.txt")
+    table.write_text("\n".join(["written by some tool", "t bus id data", *rows]) + "\n")
+    mapping = log.with_name("mapping.yaml")
+    columns = {"time": {"column": "t"}, "id": {"column": "id"}, "payload": {"column": "data"}, "channel": "bus"}
+    mapping.write_text(yaml.safe_dump({"delimiter": " ", "skip": 2, **columns}))
+    same = windows_of(table, "--table", str(mapping), "--channel", "can1")
+    assert same.equals(windows_of(log, "--channel", "can1"))

@@ -55,8 +55,10 @@ def test_draft_is_a_manifest_that_loads(captures: Path) -> None:
         "DoS_dataset": ("hcrl-car-hacking", "sonata", "train", "labelled", "dos"),
         "FreeDrivingData_20180323_KIA": ("hcrl-survival", "kia", "train", "attack-free", None),
         "Fuzzy_attack_dataset": ("otids", "soul", "train", "labelled", "fuzzing"),
-        "night-drive": ("candump", "mixed", "to_score", "unlabelled", None),
-        "night-drive.mf4": ("mf4", "mixed", "to_score", "unlabelled", None),
+        "night-drive.vcan0": ("candump", "mixed", "to_score", "unlabelled", None),
+        "night-drive.vcan1": ("candump", "mixed", "to_score", "unlabelled", None),
+        "night-drive.mf4.0": ("mf4", "mixed", "to_score", "unlabelled", None),
+        "night-drive.mf4.1": ("mf4", "mixed", "to_score", "unlabelled", None),
         "normal_run_data": ("hcrl-car-hacking", "sonata", "train", "attack-free", None),
         "road.max_speedometer_attack_1": ("road", "road", "test", "labelled", "max-speedometer"),
     }
@@ -125,7 +127,7 @@ def test_an_attack_that_is_there_is_named_by_its_target_too() -> None:
 def test_draft_says_what_is_to_be_checked(captures: Path) -> None:
     comments = [line.strip() for line in draft(captures).text.splitlines() if line.strip().startswith("#")]
     assert sum("attack-free by its name (" in c for c in comments) == 2
-    assert sum("no labels: will be scored only" in c for c in comments) == 2
+    assert sum("no labels: will be scored only" in c for c in comments) == 4
     assert sum(c.startswith("# not a capture that can be read: notes.txt: ") for c in comments) == 1
 
 
@@ -143,7 +145,8 @@ def test_draft_reads_dialects_and_says_why_it_refuses_one(tmp_path: Path) -> Non
         "candump_console": "candump-console",
         "crysys": "crysys",
         "daga": "daga",
-        "drive.log": "candump",
+        "drive.log.vcan0": "candump",
+        "drive.log.vcan1": "candump",
         "hcrl_challenge": "hcrl-challenge",
         "ovms": "crtd",
         "savvycan_gvret": "gvret",
@@ -193,10 +196,12 @@ def test_folders_give_roles_to_captures_in_any_format(workplace: Path) -> None:
     (workplace / "data/fleet/manifest.yaml").write_text(text)
     assert {c.name: (c.format, c.role, c.content) for c in manifest.load("fleet", "data").values()} == {
         "test_01.Fuzzy_KIA": ("hcrl-car-hacking", "test_01", "labelled"),
-        "test_01.drive": ("asc", "test_01", "unlabelled"),
+        "test_01.drive.0": ("asc", "test_01", "unlabelled"),
+        "test_01.drive.1": ("asc", "test_01", "unlabelled"),
         "train_01.DoS_dataset": ("hcrl-car-hacking", "train", "labelled"),
         "train_01.ambient": ("python-can-csv", "train", "attack-free"),
-        "train_01.drive": ("candump", "to_score", "unlabelled"),
+        "train_01.drive.vcan0": ("candump", "to_score", "unlabelled"),
+        "train_01.drive.vcan1": ("candump", "to_score", "unlabelled"),
     }
 
 
@@ -357,6 +362,47 @@ def test_a_name_never_writes_yaml(workplace: Path) -> None:
         "'q\" #: [*&!%@`,.log",
         "2024-01-31.log",
     }
-    assert set(content["captures"]) == {"no", "-q-------------", "2024-01-31"}
+    names = ("no", "-q-------------", "2024-01-31")
+    assert set(content["captures"]) == {f"{name}.vcan{bus}" for name in names for bus in (0, 1)}
     assert text.count("a name with characters that cannot be printed; rename it") == 5
     manifest.read(folder / "manifest.yaml", folder)
+
+
+def test_table_in_no_format_gets_a_mapping_and_shows_how_it_is_read(workplace: Path) -> None:
+    folder = workplace / "data/fleet"
+    folder.mkdir(parents=True)
+    rows = [
+        f"{n / 500:.4f};0x{0x100 + n % 7:03X};{n % 256:02X}-{n % 7:02X}-A0;{'Attack' if n > 90 else 'Normal'}"
+        for n in range(150)
+    ]
+    (folder / "drive.txt").write_text("\n".join(["recorded by some tool", "Zeit;CAN-ID;Data;Class", *rows]) + "\n")
+    done = command(folder)
+    assert done.returncode == 0, done.stderr
+    entry = yaml.safe_load(done.stdout)["captures"]["drive"]
+    assert (entry["format"], entry["content"]) == ("table", "labelled")
+    assert entry["table"] == {
+        "delimiter": ";",
+        "skip": 2,
+        "time": {"column": "Zeit"},
+        "id": {"column": "CAN-ID"},
+        "payload": {"column": "Data"},
+        "label": {"column": "Class", "attacked": ["Attack"], "normal": ["Normal"]},
+    }
+    assert "# line 3: 0.0000;0x100;00-00-A0;Normal → 0.000000 s, ID 100, DLC 3, 00 00 A0, label 0" in done.stdout
+    assert "label 1" in done.stdout
+    assert manifest.table_in(folder / "manifest.yaml") == {
+        **entry["table"],
+        "id": {"column": "CAN-ID", "base": 16},
+        "payload": {"column": "Data", "base": 16},
+        "time": {"column": "Zeit", "form": "number"},
+    }
+
+
+def test_log_of_several_buses_gets_an_entry_for_each(tmp_path: Path) -> None:
+    rows = "".join(f"({n / 500:.4f}) can{n % 2} {0x100 + n % 7:X}#0011\n" for n in range(300))
+    (tmp_path / "drive.log").write_text(rows)
+    captures = yaml.safe_load(draft(tmp_path).text)["captures"]
+    assert {name: (entry["path"], entry["channel"]) for name, entry in captures.items()} == {
+        "drive.can0": ("drive.log", "can0"),
+        "drive.can1": ("drive.log", "can1"),
+    }

@@ -27,6 +27,23 @@ def test_own_logs(file: str, name: str, caplog: pytest.LogCaptureFixture) -> Non
     assert frames["label"].null_count() == len(frames)
 
 
+def test_other_buses_and_variables_of_asc_are_no_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rows = """date Thu Sep 2 09:37:49 am 2021
+base hex  timestamps absolute
+   0.1 1  123             Rx   d 1 01
+   0.2 Li 3c              Rx     8 00 01 02 03 04 05 06 07  checksum = 12   header time =  40, full time = 130
+   0.3 L2 3c              Rx     1 00  checksum = 12
+   0.4 EnvSpeed := 12
+   0.5 Engine::Data::Speed = 3.5
+   0.6 1  123             Rx   d 1 02
+"""
+    frames, rejects = read(written(tmp_path, rows), "asc")
+    assert frames["line"].to_list() == [3, 8]
+    assert not len(rejects)
+    assert "4 events of the logger" in caplog.text
+
+
 def test_lines_of_asc_and_their_times() -> None:
     frames, _ = read(OWN / "log.asc", "asc")
     assert frames.select("line", "timestamp").rows() == [

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from canids_preprocess.drafting.mapping import propose
 from canids_preprocess.formats import text
 from canids_preprocess.formats.growing import Growing, IdleTimeout
+from canids_preprocess.timestamps import likely_unit
 from canids_shared.errors import CanidsError
 
 FOUR: dict[str, Any] = {
@@ -95,7 +96,7 @@ def test_proposed_mapping_is_right_or_said_to_be_a_guess(folder: Path, seed: int
     content, layout = spelt(frames, random)
     path = written(folder, content, "table.txt")
     try:
-        proposal = propose(path)
+        proposal = propose(path, likely_unit)
     except CanidsError:
         assert not layout["header"], content[:200]
         return
@@ -274,4 +275,4 @@ def test_mapping_that_does_not_fit_is_refused(tmp_path: Path, table: dict[str, A
 )
 def test_what_is_no_table_of_frames_is_refused_with_the_reason(tmp_path: Path, content: str, complaint: str) -> None:
     with pytest.raises(CanidsError, match=complaint):
-        propose(written(tmp_path, content))
+        propose(written(tmp_path, content), likely_unit)

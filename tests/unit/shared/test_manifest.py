@@ -96,6 +96,27 @@ def test_draft_is_written_once_and_then_belongs_to_the_user(workplace: Path) -> 
     assert {c.vehicle for c in manifest.load("fleet", "data").values()} == {"soul"}
 
 
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({"format": "table"}, ": 'table' belongs to 'format: table', and only there"),
+        (
+            {"table": {"delimiter": ",", "id": {"column": 1}, "payload": {"column": 2}}},
+            ": 'table' belongs to 'format: table'",
+        ),
+        (
+            {"format": "table", "table": {"delimiter": "::", "id": {"column": 1}, "payload": {}}},
+            ".table.delimiter: '::' is not one of",
+        ),
+        ({"format": "table", "table": {"delimiter": ",", "id": {"colum": 1}, "payload": {}}}, "did you mean 'column'?"),
+        ({"channel": []}, ".channel: [] is not valid under any of the given schemas"),
+    ],
+)
+def test_mapping_and_channel_of_an_entry_are_checked(workplace: Path, entry: dict[str, Any], complaint: str) -> None:
+    written(workplace, {"a": {**TRAIN, **entry}, "b": TEST})
+    assert complaint in refused()
+
+
 def test_draft_says_which_files_it_does_not_list(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
     lay_out(
         workplace / "data/fleet", "train_01/attack-free-kia.csv", "train_01/drive.log", "train_01/.x", "test_01/a.csv"

@@ -90,6 +90,43 @@ def test_the_unit_of_timestamps_reaches_the_manifest(run: str) -> None:
         manifest.load(job.dataset, DATA_ROOT)
 
 
+def test_tables_and_channels_reach_the_manifest(run: str) -> None:
+    mapping = {"delimiter": ",", "time": {"column": 1}, "id": {"column": 2}, "payload": {"column": 3}}
+    entry = {"path": "x.csv", "vehicle": "van", "role": "train", "content": "attack-free", "format": "table"}
+    Path("mapping.yaml").write_text(yaml.safe_dump(mapping))
+    captures = {name: {**entry, "table": mapping} for name in ("a", "b")}
+    Path("drafted.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
+    for table in ("mapping.yaml", "drafted.yaml", mapping):
+        manifest.load.cache_clear()
+        job = scoring({"capture": "drive 1.log", "run": run, "table": table, "channel": 1})
+        (capture,) = manifest.load(job.dataset, DATA_ROOT).values()
+        assert (capture.format, capture.channel) == ("table", ("1",))
+        assert capture.table == scoring_mapping(mapping)
+    scoring({"capture": "drive 1.log", "run": run, "name": "every-bus"})
+    assert manifest.load("every-bus", DATA_ROOT)["drive-1"].channel == "all"
+    captures["b"]["table"] = {**mapping, "delimiter": ";"}
+    Path("drafted.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
+    with pytest.raises(
+        CanidsError, match=r"drafted\.yaml: has several tables; write the one that is meant into a file"
+    ):
+        scoring({"capture": "drive 1.log", "run": run, "table": "drafted.yaml"})
+    Path("mapping.yaml").write_text("delimiter: ','\n")
+    with pytest.raises(CanidsError, match=r"mapping\.yaml: 'id' is a required property"):
+        scoring({"capture": "drive 1.log", "run": run, "table": "mapping.yaml"})
+
+
+def scoring_mapping(table: dict[str, Any]) -> dict[str, Any]:
+    """The mapping with the schema's defaults."""
+    time, number, payload = ({**table[key]} for key in ("time", "id", "payload"))
+    return {
+        **table,
+        "skip": 0,
+        "time": {**time, "form": "number"},
+        "id": {**number, "base": 16},
+        "payload": {**payload, "base": 16},
+    }
+
+
 def test_results_are_named_as_datasets_are(run: str) -> None:
     Path("trace.2024-05-01.log").touch()
     job = scoring({"capture": "trace.2024-05-01.log", "run": run})

@@ -30,11 +30,13 @@ class Drafted:
         entry: as the manifest has it; without a vehicle where no name says it.
         comments: what has to be checked, each a line above the entry.
         ids: the arbitration IDs of the capture's beginning; empty if it is too short to tell.
+        buses: of a log of several, the name of each → its IDs, and whether any frame is labelled as attacked (None: no labels).
     """
 
     entry: Entry
     comments: list[str] = field(default_factory=list)
     ids: Ids = frozenset()
+    buses: dict[str, tuple[Ids, bool | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,33 +46,40 @@ class Content:
     Attributes:
         beginning: the first frames.
         attacked: whether any frame is labelled as attacked; None: frames have no labels.
+        buses: names of buses, where there are several, with the same of each.
     """
 
     beginning: pl.DataFrame
     attacked: bool | None
+    buses: dict[str, bool | None] = field(default_factory=dict)
 
 
-def content_of(path: Path, capture_format: str, attack: str, metadata: Path | None) -> Content:
-    """Read a capture up to its first attacked frame; one without labels no further than its first frames.
+def content_of(path: Path, capture_format: str, entry: Entry) -> Content:
+    """Read a capture up to its first attacked frame, of several buses to its end; one without labels no further than its first frames.
 
     Raises `CanidsError` if it is refused, such as a log without times, or holds no frame.
     """
     # OTIDS is labelled by its attack's name: without one there are no labels.
-    content = "labelled" if capture_format != "otids" or attack in _OTIDS else "unlabelled"
-    entry = {"content": content, "attack": attack, "metadata": metadata}
-    beginning, attacked = None, None
-    for batch in FORMATS[capture_format].read(path, entry):
+    content = "labelled" if capture_format != "otids" or entry["attack"] in _OTIDS else "unlabelled"
+    beginning, attacked, buses = None, None, dict[str, bool | None]()
+    for batch in FORMATS[capture_format].read(path, {**entry, "content": content}):
         if not len(batch.frames):
             continue
-        beginning = batch.frames if beginning is None else beginning
+        if beginning is None:
+            beginning = batch.frames
+            names = sorted(beginning["channel"].unique().drop_nulls().to_list())
+            buses = dict.fromkeys(names) if len(names) > 1 else {}
         if batch.frames["label"].null_count() == len(batch.frames):
             break
-        attacked = bool(batch.frames["label"].max())
-        if attacked:
+        attacked = bool(attacked or batch.frames["label"].max())
+        for name, label in batch.frames.group_by("channel").agg(pl.col("label").max()).iter_rows():
+            if name in buses:
+                buses[name] = bool(buses[name] or label)
+        if attacked and not buses:
             break
     if beginning is None:
         raise CanidsError(f"{path}: no frames in it")
-    return Content(beginning, attacked)
+    return Content(beginning, attacked, buses)
 
 
 def group_of(path: Path, folder: Path) -> str:
@@ -106,7 +115,13 @@ def _judged(hint: Hint | None, kind: str, attacked: bool | None) -> tuple[Entry,
     return {**score, **({"attack": kind} if hint and kind != "attack" else {})}, [unlabelled]
 
 
-def drafted(path: Path, folder: Path, capture_format: str, unit: Callable[[pl.DataFrame], str | None]) -> Drafted:
+def drafted(
+    path: Path,
+    folder: Path,
+    capture_format: str,
+    unit: Callable[[pl.DataFrame], str | None],
+    table: dict[str, Any] | None = None,
+) -> Drafted:
     """The entry of a capture below `folder`.
 
     Args:
@@ -114,6 +129,7 @@ def drafted(path: Path, folder: Path, capture_format: str, unit: Callable[[pl.Da
         folder: the dataset's folder.
         capture_format: its format.
         unit: the unit of time that frames look like, as `canids_preprocess.timestamps.likely_unit`.
+        table: of a table, what its columns mean, the unit of time too.
 
     Raises `CanidsError` if the capture cannot be read.
     """
@@ -125,7 +141,7 @@ def drafted(path: Path, folder: Path, capture_format: str, unit: Callable[[pl.Da
     # Attacks of the layout keep their names: folds leave them out by these.
     kind = layout.get("attack") or kind_of_attack(relative)
     metadata = path.with_name(manifest.ROAD_METADATA) if capture_format == "road" else None
-    content = content_of(path, capture_format, kind, metadata)
+    content = content_of(path, capture_format, {"attack": kind, "metadata": metadata, "table": table})
     judged, comments = _judged(hint, kind, content.attacked)
     entry: Entry = {"path": relative.as_posix(), "format": capture_format}
     known = re.search(VEHICLES, str(relative.with_suffix("")).lower())
@@ -136,14 +152,37 @@ def drafted(path: Path, folder: Path, capture_format: str, unit: Callable[[pl.Da
         entry["role"] = group
     if metadata and entry["content"] == "labelled":
         entry["metadata"] = metadata.relative_to(folder).as_posix()
-    if not FORMATS[capture_format].unit_known:
+    if table is not None:
+        entry["table"] = table
+    elif not FORMATS[capture_format].unit_known:
         likely = unit(content.beginning)
         if likely == "":
             raise CanidsError(f"{path}: no unit of time makes a bus of its timestamps")
         if likely:
             entry["timestamp_unit"] = likely
             comments.append("timestamp_unit is guessed from the frame rate; is it s, of a slow bus?")
-    return Drafted(entry, comments, ids_of(content.beginning))
+    frames = content.beginning
+    buses = {name: (ids_of(frames.filter(channel=name)), attacked) for name, attacked in content.buses.items()}
+    return Drafted(entry, comments, ids_of(frames), buses)
+
+
+def by_bus(name: str, one: Drafted, taken: set[str]) -> dict[str, Drafted]:
+    """The captures that a log is, by name: one for each of its buses, whose name stands behind its own; added to `taken`."""
+    if not one.buses:
+        return {name: one}
+    captures: dict[str, Drafted] = {}
+    for channel, (ids, attacked) in one.buses.items():
+        plain = f"{name}.{re.sub('[^A-Za-z0-9_.-]', '-', channel)}"
+        unique = plain if plain not in taken else f"{plain}-{len(taken)}"
+        taken.add(unique)
+        entry, comments = {**one.entry, "channel": channel}, list(one.comments)
+        if attacked is False and one.entry["content"] == "labelled" and "attacked" not in one.entry:
+            # The attack is on another bus of the log.
+            del entry["attack"]
+            entry["content"] = "attack-free"
+            comments = ["no frame of this bus is labelled as attacked: is it attack-free?"]
+        captures[unique] = Drafted(entry, comments, ids)
+    return captures
 
 
 def captures_in(folder: Path) -> Iterator[Path]:

@@ -4,7 +4,6 @@ What is proposed is read, and refused if rows of it are none; what could be othe
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,29 +12,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID, printable
+from canids_preprocess.drafting.columns import HEAD, NAMES, Column, Table
+from canids_preprocess.formats import fitting, recognise
+from canids_preprocess.formats.base import MAX_EXTENDED_ID, MAX_STANDARD_ID, PER_SECOND, printable
 from canids_preprocess.formats.table import kernel
-from canids_preprocess.formats.table.mapping import split
 from canids_preprocess.formats.table.reader import TABLE
 from canids_preprocess.formats.text import first_bytes, head_lines
-from canids_preprocess.timestamps import in_seconds, likely_unit
 from canids_shared.errors import CanidsError
 
-_HEAD, _ROWS, _FEWEST, _SHOWN = 1 << 20, 2000, 5, 3
-_DELIMITERS = ("\t", ";", "|", ",", " ")
-_NAMES = {
-    "time": r"time.*|.*timestamp.*|ts|t|date.*|zeit.*|.*time|sec(ond)?s?|offset",
-    "id": r"(can|arb|arbitration|msg|message|frame)?id(entifier|hex|dec)?|aid|arbid|ident(ifier)?|address|addr",
-    "dlc": r"dlc|len(gth)?|(data|payload)(len|length|size)|n?bytes|size|numbytes",
-    "payload": r"(data|payload)(field|bytes?|hex|dec)?|bytes?|hexdata|content|msgdata|raw",
-    "label": r"label|class|attack|flag|target|anomaly|is(attack|anomaly|malicious)|malicious|category|y",
-    "channel": r"channel|chan?|bus|interface|iface|network|busid|can(bus|channel)",
-    "direction": r"dir(ection)?|rxtx|txrx",
-    "extended": r"(is)?ext(ended)?(id)?|ide|xtd|eff",
-    "remote": r"(is)?(rtr|remote)(frame)?",
-    "fd": r"(is)?(can)?fd(f|frame)?|edl",
-}
-"""Names of columns, in small letters and digits, by what they mean."""
+_SHOWN = 3
 _BYTE = r"(?:d|b|db|byte|data|databyte|payload)(\d{1,2})"
 _NORMAL = {"0", "r", "false", "normal", "benign", "attack-free", "attack_free", "attackfree", "none", "no", "regular"}
 _ATTACKED = {
@@ -54,6 +39,9 @@ _ATTACKED = {
 _DIRECTIONS = {"rx", "tx", "txrq", "received", "sent", "in", "out"}
 _DATES = {"date": kernel.YMD, "date_dmy": kernel.DMY, "date_mdy": kernel.MDY, "time_of_day": kernel.TIME_OF_DAY}
 
+LikelyUnit = Callable[[pl.DataFrame, str | None], str | None]
+"""The unit of time that frames look like, if it is not the one stated."""
+
 
 @dataclass
 class Proposal:
@@ -69,113 +57,20 @@ class Proposal:
     guesses: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
 
-
-@dataclass
-class _Column:
-    """A column: its place from 0, its name in small letters and digits, and its values."""
-
-    place: int
-    name: str
-    values: list[str]
-
-    def called(self, what: str) -> bool:
-        return bool(re.fullmatch(_NAMES[what], self.name))
-
-    def all(self, pattern: str, empty: bool = False) -> bool:
-        return all(re.fullmatch(pattern, v) or (empty and not v) for v in self.values) and any(self.values)
-
-    def times(self, form: int, comma: bool) -> np.ndarray:
-        raw = [np.frombuffer(v.encode() + b"\n", np.uint8) for v in self.values]
-        return np.array([kernel.moment(text, 0, len(text) - 1, form, comma) for text in raw])
-
-
-class _Table:
-    """The first rows of a file, as columns, and the meanings found so far."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        beginning = first_bytes(path, _HEAD)
-        if b"\0" in beginning:
-            raise CanidsError(f"{path}: its beginning fits no known format, and is no text")
-        lines = [str(line) for line in head_lines(beginning)[:_ROWS]]
-        while lines and not lines[-1].strip():
-            lines.pop()
-        self.delimiter, parts = self._split(lines)
-        self.skip = self._first_row(parts)
-        above = [_plain(name) for name in parts[self.skip - 1]] if self.skip else []
-        rows = parts[self.skip :]
-        width = max(map(len, rows))
-        # Names of columns, if they are as many, differ, and are no numbers.
-        named = [name for name in above if name]
-        is_header = (
-            len(above) >= width - 1 and len(set(named)) == len(named) and any(re.search("[a-z]", n) for n in named)
-        )
-        self.names = above if is_header else []
-        raw = lines[self.skip - 1] if is_header else ""
-        self.written = [name.strip() for name in split(raw, self.delimiter)] if is_header else []
-        names = [*self.names, *[""] * width]
-        self.columns = [
-            _Column(n, names[n], [row[n].strip() if n < len(row) else "" for row in rows]) for n in range(width)
+    def comments(self) -> list[str]:
+        """What has to be checked, a line each."""
+        return [
+            "a table in no known format; is it read right?",
+            *self.rows,
+            *(f"table.{guess}" for guess in self.guesses),
         ]
-        self.rows = len(rows)
-        self.guesses: list[str] = []
-        self._taken: set[int] = set()
-
-    def _split(self, lines: list[str]) -> tuple[str, list[list[str]]]:
-        if len(lines) < _FEWEST:
-            raise CanidsError(f"{self.path}: {len(lines)} lines are too few to tell what a table's columns mean")
-        for delimiter in _DELIMITERS:
-            parts = [split(line, delimiter) for line in lines]
-            counts = Counter(len(part) for part in parts[len(parts) // 4 :])
-            if sum(n for count, n in counts.items() if count >= 3) >= 0.9 * counts.total():
-                return delimiter, parts
-        raise CanidsError(f"{self.path}: its beginning fits no known format, and is no table of three columns or more")
-
-    def _first_row(self, parts: list[list[str]]) -> int:
-        """How many lines stand above the first row: those with fewer numbers than rows have."""
-        # A name such as D0 could be a byte, so a number begins with a digit and has no letters.
-        numbers = [sum(bool(re.fullmatch(r"-?\d[\d.,:TZ +/-]*", f.strip())) for f in p) for p in parts]
-        usual = min(numbers[len(numbers) // 2 :])
-        return next((n for n, count in enumerate(numbers) if count >= max(usual, 1) and len(parts[n]) >= 3), 0)
-
-    def free(self) -> list[_Column]:
-        """The columns without a meaning."""
-        return [c for c in self.columns if c.place not in self._taken and any(c.values)]
-
-    def take(self, column: _Column) -> int | str:
-        """A column as the mapping names it; it has a meaning from now on."""
-        self._taken.add(column.place)
-        return self.written[column.place] if column.name else column.place + 1
-
-    def one(self, what: str, fits: Callable[[_Column], bool], needed: bool = False) -> _Column | None:
-        """The free column of a meaning: by its name, else (`needed`) the only one whose values fit."""
-        fitting = [c for c in self.free() if fits(c)]
-        if named := [c for c in fitting if c.called(what)]:
-            # `data` before `data_hex`: the shorter name is the plainer one.
-            named.sort(key=lambda c: len(c.name))
-            if len(named) > 1:
-                self.guesses.append(f"{what}: column {self._call(named[0])}, not {self._call(named[1])}, is a guess")
-            return named[0]
-        if not needed or not fitting:
-            return None
-        unnamed = [c for c in fitting if not c.name or not any(c.called(other) for other in _NAMES)]
-        if len(unnamed) > 1:
-            self.guesses.append(f"{what}: column {self._call(unnamed[0])}, not {self._call(unnamed[1])}, is a guess")
-        return unnamed[0] if unnamed else None
-
-    def _call(self, column: _Column) -> str:
-        return printable(self.written[column.place], 40) if column.name else str(column.place + 1)
 
 
-def _plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def _time(table: _Table) -> dict[str, Any]:
+def _time(table: Table) -> dict[str, Any]:
     comma = table.delimiter != ","
     forms: dict[int, str] = {}
 
-    def rises(column: _Column) -> bool:
+    def rises(column: Column) -> bool:
         for name, form in {"number": kernel.NUMBER, **_DATES}.items():
             times = column.times(form, comma)
             if not np.isfinite(times).all() or (
@@ -221,7 +116,7 @@ def _time(table: _Table) -> dict[str, Any]:
     return made
 
 
-def _base(table: _Table, what: str, values: list[str], name: str, largest: int, decimal: bool) -> int:
+def _base(table: Table, what: str, values: list[str], name: str, largest: int, decimal: bool) -> int:
     """Base of numbers: by their digits, or else a guess. `decimal`: what other columns let expect."""
     digits = {v.removesuffix(".0") for v in values if v}
     if any(re.search("[xX]|[A-Fa-f]", v) for v in digits):
@@ -240,10 +135,10 @@ def _base(table: _Table, what: str, values: list[str], name: str, largest: int, 
     return base
 
 
-def _cells(table: _Table) -> list[_Column]:
+def _cells(table: Table) -> list[Column]:
     """The columns of bytes, if each byte has one: numbered names, or the longest run of columns of such values."""
     byte = r"(0[xX])?[0-9A-Fa-f]{1,2}|\d{1,3}(\.0)?"
-    numbered: dict[str, dict[int, _Column]] = {}
+    numbered: dict[str, dict[int, Column]] = {}
     for c in table.free():
         if (m := re.fullmatch(_BYTE, c.name)) and c.all(byte, empty=True):
             numbered.setdefault(c.name[: m.start(1)], {})[int(m[1])] = c
@@ -251,9 +146,9 @@ def _cells(table: _Table) -> list[_Column]:
         best = max(numbered.values(), key=len)
         if len(best) > 1:
             return [best[n] for n in sorted(best)]
-    runs: list[list[_Column]] = [[]]
+    runs: list[list[Column]] = [[]]
     for c in table.columns:
-        usable = c in table.free() and (not c.name or not any(c.called(what) for what in _NAMES))
+        usable = c in table.free() and (not c.name or not any(c.called(what) for what in NAMES))
         if usable and c.all(byte, empty=True):
             runs[-1].append(c)
         else:
@@ -276,10 +171,10 @@ def _is_length(text: str, cells: list[str]) -> bool:
     )
 
 
-def _payload(table: _Table, made: dict[str, Any]) -> dict[str, Any]:
+def _payload(table: Table, made: dict[str, Any]) -> dict[str, Any]:
     whole = r"\[?(0[xX])?[0-9A-Fa-f]{0,3}([ ,:_-]*(0[xX])?[0-9A-Fa-f]{1,3})*\]?"
 
-    def is_whole(c: _Column) -> bool:
+    def is_whole(c: Column) -> bool:
         spelt = [re.sub(r"^\[|\]$|0[xX]", "", v) for v in c.values if v]
         apart = any(re.search("[ ,:_-]", v) for v in spelt)
         long = max(map(len, spelt), default=0) >= (4 if c.called("payload") else 9)
@@ -307,8 +202,8 @@ def _payload(table: _Table, made: dict[str, Any]) -> dict[str, Any]:
     return {"columns": [table.take(c) for c in cells], **({"base": 10} if base == 10 else {})}
 
 
-def _id(table: _Table, decimal: bool) -> dict[str, Any]:
-    def fits(c: _Column) -> bool:
+def _id(table: Table, decimal: bool) -> dict[str, Any]:
+    def fits(c: Column) -> bool:
         values = set(c.values)
         return (
             all(re.fullmatch(r"(0[xX])?[0-9A-Fa-f]{1,8}[xX]?|\d{1,10}(\.0)?", v) for v in values)
@@ -329,7 +224,7 @@ def _id(table: _Table, decimal: bool) -> dict[str, Any]:
     return {"column": table.take(column), **({"base": 10} if base == 10 else {})}
 
 
-def _label(table: _Table) -> dict[str, Any] | None:
+def _label(table: Table) -> dict[str, Any] | None:
     column = table.one("label", lambda c: len(set(c.values)) <= 50 and all(c.values))
     if column is None:
         for c in reversed(table.free()):
@@ -344,7 +239,7 @@ def _label(table: _Table) -> dict[str, Any] | None:
     normal, attacked = ([v for v in seen if v.lower() in words] for words in (_NORMAL, _ATTACKED))
     if not normal and not attacked:
         table.guesses.append(
-            f"label: column {table._call(column)} may be one, but none of its values is known: {printable(', '.join(seen), 80)}"
+            f"label: column {table.name_of(column)} may be one, but none of its values is known: {printable(', '.join(seen), 80)}"
         )
         return None
     made: dict[str, Any] = {"column": table.take(column)}
@@ -354,12 +249,22 @@ def _label(table: _Table) -> dict[str, Any] | None:
     return {**made, **({"attacked": attacked} if attacked else {}), **({"normal": normal} if normal else {})}
 
 
-def propose(path: Path) -> Proposal:
-    """The mapping that a file in no known format may have.
+def format_of(path: Path, likely_unit: LikelyUnit) -> tuple[str, Proposal | None]:
+    """The format of a capture; of one that no format recognises `table`, with the mapping that is proposed.
+
+    `likely_unit` is that of `canids_preprocess.timestamps`.
+
+    Raises `CanidsError` if several formats fit, or it is no table that can be read.
+    """
+    return ("table", propose(path, likely_unit)) if not fitting(path) else (recognise(path), None)
+
+
+def propose(path: Path, likely_unit: LikelyUnit) -> Proposal:
+    """The mapping that a file in no known format may have; `likely_unit` as in `format_of`.
 
     Raises `CanidsError` with the reason if it is no table, or no column fits a meaning that is needed, or rows cannot be read so.
     """
-    table = _Table(path)
+    table = Table(path)
     made: dict[str, Any] = {"delimiter": table.delimiter, **({"skip": table.skip} if table.skip else {})}
     time = _time(table)
     # What only names show, before what values show.
@@ -400,18 +305,18 @@ def propose(path: Path) -> Proposal:
         "fd",
         "label",
     )
-    return _checked(path, {key: made[key] for key in order if key in made}, table.guesses)
+    return _checked(path, {key: made[key] for key in order if key in made}, table.guesses, likely_unit)
 
 
-def _without(table: _Table, column: _Column, what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _without(table: Table, column: Column, what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What is found where a column is kept for another meaning."""
-    table._taken.add(column.place)
+    table.taken.add(column.place)
     found = what()
-    table._taken.discard(column.place)
+    table.taken.discard(column.place)
     return found
 
 
-def _length_of(table: _Table, payload: dict[str, Any]) -> _Column | None:
+def _length_of(table: Table, payload: dict[str, Any]) -> Column | None:
     """A free column of small numbers that are the payload's length in every row."""
     names = [name.strip() for name in table.written]
     places = [names.index(c) if isinstance(c, str) else c - 1 for c in payload.get("columns", [payload.get("column")])]
@@ -424,7 +329,7 @@ def _length_of(table: _Table, payload: dict[str, Any]) -> _Column | None:
     return next((c for c in table.free() if all(map(_is_length, c.values, cells))), None)
 
 
-def _checked(path: Path, table: dict[str, Any], guesses: list[str]) -> Proposal:
+def _checked(path: Path, table: dict[str, Any], guesses: list[str], likely_unit: LikelyUnit) -> Proposal:
     """The proposal, if its rows can be read so; with the unit of time that they look like."""
     entry = {"table": table, "content": "unlabelled"}
     batch = next(TABLE.read(path, entry), None)
@@ -441,13 +346,13 @@ def _checked(path: Path, table: dict[str, Any], guesses: list[str]) -> Proposal:
             guesses.append(f"time.unit: {likely} is a guess from the frame rate")
         elif not stated and len(batch.frames) < 100:
             guesses.append(f"time.unit: seconds are a guess, since {len(batch.frames)} frames are too few to tell")
-    seconds = next(in_seconds(path, TABLE, entry, table["time"].get("unit") or "s")).frames
-    return Proposal(table, guesses, _shown(path, seconds))
+    per_second = PER_SECOND[table["time"].get("unit") or "s"]
+    return Proposal(table, guesses, _shown(path, batch.frames.with_columns(pl.col("timestamp") / per_second)))
 
 
 def _shown(path: Path, frames: pl.DataFrame) -> list[str]:
     """Some rows as they stand in the file and as they are read; an attacked one among them, if there is one."""
-    lines = [str(line) for line in head_lines(first_bytes(path, _HEAD))]
+    lines = [str(line) for line in head_lines(first_bytes(path, HEAD))]
     frames = frames.filter(pl.col("line") <= len(lines))
     attacked = frames.filter(pl.col("label") == 1)[:1]
     chosen = pl.concat([frames.filter(pl.col("label").ne_missing(1))[: _SHOWN - len(attacked)], attacked]).sort("line")

@@ -25,6 +25,8 @@ def _key_lines(key: str, value: Any) -> list[str]:
     """Lines of a key and its value; many intervals have a line each."""
     if isinstance(value, list) and len(value) > _FEW:
         return [f"{key}:", *(f"  - {_value(item)}" for item in value)]
+    if isinstance(value, dict):
+        return [f"{key}:", *(f"  {_value(name)}: {_value(item)}" for name, item in value.items())]
     return [f"{_value(key)}: {_value(value)}"]
 
 

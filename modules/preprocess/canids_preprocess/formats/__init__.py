@@ -48,20 +48,23 @@ FORMATS: dict[str, Format] = {
 """By the names that a manifest uses."""
 
 
+def fitting(path: Path) -> list[str]:
+    """The names of the formats that a file may be in, from its first bytes. Raises `CanidsError` if it is absent or empty."""
+    beginning = first_bytes(path)
+    return [name for name, capture_format in FORMATS.items() if capture_format.matches(path, beginning)]
+
+
 def recognise(path: Path) -> str:
     """The name of the format that a file is in, from its first bytes.
 
     Raises `CanidsError` if the file is absent or empty, or not exactly one format fits.
     """
-    beginning = first_bytes(path)
-    fitting = [name for name, capture_format in FORMATS.items() if capture_format.matches(path, beginning)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise CanidsError(
-            f"{path}: may be {' or '.join(fitting)}; name the format in the manifest (format: {fitting[0]})"
-        )
+    fits = fitting(path)
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise CanidsError(f"{path}: may be {' or '.join(fits)}; name the format in the manifest (format: {fits[0]})")
     raise CanidsError(
-        f"{path}: its beginning fits no known format; name the format in the manifest if it is one of {', '.join(FORMATS)}"
-        " (`table`: any other one, by a mapping)"
+        f"{path}: its beginning fits no known format; name the format in the manifest if it is one of {', '.join(FORMATS)} "
+        "(table: any table, by a mapping that draft proposes)"
     )

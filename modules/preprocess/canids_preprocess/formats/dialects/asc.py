@@ -4,7 +4,7 @@ A classical frame is `seconds channel ID Rx d DLC bytes …`, a remote one has `
 follow, such as `ID = 256`, which says the ID in decimal where the field holds a name instead. A row `seconds CANFD channel Rx ID …`
 says by its flags, the third field behind the data, whether it is a CAN FD frame (0x1000) or a remote one (0x10). `base dec` makes
 IDs, DLCs and bytes decimal. Comments, headers, and lines about the bus or the logger are no rows: error frames, statistics, status,
-triggers, transmit requests (`TxRq`; the frame follows as `Tx`), messages of transport protocols.
+triggers, messages of LIN (`Li`), FlexRay and Ethernet, environment variables (`name := value`), signals (`a::b = value`), transmit requests (`TxRq`; the frame follows as `Tx`), messages of transport protocols.
 
 Times count from the start of the measurement. Source: Vector, "CAN Log and Trigger ASC Format Specification"; python-can, `can.ASCReader`.
 """
@@ -27,7 +27,7 @@ _RELATIVE = r"(?i)^\s*base\s+(hex|dec)\s+timestamps\s+relative"
 _EVENT = (
     r"(?i)^\s*\d+\.\d+\s+((\d+\s+|CAN\s+\d+\s+|CANFD\s+\d+\s+((Rx|Tx)\s+)?)?(ErrorFrame|Status:|Statistic:|J1939TP|OverloadFrame)"
     r"|(\d+\s+\S+|CANFD\s+\d+)\s+TxRq\s|CANFD\s+[^\d\s]"
-    r"|Start of measurement|log trigger event|previous log|Trigger|SV:|CPU\s|TFS:|EthernetStatus|CAN\s+\d+\s+Status|LIN|Fr\s|ETH)"
+    r"|Start of measurement|log trigger event|previous log|Trigger|SV:|CPU\s|TFS:|EthernetStatus|CAN\s+\d+\s+Status|LIN|Li\s|L\d+\s|Fr\s|ETH|GPS-|\S+\s*:=|[^\s:]+::\S+\s*=)"
 )
 _CLASSICAL = r"(?i)^\s*(\d+\.\d+)\s+(\d+)\s+(\S+)\s+(?:Rx|Tx)\s+([dr])(?:\s+([0-9A-F]+))?(\s.*)?$"
 _FD = r"(?i)^\s*(\d+\.\d+)\s+CANFD\s+(\d+)\s+(?:Rx|Tx)\s+(\S+)\s+(?:\S*[^\d\s]\S*\s+)?[01]\s+[01]\s+([0-9A-F]+)\s+(\d+)(\s.*)?$"

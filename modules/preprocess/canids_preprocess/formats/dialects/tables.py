@@ -119,6 +119,15 @@ def _matches(table: Table, beginning: bytes) -> bool:
     return table.columns <= set(_header(head_lines(beginning)[0])[1])
 
 
+def _as_written(identifier: pl.Expr, rows: pl.DataFrame) -> pl.Expr:
+    """IDs of 11 bits such as 1E5 again, which a tool took for 100000.0; 1E2 and less may be others."""
+    if not rows.select(identifier.str.ends_with("000.0").any()).item():
+        return identifier
+    for zeros in range(3, 10):
+        identifier = identifier.str.replace(rf"^([1-9])0{{{zeros}}}\.0$", f"${{1}}E{zeros}")
+    return identifier
+
+
 class _Reader:
     """Fields of the rows of one file, for `read_rows`."""
 
@@ -151,7 +160,7 @@ class _Reader:
         rows = rows.with_columns(
             timestamp=self._clock.seconds(written),
             seconds=pl.when(identifier.is_not_null()).then(time.fill_null("-")),
-            identifier=identifier.str.replace("^0[xX]", "").str.replace(r"\.0$", ""),
+            identifier=_as_written(identifier, rows).str.replace("^0[xX]", "").str.replace(r"\.0$", ""),
             channel=self._column(table.channel),
             written_label=label,
             label=pl.when(text.is_in(_ATTACKED)).then(1).when(text.is_in(_NORMAL)).then(0).cast(pl.UInt8),
