@@ -22,6 +22,7 @@ from canids_preprocess.drafting.label_files import read_labels
 from canids_preprocess.drafting.names import kind_of_attack
 from canids_preprocess.drafting.text import read_text, with_keys
 from canids_preprocess.formats import FORMATS, recognise
+from canids_preprocess.formats.table.reader import in_file_unit
 from canids_preprocess.timestamps import in_seconds
 from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
@@ -30,17 +31,22 @@ from canids_shared.files import write_text
 MANIFEST = "manifest.yaml"
 
 
-def _listed(capture: Path, place: Path | None) -> tuple[Path, manifest.Capture]:
-    """The manifest that lists a capture, and the capture in it. Raises `CanidsError` if none does."""
+def _listed(capture: Path, place: Path | None, name: str | None) -> tuple[Path, manifest.Capture]:
+    """The manifest that lists a capture, and its entry in it, of several that of this name. Raises `CanidsError` if there is none."""
     if not capture.is_file():
         raise CanidsError(f"{capture}: no such file")
     above = [place] if place else [folder / MANIFEST for folder in capture.absolute().parents]
     for path in above:
         if not place and not path.exists():
             continue
-        for one in manifest.read(path, path.parent).values():
-            if one.path and one.path.resolve() == capture.resolve():
-                return path, one
+        listed = [
+            c for c in manifest.read(path, path.parent).values() if c.path and c.path.resolve() == capture.resolve()
+        ]
+        if listed and (one := next((c for c in listed if name in (None, c.name)), None)):
+            if name is None and len(listed) > 1:
+                names = ", ".join(c.name for c in listed)
+                raise CanidsError(f"{path}: {capture} has several entries ({names}); say which with --name")
+            return path, one
         if place:
             break
     where = place or f"no {MANIFEST} above it"
@@ -55,10 +61,14 @@ def _rates(one: manifest.Capture) -> IdRates:
     assert one.path
     form = FORMATS[recognise(one.path) if one.format in ("auto", "road") else one.format]
     entry = {**vars(one), "content": "unlabelled", "attacked": ()}
-    return IdRates.of(in_seconds(one.path, form, entry, "s" if one.assume_rate else one.timestamp_unit))
+    unit = in_file_unit(one.table) if one.table else one.timestamp_unit
+    # Of all buses: intervals count from the first frame of the file.
+    return IdRates.of(in_seconds(one.path, form, entry, "s" if one.assume_rate else unit))
 
 
-def label(capture: Path, labels: Path | None, place: Path | None, times: str, drawn: Path | None) -> str:
+def label(
+    capture: Path, labels: Path | None, place: Path | None, times: str, drawn: Path | None, name: str | None = None
+) -> str:
     """Label a capture in its manifest and draw the picture; what was done, in one line.
 
     Args:
@@ -67,10 +77,11 @@ def label(capture: Path, labels: Path | None, place: Path | None, times: str, dr
         place: the manifest; None: the nearest one above the capture that lists it.
         times: one of `canids_preprocess.drafting.labelling.TIMES`.
         drawn: where to draw the picture; None: beside the capture.
+        name: of the entry, where the capture has several, one for each bus.
 
     Raises `CanidsError` if the labels cannot be read, do not lie in the capture, or contradict what the manifest has.
     """
-    place, one = _listed(capture, place)
+    place, one = _listed(capture, place, name)
     if labels and one.attacked:
         raise CanidsError(f"{place}: captures.{one.name} has 'attacked' intervals; remove them there to import others")
     if labels and one.content == "attack-free":
@@ -105,6 +116,9 @@ def main() -> None:
         "--manifest", type=Path, help="the manifest; by default the nearest one above the capture that lists it"
     )
     parser.add_argument(
+        "--name", help="the capture's entry in the manifest, where a log of several buses has one for each"
+    )
+    parser.add_argument(
         "--times",
         choices=labelling.TIMES,
         default="auto",
@@ -115,7 +129,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        print(label(options.capture, options.labels, options.manifest, options.times, options.plot))
+        print(label(options.capture, options.labels, options.manifest, options.times, options.plot, options.name))
     except CanidsError as error:
         sys.exit(f"error: {error}")
 

@@ -256,7 +256,8 @@ def test_what_a_person_wrote_stays_to_the_byte(tmp_path: Path, mine: str) -> Non
     shutil.copy(OWN / "candump.log", tmp_path / "drive.log")
     (tmp_path / "manifest.yaml").write_bytes(mine.encode())
     result = draft(tmp_path)
-    assert result.added == ["drive"] if "dos.csv" in mine else ["dos", "drive"]
+    drives = ["drive.vcan0", "drive.vcan1"]
+    assert result.added == drives if "dos.csv" in mine else ["dos", *drives]
     # Without the added lines, the text is the one that was there.
     ending = "\r\n" if "\r\n" in mine else "\n"
     kept = result.text.splitlines(keepends=True)
@@ -282,7 +283,7 @@ def test_a_manifest_that_cannot_be_added_to_is_refused_with_the_entry(tmp_path: 
     (tmp_path / "manifest.yaml").write_text(text)
     shutil.copy(OWN / "candump.log", tmp_path / "drive.log")
     with pytest.raises(
-        CanidsError, match=r"cannot be added to safely; add by hand: # no labels.* · drive: · path: drive"
+        CanidsError, match=r"cannot be added to safely; add by hand: # no labels.* · drive.vcan0: · path: drive"
     ):
         draft(tmp_path)
     assert (tmp_path / "manifest.yaml").read_text() == text

@@ -9,9 +9,9 @@ from canids_preprocess.formats.can_train_and_test import CAN_TRAIN_AND_TEST
 from canids_preprocess.formats.candump import CAN_MIRGU, CANDUMP, ROAD
 from canids_preprocess.formats.compressed import unpacking
 from canids_preprocess.formats.dialects import DIALECTS
+from canids_preprocess.formats.dialects.python_can_csv import PYTHON_CAN_CSV
 from canids_preprocess.formats.hcrl import CAR_HACKING, OTIDS, SURVIVAL
 from canids_preprocess.formats.mf4 import MF4
-from canids_preprocess.formats.python_can_csv import PYTHON_CAN_CSV
 from canids_preprocess.formats.table.reader import TABLE
 from canids_preprocess.formats.text import first_bytes
 from canids_preprocess.formats.textlogs import TRC
