@@ -18,6 +18,8 @@ def counts(rows: list[Row], sources: Mapping[str, Mapping[str, Any]]) -> str:
     """Size of a scenario, and which of its captures hold injected attacks by their `sources`."""
     windows, attacked, episodes = (rows[0].values[c] for c in COUNTS)
     size = f"{windows} windows, {attacked} attacked, in {episodes} attack episodes."
+    if not windows:
+        size = "None of its windows is labelled, so there is nothing to evaluate here."
     hosts = hosts_of(rows[0].values["per_capture"], sources)
     fusion = next((r for r in rows if r.method == FUSION), None)
     if fusion and len(fusion.methods.detectors) == 1:
