@@ -13,7 +13,8 @@ from canids_evaluate import cards, planning
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.card_data import Split, Subject
 from canids_evaluate.pages.card_limits import limits
-from canids_evaluate.pages.rows import Methods
+from canids_evaluate.pages.provenance import vehicle_and_attack
+from canids_evaluate.pages.rows import Methods, hosts_of
 from canids_shared.contracts.detectors import DETECTORS, Detector
 from canids_shared.planning.pipeline import section
 from canids_shared.planning.stage import Stage
@@ -192,3 +193,10 @@ def test_trainings_and_cards_that_there_cannot_be_are_not_asked_for(
         assert sorted(runs) == sorted(planning.card_names(stage))
         kinds[joining] = {run.split("_")[0] for run in runs}
     assert kinds == {"none": {"vgae"}, "simulated_fleet": {"vgae", "gat", "dqn"}}
+
+
+def test_captures_with_a_host_say_what_was_done_with_it() -> None:
+    sources = {"d": {"vehicle": "van", "attack": "dos", "host": "drive"}, "f": {"vehicle": "van", "host": "drive"}}
+    assert vehicle_and_attack(sources["d"]) == ["van", "dos (injected into recording drive)"]
+    assert vehicle_and_attack(sources["f"]) == ["van", "– (part of recording drive)"]
+    assert hosts_of(["d", "f", "x"], sources) == "`d` into `drive`"

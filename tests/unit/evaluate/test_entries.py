@@ -89,11 +89,16 @@ def test_calibrate_without_attack_free_windows_is_refused() -> None:
         evaluate.main(call("a", inputs, variant="large"))
 
 
-def test_unlabelled_scenario_gives_nulls() -> None:
+def test_unlabelled_scenario_gives_nulls_and_the_page_says_so() -> None:
     inputs = decisions("large", 0.3, [UNLABELLED])
     evaluate.main(call("a", inputs, variant="large", scenarios=[UNLABELLED]))
     fusion = json.loads(Path("a/metrics.json").read_text())["scenarios"][UNLABELLED]["fusion"]
     assert (fusion["f1"], fusion["n_windows"], fusion["intervals"]["f1"]) == (None, 0, None)
+    metrics, curves = (
+        [Path("a", name), Path("window_baselines", UNLABELLED, name)] for name in ("metrics.json", "curves.json")
+    )
+    summarised("s", metrics=metrics, curves=curves)
+    assert "None of its windows is labelled, so there is nothing to evaluate here." in Path("s/results.md").read_text()
 
 
 def test_test_scenarios_are_logged_and_folds_are_not() -> None:

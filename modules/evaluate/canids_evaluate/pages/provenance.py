@@ -81,8 +81,9 @@ def _processor() -> str:
 
 def vehicle_and_attack(source: dict[str, Any]) -> list[str]:
     """Vehicle and attack of a capture as cells of a table; of an injected attack also the recording that it was put into."""
-    host = f" (injected into recording {source['host']})" if source.get("host") else ""
-    return [str(source.get("vehicle", UNDEFINED)), f"{source.get('attack') or UNDEFINED}{host}"]
+    attack, host = source.get("attack"), source.get("host")
+    made = f" ({'injected into' if attack else 'part of'} recording {host})" if host else ""
+    return [str(source.get("vehicle", UNDEFINED)), f"{attack or UNDEFINED}{made}"]
 
 
 def captures(sources: dict[str, dict[str, Any]]) -> Table:

@@ -115,5 +115,7 @@ def by_scenario(rows: list[Row]) -> dict[str, list[Row]]:
 
 def hosts_of(captures: Iterable[str], sources: Mapping[str, Mapping[str, Any]]) -> str:
     """The captures among these that hold injected attacks, each with the recording they were put into; empty where none does."""
-    hosts = {name: host for name in captures if (host := sources.get(name, {}).get("host"))}
-    return ", ".join(f"`{name}` into `{host}`" for name, host in hosts.items())
+    named = {
+        name: source for name in captures if (source := sources.get(name, {})).get("host") and source.get("attack")
+    }
+    return ", ".join(f"`{name}` into `{source['host']}`" for name, source in named.items())

@@ -23,6 +23,8 @@ def counts(rows: list[Row], sources: Mapping[str, Mapping[str, Any]]) -> str:
         f"{values['n_windows']} windows, {values['n_attacked']} attacked, in {values['n_episodes']} attack episodes{few}; "
         f"{_span(values)} of attack-free traffic."
     )
+    if not values["n_windows"]:
+        size = "None of its windows is labelled, so there is nothing to evaluate here."
     hosts = hosts_of(values["per_capture"], sources)
     fusion = next((r for r in rows if r.method == FUSION), None)
     if fusion and len(fusion.methods.detectors) == 1:
