@@ -39,7 +39,8 @@ class TeacherOutputs:
             windows: those to be learnt from, [n] int64 on the host.
             autocast: the precision in which the student learns.
         """
-        self._outputs, self._store, self._by_node, self._kept = outputs, store, by_node, None
+        self._outputs, self._store, self._by_node = outputs, store, by_node
+        self._kept: Tensor | None = None
         rows = len(store.x) if by_node else len(store)
         for chunk in torch.split(windows, size):
             with torch.no_grad(), autocast():
