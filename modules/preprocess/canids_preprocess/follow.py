@@ -164,7 +164,7 @@ def _warm_up() -> None:
 def wanted_after(frames: int, options: argparse.Namespace) -> Enough:
     """What to read together after so many `frames` of a stretch: those that complete the next window of frames."""
     if options.window_unit == "seconds":
-        return Enough(MOST_IDS, _TOGETHER_S)
+        return Enough(sys.maxsize, _TOGETHER_S)
     window, stride = int(options.window), int(options.stride)
     return Enough(window - frames if frames < window else stride - (frames - window) % stride, _LATEST_S)
 
