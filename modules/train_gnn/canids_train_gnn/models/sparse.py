@@ -64,7 +64,8 @@ class EdgeMatrix:
         """Inner products [E, H] of `rows` [N, H, C] at each edge's row and `columns` [N, H, C] at its column."""
         nothing = self._matrix(rows.new_zeros(len(self.column)))
         sampled = torch.sparse.sampled_addmm(nothing, rows.flatten(0, 1), columns.flatten(0, 1).T, beta=0)
-        return sampled.values()[self.entry]
+        values: Tensor = sampled.values()
+        return values[self.entry]
 
 
 @dataclass(frozen=True)
