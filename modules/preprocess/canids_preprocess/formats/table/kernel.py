@@ -1,5 +1,8 @@
 """The compiled loop of `format: table`: rows in the usual spelling at the speed of memory, the others by their place in the text."""
 
+# Inside compiled functions NumPy's and Python's numbers are one: Numba infers their types.
+# mypy: disable-error-code="assignment, no-any-return, return-value"
+
 from typing import Any
 
 import numpy as np
@@ -496,7 +499,7 @@ def parse(
 
     `text` ends with a line end. `how` and `declared` (`roles`, `places`, `words`, `word_table`): as in the loop.
     """
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "timestamp": np.empty(most),
         "can_id": np.empty(most, np.uint32),
         **{name: np.empty(most, np.bool_) for name in ("extended", "remote", "fd")},
@@ -509,7 +512,8 @@ def parse(
         "row": np.empty(most, np.int64),
     }
     odd = np.empty((most, 3), np.int64)
-    n, others, spaced = _parse(text, how, *declared, _BOUNDS, _LENGTHS, *arrays.values(), odd)
+    arguments: tuple[Any, ...] = (text, how, *declared, _BOUNDS, _LENGTHS, *arrays.values(), odd)
+    n, others, spaced = _parse(*arguments)
     size, used = int(arrays["offset"][n]), int(arrays["channel_end"][n])
     ends = {"payload": size, "channel": used, "offset": n + 1, "channel_end": n + 1}
     return {name: array[: ends.get(name, n)] for name, array in arrays.items()}, odd[:others], spaced
