@@ -105,7 +105,11 @@ def test_a_detector_with_the_name_of_a_baseline_is_refused(name: str) -> None:
 
 def test_runs_that_train_the_detectors_follow_from_the_config() -> None:
     stage = SimpleNamespace(
-        config={"": {"detector_runs": None}}, upstream=lambda path: lambda wildcards: [path.replace("{instance}", "@s")]
+        config={"": {"detector_runs": None}},
+        datasets=["d"],
+        has=lambda dataset, instance: True,
+        has_attacks=lambda dataset, instance: True,
+        upstream=lambda path: lambda wildcards: [path.replace("{instance}", "@s")],
     )
     assert planning.card_names(stage)[:4] == ["vgae_large", "vgae_small_kd", "vgae_small_nokd", "gat_large"]  # type: ignore[arg-type]
     stage.config = {"": {"detector_runs": ["detector"]}}

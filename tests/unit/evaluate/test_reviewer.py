@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(output: str, inputs: dict[str, str], **constants: Any) -> Call:
     paths = {"metrics": Path(output, "metrics.json"), "curves": Path(output, "curves.json")}
-    constants = {"scenarios": ["test"], "code": "0", **constants}
+    constants = {"scenarios": ["test"], "captures": [], "code": "0", **constants}
     given = {name: [Path(path)] for name, path in inputs.items()}
     return Call({"dataset": "d", "instance": ""}, CONFIG, constants, paths, given, "{}")
 
