@@ -296,6 +296,7 @@ CHECKS: dict[str, Check] = {
     r"ls experimentruns/.*": elsewhere("tests/pipelines/test_kd_fusion.yml", "experimentruns/smoke/gat_large"),
     r"python -m canids_late_alarms.…": elsewhere("tests/modules/test_scaffold.py", "late_alarms"),
     r"(.venv/bin/)?python -m canids_.*": explains_itself,
+    r"python bench/formats.py": runs_small,
 }
 """Command → what checks it; the first that fits."""
 RECIPES: dict[str, Check] = {
