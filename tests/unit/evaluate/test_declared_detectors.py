@@ -114,7 +114,7 @@ def test_runs_that_train_the_detectors_follow_from_the_config() -> None:
     assert planning.card_names(stage)[:4] == ["vgae_large", "vgae_small_kd", "vgae_small_nokd", "gat_large"]  # type: ignore[arg-type]
     stage.config = {"": {"detector_runs": ["detector"]}}
     expected = [f"<runs>/{k}_{v}@s/run.json" for k in ("detector", "dqn") for v in ("large", "small_kd", "small_nokd")]
-    assert planning.trainings(stage, "run.json")(None) == expected  # type: ignore[arg-type]
+    assert planning.trainings(stage, "run.json")(SimpleNamespace(dataset="d", instance="")) == expected  # type: ignore[arg-type]
     assert planning.cards_on_command_line(["--spec", "--detector_small_kd", "--metrics"]) == ["detector_small_kd"]
 
 

@@ -16,6 +16,7 @@ from canids_preprocess.graphs import metadata_of
 from canids_shared.contracts import manifest, streams, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
+from canids_shared.jobs.entry_point import Call
 
 BUSES = ("can0", "can1")
 
@@ -96,7 +97,7 @@ def test_one_bus_is_read_as_if_it_were_alone(log: Path) -> None:
 
 def test_two_entries_of_one_file_are_no_copies(log: Path) -> None:
     paths = [ingested(log, (bus,)) for bus in BUSES]
-    content = {metadata["sha256"] for metadata in metadata_of(paths).values()}
+    content = {metadata["sha256"] for metadata in metadata_of(Call({}, {}, {}, {}, {"frames": paths}, "{}")).values()}
     assert len(content) == 2
 
 

@@ -322,10 +322,9 @@ def test_injected_captures_are_made_from_their_host_by_a_rule_of_their_own(
     wildcards = Wildcards(fromdict={"dataset": "a", "capture": "drive-dos", "split": "fit", "instance": ""})
     assert planning.injected_captures(planned) == r"drive\-dos"
     assert planning.host(planned)(wildcards) == "<frames>/drive.parquet"
-    assert planning.frames_of_split(planned)(wildcards)[0] == "<frames>/drive-dos.parquet"
+    assert planning.training_frames(planned)(wildcards) == ["<frames>/drive-dos.parquet"]  # the host is in no split
     # Simulated captures join, since the traffic around the attack is recorded.
-    assert "<frames>/drive.parquet" not in planning.frames_of_split(planned)(wildcards)
-    assert len(planning.frames_of_split(planned)(wildcards)) > 1
+    assert planning.auxiliary_frames(planned, "results/{dataset}/frames")(wildcards)
     recorded = {"drive-dos": {**entry, "path": "other.log", "role": "train"}}
     assert planning.injected_captures(stage(b=recorded)) == "(?!)"
     with pytest.raises(

@@ -137,9 +137,9 @@ def test_a_followed_log_is_judged_after_a_second_of_traffic(tmp_path: Path) -> N
     for more, message in (([], "--timestamp-unit"), (["--timestamp-unit", "us"], "looks like ms")):
         options = follow.parser().parse_args(arguments + more)
         with pytest.raises(CanidsError, match=message):
-            list(follow.batches(str(path), options, follow.IdleTimeout(True, None)))
+            list(follow.batches(str(path), options, follow.IdleTimeout(True, None), lambda: follow.Enough(1, 0.0)))
     options = follow.parser().parse_args([*arguments, "--timestamp-unit", "ms"])
-    batches = list(follow.batches(str(path), options, follow.IdleTimeout(True, None)))
+    batches = list(follow.batches(str(path), options, follow.IdleTimeout(True, None), lambda: follow.Enough(1, 0.0)))
     assert np.abs(pl.concat([b.frames for b in batches])["timestamp"].to_numpy() - seconds).max() < 1e-6
 
 
