@@ -108,6 +108,7 @@ bench: .venv/runtime
 	$(BIN)/python bench/distillation.py
 	$(BIN)/python bench/fusion.py
 	$(BIN)/python bench/plan.py
+	$(BIN)/python bench/follow.py
 	$(BIN)/python bench/starts.py
 	$(BIN)/python bench/demo.py
 
