@@ -76,7 +76,12 @@ def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[
         "staleness": staleness.scores,
         "always_attack": lambda store: np.ones(len(store)),
     }
-    return {name: scorer for name, scorer in scorers.items() if attacks or name not in _CLASSIFIERS}
+    # Features of the published pipeline are all absolute.
+    left_out = {
+        *([] if attacks else _CLASSIFIERS),
+        *(["relative_trees"] if fit.header.get("features") == "published" else []),
+    }
+    return {name: scorer for name, scorer in scorers.items() if name not in left_out}
 
 
 def scores_of(store: GraphStore, scorers: dict[str, Scorer]) -> Scores:

@@ -132,7 +132,11 @@ def _read(
                         f"{labels.relative_to(folder)}: labels of {relative}, which is listed already; {LABEL} imports them"
                     )
                 continue
-            if labels:
+            if labels and one.buses:
+                one.comments.append(
+                    f"labels of {labels.name} not taken, since they do not say of which bus: {LABEL} --name NAME"
+                )
+            elif labels:
                 _take_labels(folder, one, labels, result)
         except CanidsError as error:
             if path not in listed:
@@ -165,12 +169,16 @@ def draft(folder: Path) -> Draft:
     _name_vehicles(folder, entries, old)
     labelled = [one for one in entries.values() if one.entry["content"] == "labelled"]
     grouped = any(group_of(folder / one.entry["path"], folder) for one in entries.values())
-    training = sum(c.role == "train" for c in captures.values()) + sum(
-        e.entry["role"] == "train" for e in entries.values()
+    # Buses of one log stay together.
+    training = len(
+        {str(c.path) for c in captures.values() if c.role == "train"}
+        | {one.entry["path"] for one in entries.values() if one.entry["role"] == "train"}
     )
     tested = any(c.role not in ("train", "to_score") for c in captures.values())
     if labelled and not grouped and not tested and training > 1:
-        labelled[-1].entry["role"] = "test"
+        for one in entries.values():
+            if one.entry["path"] == labelled[-1].entry["path"] and one.entry["role"] == "train":
+                one.entry["role"] = "test"
     result.added = list(entries)
     if not captures:
         result.text = manifest_text(folder.name, entries, result.unread)

@@ -90,7 +90,11 @@ def _format(path: Growing, name: str, above: int = 0) -> str:
 
 def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout, wanted: Wanted) -> Iterator[Batch]:
     """Frames and rejects of a log or a bus as they come. Raises `CanidsError` if there is no such log or bus, or it fails."""
+    if options.table and (options.timestamp_unit or options.format not in ("auto", "table")):
+        raise CanidsError("--table: the mapping says format and unit of time; leave --format and --timestamp-unit out")
     if buses.is_bus(source):
+        if options.channel is not None:
+            raise CanidsError(f"--channel {options.channel}: belongs to a log; {source} is one channel already")
         yield from buses.read(source, timeout, wanted)
     else:
         path, entry, unit, above = Growing.of(Path(source), timeout, wanted), dict(_ENTRY), options.timestamp_unit, 0

@@ -63,6 +63,14 @@ def _by_bus(path: Path, metadata: dict[str, Any]) -> Iterator[tuple[Recording, d
             plain = re.sub("[^A-Za-z0-9_.-]", "-", channel) or "none"
             same = [c for c in list(channels)[:number] if re.sub("[^A-Za-z0-9_.-]", "-", c) == plain]
             own["capture"] = f"{metadata['capture']}.{plain}" + (f"-{number}" if same else "")
+            own["entry"] = metadata["capture"]
+            if (
+                metadata["content"] == "labelled"
+                and channel not in metadata["channels_attacked"]
+                and not metadata["attacked"]
+            ):
+                # The attack is on another bus of the log.
+                own |= {"content": "attack-free", "attack": None, "attacks": []}
         yield Recording(path, channel if len(channels) > 1 else None), metadata | own
 
 

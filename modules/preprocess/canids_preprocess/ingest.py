@@ -49,7 +49,8 @@ class RowCounts:
         late, on_time: frames behind that line that are too far before it, and the others.
         attacked: frames with label 1.
         attacks: kinds of these frames, where the manifest's intervals name kinds.
-        channels: frames of each bus.
+        channels: frames of each bus, and `channels_attacked` those buses with an attacked one.
+        end: the latest timestamp of any bus of the file.
         elsewhere: frames of buses that are left out.
     """
 
@@ -65,6 +66,8 @@ class RowCounts:
     attacked: int = 0
     attacks: set[str] = field(default_factory=set)
     channels: Counter[str] = field(default_factory=Counter)
+    channels_attacked: set[str] = field(default_factory=set)
+    end: float = -np.inf
     elsewhere: Counter[str] = field(default_factory=Counter)
 
 
@@ -111,15 +114,21 @@ def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quar
     return batch._replace(frames=frames.filter(~late), rejects=pl.concat([rejects, wrong.filter(late)]).sort("line"))
 
 
+def _by_channel(frames: pl.DataFrame) -> dict[str, int]:
+    """Frames of each bus; an empty name is that of frames without one."""
+    # Most formats have no channel at all, and then no text has to be compared.
+    if frames["channel"].null_count() == len(frames):
+        return {"": len(frames)}
+    return dict(frames["channel"].fill_null("").value_counts().iter_rows())
+
+
 def of_buses(path: Path, batch: Batch, entry: dict[str, Any], counts: RowCounts) -> Batch:
     """The batch without the frames of other buses than those of the entry's `channel`; frames are counted by bus.
 
     Raises `CanidsError` if there are several, and no channel is named.
     """
     channel, frames = entry.get("channel"), batch.frames
-    # Most formats have no channel at all, and then no text has to be compared.
-    none = frames["channel"].null_count() == len(frames)
-    found = {"": len(frames)} if none else dict(frames["channel"].fill_null("").value_counts().iter_rows())
+    found = _by_channel(frames)
     left_out = set() if channel in (None, ALL_CHANNELS) else found.keys() - set(channel)
     counts.channels.update({name: count for name, count in found.items() if name not in left_out and count})
     counts.elsewhere.update({name: found[name] for name in left_out if found[name]})
@@ -205,6 +214,11 @@ def read(
         batch = of_buses(path, whole, entry, counts)
         # The rejects of the format, and with quarantine also the frames that step back too far.
         frames, rejects, trimmed = _in_time(path, batch, counts, tolerance, quarantine)
+        if len(frames) < len(batch.frames):
+            counts.channels.subtract(_by_channel(batch.frames))
+            counts.channels.update(_by_channel(frames))
+        if len(whole.frames):
+            counts.end = max(counts.end, float(whole.frames["timestamp"].to_numpy().max()))
         if len(rejects) and not quarantine:
             _refuse_bad_rows(path, rejects)
         if len(frames):
@@ -214,24 +228,33 @@ def read(
         counts.rejects += len(rejects)
         counts.trimmed += trimmed
         frames = _labelled(path, frames, entry, counts.first)
-        counts.attacked += int(frames["label"].sum())
+        counts.attacked += (attacked := int(frames["label"].sum()))
+        if attacked and len(counts.channels) > 1:
+            counts.channels_attacked |= _by_channel(frames.filter(label=1)).keys()
         if any(interval[2:] for interval in entry["attacked"]):
             counts.attacks |= set(frames["attack"].unique().to_list()) - {""}
         yield Batch(frames, rejects)
+    _check_whole(path, entry, counts)
+
+
+def _check_whole(path: Path, entry: dict[str, Any], counts: RowCounts) -> None:
+    """Raise `CanidsError` if a capture as a whole is not what its entry says."""
     if counts.late > max(counts.on_time, _STRAYS):
         raise CanidsError(
             f"{path}, line {counts.line}: the timestamp is later than those of {counts.late} frames below it, which "
             "quarantine would put aside; correct or remove the line, or cut the capture there"
         )
     for start, end, *_ in entry["attacked"]:
-        if counts.last is not None and start > counts.last - counts.first:
+        if start > counts.end - counts.first > -np.inf:
             raise CanidsError(
                 f"{path}: the manifest's attacked interval [{start:g}, {end:g}] lies beyond the capture's end, "
-                f"{counts.last - counts.first:.1f} s after its first frame; intervals are in seconds from that frame on"
+                f"{counts.end - counts.first:.1f} s after its first frame; intervals are in seconds from that frame on"
             )
-    if not counts.frames and counts.elsewhere:
-        names = ", ".join(name or "none" for name in sorted(counts.elsewhere))
-        raise CanidsError(f"{path}: no frame of channel {', '.join(entry['channel'])}; its channels are {names}")
+    channel = entry.get("channel")
+    absent = [] if channel in (None, ALL_CHANNELS) else [name for name in channel if name not in counts.channels]
+    if absent and (counts.elsewhere or counts.frames):
+        names = ", ".join(name or "none" for name in sorted(counts.elsewhere.keys() | counts.channels.keys()))
+        raise CanidsError(f"{path}: no frame of channel {', '.join(absent)}; its channels are {names}")
     if not counts.frames:
         raise CanidsError(f"{path}: no frames in it" + (f", {counts.rejects} rejects" if counts.rejects else ""))
     # The simulator labels whatever it does; without an episode its captures are attack-free.
@@ -275,7 +298,8 @@ def _write(call: entry_point.Call, path: Path, entry: dict[str, Any]) -> RowCoun
             "stepped_back": counts.stepped_back,
             "trimmed": counts.trimmed,
             "assumed_rate": entry.get("assume_rate"),
-            "channels": dict(sorted(counts.channels.items())) if entry.get("channel") else None,
+            "channels": {k: n for k, n in sorted(counts.channels.items()) if n} if entry.get("channel") else None,
+            "channels_attacked": sorted(counts.channels_attacked),
             "attacked": [[counts.first + a, counts.first + b, *kind] for a, b, *kind in entry["attacked"]],
         }
         frames.close(metadata)

@@ -257,7 +257,7 @@ def main(call: entry_point.Call) -> None:
     ):
         frames.append(made.table)
         # There is no raw file: its place takes what makes the same frames.
-        origin = json.dumps([metadata["sha256"], entry["attack"], options], sort_keys=True)
+        origin = json.dumps([metadata["sha256"], metadata.get("channels"), entry["attack"], options], sort_keys=True)
         frames.close(
             {
                 "capture": entry["name"],

@@ -42,6 +42,8 @@ def _listed(capture: Path, place: Path | None, name: str | None) -> tuple[Path, 
         listed = [
             c for c in manifest.read(path, path.parent).values() if c.path and c.path.resolve() == capture.resolve()
         ]
+        if listed and name is not None and name not in [c.name for c in listed]:
+            raise CanidsError(f"{path}: {capture} has no entry '{name}', but {', '.join(c.name for c in listed)}")
         if listed and (one := next((c for c in listed if name in (None, c.name)), None)):
             if name is None and len(listed) > 1:
                 names = ", ".join(c.name for c in listed)

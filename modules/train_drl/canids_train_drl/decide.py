@@ -75,6 +75,8 @@ def decide(policy: Decider, fusion_baselines: dict[str, Fusion], split: States, 
     windows = as_recorded(split, policy.observer)
     deciding: dict[str, Fusion] = {**fusion_baselines, **({"dqn": policy} if isinstance(policy, Policy) else {})}
     outputs = {name: each.step(windows, None)[0] for name, each in deciding.items()}
+    if fusion not in outputs:
+        raise CanidsError(f"fusion: '{fusion}' is none of the fusion baselines that were fitted ({', '.join(outputs)})")
     played, decided = outputs["dqn"].rollout if "dqn" in outputs else None, outputs.pop(fusion)
     values = {"q_chosen": played.q_chosen, "q_other": played.q_other} if played else {}
     others = {

@@ -106,6 +106,13 @@ class Capture:
     channel: tuple[str, ...] | str | None = None
 
     @property
+    def attacks(self) -> tuple[str, ...]:
+        """The kinds of attack in it: those of its intervals, and its own where an interval, or the file, may be of that."""
+        kinds = [kind for _, _, *rest in self.attacked for kind in rest]
+        own = [self.attack] if self.attack and (len(kinds) < len(self.attacked) or not kinds) else []
+        return tuple(dict.fromkeys([*own, *kinds]))
+
+    @property
     def scored(self) -> bool:
         """Whether it is only to be scored by a finished run."""
         return self.role == SCORED
@@ -277,6 +284,13 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
             or injected != (c.injection is not None),
             f".host: no capture '{c.host}' with role '{HOST}'": injected and (host is None or host.role != HOST),
             ": a host must be an attack-free recording": c.role == HOST and (c.content != "attack-free" or injected),
+            ".channel: a host is one bus, so it names one": c.role == HOST
+            and (c.channel == ALL_CHANNELS or len(c.channel or ()) > 1),
+            f".path: '{_same_file(c, captures)}' has the same file, and frames of a host belong into injected captures alone": c.role
+            == HOST
+            and _same_file(c, captures),
+            ": 'channel', 'timestamp_unit' and 'assume_rate' of an injected capture are its host's": injected
+            and (c.channel or c.timestamp_unit or c.assume_rate),
             f": the vehicle is not its host's, '{host and host.vehicle}'": host and host.vehicle != c.vehicle,
             ".attacked: injected captures are labelled by what is injected": injected and c.attacked,
             ": injected captures are 'labelled' with an attack, or 'attack-free' parts of their host": injected
@@ -298,6 +312,19 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
         }
         if message := next((text for text, holds in wrong.items() if holds), None):
             raise CanidsError(f"{path}: captures.{c.name}{message}")
+
+
+def _same_file(capture: Capture, captures: dict[str, Capture]) -> str:
+    """Name of another capture that has frames of the same bus of the same file; empty where none has."""
+    for other in captures.values():
+        apart = (
+            isinstance(capture.channel, tuple)
+            and isinstance(other.channel, tuple)
+            and not {*capture.channel} & {*other.channel}
+        )
+        if other.name != capture.name and other.path and other.path == capture.path and not apart:
+            return other.name
+    return ""
 
 
 def _overlapping(capture: Capture, captures: dict[str, Capture]) -> str:

@@ -58,8 +58,8 @@ def kinds(dataset: str, data_root: str, what: str) -> list[str]:
     """
     training = [c for c in manifest.load(dataset, data_root).values() if c.role == "train"]
     attacked = [c for c in training if c.content == "labelled"]
-    known = {"vehicles": [c.vehicle for c in training], "attacks": [c.attack for c in attacked if c.attack]}[what]
-    attackable = list(dict.fromkeys(c.vehicle if what == "vehicles" else c.attack for c in attacked))
+    known = {"vehicles": [c.vehicle for c in training], "attacks": [a for c in attacked for a in c.attacks]}[what]
+    attackable = list(dict.fromkeys(n for c in attacked for n in ([c.vehicle] if what == "vehicles" else c.attacks)))
     if len(set(known)) < 2 or not attackable:
         has = f"only {known[0]}" if known else "none"
         raise CanidsError(

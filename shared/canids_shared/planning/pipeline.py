@@ -9,13 +9,14 @@ the first instance that is equal up to there, so two seeds share their graphs.
 import copy
 import importlib.util
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from canids_shared.contracts import manifest, yaml_file
+from canids_shared.contracts.attacks import kind_of
 from canids_shared.contracts.config import bounded
 from canids_shared.errors import CanidsError
 
@@ -32,8 +33,12 @@ PORTS = {
 """Ports by which a stage reads another (or, `window_baselines`, itself) → the stages whose overrides make the files differ."""
 SECTIONS = (*STAGES, "tracking")
 """The sections of a pipeline's config."""
-_ATTRIBUTES = {"vehicles": "vehicle", "attacks": "attack", "captures": "name"}
-"""Key of `leave_out` → the attribute of a capture that it names."""
+_NAMED: dict[str, Callable[[manifest.Capture], tuple[str, ...]]] = {
+    "vehicles": lambda c: (c.vehicle,),
+    "attacks": lambda c: c.attacks,
+    "captures": lambda c: (c.name,),
+}
+"""Key of `leave_out` → what of a capture it names."""
 _DATA = ("datasets", "data_root")
 """Keys of a pipeline's config that every module gets."""
 _INHERITED = ("stand_in", "preset")
@@ -175,7 +180,7 @@ def _left_out(overrides: Config | None) -> Config:
 def known_to_folds(captures: dict[str, manifest.Capture]) -> dict[str, list[str]]:
     """Names that a fold can leave out of a dataset's training captures, by key of `leave_out`."""
     training = [c for c in captures.values() if c.role == "train"]
-    return {kind: sorted({getattr(c, key) for c in training} - {None}) for kind, key in _ATTRIBUTES.items()}
+    return {kind: sorted({name for c in training for name in named(c)}) for kind, named in _NAMED.items()}
 
 
 def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> bool:
@@ -196,11 +201,17 @@ def attacks_learnt(captures: dict[str, manifest.Capture], learnt_from: Config) -
     """
     left = learnt_from.get("leave_out") or {}
     training = [c for c in captures.values() if c.role == "train"]
-    kept = [c for c in training if not any(getattr(c, _ATTRIBUTES[kind]) in names for kind, names in left.items())]
+    kept = [c for c in training if not any({*_NAMED[kind](c)} & {*names} for kind, names in left.items())]
     labelled = [c for c in kept if c.content == "labelled"]
     if any(c.path for c in labelled):
         return "recorded"
-    joined = learnt_from.get("auxiliary_captures") != "none" and any(c.format != "simulated" for c in training)
+    # As `members` of preprocess has it: a name that shows no kind of attack leaves all attacks of auxiliary captures out.
+    unknown = any(kind_of(attack) is None for attack in left.get("attacks", []))
+    joined = (
+        learnt_from.get("auxiliary_captures") != "none"
+        and any(c.format != "simulated" for c in training)
+        and not unknown
+    )
     return "simulated" if joined or labelled else ""
 
 

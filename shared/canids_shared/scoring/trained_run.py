@@ -99,8 +99,8 @@ def trained_run(folder: Path, detector_runs: Sequence[str] = DETECTOR_RUNS) -> T
 def _alone(folder: Path, kind: str, baselines: str) -> tuple[str]:
     """The kind of a detector's run, if it decides without others; raises `CanidsError` if the fusion has other detectors."""
     observer = model_file.header_of(baselines).get("observer") or {}
-    if [d.get("name") for d in observer.get("detectors", [])] != [kind]:
-        policy = folder.with_name(folder.name.replace(kind, POLICY_KIND, 1))
+    policy = folder.with_name(folder.name.replace(kind, POLICY_KIND, 1))
+    if [d.get("name") for d in observer.get("detectors", [])] != [kind] or (policy / "model.safetensors").exists():
         raise CanidsError(
             f"run {folder}: its detector has no threshold of its own; score with the policy, RUN={policy}"
         )

@@ -311,6 +311,11 @@ def test_a_restart_repeats_windows_of_its_block_and_is_not_judged() -> None:
     assert of_own_blocks(table, ["b"]).tolist() == [False] * 7 + [True] * 2
 
 
+def test_buses_of_a_log_and_windows_of_one_time_are_judged() -> None:
+    table = pl.DataFrame({"capture": ["a.can0"] * 3 + ["ab"] * 2, "t_start": [0.0, 0, 1, 0, 1]})
+    assert of_own_blocks(table, ["a"]).tolist() == [True] * 3 + [False] * 2
+
+
 def test_extra_trees_are_left_out_where_there_is_no_attack_to_learn_from() -> None:
     write_store(Path("fit.safetensors"), [{0: 1}] * 40, [0] * 40, capture="free")
     fit = GraphStore(Path("fit.safetensors"))

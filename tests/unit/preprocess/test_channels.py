@@ -39,7 +39,9 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def ingested(path: Path, channel: Any, content: str = "attack-free") -> Path:
+def ingested(
+    path: Path, channel: Any, content: str = "attack-free", on_bad_rows: str = "error", **changes: Any
+) -> Path:
     output = path.with_name(f"{path.stem}-{channel}.parquet".replace("'", ""))
     entry = {
         "name": path.stem,
@@ -48,8 +50,9 @@ def ingested(path: Path, channel: Any, content: str = "attack-free") -> Path:
         "attack": None,
         "content": content,
         "attacked": [],
+        **changes,
     }
-    config = {"timestamp_tolerance": 0.0005, "on_bad_rows": "error"}
+    config = {"timestamp_tolerance": 0.0005, "on_bad_rows": on_bad_rows}
     outputs = {"output": output, "rejects": output.with_suffix(".rejects")}
     inputs = {"capture": [path], "metadata": []}
     ingest.main(call({"dataset": "d"}, config, outputs, inputs, capture={**entry, "channel": channel}))
@@ -147,3 +150,64 @@ def test_one_bus_of_a_log_is_followed(log: Path) -> None:
     mapping.write_text(yaml.safe_dump({"delimiter": " ", "skip": 2, **columns}))
     same = windows_of(table, "--table", str(mapping), "--channel", "can1")
     assert same.equals(windows_of(log, "--channel", "can1"))
+
+
+def test_a_bus_that_is_silent_for_a_while_can_be_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "drive.parquet"
+    table, metadata = tables.read(ingested(late_bus(tmp_path), "all"), tables.FRAMES)
+    with tables.writing(path, tables.FRAMES) as writer:  # batches in the first of which can1 is silent
+        for part in (table.head(2000), table[2000:]):
+            writer.append(part)
+        writer.close({**metadata, "channels": {"can0": 2450, "can1": 450}})
+    store = built(tmp_path, path, split="fit")
+    assert store.header["captures"] == ["late.can0", "late.can1"]
+    assert (store["capture"] == 1).any()
+
+
+def late_bus(folder: Path) -> Path:
+    path = folder / "late.log"
+    rows = [(n / 100, "can0", 0x100 + n % 5) for n in range(2450)]
+    rows += [(20 + n / 100 + 1e-3, "can1", 0x200 + n % 3) for n in range(450)]
+    path.write_text("".join(f"({t:.6f}) {bus} {i:03X}#{int(t * 50) % 256:02X}00\n" for t, bus, i in sorted(rows)))
+    return path
+
+
+def test_a_bus_without_the_attack_is_attack_free(log: Path) -> None:
+    table, metadata = tables.read(ingested(log, "all"), tables.FRAMES)
+    attacked = table.with_columns(
+        label=pl.when(pl.col("channel") == "can1").then(1).otherwise(0).cast(pl.UInt8),
+        attack=pl.when(pl.col("channel") == "can1").then(pl.lit("dos")).otherwise(pl.lit("")),
+    )
+    path = log.with_name("attacked.parquet")
+    named = {"content": "labelled", "attack": "dos", "attacks": ["dos"], "channels_attacked": ["can1"]}
+    tables.write(path, tables.FRAMES, attacked, {**metadata, **named})
+    made = metadata_of(Call({}, {}, {}, {}, {"frames": [path]}, "{}")).values()
+    assert [(m["capture"], m["content"], m["attack"]) for m in made] == [
+        ("drive.can0", "attack-free", None),
+        ("drive.can1", "labelled", "dos"),
+    ]
+    assert {m["entry"] for m in made} == {"drive"}
+
+
+def test_every_bus_that_is_named_must_be_there(log: Path) -> None:
+    with pytest.raises(CanidsError, match="no frame of channel cna1; its channels are can0, can1"):
+        ingested(log, ("can0", "cna1"))
+
+
+def test_frames_put_aside_are_none_of_their_bus(log: Path) -> None:
+    lines = log.read_text().splitlines()
+    lines.insert(400, lines[10])  # far back in time
+    log.write_text("".join(f"{line}\n" for line in lines))
+    _, metadata = tables.read(ingested(log, "all", on_bad_rows="quarantine"), tables.FRAMES)
+    assert metadata["rejects"] == 1
+    assert sum(metadata["channels"].values()) == metadata["frames"]
+
+
+def test_intervals_may_lie_behind_the_last_frame_of_a_bus(tmp_path: Path) -> None:
+    path = late_bus(tmp_path)
+    path.write_text(
+        "".join(f"{line}\n" for line in path.read_text().splitlines() if " can1 " in line or "(0" in line[:2])
+    )
+    lines = path.read_text().splitlines()
+    assert ingested(path, ("can0",), "labelled", attack="suppression", attacked=[[22.0, 23.0]]).exists()
+    assert any(" can1 " in line for line in lines)

@@ -283,7 +283,8 @@ def test_a_manifest_that_cannot_be_added_to_is_refused_with_the_entry(tmp_path: 
     (tmp_path / "manifest.yaml").write_text(text)
     shutil.copy(OWN / "candump.log", tmp_path / "drive.log")
     with pytest.raises(
-        CanidsError, match=r"cannot be added to safely; add by hand: # no labels.* · drive.vcan0: · path: drive"
+        CanidsError,
+        match=r"cannot be added to safely; add by hand: # one of the buses.* · # no labels.* · drive.vcan0: · path: drive",
     ):
         draft(tmp_path)
     assert (tmp_path / "manifest.yaml").read_text() == text

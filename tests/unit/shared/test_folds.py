@@ -1,15 +1,17 @@
 """Folds found in the manifests: which vehicles and attacks can be left out, and of which datasets."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 from canids_shared.planning import folds
-from canids_shared.planning.pipeline import section, targets
+from canids_shared.planning.pipeline import attacks_learnt, known_to_folds, section, targets
 from canids_shared.planning.stage import Stage
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +82,26 @@ def test_a_fold_is_named_after_the_seed_that_all_its_seeded_stages_get(workplace
     joined = folds.joined({**config("a", seeds=3), "train_gnn": {"seed": 5}})["instances"]
     both = {name: (joined[name]["train_gnn"], joined[name]["train_drl"]) for name in joined if "kia-seed" in name}
     assert both == {f"without-kia-seed-{n}": ({"seed": n}, {"seed": n}) for n in (6, 7)}
+
+
+def test_kinds_of_intervals_are_attacks_of_folds(workplace: Path) -> None:
+    write("a", ("kia", "dos"), ("kia", None))
+    path = Path("data/a/manifest.yaml")
+    content = yaml.safe_load(path.read_text())
+    mixed = {"path": "m.csv", "vehicle": "kia", "role": "train", "content": "labelled", "attack": "attack"}
+    content["captures"]["m"] = {**mixed, "attacked": [[1, 2, "dos"], [3, 4, "fuzzing"]]}
+    path.write_text(yaml.safe_dump(content))
+    manifest.load.cache_clear()
+    captures = manifest.load("a", "data")
+    assert captures["m"].attacks == ("dos", "fuzzing")
+    assert known_to_folds(captures)["attacks"] == ["dos", "fuzzing"]
+    # What is left has no attack, for the capture of both kinds goes as a whole.
+    learnt = {"auxiliary_captures": "none", "leave_out": {"attacks": ["dos"]}}
+    assert attacks_learnt(captures, learnt) == ""
+    assert attacks_learnt(captures, {**learnt, "leave_out": {"attacks": ["fuzzing"]}}) == "simulated"
+    # An attack of no known kind leaves out those of auxiliary captures too.
+    weird = {"auxiliary_captures": "simulated_fleet", "leave_out": {"attacks": ["weird"]}}
+    assert attacks_learnt({"m": replace(captures["m"], attack="weird", attacked=())}, weird) == ""
 
 
 def test_a_fold_belongs_to_the_datasets_that_have_what_it_leaves_out(workplace: Path) -> None:

@@ -234,7 +234,7 @@ HOSTED: dict[str, Any] = {
 def hosted(workplace: Path, **changes: dict[str, Any]) -> None:
     path = workplace / "data/fleet/manifest.yaml"
     path.parent.mkdir(parents=True)
-    captures = {name: {**entry, **changes.get(name, {})} for name, entry in HOSTED.items()}
+    captures = {name: {**HOSTED.get(name, {}), **changes.get(name, {})} for name in {**HOSTED, **changes}}
     path.write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
 
 
@@ -258,6 +258,9 @@ def test_injected_captures_have_a_host_which_is_no_scenario(workplace: Path) -> 
         ({"c": {"content": "labelled"}}, "captures.c: injected captures are 'labelled' with an attack, or 'attack-free' parts"),
         ({"c": {"injection": {"part": [19, 30]}}}, "captures.c.injection.part: overlaps that of 'b', and frames of a host"),
         ({"b": {"injection": {}}}, "captures.c.injection.part: overlaps that of 'b', and frames of a host"),
+        ({"a": {"channel": "all"}}, "captures.a.channel: a host is one bus, so it names one"),
+        ({"b": {"channel": "can0"}}, "captures.b: 'channel', 'timestamp_unit' and 'assume_rate' of an injected capture"),
+        ({"d": {"path": "a.csv", "vehicle": "van", "role": "test", "content": "attack-free"}}, "captures.a.path: 'd' has the same file"),
     ],
 )  # fmt: skip
 def test_wrong_injection_is_named(workplace: Path, changes: dict[str, dict[str, Any]], complaint: str) -> None:

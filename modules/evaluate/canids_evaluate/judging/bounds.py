@@ -1,4 +1,4 @@
-"""Intervals of metrics, 95 %: exact ones for counts of events, those of the bootstrap for the rest.
+"""Intervals of metrics, 95 %: those of the bootstrap, and exact ones for counts of events; of false alarms the wider of both.
 
 Fewer than five episodes (or attack-free pieces) say too little about the spread between them: there is no interval then, and
 readers are shown counts. Where a method makes no error at all, every resample is the same; zero errors in n units still allow
@@ -13,7 +13,7 @@ from canids_evaluate.judging.windows import Windows
 ENOUGH = 5
 """Episodes, or attack-free pieces, from which on there is an interval."""
 _TAIL = 0.025
-_ON_FREE = ("fpr", "alarm_seconds_per_hour")
+_ON_FREE = ("fpr", "false_alarms_per_hour", "alarm_seconds_per_hour")
 _ON_EPISODES = ("recall", "detection_delay_s")
 Interval = list[float] | None
 
@@ -53,8 +53,11 @@ def intervals(
         on_both = name not in (*_ON_FREE, *_ON_EPISODES)
         needed = [pieces] * (on_both or name in _ON_FREE) + [episodes] * (on_both or name in _ON_EPISODES)
         result[name] = percentiles(replicates[name]) if min(needed) >= ENOUGH else None
-    result["false_alarms_per_hour"] = poisson(
-        int(values["n_false_alarms"] or 0), float(values["attack_free_hours"] or 0)
+    exact = poisson(int(values["n_false_alarms"] or 0), float(values["attack_free_hours"] or 0))
+    # Exact if alarms come independently of each other; they come in clusters too, which the resampled pieces show.
+    spread = result["false_alarms_per_hour"]
+    result["false_alarms_per_hour"] = (
+        [min(exact[0], spread[0]), max(exact[1], spread[1])] if exact and spread else exact
     )
     found = values["episodes_found"]
     result["episodes_found"] = (

@@ -24,7 +24,8 @@ def learn(fit: GraphStore, seed: int) -> Callable[[GraphStore], np.ndarray]:
     x = np.asarray(fit["x"][rows], dtype=np.float64)
     scaler = StandardScaler().fit(x)
     scaled = scaler.transform(x)
-    components = np.linalg.eigh(scaled.T @ scaled)[1][:, -_COMPONENTS:]  # [F, K], of the largest variances
+    # Of the largest variances, [F, K]; of few features not all, or nothing would be left over.
+    components = np.linalg.eigh(scaled.T @ scaled)[1][:, -min(_COMPONENTS, max(1, x.shape[1] // 2)) :]
 
     def scores(store: GraphStore) -> np.ndarray:
         pointer = np.asarray(store["node_ptr"])

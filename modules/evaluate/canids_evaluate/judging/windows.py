@@ -1,5 +1,6 @@
 """Windows of one scenario for the metrics: labels, attack episodes, and the units of the bootstrap; and runs of mistakes."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +109,12 @@ def of_own_blocks(keys: pl.DataFrame, captures: list[str]) -> np.ndarray:
     Those of the named captures, so none of auxiliary ones; and none of a restart, which repeats windows of its block.
     """
     # Restarts come behind the blocks of their capture, and begin before the last of these ends.
-    latest = pl.col("t_start").cum_max().shift().over("capture")
-    repeated = (pl.col("t_start") <= latest).fill_null(value=False)
-    return keys.select(pl.col("capture").is_in(captures) & ~repeated).to_series().to_numpy()
+    back = (pl.col("t_start") < pl.col("t_start").shift()).fill_null(value=False)
+    # The buses of a log are captures called after it: `drive.can0`.
+    names = "|".join(map(re.escape, captures)) or "(?!)"
+    own = keys["capture"].to_list()
+    named = pl.Series([re.fullmatch(rf"({names})(\..+)?", name) is not None for name in own], dtype=pl.Boolean)
+    return keys.select(pl.lit(named) & ~back.cum_max().over("capture")).to_series().to_numpy()
 
 
 def mistakes(keys: pl.DataFrame, alarm: np.ndarray) -> pl.DataFrame:

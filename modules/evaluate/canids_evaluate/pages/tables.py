@@ -27,7 +27,7 @@ _DIGITS = {"f1": 4, "auroc": 4, "pr_auc": 4, "fpr": 4, "false_alarms_per_hour": 
 METHOD = (
     "Detectors and window baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows (a detector that has "
     "even odds, not below them); the fusion and the fusion baselines have alarms of their own. The F1-optimal threshold is chosen on calibrate too. Intervals are "
-    "95 % bootstrap intervals over attack episodes and attack-free stretches, five of each at least, exact ones for counts of events and "
+    "95 % bootstrap intervals over attack episodes and attack-free stretches, five of each at least, exact ones for counts of events (of false alarms the wider of both) and "
     "where no error was made; differences are paired over the same resamples, bold where the interval leaves out zero. By event: runs of "
     "false alarms, and seconds in false alarm, an hour of attack-free time (an alarm that never ends has 3,600); mean delay over the episodes "
     "that were found, with the shortest that a window allows; share of episodes found, below five their number. Recall at 1/h and at 10/h: by window, "

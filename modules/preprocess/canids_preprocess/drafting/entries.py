@@ -30,13 +30,13 @@ class Drafted:
         entry: as the manifest has it; without a vehicle where no name says it.
         comments: what has to be checked, each a line above the entry.
         ids: the arbitration IDs of the capture's beginning; empty if it is too short to tell.
-        buses: of a log of several, the name of each → its IDs, and whether any frame is labelled as attacked (None: no labels).
+        buses: of a log of several, the name of each → whether any frame is labelled as attacked (None: no labels).
     """
 
     entry: Entry
     comments: list[str] = field(default_factory=list)
     ids: Ids = frozenset()
-    buses: dict[str, tuple[Ids, bool | None]] = field(default_factory=dict)
+    buses: dict[str, bool | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,15 +155,15 @@ def drafted(
     if table is not None:
         entry["table"] = table
     elif not FORMATS[capture_format].unit_known:
-        likely = unit(content.beginning)
+        likely = unit(
+            content.beginning.filter(channel=next(iter(content.buses))) if content.buses else content.beginning
+        )
         if likely == "":
             raise CanidsError(f"{path}: no unit of time makes a bus of its timestamps")
         if likely:
             entry["timestamp_unit"] = likely
             comments.append("timestamp_unit is guessed from the frame rate; is it s, of a slow bus?")
-    frames = content.beginning
-    buses = {name: (ids_of(frames.filter(channel=name)), attacked) for name, attacked in content.buses.items()}
-    return Drafted(entry, comments, ids_of(frames), buses)
+    return Drafted(entry, comments, ids_of(content.beginning), content.buses)
 
 
 def by_bus(name: str, one: Drafted, taken: set[str]) -> dict[str, Drafted]:
@@ -171,17 +171,17 @@ def by_bus(name: str, one: Drafted, taken: set[str]) -> dict[str, Drafted]:
     if not one.buses:
         return {name: one}
     captures: dict[str, Drafted] = {}
-    for channel, (ids, attacked) in one.buses.items():
+    for channel, attacked in one.buses.items():
         plain = f"{name}.{re.sub('[^A-Za-z0-9_.-]', '-', channel)}"
         unique = plain if plain not in taken else f"{plain}-{len(taken)}"
         taken.add(unique)
-        entry, comments = {**one.entry, "channel": channel}, list(one.comments)
+        entry, comments = {**one.entry, "channel": channel}, ["one of the buses of its first frames", *one.comments]
         if attacked is False and one.entry["content"] == "labelled" and "attacked" not in one.entry:
             # The attack is on another bus of the log.
             del entry["attack"]
             entry["content"] = "attack-free"
             comments = ["no frame of this bus is labelled as attacked: is it attack-free?"]
-        captures[unique] = Drafted(entry, comments, ids)
+        captures[unique] = Drafted(entry, comments, one.ids)  # all IDs of the log: its buses are one vehicle's
     return captures
 
 

@@ -25,7 +25,7 @@ class Clock:
         """Pass over a capture.
 
         Args:
-            pieces: timestamps [n] (seconds) and whether frames are attacked [n] bool, piece by piece, none empty.
+            pieces: timestamps [n] (seconds) and whether frames are attacked [n] bool, piece by piece; a bus may be silent in one.
             timestamps: reads those of a piece again, by its number.
         """
         self._timestamps = timestamps
@@ -33,11 +33,12 @@ class Clock:
         self.episodes: list[tuple[float, float]] = []
         borders, latest = [0], []
         for timestamp, attacked in pieces:
-            running = np.maximum(np.maximum.accumulate(timestamp), self.end)
-            self.begin, self.end = min(self.begin, float(timestamp.min())), float(running[-1])
+            if len(timestamp):
+                running = np.maximum(np.maximum.accumulate(timestamp), self.end)
+                self.begin, self.end = min(self.begin, float(timestamp.min())), float(running[-1])
+                self._extend(running[attacked])
             borders.append(borders[-1] + len(timestamp))
             latest.append(self.end)
-            self._extend(running[attacked])
         self._borders, self._latest = np.array(borders), np.array(latest)
         self.frames = borders[-1]
         self._held: tuple[int, np.ndarray] = (-1, np.zeros(0))

@@ -89,7 +89,9 @@ def _batches(
     wanted = _of_bus(recording, columns)
     with reading(recording.path, _WHAT, pa.ArrowException):
         for batch in source.iter_batches(batch_size=size, row_groups=groups, columns=wanted, use_threads=False):
-            yield batch if recording.channel is None else batch.filter(_is_on(batch["channel"], recording.channel))
+            part = batch if recording.channel is None else batch.filter(_is_on(batch["channel"], recording.channel))
+            if len(part):  # a bus may be silent for a while
+                yield part
 
 
 def _row_counts(recording: Recording, source: pq.ParquetFile) -> list[int]:

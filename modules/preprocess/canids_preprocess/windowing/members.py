@@ -1,37 +1,29 @@
 """Members of a split: which captures a fold leaves out or keeps, each content once."""
 
 import logging
-import re
 from typing import Any
 
 from canids_preprocess.windowing.frames import Recording
+from canids_shared.contracts.attacks import kind_of
 from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
-_KINDS = {
-    "(?<![a-z])dos|flood|jam": "dos",
-    "fuzz": "fuzzing",
-    "replay": "replay",
-    "suppress|suspen": "suppression",
-    "masquerad": "masquerade",
-    # Frames with an ID of the vehicle and content of the attacker's, whatever they are to feign.
-    "spoof|gear|rpm|imperson|malfunction|fabricat|accelerator|correlated|max.|reverse.?light": "spoofing",
-}
-"""Kinds of attack by the names that data sets give them."""
 _FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
+
+
+def _named(metadata: dict[str, Any], kind: str) -> set[str]:
+    """What of a capture a key of `leave_out` names."""
+    more = metadata["attacks"] if kind == "attacks" else [metadata.get("entry")] if kind == "captures" else []
+    return {name for name in (metadata[_FOLD_KEYS[kind]], *more) if name}
+
+
 log = logging.getLogger(__name__)
-
-
-def kind_of(attack: str) -> str | None:
-    """Kind of the attack with this name, or None if the name does not show it."""
-    return next((kind for pattern, kind in _KINDS.items() if re.search(pattern, attack.casefold())), None)
 
 
 def _check_fold(call: Call, recorded: list[dict[str, Any]]) -> None:
     for kind, key in _FOLD_KEYS.items():
-        known = {metadata[key] for metadata in recorded if metadata[key]}
-        known |= {attack for metadata in recorded for attack in metadata["attacks"] if kind == "attacks"}
+        known = {name for metadata in recorded for name in _named(metadata, kind)}
         for name in call.config["leave_out"].get(kind, []):
             if name not in known:
                 raise CanidsError(
@@ -56,10 +48,7 @@ def members(call: Call, captures: dict[Recording, dict[str, Any]]) -> list[Recor
             # kind leaves out all of them: any could be its relative.
             kinds = {kind_of(attack) for attack in leave_out.get("attacks", [])}
             return bool(metadata["attack"] and kinds and (None in kinds or kind_of(metadata["attack"]) in kinds))
-        # Intervals of the manifest may be of other kinds than the capture's attack.
-        return any(metadata[key] in leave_out.get(kind, []) for kind, key in _FOLD_KEYS.items()) or any(
-            attack in leave_out.get("attacks", []) for attack in metadata["attacks"]
-        )
+        return any(_named(metadata, kind) & {*leave_out.get(kind, [])} for kind in _FOLD_KEYS)
 
     # By content: a copy of a left-out capture under another name is left out with it.
     left_out = {metadata["sha256"] for metadata in captures.values() if is_left_out(metadata)}

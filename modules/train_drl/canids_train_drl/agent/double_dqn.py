@@ -318,7 +318,8 @@ class DoubleDQN:
         if progress.best_reward is None or outcome.reward > progress.best_reward:
             self.best = copy.deepcopy(self.target)
             progress.best, progress.best_reward = len(progress.history) - 1, outcome.reward
-        if progress.reference is None or outcome.reward > progress.reference + self.config["improvement"]:
+        risen = self.config["improvement"] * max(vars(self.costs).values())
+        if progress.reference is None or outcome.reward > progress.reference + risen:
             progress.reference, progress.stale = outcome.reward, 0
         self._save()
 

@@ -124,7 +124,8 @@ class Highest(torch.autograd.Function):
             wanted = values.detach().contiguous().requires_grad_(ctx.needs_input_grad[0])
             highest, row = torch.ops.aten._sparse_mm_reduce_impl(members, wanted, "amax")
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(row)
+            # Where a training diverges, a column of -inf has no largest row.
+            ctx.save_for_backward(row.clamp(max=count - 1))
         ctx.count = count
         result: Tensor = highest.detach()
         return result

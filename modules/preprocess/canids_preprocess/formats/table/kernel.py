@@ -275,7 +275,10 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
             letters[letter - 32 * (97 <= letter <= 122)] = word_table[number, 3]
     at, lines, frames, others, spaced, size, used = 0, 0, 0, 0, 0, 0, 0
     n_cells, needed = 0, 0
+    untimed = 0.0
     for number in range(known):
+        if roles[number] == TIME:
+            untimed = np.nan
         n_cells += roles[number] == BYTE
         # A row of a short frame may end before its last bytes.
         if roles[number] != BYTE and roles[number] != SKIP and not (blank and roles[number] == PAYLOAD):
@@ -291,7 +294,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
             lines += 1
             continue
         good, trimmed = True, False
-        seconds, number, announced, count = np.nan, np.int64(-1), -1, 0
+        seconds, number, announced, count = untimed, np.int64(-1), -1, 0
         is_extended, is_remote, is_fd, attacked, used_here, place = False, False, False, max(other, 0), used, 0
         # Of a column a byte: which bytes of the payload are there, and which are not 0, as bits.
         filled, nonzero = np.uint64(0), np.uint64(0)
