@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 SCENARIOS = ("test_known", "test_unknown")
 CONFIG = "data/demo/evaluate.yaml"
 SUMMARY = "results/demo/summary"
-FIGURES = 11
+FIGURES = 12
 BROWSER = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium to open pages in")
 _MANIFEST = """\

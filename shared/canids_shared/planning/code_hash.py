@@ -38,10 +38,17 @@ def _release(package: str) -> tuple[str, str] | None:
 
     From the first lines of its METADATA: `importlib.metadata` parses the whole text as an e-mail, its description included.
     """
-    distribution = _distributions().get(package)
-    text = (distribution and (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO"))) or ""
-    found = [re.search(rf"^{key}: *(.+?)\s*$", text, re.MULTILINE) for key in ("Name", "Version")]
-    return (found[0][1], found[1][1]) if found[0] and found[1] else None
+    if (distribution := _distributions().get(package)) is None or (name := _line_of(distribution, "Name")) is None:
+        return None
+    # Of several of this name, the first on the path is the one that is imported.
+    version = _line_of(importlib.metadata.distribution(name), "Version")
+    return (name, version) if version else None
+
+
+def _line_of(distribution: importlib.metadata.Distribution, key: str) -> str | None:
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    found = re.search(rf"^{key}: *(.+?)\s*$", text, re.MULTILINE)
+    return found[1] if found else None
 
 
 @cache
