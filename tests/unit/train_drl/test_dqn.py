@@ -121,7 +121,7 @@ def test_training_stops_where_rewards_only_creep_up_and_keeps_the_best(
     # Rises of the mean reward on select: of 0.1, then of 0.01 each, less than what counts.
     rewards = iter([-1.0, -0.9, -0.89, -0.88, -0.87, -0.86])
     monkeypatch.setattr(double_dqn, "evaluate", lambda *_: Evaluation(next(rewards), 0.5))
-    call = call_of(tmp_path / "run", "small_nokd", files, evaluate_every=10, patience=2, improvement=0.05)
+    call = call_of(tmp_path / "run", "small_nokd", files, evaluate_every=10, patience=2, improvement=0.025)
     dqn.main(call)
     history = pl.read_parquet(call.output["history"])
     assert history["select_reward"].to_list() == [-1.0, -0.9, -0.89, -0.88]
