@@ -2,7 +2,7 @@
 
     python bench/formats.py [--frames 200000]
 
-Each sample is written anew (the dialects' writers of the tests, python-can's for the loggers' formats) and read twice, on one core;
+Each sample is written first (by the dialects' writers of the tests, python-can's for the loggers' formats) and then read twice, on one core;
 the shorter processor time counts, against that of can-train-and-test.
 """
 

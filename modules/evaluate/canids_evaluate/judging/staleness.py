@@ -16,7 +16,7 @@ _GIVEN_UP = 16.0
 def scores(store: GraphStore) -> np.ndarray:
     """Score of each window, f64 [W] in [0, 1): r / (1 + r), r the largest silence of an ID over its longest one before.
 
-    A stretch of consecutive windows starts anew; within it a score depends on that window and those before it alone.
+    Each stretch of consecutive windows starts without a past; within it a score depends on that window and those before it alone.
     """
     pointer, ids = np.asarray(store["node_ptr"]), np.asarray(store["node_id"])
     number, capture = np.asarray(store["window"]), np.asarray(store["capture"])

@@ -93,7 +93,7 @@ class MethodResults:
             return None
         if len(runs) == 1:  # all of its digits; the replicates are rounded
             return list(runs[0].values["intervals"][metric])
-        # Each resample of the episodes is of as many runs, drawn anew: the seeds are a sample too (Efron and Tibshirani 1993, section 8).
+        # Each resample of the episodes is of as many runs, drawn with replacement: the seeds are a sample too (Efron and Tibshirani 1993, section 8).
         values = np.array([r.resampled(metric) for r in runs])  # [runs, B]
         drawn = np.random.default_rng(0).integers(len(runs), size=values.shape)
         interval = percentiles(np.take_along_axis(values, drawn, axis=0).mean(axis=0))
