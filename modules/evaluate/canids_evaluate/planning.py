@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from canids_shared.contracts.detectors import DETECTORS
-from canids_shared.contracts.manifest import LEFT_OUT
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
 from canids_shared.planning.stage import Stage
@@ -85,7 +84,7 @@ def benchmarks(stage: Stage) -> InputFunction:
 
 def folds(stage: Stage, dataset: str) -> list[str]:
     """Instances (`@without-kia`, …) that are folds of a dataset's training captures."""
-    return [i for i in stage.config if i and stage.scenarios(dataset, i) == [LEFT_OUT] and stage.has(dataset, i)]
+    return [i for i in stage.config if stage.is_fold(i) and stage.has(dataset, i)]
 
 
 def files_of_folds(stage: Stage, file: str) -> InputFunction:

@@ -5,11 +5,11 @@ from canids_shared.planning.stage import Stage
 
 
 def decision_sets(stage: Stage) -> list[SplitSet]:
-    """Splits whose decisions one job makes: what an evaluation reads (`calibrate` and the scenarios), and the rest."""
+    """Splits whose decisions one job makes: what an evaluation reads (`calibrate`, the scenarios, the enrolment), and the rest."""
 
     def evaluated(dataset: str, instance: str) -> list[str]:
         thresholds = [split for split in stage.training_splits(dataset) if split == "calibrate"]
-        return [*thresholds, *stage.scenarios(dataset, instance)]
+        return [*thresholds, *stage.scenarios(dataset, instance), *stage.enrolment(dataset, instance)]
 
     def others(dataset: str, instance: str) -> list[str]:
         return [s for s in stage.training_splits(dataset) if s not in evaluated(dataset, instance)]

@@ -30,7 +30,7 @@ def environment(stage: Stage) -> str:
 
 
 def state_sets(stage: Stage) -> list[SplitSet]:
-    """Splits whose states one job makes: those that policies learn from, `fit`, and the scenarios."""
+    """Splits whose states one job makes: those that policies learn from, `fit`, and the scenarios with their enrolment."""
     learnt = ("select", "fuse", "calibrate")
 
     def those_of(*names: str) -> Callable[[str, str], list[str]]:
@@ -38,7 +38,8 @@ def state_sets(stage: Stage) -> list[SplitSet]:
 
     def scenarios(dataset: str, instance: str) -> list[str]:
         # Without a test scenario, one of the splits of training is judged.
-        return [split for split in stage.scenarios(dataset, instance) if split not in SPLITS]
+        judged = [*stage.scenarios(dataset, instance), *stage.enrolment(dataset, instance)]
+        return [split for split in judged if split not in SPLITS]
 
     return [
         *split_sets(stage, "states", those_of(*learnt), by_fold=False),

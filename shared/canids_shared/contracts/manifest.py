@@ -34,7 +34,13 @@ INJECTED = "injected"
 HOST = "host"
 """The role of attack-free recordings that serve as hosts of injected captures alone."""
 LEFT_OUT = "left_out"
-"""The only scenario of a fold: the training captures that its `leave_out` names."""
+"""The scenario of a fold: the training captures that its `leave_out` names."""
+UNSEEN = "unseen"
+"""The role of captures that nothing is trained on, and the scenario that they make, of folds too: vehicles of other makes, say."""
+ENROLMENT = "enrolment"
+"""The split of attack-free traffic by which vehicles are enrolled; no window of it is judged."""
+ENROLLED = "_enrolled"
+"""Ends the name of a scenario that is judged a second time, with its vehicles enrolled."""
 SCORED = "score"
 """The role of captures that a finished run is to score; a dataset may consist of them alone."""
 ALL_CHANNELS = "all"
@@ -274,7 +280,9 @@ def _check_roles(path: Path, captures: dict[str, Capture]) -> None:
         host = captures.get(c.host or "")
         # Message → whether it applies; the first one that does is raised.
         wrong = {
-            f".role: a scenario cannot be named '{c.role}': a split has that name": c.role in (*SPLITS, LEFT_OUT),
+            f".role: a scenario cannot be named '{c.role}': a split has that name": c.role
+            in (*SPLITS, LEFT_OUT, ENROLMENT)
+            or c.role.endswith(ENROLLED),
             f".path: {str(c.path)!r}: rename what has braces or <…> in its name, which are wildcards of Snakemake": any(
                 _WILDCARDS.search(str(file)) for file in (c.path, c.metadata)
             ),
@@ -346,6 +354,11 @@ def _part(capture: Capture) -> tuple[float, float]:
 def scenarios(captures: dict[str, Capture]) -> list[str]:
     """Names of the test scenarios, in the manifest's order."""
     return list(dict.fromkeys(c.role for c in captures.values() if c.role not in ("train", HOST)))
+
+
+def base_of(scenario: str) -> str:
+    """The scenario whose captures a scenario has: its own name, without `ENROLLED` where its vehicles are enrolled."""
+    return scenario.removesuffix(ENROLLED)
 
 
 def missing(captures: dict[str, Capture], dataset: str) -> list[str]:

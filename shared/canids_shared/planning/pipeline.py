@@ -41,15 +41,16 @@ _NAMED: dict[str, Callable[[manifest.Capture], tuple[str, ...]]] = {
 """Key of `leave_out` → what of a capture it names."""
 _DATA = ("datasets", "data_root")
 """Keys of a pipeline's config that every module gets."""
-_INHERITED = ("stand_in", "preset")
+_INHERITED = ("stand_in", "preset", "enrolment")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
 COMMON = ("false_alarm_budget",)
 """Keys of a pipeline's config on which several stages must agree: no section has them, and every module whose schema has them
 gets them."""
 _AGREEING = ("train_drl", "evaluate")
 """The stages whose files such a key makes differ."""
-SINGLE = ("stand_in", "accelerator")
-"""Keys that no instance overrides: a rule's code, threads and GPU are fixed when its Snakefile is read."""
+SINGLE = ("stand_in", "accelerator", "enrolment")
+"""Keys that no instance overrides: a rule's code, threads and GPU are fixed when its Snakefile is read, and the regimes are those of
+all instances."""
 _TOP = (*_DATA, *_INHERITED, *COMMON, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
@@ -190,6 +191,12 @@ def has_instance(captures: dict[str, manifest.Capture], left_out: Config) -> boo
     )
 
 
+def left_out_captures(captures: dict[str, manifest.Capture], left_out: Config) -> list[manifest.Capture]:
+    """A dataset's training captures that a fold leaves out, as far as their manifest shows them."""
+    training = [c for c in captures.values() if c.role == "train"]
+    return [c for c in training if any({*_NAMED[kind](c)} & {*names} for kind, names in left_out.items())]
+
+
 def attacks_learnt(captures: dict[str, manifest.Capture], learnt_from: Config) -> str:
     """Where a dataset has the attacks from that detectors learn: `recorded`, `simulated`, or empty where it has none.
 
@@ -201,7 +208,8 @@ def attacks_learnt(captures: dict[str, manifest.Capture], learnt_from: Config) -
     """
     left = learnt_from.get("leave_out") or {}
     training = [c for c in captures.values() if c.role == "train"]
-    kept = [c for c in training if not any({*_NAMED[kind](c)} & {*names} for kind, names in left.items())]
+    without = left_out_captures(captures, left)
+    kept = [c for c in training if c not in without]
     labelled = [c for c in kept if c.content == "labelled"]
     if any(c.path for c in labelled):
         return "recorded"

@@ -25,6 +25,7 @@ from canids_shared.planning.pipeline import (
     attacks_learnt,
     has_instance,
     known_to_folds,
+    left_out_captures,
     merged,
     with_preset,
 )
@@ -173,10 +174,30 @@ class Stage:
             raise CanidsError(" | ".join(absent))
 
     def scenarios(self, dataset: str, instance: str = "") -> list[str]:
-        """Test scenarios of a dataset, or `manifest.JUDGED` where it has none; of a fold, only its left-out captures."""
+        """Scenarios that are judged, those with their vehicles enrolled last.
+
+        Test scenarios of a dataset, or `manifest.JUDGED` where it has none; of a fold, its left-out captures, and those that
+        nothing is trained on.
+        """
+        captures = self.captures[dataset]
+        scenarios = manifest.scenarios(captures) or [manifest.JUDGED]
         if instance in self._folds:
-            return [manifest.LEFT_OUT]
-        return manifest.scenarios(self.captures[dataset]) or [manifest.JUDGED]
+            scenarios = [manifest.LEFT_OUT, *(s for s in scenarios if s == manifest.UNSEEN)]
+        return [*scenarios, *(s + manifest.ENROLLED for s in scenarios if self._can_enrol(dataset, instance, s))]
+
+    def _can_enrol(self, dataset: str, instance: str, scenario: str) -> bool:
+        """Whether vehicles are enrolled, and a scenario has attack-free captures to do it by."""
+        if not self.config[""]["enrolment"]:
+            return False
+        captures = self.captures[dataset]
+        of_fold = left_out_captures(captures, self._folds.get(instance, {}))
+        judged = of_fold if scenario == manifest.LEFT_OUT else [c for c in captures.values() if c.role == scenario]
+        return any(c.content == "attack-free" for c in judged)
+
+    def enrolment(self, dataset: str, instance: str = "") -> list[str]:
+        """The split `manifest.ENROLMENT`, where a scenario is judged with its vehicles enrolled."""
+        enrolled = any(s.endswith(manifest.ENROLLED) for s in self.scenarios(dataset, instance))
+        return [manifest.ENROLMENT] if enrolled else []
 
     def is_fold(self, instance: str) -> bool:
         """Whether an instance is a fold of the training captures."""
@@ -205,8 +226,9 @@ class Stage:
         return files
 
     def splits(self, dataset: str, instance: str = "") -> list[str]:
-        """The four splits of the training captures, then the scenarios."""
-        return list(dict.fromkeys([*manifest.SPLITS, *self.scenarios(dataset, instance)]))
+        """The four splits of the training captures, then the scenarios, then what vehicles are enrolled by."""
+        further = [*self.scenarios(dataset, instance), *self.enrolment(dataset, instance)]
+        return list(dict.fromkeys([*manifest.SPLITS, *further]))
 
     def targets(self, pattern: str, **values: list[str]) -> list[str]:
         """`pattern` for every dataset, instance and, where it has these wildcards, split and item of `values`."""

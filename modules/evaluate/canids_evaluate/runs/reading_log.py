@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from canids_shared.contracts.manifest import JUDGED, LEFT_OUT
+from canids_shared.contracts.manifest import JUDGED, LEFT_OUT, UNSEEN, base_of
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.locks import locked_folder
 
@@ -39,13 +39,15 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def record(rule: str, wildcards: dict[str, str], code: str, scenarios: list[str]) -> None:
-    """Append one line for the test scenarios that `rule` is about to read; the left-out captures of a fold, and blocks of the training captures, do not count.
+    """Append one line for the test scenarios that `rule` is about to read.
+
+    The left-out captures of a fold, those that nothing is trained on, and blocks of the training captures do not count.
 
     Args:
         wildcards: of the job.
         code: hash of the code that reads them, as in the job's spec.
     """
-    tests = [s for s in scenarios if s not in (LEFT_OUT, JUDGED)]
+    tests = [s for s in scenarios if base_of(s) not in (LEFT_OUT, UNSEEN, JUDGED)]
     if not tests:
         return
     revision, dirty = commit()

@@ -5,7 +5,7 @@ from typing import Any
 
 from canids_preprocess.windowing.frames import Recording
 from canids_shared.contracts.attacks import kind_of
-from canids_shared.contracts.manifest import LEFT_OUT
+from canids_shared.contracts.manifest import LEFT_OUT, SPLITS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
@@ -39,7 +39,7 @@ def members(call: Call, captures: dict[Recording, dict[str, Any]]) -> list[Recor
     Raises `CanidsError` if the fold names what no capture has, or leaves no capture.
     """
     leave_out = call.config["leave_out"]
-    if leave_out:
+    if leave_out and call.wildcards["split"] in (*SPLITS, LEFT_OUT):
         _check_fold(call, [metadata for metadata in captures.values() if not metadata["auxiliary"]])
 
     def is_left_out(metadata: dict[str, Any]) -> bool:
