@@ -9,7 +9,7 @@ _KINDS = {
     "suppress|suspen": "suppression",
     "masquerad": "masquerade",
     # Frames with an ID of the vehicle and content of the attacker's, whatever they are to feign.
-    "spoof|gear|rpm|imperson|malfunction|fabricat|accelerator|correlated|max.|reverse.?light": "spoofing",
+    "spoof|gear|rpm|speed|standstill|neutral|imperson|malfunction|fabricat|accelerator|correlated|max.|reverse.?light": "spoofing",
 }
 """Kinds of attack by the names that data sets give them."""
 

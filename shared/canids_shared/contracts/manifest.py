@@ -6,13 +6,16 @@ A manifest is YAML. It is looked for, in this order, as
 2. `results/{dataset}/manifest.yaml`, drafted once from the folders `train_*` and `test_*` of `{data_root}/{dataset}`;
 3. a built-in one (`canids_shared/contracts/manifests/`): the simulated vehicles.
 
-Paths in it are relative to `{data_root}/{dataset}`, so moving the data means changing `data_root` alone.
+Paths in it are relative to `{data_root}/{dataset}`, so moving the data means changing `data_root` alone. A manifest may include
+those of other datasets in the same `data_root` (`include`), each found as above.
 """
 
 import logging
 import math
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -190,15 +193,23 @@ def locate(dataset: str, data_root: str | Path) -> Path:
 
 @cache
 def load(dataset: str, data_root: str | Path) -> dict[str, Capture]:
-    """All captures of a dataset by name, in the manifest's order.
+    """All captures of a dataset by name, those of included datasets first, in the manifest's order.
 
     Raises `CanidsError` naming the manifest and the entry if a key is unknown, missing or repeated, a scenario has the
     name of a split, an attack-free capture has an attack, or there is no training capture (unless all captures have the role
-    `score`); also if the data folder holds captures that a drafted manifest does not list.
+    `score`); also if the data folder holds captures that a drafted manifest does not list, or datasets include each other.
     """
+    return _load(dataset, data_root, ())
+
+
+def _load(dataset: str, data_root: str | Path, includers: tuple[str, ...]) -> dict[str, Capture]:
+    if dataset in includers:
+        raise CanidsError(f"include: {' includes '.join([*includers, dataset])}, and so itself")
     path = locate(dataset, data_root)
     folder = Path(data_root) / dataset
-    captures = read(path, folder)
+    content = _content(path)
+    captures = {**_included(path, content, data_root, (*includers, dataset)), **_captures(content, folder)}
+    _check_roles(path, captures)
     roles = {c.role for c in captures.values()}
     # A dataset may consist of captures to be scored; every other one has captures to train on.
     if roles != {SCORED} and "train" not in roles:
@@ -226,23 +237,59 @@ def auxiliary_captures(name: str) -> dict[str, Capture]:
     return {c.name: c for c in read(path, path.parent).values() if c.role == "train"}
 
 
+def _included(path: Path, content: Any, data_root: str | Path, includers: tuple[str, ...]) -> dict[str, Capture]:
+    """Captures of the datasets that a manifest includes, by their names in it."""
+    captures = {}
+    for dataset, chosen in content.get("include", {}).items():
+        there = _load(dataset, data_root, includers)
+        for pattern in chosen["captures"]:
+            if not any(fnmatchcase(c.name, pattern) and c.role in chosen["roles"] for c in there.values()):
+                known = ", ".join(c.name for c in there.values() if c.role in chosen["roles"]) or "none"
+                raise CanidsError(
+                    f"{path}: include.{dataset}.captures: '{pattern}' names no capture with a role of "
+                    f"{', '.join(chosen['roles'])}; they are: {known}"
+                )
+        named = [c for c in there.values() if any(fnmatchcase(c.name, p) for p in chosen["captures"])]
+        members = [c for c in named if c.role in chosen["roles"]]
+        hosts = [there[name] for name in dict.fromkeys(c.host for c in members if c.host)]
+        for c in (*members, *(host for host in hosts if host not in members)):
+            role = c.role if c.role == HOST else chosen.get("as_role", c.role)
+            name = f"{dataset}.{c.name}"
+            captures[name] = replace(c, name=name, role=role, host=f"{dataset}.{c.host}" if c.host else None)
+    return captures
+
+
 def read(path: Path, folder: Path) -> dict[str, Capture]:
-    """Read and check a manifest whose paths are relative to `folder`."""
-    content = check(yaml_file.load(path), load_schema(_SCHEMA), where=str(path))
-    captures = {
+    """Read and check a manifest whose paths are relative to `folder`; without the captures of datasets that it includes."""
+    captures = _captures(_content(path), folder)
+    _check_roles(path, captures)
+    return captures
+
+
+def _content(path: Path) -> Any:
+    return check(yaml_file.load(path), load_schema(_SCHEMA), where=str(path))
+
+
+def _file(folder: Path, entry: dict[str, Any], key: str) -> Path | None:
+    """A file that an entry names; one beside the dataset's folder (`../hcrl_sa/…`) also where that folder does not exist."""
+    if key not in entry:
+        return None
+    return folder / entry[key] if folder.exists() else Path(os.path.normpath(folder / entry[key]))
+
+
+def _captures(content: Any, folder: Path) -> dict[str, Capture]:
+    return {
         name: Capture(
             name=name,
-            path=folder / entry["path"] if "path" in entry else None,
+            path=_file(folder, entry, "path"),
             format="road" if entry["format"] == "auto" and "metadata" in entry else entry["format"],
-            metadata=folder / entry["metadata"] if "metadata" in entry else None,
+            metadata=_file(folder, entry, "metadata"),
             attacked=tuple((float(start), float(end), *kind) for start, end, *kind in entry.get("attacked", [])),
             channel=_channel(entry.get("channel")),
             **{key: entry.get(key) for key in _AS_WRITTEN},
         )
         for name, entry in content["captures"].items()
     }
-    _check_roles(path, captures)
-    return captures
 
 
 def _channel(written: Any) -> tuple[str, ...] | str | None:

@@ -1,8 +1,8 @@
 """Rules that make several splits in one job.
 
-A rule has a fixed number of outputs, and datasets differ in their scenarios: datasets with the same scenarios share a rule, and
-folds, whose only scenario is `left_out`, have one of their own. The first has the plain name (`decisions`), which pipelines can
-refer to; a further one is named by its first dataset (`decisions_of_hcrl_sa`, `decisions_of_hcrl_sa_folds`).
+A rule has a fixed number of outputs, and datasets differ in their scenarios, as instances do, since folds judge what they leave
+out: datasets and instances with the same splits share a rule. The first has the plain name (`decisions`), which pipelines can
+refer to; a further one is named by its first dataset (`decisions_of_hcrl_sa`, `decisions_of_hcrl_sa_folds`, `…_folds_too`).
 """
 
 import re
@@ -56,18 +56,28 @@ def split_sets(
         splits: the splits of a dataset and an instance that one job makes.
         by_fold: whether folds have other splits than the other instances.
     """
-    by_kind = {fold: [i for i in stage.config if not by_fold or stage.is_fold(i) == fold] for fold in (False, by_fold)}
-    groups: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
-    for fold, instances in by_kind.items():
-        for dataset in stage.datasets if instances else ():
-            if made := splits(dataset, instances[0]):
-                groups.setdefault((fold, tuple(made)), []).append(dataset)
+    # Whether folds, splits, instances → the datasets of which these instances have these splits; they share a rule.
+    groups: dict[tuple[bool, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for fold in (False, True) if by_fold else (False,):
+        members = [i for i in stage.config if not by_fold or stage.is_fold(i) == fold]
+        for dataset in stage.datasets:
+            by_splits: dict[tuple[str, ...], list[str]] = {}
+            for instance in members:
+                if stage.has(dataset, instance):
+                    by_splits.setdefault(tuple(splits(dataset, instance)), []).append(instance)
+            for made, instances in by_splits.items():
+                # Instances that a dataset does not have do no harm, and most datasets have the same splits in all.
+                of_rule = members if len(by_splits) == 1 else instances
+                if made:
+                    groups.setdefault((fold, made, tuple(of_rule)), []).append(dataset)
     sets: list[SplitSet] = []
-    for (fold, names), datasets in groups.items():
+    for (fold, made, instances_of_rule), datasets in groups.items():
         suffix = f"_of_{datasets[0]}{'_folds' if fold else ''}" if sets else ""
-        instance = "|".join(re.escape(i) for i in by_kind[fold] if i)
+        while kind + suffix in {known.rule for known in sets}:
+            suffix += "_too"
+        instance = "|".join(re.escape(i) for i in instances_of_rule if i)
         # Without instances the pattern is `()?`; an empty constraint would mean `.+`.
-        optional = "?" if "" in by_kind[fold] else ""
+        optional = "?" if "" in instances_of_rule else ""
         dataset = "|".join(map(re.escape, datasets))
-        sets.append(SplitSet(kind + suffix, kind, list(names), dataset, f"({instance}){optional}"))
+        sets.append(SplitSet(kind + suffix, kind, list(made), dataset, f"({instance}){optional}"))
     return sets

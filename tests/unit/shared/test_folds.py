@@ -12,6 +12,7 @@ from canids_shared.contracts import manifest
 from canids_shared.errors import CanidsError
 from canids_shared.planning import folds
 from canids_shared.planning.pipeline import attacks_learnt, known_to_folds, section, targets
+from canids_shared.planning.split_sets import split_sets
 from canids_shared.planning.stage import Stage
 
 ROOT = Path(__file__).parents[3]
@@ -75,6 +76,54 @@ def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
     }
     detectors = section(joined, "train_gnn")["instances"]
     assert list(detectors) == ["f-without-DoS", "f-without-gear-spoofing"], "seeds of the policy share the detectors"
+
+
+def test_folds_of_every_kind_their_seeds_then_their_ablations(workplace: Path) -> None:
+    write("a", ("kia", "DoS"), ("kia", "DoS"), ("c", "rpm"), ("c", "speed"), ("c", None), ("c", None), ("kia", "drift"))
+    ablations: dict[str, Any] = {"no-exposure": {"train_gnn": {"gat": {"exposure": {"rate": 0}}}}}
+    joined = folds.joined(
+        config("a", leave_out=["vehicles", "attacks", "known"], seeds=2, ablations=ablations, overrides={"train_gnn": {"seed": 3}})
+    )  # fmt: skip
+    left_out = {n: o["preprocess"]["leave_out"] for n, o in joined["instances"].items() if "seed" not in n}
+    assert left_out == {
+        "without-kia": {"vehicles": ["kia"]},
+        "without-c": {"vehicles": ["c"]},
+        "without-DoS": {"attacks": ["DoS"]},
+        # Both are spoofing: to leave one of them out would leave the kind in.
+        "without-rpm-and-speed": {"attacks": ["rpm", "speed"]},
+        "without-drift": {"attacks": ["drift"]},
+        "known": {"captures": ["kia-DoS-1", "c-None-5"]},
+        "without-kia-no-exposure": {"vehicles": ["kia"]},
+        "without-c-no-exposure": {"vehicles": ["c"]},
+    }
+    assert joined["instances"]["without-c-no-exposure-seed-4"] == {
+        "train_gnn": {"seed": 4, "gat": {"exposure": {"rate": 0}}},
+        "train_drl": {"seed": 4},
+        "preprocess": {"leave_out": {"vehicles": ["c"]}},
+    }
+    # An ablation of the GAT shares the fold's graphs.
+    section_of = section(joined, "train_gnn")
+    assert section_of["ports"]["graphs"]["without-kia-no-exposure-seed-4"] == "without-kia"
+    write("b", ("kia", "DoS"), ("kia", "DoS"))
+    with pytest.raises(
+        CanidsError, match=r"^folds.leave_out: 'known' is of one dataset; the manifest of one can include"
+    ):
+        folds.joined(config("a", "b", leave_out="known"))
+
+
+def test_instances_with_other_splits_have_rules_of_their_own(workplace: Path) -> None:
+    """Where vehicles are enrolled, folds differ in their scenarios: a fold of attacks has no attack-free capture to enrol by."""
+    write("a", ("kia", "DoS"), ("kia", None), ("spark", "fuzzing"), test="tram")
+    given = {**folds.joined(config("a", leave_out=["vehicles", "attacks"])), "enrolment": 5}
+    stage = Stage("preprocess", section(given, "preprocess"), SCHEMA)
+    assert stage.scenarios("a", "@without-kia") == ["left_out", "left_out_enrolled"]
+    assert stage.scenarios("a", "@without-DoS") == ["left_out"]
+    sets = split_sets(stage, "decisions", stage.scenarios)
+    assert [(s.rule, s.splits, s.instance) for s in sets] == [
+        ("decisions", ["test_x"], "()?"),
+        ("decisions_of_a_folds", ["left_out", "left_out_enrolled"], r"(@without\-kia)"),
+        ("decisions_of_a_folds_too", ["left_out"], r"(@without\-spark|@without\-DoS|@without\-fuzzing)"),
+    ]
 
 
 def test_a_fold_is_named_after_the_seed_that_all_its_seeded_stages_get(workplace: Path) -> None:
@@ -141,6 +190,9 @@ def test_a_fold_that_leaves_nothing_out_is_refused(workplace: Path) -> None:
         ([("kia", None), ("spark", None)], {}, r"^dataset 'a': to leave one out, its training captures need two vehicles"),
         ([("kia", "dos"), ("spark", None)], {"leave_out": "attacks"}, "need two attacks; they have only dos$"),
         ([("kia", "dos"), ("spark", "dos")], {"leave_out": "cars"}, r"^folds\.leave_out: 'cars' is not one of"),
+        ([("kia", "dos"), ("spark", "dos")], {"leave_out": ["vehicles", "cars"]}, r"^folds\.leave_out\.1: 'cars' is not one of"),
+        ([("kia", "dos"), ("kia", "DoS")], {"leave_out": "attacks"}, "need two attacks; they have only dos, DoS$"),
+        ([("kia", "dos"), ("spark", "dos")], {"leave_out": "known"}, r"^dataset 'a': no vehicle has two training captures of the same attack, or without"),
         ([("kia", "dos"), ("spark", "dos")], {"seed": 1}, r"^unknown key 'folds\.seed'; did you mean 'seeds'\?"),
     ],
 )  # fmt: skip

@@ -345,3 +345,66 @@ def test_simulated_vehicles_are_built_in(workplace: Path, dataset: str) -> None:
     assert manifest.missing(captures, dataset) == []
     assert len(manifest.scenarios(captures)) >= 2
     assert not list(workplace.iterdir())
+
+
+def test_a_manifest_includes_captures_of_other_datasets(workplace: Path) -> None:
+    lay_out(workplace / "data/cars", "train_01/attack-free-kia.csv", "train_02/DoS-kia.csv", "test_01/DoS-kia.csv")
+    for name in ("free", "b"):
+        lay_out(workplace / "data/hosted", f"{name}.csv")
+    hosted(workplace)
+    (workplace / "data/fleet").rename(workplace / "data/injected")
+    written(
+        workplace,
+        {"log": {**TRAIN, "role": "unseen", "path": "../logs/a.log"}},
+        include={"cars": {"captures": ["train_02*"]}, "injected": {"roles": ["train"], "as_role": "unseen"}},
+    )
+    captures = manifest.load("fleet", "data")
+    assert {name: (c.name, c.role, str(c.path), c.host) for name, c in captures.items()} == {
+        "cars.train_02.DoS-kia": ("cars.train_02.DoS-kia", "train", "data/cars/train_02/DoS-kia.csv", None),
+        "injected.b": ("injected.b", "unseen", "None", "injected.a"),
+        "injected.a": ("injected.a", "host", "data/injected/a.csv", None),
+        "log": ("log", "unseen", "data/fleet/../logs/a.log", None),
+    }
+    assert manifest.scenarios(captures) == ["unseen"]
+    # The included dataset is drafted as if it were read alone.
+    assert Path("results/cars/manifest.yaml").exists()
+
+
+def test_a_file_beside_a_folder_that_does_not_exist_is_found(workplace: Path) -> None:
+    lay_out(workplace / "data/benign", "wrx/idle.log")
+    written(workplace, {"a": {**TRAIN, "path": "../benign/wrx/idle.log"}})
+    builtin = Path("data/fleet/manifest.yaml")
+    captures = manifest.read(builtin, Path("data/leaderboard"))
+    assert captures["a"].path == Path("data/benign/wrx/idle.log")
+    assert manifest.missing(captures, "leaderboard") == []
+
+
+@pytest.mark.parametrize(
+    ("include", "complaint"),
+    [
+        ({"cars": {"captures": ["train_03*"]}}, "data/fleet/manifest.yaml: include.cars.captures: 'train_03*' names no capture with a role of train; they are: train_02.DoS-kia"),
+        ({"cars": {"roles": ["host"]}}, "data/fleet/manifest.yaml: include.cars.captures: '*' names no capture with a role of host; they are: none"),
+        ({"cars": {"as_role": "left_out"}}, "data/fleet/manifest.yaml: captures.cars.train_02.DoS-kia.role: a scenario cannot be named 'left_out'"),
+        ({"cars": {"role": "train"}}, "unknown key 'data/fleet/manifest.yaml.include.cars.role'; did you mean 'roles'?"),
+        ({"bikes": {}}, "dataset 'bikes': no manifest, and no captures"),
+        ({"fleet": {}}, "include: fleet includes fleet, and so itself"),
+        ({"cars": {"as_role": "test"}}, "needs at least one capture with role 'train'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_included_is_named(workplace: Path, include: dict[str, Any], complaint: str) -> None:
+    lay_out(workplace / "data/cars", "train_02/DoS-kia.csv")
+    written(workplace, {}, include=include)
+    assert complaint in refused()
+
+
+def test_the_built_in_leaderboard_has_training_captures_of_four_vehicles_and_no_test_capture(workplace: Path) -> None:
+    folders = (
+        "hcrl_sa/train_02_x/DoS-kia.csv",
+        "hcrl_sa/train_01_x/attack-free-kia.csv",
+        "hcrl_sa/test_01_x/DoS-kia.csv",
+    )
+    lay_out(workplace / "data", *folders, "ctt_a/train_01/accessory-1.csv", "ctt_c/train_01/accessory-1.csv")
+    captures = manifest.load("leaderboard", "data")
+    assert {c.vehicle for c in captures.values() if c.role == "train"} == {"kia", "ctt_a", "ctt_c"}
+    assert {c.vehicle for c in captures.values() if c.role != "train"} == {"wrx", "x250"}
+    assert manifest.scenarios(captures) == [manifest.UNSEEN]
