@@ -1,4 +1,4 @@
-# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
+# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make leaderboard DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -24,7 +24,7 @@ LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(RUN_MODULE) snakemake -
 help:
 	@sed -n '1{s/^# //;s/ · /\n/g;p}' $(call quoted,$(strip $(MAKEFILE_LIST)))
 
-.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test fuzz lint types snakefiles format hcrl_sa folds seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test fuzz lint types snakefiles format hcrl_sa folds leaderboard seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles; OPTIONS='--config preset=smoke' for a look at the chain alone.
@@ -46,6 +46,13 @@ folds: .venv/runtime
 	@test -d $(call quoted,$(DATA)/hcrl_sa) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make folds DATA=FOLDER, which holds hcrl_sa/" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/kd_fusion/Snakefile --configfile pipelines/kd_fusion/hcrl_sa.yaml pipelines/kd_fusion/hcrl_sa_folds.yaml --config $(call quoted,data_root=$(DATA)) -- all_folds
 	@cat results/hcrl_sa/folds/results.md
+
+# All methods on vehicles and kinds of attack never met, three seeds: DATA holds hcrl_sa/, ctt_a/, ctt_c/ and benign/, or a folder
+# leaderboard/ with a manifest of its own, such as tests/data (OPTIONS=preset=smoke).
+leaderboard: .venv/runtime
+	@test -d $(call quoted,$(DATA)/hcrl_sa) -o -f $(call quoted,$(DATA)/leaderboard/manifest.yaml) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make leaderboard DATA=FOLDER, which holds hcrl_sa/, ctt_a/, ctt_c/ and benign/, or leaderboard/manifest.yaml" >&2; exit 1; }
+	$(SNAKEMAKE) -s pipelines/leaderboard/Snakefile --config $(call quoted,data_root=$(DATA)) $(OPTIONS)
+	@cat results/leaderboard/leaderboard/results.md
 
 # The main job on hours of simulated driving: false alarms an hour, detection delay over many episodes.
 hours: .venv/runtime

@@ -88,12 +88,12 @@ def folds(stage: Stage, dataset: str) -> list[str]:
 
 
 def files_of_folds(stage: Stage, file: str) -> InputFunction:
-    """Input function: `metrics.json` or `curves.json` of a dataset's folds, all variants, and once of each fold's window baselines."""
+    """Input function: `metrics.json` or `curves.json` of a dataset's folds, of the variants that are judged on them, and once of each fold's window baselines."""
     baselines = stage.upstream(f"<window_baselines>{{instance}}/{file}")
 
     def files(wildcards: Any) -> list[str]:
         instances = folds(stage, wildcards.dataset)
-        evaluations = [f"<runs>/eval_{v}{fold}/{file}" for fold in instances for v in VARIANTS]
+        evaluations = [f"<runs>/eval_{v}{fold}/{file}" for fold in instances for v in stage.config[""]["variants"]]
         of_baselines = [path for fold in instances for path in baselines(SimpleNamespace(instance=fold))]
         return [*evaluations, *dict.fromkeys(of_baselines)]
 

@@ -74,7 +74,7 @@ def train(job: TrainingJob[VGAE]) -> tuple[VGAE, History]:
     # What is ordinary is measured on the windows that it was trained on, with the weights that were kept.
     with torch.inference_mode():
         terms = [model(graphs).terms(graphs) for graphs in batches(fit, windows, config["batch"])]
-    model.learn_ordinary(torch.cat(terms))
+    model.learn_ordinary(torch.cat(terms), edges=config["edge_weight"] > 0)
     return model, history
 
 

@@ -44,16 +44,19 @@ def joined(config: Config) -> Config:
             folds |= _folds_of(dataset, data["data_root"], kind)
     rest = {k: v for k, v in config.items() if k != "folds"}
     instances: dict[str, Config] = dict(config.get("instances") or {})
-    for ablation, overrides in {"": {}, **section["ablations"]}.items():
+    ablations = section["ablations"]
+    for ablation in ("", *ablations):
+        overrides = merged(section["overrides"], ablations[ablation]["overrides"] if ablation else {})
         for fold, left_out in folds.items():
             # What an ablation changes is judged where vehicles are left out, unless no fold does that.
             if ablation and "vehicles" in kinds and "vehicles" not in left_out:
                 continue
-            for name, more in _instances_of(fold, ablation, merged(section["overrides"], overrides), section, config):
+            for name, more in _instances_of(fold, ablation, overrides, section, config):
                 if name in instances:
                     raise CanidsError(f"folds: '{name}' is an instance already; set folds.prefix")
                 instances[name] = merged(more, {"preprocess": {"leave_out": left_out}})
-    return {**rest, "instances": instances}
+    said = {name: ablation["without"] for name, ablation in ablations.items()}
+    return {**rest, "instances": instances, "variants": section["variants"], "ablations": said}
 
 
 def _data(config: Config) -> Config:

@@ -51,7 +51,9 @@ _AGREEING = ("train_drl", "evaluate")
 SINGLE = ("stand_in", "accelerator", "enrolment")
 """Keys that no instance overrides: a rule's code, threads and GPU are fixed when its Snakefile is read, and the regimes are those of
 all instances."""
-_TOP = (*_DATA, *_INHERITED, *COMMON, "instances", "modules", *SECTIONS)
+_OF_FOLDS = ("variants", "ablations")
+"""Keys of a config with folds (`canids_shared.planning.folds`), for the modules whose schema has them."""
+_TOP = (*_DATA, *_INHERITED, *COMMON, *_OF_FOLDS, "instances", "modules", *SECTIONS)
 
 Config = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -119,7 +121,7 @@ def section(config: Config, stage: str) -> Config:
     upto = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else (*STAGES, stage)
     with_files = {n: instances[n].get(stage) or {} for n, first in first_equal(upto).items() if n and n == first}
     firsts = {port: first_equal(stages) for port, stages in PORTS.items()}
-    inherited, data, common = (_pick(config, keys) for keys in (_INHERITED, _DATA, COMMON))
+    inherited, data, common = (_pick(config, keys) for keys in (_INHERITED, _DATA, (*COMMON, *_OF_FOLDS)))
     return {
         **inherited,
         **(config.get(stage) or {}),

@@ -80,7 +80,8 @@ def test_folds_of_attacks_with_seeds_and_overrides(workplace: Path) -> None:
 
 def test_folds_of_every_kind_their_seeds_then_their_ablations(workplace: Path) -> None:
     write("a", ("kia", "DoS"), ("kia", "DoS"), ("c", "rpm"), ("c", "speed"), ("c", None), ("c", None), ("kia", "drift"))
-    ablations: dict[str, Any] = {"no-exposure": {"train_gnn": {"gat": {"exposure": {"rate": 0}}}}}
+    overrides: dict[str, Any] = {"train_gnn": {"gat": {"exposure": {"rate": 0}}}}
+    ablations = {"no_exposure": {"without": "outlier exposure", "overrides": overrides}}
     joined = folds.joined(
         config("a", leave_out=["vehicles", "attacks", "known"], seeds=2, ablations=ablations, overrides={"train_gnn": {"seed": 3}})
     )  # fmt: skip
@@ -93,17 +94,18 @@ def test_folds_of_every_kind_their_seeds_then_their_ablations(workplace: Path) -
         "without-rpm-and-speed": {"attacks": ["rpm", "speed"]},
         "without-drift": {"attacks": ["drift"]},
         "known": {"captures": ["kia-DoS-1", "c-None-5"]},
-        "without-kia-no-exposure": {"vehicles": ["kia"]},
-        "without-c-no-exposure": {"vehicles": ["c"]},
+        "without-kia-no_exposure": {"vehicles": ["kia"]},
+        "without-c-no_exposure": {"vehicles": ["c"]},
     }
-    assert joined["instances"]["without-c-no-exposure-seed-4"] == {
+    assert joined["instances"]["without-c-no_exposure-seed-4"] == {
         "train_gnn": {"seed": 4, "gat": {"exposure": {"rate": 0}}},
         "train_drl": {"seed": 4},
         "preprocess": {"leave_out": {"vehicles": ["c"]}},
     }
+    assert joined["ablations"] == {"no_exposure": "outlier exposure"}
     # An ablation of the GAT shares the fold's graphs.
     section_of = section(joined, "train_gnn")
-    assert section_of["ports"]["graphs"]["without-kia-no-exposure-seed-4"] == "without-kia"
+    assert section_of["ports"]["graphs"]["without-kia-no_exposure-seed-4"] == "without-kia"
     write("b", ("kia", "DoS"), ("kia", "DoS"))
     with pytest.raises(
         CanidsError, match=r"^folds.leave_out: 'known' is of one dataset; the manifest of one can include"

@@ -11,7 +11,7 @@ from gnn_data import EDGE_FEATURES, NODE_FEATURES, SMALL, batch_of, store, write
 from canids_shared.contracts.torch_store import Graphs
 from canids_train_gnn.models.columns import ERROR_TERMS
 from canids_train_gnn.models.gat_vgae import GAT, VGAE
-from canids_train_gnn.models.layers import FeatureDropout, Scaling, padded, pooled
+from canids_train_gnn.models.layers import FeatureDropout, Scaling, padded, pooled, rewired
 from canids_train_gnn.training.outliers import exposed
 
 
@@ -80,6 +80,41 @@ def test_the_order_of_nodes_does_not_matter(kind: type, tmp_path: Path) -> None:
             torch.testing.assert_close(model(batch)[0], model(mixed)[0], rtol=1e-4, atol=1e-5)
         else:
             torch.testing.assert_close(model(batch).terms(batch), model(mixed).terms(mixed), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("edges", ["none", "random"])
+def test_a_gat_for_ablations_hears_of_no_recorded_edge(edges: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    graphs = store(write(tmp_path / "g.safetensors", [0, 1, 0, 1], rng, sizes=[1, 9, 3, 5])).batch(torch.arange(4))
+    made = rewired(graphs, edges)
+    if edges == "none":
+        assert len(made.source) == len(made.target) == len(made.edge) == 0
+    else:
+        assert bool((graphs.graph[made.target] == graphs.graph[graphs.target]).all()), "within the same graph"
+        moved = dict(zip(graphs.target.tolist(), made.target.tolist(), strict=True))
+        assert len(set(moved.values())) == len(moved), "a permutation"
+        assert any(a != b for a, b in moved.items())
+    for backend in ("dense", "csr"):
+        torch.manual_seed(0)
+        model = GAT(NODE_FEATURES, EDGE_FEATURES, {**SMALL, "edges": edges}).eval()
+        model.encoder.backend = backend
+        with torch.inference_mode():
+            together = model(graphs)[0]
+            alone = torch.cat([model(graphs.select(torch.arange(4) == i))[0] for i in range(4)])
+            # Other recorded edges make no difference where there are none.
+            fewer = replace(graphs, source=graphs.source[:3], target=graphs.target[:3], edge=graphs.edge[:3])
+            assert bool(torch.equal(model(fewer)[0], together)) == (edges == "none")
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_edges_that_no_vgae_learnt_are_no_part_of_its_score() -> None:
+    model = VGAE(NODE_FEATURES, EDGE_FEATURES, SMALL)
+    model.learn_ordinary(torch.randn(500, len(ERROR_TERMS)), edges=False)
+    base = torch.zeros(1, len(ERROR_TERMS))
+    for term, counts in enumerate((True, True, False, False)):
+        far = base.clone()
+        far[0, term] = 10.0
+        assert (float(model.anomaly(far)) > float(model.anomaly(base)) + 0.1) == counts
 
 
 def test_divergence_is_zero_for_the_prior() -> None:

@@ -148,13 +148,20 @@ class VGAE(nn.Module):
         invented = (losses * no_edge).sum(-1) / no_edge.sum(-1).clamp(min=1)
         return (0.5 * (missed + invented))[graphs.graph, graphs.place]
 
-    def learn_ordinary(self, terms: Tensor) -> None:
-        """Keep median and spread (10 % to 90 %, as of a normal distribution) of the terms [n, 6] of attack-free windows."""
+    def learn_ordinary(self, terms: Tensor, edges: bool = True) -> None:
+        """Keep median and spread (10 % to 90 %, as of a normal distribution) of the terms [n, 6] of attack-free windows.
+
+        Without `edges`, whose reconstruction was not learnt then, their terms are no part of the anomaly score.
+        """
         # Quantiles are robust against the long tails of the terms.
         low, middle, high = torch.quantile(terms, torch.tensor([0.1, 0.5, 0.9], device=terms.device), dim=0)
         self.ordinary.copy_(middle)
         # Between the two quantiles of a normal distribution lie 2.563 standard deviations.
         self.usual_spread.copy_(((high - low) / 2.563).clamp(min=1e-6))
+        if not edges:
+            # So wide that no value lies above the ordinary: the file needs no flag.
+            of_edges = [i for i, name in enumerate(ERROR_TERMS) if name.startswith("edge_")]
+            self.usual_spread[of_edges] = 1e30
 
     def anomaly(self, terms: Tensor) -> Tensor:
         """Anomaly score [B] of the terms [B, 6]: weighted sum of log(1 + spreads above the ordinary).

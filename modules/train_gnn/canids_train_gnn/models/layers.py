@@ -1,6 +1,7 @@
 """Layers of the detectors, on packed batches (shapes: B graphs, N nodes and E edges in all, H heads, C channels a head)."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,6 +72,23 @@ class FeatureDropout(nn.Module):
         return x * kept[:, self.group][graph]  # to [B, width], then [n, width]
 
 
+def rewired(graphs: Graphs, edges: str) -> Graphs:
+    """A batch with its `recorded` edges, with `none`, or with others at `random`, for ablations of the graph.
+
+    Without edges a node hears of itself alone, and windows are sets of nodes (DeepSets, Zaheer et al. 2017). At random, the
+    targets of each graph change places: as many edges leave and enter nodes as before, with their features, but other nodes.
+    The permutation is a fixed one for each number of nodes, so that a window has the same edges in every batch.
+    """
+    if edges == "recorded":
+        return graphs
+    if edges == "none":
+        return replace(graphs, source=graphs.source[:0], target=graphs.target[:0], edge=graphs.edge[:0])
+    hashed = (graphs.place * 2654435761 + graphs.sizes[graphs.graph] * 40503) % 65521  # [N]
+    # Graphs lie one after another, so sorted within each of them node n becomes node `shuffled[n]` of the same graph.
+    shuffled = (graphs.graph * 65521 + hashed).argsort(stable=True)  # [N]
+    return replace(graphs, target=shuffled[graphs.target])
+
+
 class Encoder(nn.Module):
     """Raw graphs to node embeddings: scaling, a linear map, and attention layers with residuals and layer norm.
 
@@ -81,9 +99,10 @@ class Encoder(nn.Module):
     """
 
     def __init__(self, node_features: list[str], edge_features: list[str], size: dict[str, Any]) -> None:
-        """Size options: `channels` a head, `heads`, `layers`, `dropout`, `feature_dropout`."""
+        """Size options: `channels` a head, `heads`, `layers`, `dropout`, `feature_dropout`, and for ablations `edges` (`rewired`)."""
         super().__init__()
         self.backend = "dense"
+        self.edges: str = size.get("edges", "recorded")
         width = size["channels"] * size["heads"]
         nodes, edges = len(node_features), len(edge_features)
         self.node_scaling, self.edge_scaling = Scaling(nodes), Scaling(edges)
@@ -107,6 +126,7 @@ class Encoder(nn.Module):
     def forward(self, graphs: Graphs) -> list[Tensor]:
         """Embeddings of the nodes after every layer, [N, H·C] each, `layers` + 1 of them."""
         b = len(graphs.y)
+        graphs = rewired(graphs, self.edges)
         x = self.dropout(self.feature_dropout(self.node_scaling(graphs.x), graphs.graph, b))  # [N, F]
         features = self.edge_dropout(self.edge_scaling(graphs.edge), graphs.graph[graphs.source], b)  # [E, D]
         # All layers share the edges, so padding, indices and the like are computed once a batch.
