@@ -194,6 +194,8 @@ def _parts(call: entry_point.Call, captures: dict[Recording, dict[str, Any]], pr
         return _of_enrolment({r: m for r, m in chosen.items() if m["content"] == "attack-free"}, config)
     enrolled = split.endswith(ENROLLED)
     for recording, metadata in list(chosen.items()):
+        if split == SCORED and profiles.by_vehicle and profiles.state(recording, metadata) is None:
+            log.warning("%s: the profile has no such bus; nothing is known of it beforehand", metadata["capture"])
         if enrolled and profiles.state(recording, metadata) is None:
             log.warning("%s is left out: its vehicle, %s, is not enrolled", metadata["capture"], metadata["vehicle"])
             del chosen[recording]

@@ -195,12 +195,18 @@ def frames_of_enrolment(stage: Stage) -> Callable[[Any], list[str]]:
 
 
 def profiles_of_scenario(stage: Stage) -> Callable[[Any], list[str]]:
-    """Input function: profiles of the vehicles of a scenario, which say where the frames to be judged begin; none without enrolment."""
+    """Input function: profiles of the vehicles of a scenario, which say where the frames to be judged begin; none without enrolment.
+
+    Of captures that are only scored it is the one that the config names, if any.
+    """
 
     def files(wildcards: Any) -> list[str]:
         dataset, instance, scenario = wildcards.dataset, wildcards.instance, manifest.base_of(wildcards.split)
         if scenario == manifest.ENROLMENT:
             return []
+        if scenario == manifest.SCORED:
+            given = stage.config[instance]["profile"]
+            return [given] if given else []
         captures = stage.captures[dataset]
         left_out = left_out_captures(captures, stage.config[instance]["leave_out"])
         of_scenario = (

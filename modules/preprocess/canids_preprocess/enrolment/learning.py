@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from canids_preprocess.enrolment.stretches import Stretch
+from canids_preprocess.enrolment.suspicion import TrafficRates
 from canids_preprocess.features.frame_kernel import SEEN
 from canids_preprocess.features.relative import BusState, step
 from canids_preprocess.windowing.frames import ALL, Frames, chunks
@@ -29,6 +30,7 @@ class BusLearner:
     def __init__(self, channel: str) -> None:
         self.channel, self.state = channel, BusState()
         self.seconds, self.frames, self.sources = 0.0, 0, dict[str, int]()
+        self._rates = TrafficRates()
 
     def learn(self, pieces: Iterable[Frames], sha256: str) -> None:
         """Learn from the next frames of a capture, piece by piece; a new call begins another stretch of traffic."""
@@ -36,9 +38,11 @@ class BusLearner:
         first = latest = None
         for frames in pieces:
             times = frames["timestamp"]
-            first = float(times[0]) if first is None else first
+            if first is None:
+                first = float(times[0])
+                self._rates.begin(first)
             latest = max(float(times.max()), first if latest is None else latest)
-            step(frames, self.state)
+            self._rates.add(frames, step(frames, self.state)[0])
             if self.state.ids.count > MOST_IDS:
                 self.state.forget(MOST_IDS // 2, np.zeros(0, np.int32))
             self.frames += len(times)
@@ -52,6 +56,10 @@ class BusLearner:
         seen = self.state.by_id.state[: self.state.ids.count, SEEN]
         return sorted(self.state.ids.ids()[seen <= ENOUGH].tolist())
 
+    def warnings(self) -> list[str]:
+        """What of the traffic looks like an attack, a sentence each."""
+        return self._rates.warnings(self.state)
+
     def header(self) -> dict[str, Any]:
         """The bus's entry in the header of a profile."""
         return {
@@ -60,7 +68,7 @@ class BusLearner:
             "frames": self.frames,
             "ids": self.state.ids.count,
             "rare": self.rare,
-            "warnings": [],
+            "warnings": self.warnings(),
             "sources": self.sources,
         }
 

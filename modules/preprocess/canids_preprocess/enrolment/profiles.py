@@ -7,6 +7,7 @@ from typing import Any
 
 from canids_preprocess.enrolment.learning import BusLearner
 from canids_preprocess.enrolment.stretches import bus_name
+from canids_preprocess.enrolment.suspicion import id_name
 from canids_preprocess.features.frame_kernel import COLUMNS
 from canids_preprocess.features.relative import BusState
 from canids_preprocess.windowing.frames import Recording
@@ -27,14 +28,10 @@ def save(path: Path, learners: Iterable[BusLearner], header: dict[str, Any]) -> 
         name = f"{header['vehicle']}{' ' if bus['channel'] else ''}{bus['channel']}"
         log.info("%s: %.1f s, %d frames, %d arbitration IDs", name, bus["seconds"], bus["frames"], bus["ids"])
         if bus["rare"]:
-            log.info("%s: fewer than five periods seen of %s", name, ", ".join(map(_text, bus["rare"])))
+            log.info("%s: fewer than five periods seen of %s", name, ", ".join(map(id_name, bus["rare"])))
         for warning in bus["warnings"]:
-            log.warning("%s: %s", name, warning)
+            log.warning("%s: looks attacked: %s", name, warning)
     return made
-
-
-def _text(node_id: int) -> str:
-    return f"{node_id & 0x1FFFFFFF:08X}" if node_id >> 31 else f"{node_id:03X}"
 
 
 def load(path: Path) -> Profile:
@@ -47,6 +44,12 @@ def load(path: Path) -> Profile:
         named = {f"{number}.{name}": shape for name, shape in expected.items()}
         check_arrays(path, {f"{number}.{name}": array for name, array in bus.items()}, named)
     return read
+
+
+def past_of(known: Profile, channel: str) -> BusState | None:
+    """The past that traffic on a bus begins with, fresh for each call; None where the profile has no such bus."""
+    number = known.number_of(channel)
+    return None if number is None else BusState.of(known.buses[number])
 
 
 class Profiles:
@@ -68,8 +71,7 @@ class Profiles:
     def state(self, recording: Recording, metadata: dict[str, Any]) -> BusState | None:
         """The past that a capture begins with, fresh for each call; None where its bus has no profile."""
         known = self.of(metadata)
-        number = known.number_of(bus_name(recording, metadata)) if known else None
-        return BusState.of(known.buses[number]) if known and number is not None else None
+        return past_of(known, bus_name(recording, metadata)) if known else None
 
     def enrolled_frames(self, metadata: dict[str, Any]) -> int:
         """How many frames of a capture, from its beginning, its vehicle's profile was learnt from."""

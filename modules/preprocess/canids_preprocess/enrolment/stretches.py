@@ -23,15 +23,16 @@ def bus_name(recording: Recording, metadata: dict[str, Any]) -> str:
     return channels[0] if len(channels) == 1 else ""
 
 
-def stretches(captures: dict[Recording, dict[str, Any]], seconds: float) -> dict[str, list[Stretch]]:
+def stretches(captures: dict[Recording, dict[str, Any]], seconds: float, most: float = 0.5) -> dict[str, list[Stretch]]:
     """The stretches of each bus of a vehicle: its captures from their beginning, one after the other, until `seconds` are collected.
 
-    No more than half of what there is of a bus, so that some attack-free traffic remains to be judged: of a single capture shorter
-    than twice `seconds`, the first half.
+    By default no more than half of what there is of a bus, so that some attack-free traffic remains to be judged: of a single capture
+    shorter than twice `seconds`, the first half.
 
     Args:
         captures: metadata of the vehicle's attack-free recordings, in the order in which they are used.
         seconds: traffic wanted.
+        most: share of a bus's traffic that may be used.
     """
     by_bus: dict[str, list[tuple[Recording, dict[str, Any]]]] = {}
     for recording, metadata in captures.items():
@@ -40,7 +41,7 @@ def stretches(captures: dict[Recording, dict[str, Any]], seconds: float) -> dict
     for bus, members in sorted(by_bus.items()):
         clocks = [clock_of(recording) for recording, _ in members]
         spans = [clock.end - clock.time_of(0) for clock in clocks]
-        wanted, chosen[bus] = min(seconds, sum(spans) / 2), []
+        wanted, chosen[bus] = min(seconds, most * sum(spans)), []
         for (recording, metadata), clock, span in zip(members, clocks, spans, strict=True):
             if wanted <= 0:
                 break

@@ -62,6 +62,11 @@ class BusState:
             shift(self.by_id, self.bus, self.ids.count, time)
             self.at_rest = False
 
+    def sightings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each ID how often it was seen, and in seconds when first since the bus's first frame, and its usual interval, [N] each."""
+        seen, level, first = (self.by_id.state[: self.ids.count, COLUMNS.index(n)] for n in ("seen", "level", "first"))
+        return seen, first - self.bus[4], np.exp2(level)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What is remembered, as the arrays of a bus in a profile (`canids_shared.contracts.arrays.profile`); it is at rest then."""
         self.rest()
