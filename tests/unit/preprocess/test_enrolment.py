@@ -2,14 +2,16 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from captures import GRAPHS, call, features, fed, frames, write_frames
 
-from canids_preprocess import graphs, profile
+from canids_preprocess import graphs, planning, profile
 from canids_preprocess.enrolment.profiles import load
 from canids_preprocess.enrolment.stretches import halves, stretches
 from canids_preprocess.features.frame_kernel import FRAME_FEATURES
@@ -17,6 +19,7 @@ from canids_preprocess.features.relative import BusState, step
 from canids_preprocess.windowing.members import metadata_of
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
+from canids_shared.planning.stage import Stage
 
 PERIODS = {0x100: 0.01, 0x200: 0.02, 0x300: 0.1}
 RARE = 0x500
@@ -284,3 +287,66 @@ def test_profile_of_other_features_or_damaged_is_refused(tmp_path: Path, monkeyp
     made.write_bytes(content)
     with pytest.raises(CanidsError, match="was changed since it was written"):
         load(made)
+
+
+# --- planning ----------------------------------------------------------------------------------------------------
+
+SCHEMA = Path(__file__).parents[3] / "modules/preprocess/config.schema.yaml"
+FREE = ["kia-free", "van-free"]
+
+
+def fleet(**config: Any) -> Stage:
+    """Two vehicles that are trained on, and one of another make."""
+    common: dict[str, Any] = {"path": "a.csv", "format": "candump", "role": "train", "content": "attack-free"}
+    captures = {f"{vehicle}-free": {**common, "vehicle": vehicle} for vehicle in ("kia", "van")}
+    captures |= {f"{v}-dos": {**common, "vehicle": v, "content": "labelled", "attack": "dos"} for v in ("kia", "van")}
+    captures["wrx"] = {**common, "vehicle": "wrx", "role": "unseen"}
+    captures["to-score"] = {**common, "vehicle": "kia", "role": "score", "content": "unlabelled"}
+    folder = Path("data/cars")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.yaml").write_text(yaml.safe_dump({"contract": "manifest/1", "captures": captures}))
+    left = {"without-kia": {"vehicles": ["kia"]}, "without-dos": {"attacks": ["dos"]}}
+    instances = {fold: {"leave_out": out} for fold, out in left.items()}
+    given = {"datasets": ["cars"], "data_root": "data", "instances": instances, "folds": left, "enrolment": 60}
+    return Stage("preprocess", {**given, **config}, SCHEMA)
+
+
+def inputs(made: Stage, split: str, instance: str) -> tuple[list[str], list[str]]:
+    """Captures and profiles that the job of a scenario reads."""
+    wildcards = SimpleNamespace(dataset="cars", split=split, instance=instance)
+    read = planning.frames_of_scenario(made)(wildcards), planning.profiles_of_scenario(made)(wildcards)
+    return [Path(p).stem for p in read[0]], read[1]
+
+
+def test_a_fold_enrols_what_it_leaves_out_and_what_nothing_is_trained_on(workplace: Path) -> None:
+    made, profiles = fleet(), "<profiles>@without-kia/{}.safetensors"
+    for split in ("left_out", "left_out_enrolled"):
+        captures, read = inputs(made, split, "@without-kia")
+        assert set(captures) == {*FREE, "kia-dos", "van-dos"}  # the job leaves out what is not left out, by content too
+        assert read == [profiles.format("kia")]
+    for split in ("unseen", "unseen_enrolled"):
+        assert inputs(made, split, "@without-kia") == (["wrx"], [profiles.format("wrx")])
+    captures, read = inputs(made, "enrolment", "@without-kia")
+    assert (set(captures), read) == ({"wrx", "kia-free"}, [])
+    wildcards = SimpleNamespace(dataset="cars", instance="@without-kia", vehicle="kia")
+    assert planning.frames_of_enrolment(made)(wildcards) == ["<frames>/kia-free.parquet"]
+    wildcards.vehicle = "van"  # is trained on
+    with pytest.raises(CanidsError, match="cars@without-kia: no scenario has an attack-free capture of vehicle 'van'"):
+        planning.frames_of_enrolment(made)(wildcards)
+
+
+def test_a_fold_of_attacks_has_no_attack_free_capture_to_enrol_by(workplace: Path) -> None:
+    made = fleet()
+    assert inputs(made, "left_out", "@without-dos")[1] == []
+    with pytest.raises(CanidsError, match="no split or scenario 'left_out_enrolled'"):
+        inputs(made, "left_out_enrolled", "@without-dos")
+    assert inputs(made, "enrolment", "@without-dos")[0] == ["wrx"]
+
+
+def test_without_enrolment_nothing_is_read_of_profiles_but_the_one_that_scoring_names(workplace: Path) -> None:
+    made = fleet(enrolment=0, profile="car.safetensors")
+    assert inputs(made, "left_out", "@without-kia")[1] == []
+    assert inputs(made, "unseen", "")[1] == []
+    assert inputs(made, "score", "") == (["to-score"], ["car.safetensors"])
+    with pytest.raises(CanidsError, match="no split or scenario 'enrolment'"):
+        inputs(made, "enrolment", "")
