@@ -1,4 +1,4 @@
-# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make leaderboard DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
+# make demo · make doctor · make test · make fast-test · make unit-tests · make workflow-tests · make checkout-tests · make long-tests · make environment-tests · make dgl-tests · make lint · make format · make fuzz · make slurm-test · make slurm-soak · make hours · make hcrl_sa DATA=… · make seeds DATA=… · make folds DATA=… · make leaderboard DATA=… · make sweep · make cross-vehicle · make fusion-ablation · make score CAPTURE=… RUN=… · make follow SOURCE=… RUN=… · make enrol CAPTURE=… PROFILE=… · make manifest DIR=… · make track · make mlflow-ui · make new-pipeline NAME=… · make new-module NAME=… · make resources · make bench · make docs · make rulegraph · make readme-results · make lock · make clean
 
 PYTHON ?= python3
 # For CPU builds of torch where the default index serves CUDA builds: make demo TORCH_INDEX=<index of CPU wheels>
@@ -24,7 +24,7 @@ LINT = PYTHONPATH="examples/own_detector:$$PYTHONPATH" $(RUN_MODULE) snakemake -
 help:
 	@sed -n '1{s/^# //;s/ · /\n/g;p}' $(call quoted,$(strip $(MAKEFILE_LIST)))
 
-.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test fuzz lint types snakefiles format hcrl_sa folds leaderboard seeds hours sweep cross-vehicle fusion-ablation score follow doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
+.PHONY: help demo test unit-tests workflow-tests checkout-tests long-tests slurm-test slurm-soak slurm-packages environment-tests dgl-tests fast-test fuzz lint types snakefiles format hcrl_sa folds leaderboard seeds hours sweep cross-vehicle fusion-ablation score follow enrol doctor manifest track mlflow-ui resources bench docs rulegraph readme-results new-pipeline new-module lock clean
 .DELETE_ON_ERROR:
 
 # The main job on the built-in simulated vehicles; OPTIONS='--config preset=smoke' for a look at the chain alone.
@@ -87,6 +87,11 @@ doctor:
 follow: .venv/runtime
 	@test -n $(call quoted,$(SOURCE)) -a -n $(call quoted,$(RUN)) || { echo "make follow SOURCE=drive.log (or socketcan:can0) RUN=experimentruns/simulated/dqn_large" >&2; exit 1; }
 	@$(RUN_MODULE) canids_shared.scoring.following $(call quoted,$(SOURCE)) $(call quoted,$(RUN)) $(OPTIONS)
+
+# The profile of a vehicle from attack-free traffic of it: CAPTURE is the file, PROFILE what is written. OPTIONS='--seconds 60'
+enrol: .venv/runtime
+	@test -n $(call quoted,$(CAPTURE)) -a -n $(call quoted,$(PROFILE)) || { echo "make enrol CAPTURE=quiet_drive.log PROFILE=mycar.safetensors" >&2; exit 1; }
+	@$(RUN_MODULE) canids_preprocess.enrol $(call quoted,$(CAPTURE)) --output $(call quoted,$(PROFILE)) $(OPTIONS)
 
 # Draft a manifest for a folder of captures, to be checked: DIR is the folder.
 manifest: .venv/runtime

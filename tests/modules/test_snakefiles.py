@@ -176,7 +176,7 @@ def test_a_training_without_gpu_is_a_job_for_the_cpu() -> None:
 def test_cached_rules_are_eligible_and_unmeasured(composed: dict[str, Rule]) -> None:
     """A rule with a benchmark cannot be cached."""
     cached = {name for name, rule in composed.items() if rule.cache.flag}
-    assert cached == {name for name in composed if name.startswith((*CACHED, "inject", "scenario_graphs"))}
+    assert cached == {name for name in composed if name.startswith((*CACHED, "inject", "profile", "scenario_graphs"))}
     assert cached >= set(CACHED)
     assert not any(composed[name].benchmark for name in cached)
 

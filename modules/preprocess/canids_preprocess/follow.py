@@ -4,7 +4,7 @@
     python -m canids_preprocess.follow socketcan:can0 …
 
 Reading, features and windows are those of the rules ingest and graphs, so the graphs are equal too. Where the clock jumps the
-past starts again, as another capture. It stops on Ctrl-C or SIGTERM, at the end of the log (`--exit-at-end`), or when nothing
+past starts again, empty or with the vehicle's profile (`--profile`), as another capture. It stops on Ctrl-C or SIGTERM, at the end of the log (`--exit-at-end`), or when nothing
 has come for a while (`--idle`).
 """
 
@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +26,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from canids_preprocess.enrolment import profiles
+from canids_preprocess.features.relative import BusState
 from canids_preprocess.formats import FORMATS, buses, recognise
 from canids_preprocess.formats.base import FRAME_COLUMNS, PER_SECOND, REJECT_COLUMNS, Batch, Format
 from canids_preprocess.formats.growing import POLL, Enough, Growing, IdleTimeout, Wanted
@@ -173,6 +175,21 @@ def wanted_after(frames: int, options: argparse.Namespace) -> Enough:
     return Enough(window - frames if frames < window else stride - (frames - window) % stride, _LATEST_S)
 
 
+def past_of_stretches(options: argparse.Namespace) -> Callable[[], BusState | None]:
+    """Function that makes what is known of the bus where a stretch begins: the profile, if one is named.
+
+    Raises `CanidsError` if it is damaged, or has several buses and none is named.
+    """
+    if not options.profile:
+        return lambda: None
+    profile = profiles.load(options.profile)
+    channel = options.channel or ""
+    if profile.number_of(channel) is None:
+        names = ", ".join(bus["channel"] or "none" for bus in profile.header["buses"])
+        raise CanidsError(f"{options.profile}: has the buses {names}, not '{channel}'; name one of them (--channel)")
+    return lambda: profiles.past_of(profile, channel)
+
+
 def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
     """Header of the stream, with keys as in that of a graph store."""
     kind = FEATURES["relative"]
@@ -212,6 +229,7 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
     schema = streams.schema_of_graphs(header_of(source, options))
     counts, sent, jumps, in_vain, before = RowCounts(), 0, 0, 0, 0
+    past = past_of_stretches(options)
 
     def wanted() -> Enough:
         return wanted_after(counts.frames - before, options)
@@ -228,7 +246,8 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
             counts.last, counts.late, counts.on_time, before = None, 0, 0, counts.frames
             tolerance = options.timestamp_tolerance
             checked = read(Path(source), form, _ENTRY, tolerance=tolerance, quarantine=quarantine, counts=counts)
-            for arrays in windows_of(Path(source), _frames(source, checked, rejects), 0, config, [""], MOST_IDS):
+            frames = _frames(source, checked, rejects)
+            for arrays in windows_of(Path(source), frames, 0, config, [""], MOST_IDS, past()):
                 send(_batch(schema, capture, options.vehicle, arrays))
                 timeout.window_sent()
                 sent, in_vain = sent + len(arrays["y"]), 0
@@ -242,7 +261,7 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
                         "set the clock, and follow the source again"
                     )
                 capture, how = f"{name}-{jumps + 1}", "ahead" if seconds > 0 else "back"
-                text = "%s, line %d: the clock jumps %s by %.3f s; the past is forgotten, and capture %s begins"
+                text = "%s, line %d: the clock jumps %s by %.3f s; the past starts again, and capture %s begins"
                 log.warning(text, source, line, how, abs(seconds), capture)
     log.info("%s: %d frames, %d rejects, %d windows", source, counts.frames, counts.rejects, sent)
     return sent
@@ -292,6 +311,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command_line.add_argument(
         "--timestamp-tolerance", type=number(0, 60), default=0.0005, help="as in config.schema.yaml (s)"
+    )
+    command_line.add_argument(
+        "--profile", type=Path, metavar="FILE", help="profile of the vehicle (canids_preprocess.enrol) to begin with"
     )
     command_line.add_argument("--rejects", type=Path, metavar="CSV", help="file for rows that are put aside")
     command_line.add_argument("--exit-at-end", action="store_true", help="stop at the present end of the log")

@@ -1,77 +1,41 @@
 """Turn the frames of a split into the graph store.
 
-`python -m canids_preprocess.graphs --spec JSON --output X.safetensors --frames A.parquet B.parquet …`
+`python -m canids_preprocess.graphs --spec JSON --output X.safetensors --frames A.parquet B.parquet … [--profiles P.safetensors …]`
 
 With a list `each` of splits in the spec, as many outputs. Frames of auxiliary captures follow `--auxiliary`; the spec's `auxiliary`
 is the name of their dataset, which comes before theirs in the store: `simulated_fleet.dos-van-2`.
+
+Frames by which a vehicle was enrolled are in no window of a scenario. In one that ends in `_enrolled` captures begin with the profile of
+their vehicle as their past, and those of vehicles without one are left out. The split `enrolment` has the windows of the enrolment, each half
+with the profile of the other half.
 """
 
 import logging
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
-from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from canids_preprocess.enrolment.learning import learnt
+from canids_preprocess.enrolment.profiles import Profiles
+from canids_preprocess.enrolment.stretches import halves, stretches
+from canids_preprocess.features.relative import BusState
+from canids_preprocess.windowing.clock import Clock
 from canids_preprocess.windowing.cutting import check_windows
 from canids_preprocess.windowing.frames import Recording, clock_of
-from canids_preprocess.windowing.members import members
+from canids_preprocess.windowing.members import members, metadata_of
 from canids_preprocess.windowing.splits import Block, blocks, restarts
 from canids_preprocess.windowing.windows import FEATURES, append, mark_intervals, survey
-from canids_shared.contracts import tables
 from canids_shared.contracts.graph_store import writing
-from canids_shared.contracts.manifest import SPLITS
+from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SCORED, SPLITS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 
 _SOURCE = ("sha256", "vehicle", "attack", "content", "rows_read")
-_METADATA = (*_SOURCE, "capture", "frames", "attacked", "attacks")
 _WINDOWS = ("window", "stride", "window_unit", "features")
 log = logging.getLogger(__name__)
-
-
-def metadata_of(call: entry_point.Call) -> dict[Recording, dict[str, Any]]:
-    """Metadata of the frames of a call's captures, and whether each is `auxiliary`; frames of several buses are a capture each: no window
-    holds frames of two.
-
-    Raises `CanidsError` naming the file that is damaged or lacks some of it.
-    """
-    joining = call.inputs.get("auxiliary", [])
-    captures = {path: tables.read_metadata(path, tables.FRAMES) for path in [*call.inputs["frames"], *joining]}
-    for path, metadata in captures.items():
-        if missing := [key for key in _METADATA if key not in metadata]:
-            raise CanidsError(f"{path}: its metadata lacks '{missing[0]}'; delete it and run again")
-        metadata["auxiliary"] = path in joining
-        if metadata["auxiliary"]:
-            metadata["capture"] = f"{call.constants['auxiliary']}.{metadata['capture']}"
-    return dict(chain.from_iterable(_by_bus(path, metadata) for path, metadata in captures.items()))
-
-
-def _by_bus(path: Path, metadata: dict[str, Any]) -> Iterator[tuple[Recording, dict[str, Any]]]:
-    channels: dict[str, int] = metadata.get("channels") or {}
-    if not channels:
-        yield Recording(path), metadata
-    for number, (channel, frames) in enumerate(channels.items()):
-        # Another bus of the same file is other content.
-        own = {"frames": frames, "sha256": sha256(f"{metadata['sha256']} {channel}".encode()).hexdigest()}
-        if len(channels) > 1:
-            plain = re.sub("[^A-Za-z0-9_.-]", "-", channel) or "none"
-            same = [c for c in list(channels)[:number] if re.sub("[^A-Za-z0-9_.-]", "-", c) == plain]
-            own["capture"] = f"{metadata['capture']}.{plain}" + (f"-{number}" if same else "")
-            own["entry"] = metadata["capture"]
-            if (
-                metadata["content"] == "labelled"
-                and channel not in metadata["channels_attacked"]
-                and not metadata["attacked"]
-            ):
-                # The attack is on another bus of the log.
-                own |= {"content": "attack-free", "attack": None, "attacks": []}
-        yield Recording(path, channel if len(channels) > 1 else None), metadata | own
 
 
 def _source(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -80,8 +44,12 @@ def _source(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**{key: metadata[key] for key in _SOURCE}, **further}
 
 
-def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: list[dict[str, int]]) -> dict[str, Any]:
-    """Header of the graph store, from the metadata of the split's captures and the counts of their windows and frames."""
+def header_of(
+    call: entry_point.Call, captures: list[dict[str, Any]], counts: list[dict[str, int]], profiles: dict[str, str]
+) -> dict[str, Any]:
+    """Header of the graph store, from the metadata of the split's captures, the counts of their windows and frames, and the digests of
+    the profiles that are their past.
+    """
     kind = FEATURES[call.config["features"]]
     names = [metadata["capture"] for metadata in captures]
     return {
@@ -99,6 +67,7 @@ def header_of(call: entry_point.Call, captures: list[dict[str, Any]], counts: li
         "auxiliary_captures": [metadata["capture"] for metadata in captures if metadata["auxiliary"]],
         "sources": {metadata["capture"]: _source(metadata) for metadata in captures},
         "counts": dict(zip(names, counts, strict=True)),
+        **({"profiles": profiles} if profiles else {}),
     }
 
 
@@ -113,14 +82,18 @@ def _check_restarts(config: dict[str, Any]) -> None:
         )
 
 
-def _blocks(
-    recording: Recording, capture: str, config: dict[str, Any], split: str
-) -> tuple[list[Block], list[Block], Callable[[int], int]]:
-    """A split's blocks of a training capture, its restarts, and the number of the window that begins at a frame."""
-    clock = clock_of(recording)
-    origin = clock.time_of(0)
-    cut, window, stride = config["blocks"], config["window"], config["stride"]
-    span = clock.end - origin
+def _numbering(clock: Clock, config: dict[str, Any]) -> Callable[[int], int]:
+    """Function: number of the window that begins at a frame, counted along the whole capture."""
+    origin, stride = clock.time_of(0), config["stride"]
+    if config["window_unit"] == "frames":
+        return lambda frame: int(frame // stride)
+    return lambda frame: int((clock.time_of(frame) - origin) // stride)
+
+
+def _blocks(clock: Clock, capture: str, config: dict[str, Any], split: str) -> tuple[list[Block], list[Block]]:
+    """A split's blocks of a training capture, and its restarts."""
+    cut, window = config["blocks"], config["window"]
+    span = clock.end - clock.time_of(0)
     by_count = config["window_unit"] == "frames"
     if cut["gap"] <= (window * span / clock.frames if by_count else window):
         raise CanidsError(f"blocks.gap: {cut['gap']} s of {capture} are no longer than a window")
@@ -128,41 +101,113 @@ def _blocks(
     frames_per_window = window if by_count else int(np.ceil(window * clock.frames / max(span, 1e-9)))
     # A restart is a stretch of a block of this split, so it leaks nothing of another split.
     chosen = blocks(clock, **cut, window=frames_per_window)[split]
-    restarted = [part for block in chosen for part in restarts(clock, block, **config["restarts"])]
+    return chosen, [part for block in chosen for part in restarts(clock, block, **config["restarts"])]
 
-    def number(frame: int) -> int:
-        if by_count:
-            return int(frame // stride)
-        return int((clock.time_of(frame) - origin) // stride)
 
-    return chosen, restarted, number
+class _Piece(NamedTuple):
+    """A block of a capture, the number of its first window, the size of its windows, and what is known of its bus beforehand."""
+
+    block: Block
+    first: int
+    size: Counter[str]
+    past: Callable[[], BusState | None]
 
 
 class _Part(NamedTuple):
-    """Part of a split from one capture: its blocks, each with the number of its first window and the size of its windows."""
+    """Part of a split from one capture."""
 
     recording: Recording
     metadata: dict[str, Any]
-    blocks: list[tuple[Block, int, Counter[str]]]
+    pieces: list[_Piece]
     counts: dict[str, int]
 
 
-def _part(recording: Recording, metadata: dict[str, Any], config: dict[str, Any], split: str) -> _Part:
-    if split in SPLITS:
-        once, again, number = _blocks(recording, metadata["capture"], config, split)
-    else:
-        once, again, number = [Block(0, 0, metadata["frames"])], [], lambda _: 0
-    # Window numbers count along the whole capture, so that windows of neighbouring blocks are not taken for adjacent.
-    parts = [(block, number(block.start), survey(recording, block, config)) for block in once]
-    total = sum((size for _, _, size in parts), Counter())
+def _nothing() -> None:
+    """The past of a bus of which nothing is known."""
+
+
+def _part(
+    recording: Recording, metadata: dict[str, Any], pieces: list[_Piece], restarted: list[_Piece] | None = None
+) -> _Part:
+    total = sum((piece.size for piece in pieces), Counter())
     counts = {key: total[key] for key in ("windows", "frames", "dropped")}
+    if restarted is not None:
+        counts["restarted"] = sum(piece.size["windows"] for piece in restarted)
+    return _Part(recording, metadata, [*pieces, *(restarted or [])], counts)
+
+
+def _of_training(recording: Recording, metadata: dict[str, Any], config: dict[str, Any], split: str) -> _Part:
+    """Part of a split of training from a capture."""
+    clock = clock_of(recording)
+    number = _numbering(clock, config)
+    once, again = _blocks(clock, metadata["capture"], config, split)
+    # Window numbers count along the whole capture, so that windows of neighbouring blocks are not taken for adjacent.
+    pieces = [_Piece(block, number(block.start), survey(recording, block, config), _nothing) for block in once]
+    # Numbered beyond the capture's end, so that they look adjacent to nothing.
+    beyond = number(metadata["frames"]) + 2
+    return _part(
+        recording,
+        metadata,
+        pieces,
+        [_Piece(block, beyond + number(block.start), survey(recording, block, config), _nothing) for block in again],
+    )
+
+
+def _of_scenario(
+    recording: Recording, metadata: dict[str, Any], config: dict[str, Any], profiles: Profiles, enrolled: bool
+) -> _Part:
+    """Part of a scenario from a capture: all frames behind those that its vehicle was enrolled by, the same in both regimes."""
+    begin = profiles.enrolled_frames(metadata)
+    first = _numbering(clock_of(recording), config)(begin) if begin else 0
+    block = Block(begin, begin, metadata["frames"])
+    past = partial(profiles.state, recording, metadata) if enrolled else _nothing
+    return _part(recording, metadata, [_Piece(block, first, survey(recording, block, config), past)])
+
+
+def _of_enrolment(captures: dict[Recording, dict[str, Any]], config: dict[str, Any]) -> list[_Part]:
+    """The split `enrolment`: each half of a bus's stretches with the profile of the other half, so that no window meets itself."""
+    by_vehicle: dict[str, dict[Recording, dict[str, Any]]] = {}
+    for recording, metadata in captures.items():
+        by_vehicle.setdefault(metadata["vehicle"], {})[recording] = metadata
+    pieces: dict[Recording, list[_Piece]] = {}
+    for of_vehicle in by_vehicle.values():
+        for bus, of_bus in stretches(of_vehicle, config["enrolment"]).items():
+            two = halves(of_bus)
+            for half, other in (two, two[::-1]):
+                arrays = learnt(bus, other).state.arrays() if other else None
+                past = partial(BusState.of, arrays) if arrays else _nothing
+                for recording, _, block, _ in half:
+                    # The second half looks adjacent to nothing either.
+                    first = _numbering(clock_of(recording), config)(block.start) + (1 if block.start else 0)
+                    piece = _Piece(block, first, survey(recording, block, config), past)
+                    pieces.setdefault(recording, []).append(piece)
+    return [_part(recording, captures[recording], pieces[recording]) for recording in captures if recording in pieces]
+
+
+def _parts(call: entry_point.Call, captures: dict[Recording, dict[str, Any]], profiles: Profiles) -> list[_Part]:
+    """The parts of a call's split; those of a scenario without captures that have nothing left to judge, or no profile where all need one."""
+    split, config = call.wildcards["split"], call.config
+    chosen = {recording: captures[recording] for recording in members(call, captures)}
     if split in SPLITS:
-        # Numbered beyond the capture's end, so that they look adjacent to nothing.
-        beyond = number(metadata["frames"]) + 2
-        restarted = [(block, beyond + number(block.start), survey(recording, block, config)) for block in again]
-        counts["restarted"] = sum(size["windows"] for _, _, size in restarted)
-        parts += restarted
-    return _Part(recording, metadata, parts, counts)
+        return [_of_training(recording, metadata, config, split) for recording, metadata in chosen.items()]
+    if split == ENROLMENT:
+        return _of_enrolment({r: m for r, m in chosen.items() if m["content"] == "attack-free"}, config)
+    enrolled = split.endswith(ENROLLED)
+    for recording, metadata in list(chosen.items()):
+        if split == SCORED and profiles.by_vehicle and profiles.state(recording, metadata) is None:
+            log.warning("%s: the profile has no such bus; nothing is known of it beforehand", metadata["capture"])
+        if enrolled and profiles.state(recording, metadata) is None:
+            log.warning("%s is left out: its vehicle, %s, is not enrolled", metadata["capture"], metadata["vehicle"])
+            del chosen[recording]
+        elif (frames := profiles.enrolled_frames(metadata)) >= metadata["frames"]:
+            log.info("%s is left out: its vehicle was enrolled by all of it", metadata["capture"])
+            del chosen[recording]
+        elif frames:
+            log.info(
+                "%s: its vehicle was enrolled by the first %d frames, which are left out", metadata["capture"], frames
+            )
+    begins = enrolled or split == SCORED
+    return [_of_scenario(recording, metadata, config, profiles, begins) for recording, metadata in chosen.items()]
 
 
 def main(call: entry_point.Call) -> None:
@@ -173,27 +218,30 @@ def main(call: entry_point.Call) -> None:
         _check_restarts(config)
     captures = metadata_of(call)
     # Two passes over the frames: the first counts, since the header with all sizes stands at the beginning of the store.
-    parts = [_part(recording, captures[recording], config, split) for recording in members(call, captures)]
-    amount = sum((size for part in parts for _, _, size in part.blocks), Counter())
+    profiles = Profiles(call.inputs.get("profiles", []), for_all=split == SCORED)
+    parts = _parts(call, captures, profiles)
+    amount = sum((piece.size for part in parts for piece in part.pieces), Counter())
     if not amount["windows"]:
         raise CanidsError(
             f"split '{split}' of dataset '{call.wildcards['dataset']}' has no whole window of "
             f"{config['window']} {config['window_unit']}"
         )
-    header = header_of(call, [part.metadata for part in parts], [part.counts for part in parts])
+    digests = profiles.digests if split.endswith((ENROLLED, SCORED)) else {}
+    header = header_of(call, [part.metadata for part in parts], [part.counts for part in parts], digests)
     attacks, vehicles = header["attacks"], header["vehicles"]
     size = {key: amount[key] for key in ("windows", "nodes", "edges")}
     with writing(call.output["output"], header, **size) as writer:
-        for index, (recording, metadata, part_blocks, counts) in enumerate(parts):
+        for index, (recording, metadata, pieces, counts) in enumerate(parts):
             # Under suppression no frame is labelled: windows that overlap the attack's intervals are marked afterwards.
             named = metadata["attack"] or "attack"
             intervals = [(a, b, attacks.index(kind[0] if kind else named)) for a, b, *kind in metadata["attacked"]]
             mark = partial(mark_intervals, intervals=intervals)
             ids = {"capture": index, "vehicle": vehicles.index(metadata["vehicle"])}
-            for block, first, _ in part_blocks:
-                append(writer, recording, block, first=first, ids=ids, config=config, attacks=attacks, mark=mark)
+            for block, first, _, past in pieces:
+                known = {"first": first, "ids": ids, "past": past()}
+                append(writer, recording, block, **known, config=config, attacks=attacks, mark=mark)
             log.info("%s: %s", metadata["capture"], counts)
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["frames", "auxiliary"], each=())
+    entry_point.run(main, inputs=["frames", "auxiliary", "profiles"], each=())

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from canids_shared.contracts import manifest
 from canids_shared.contracts.manifest import Capture
 from canids_shared.errors import CanidsError
+from canids_shared.planning.pipeline import left_out_captures
 from canids_shared.planning.stage import Stage
 
 _READ = (
@@ -155,13 +156,71 @@ def frames_of_scenario(stage: Stage) -> Callable[[Any], list[str]]:
         if wildcards.split not in known:
             place = wildcards.dataset + wildcards.instance
             raise CanidsError(f"{place} has no split or scenario '{wildcards.split}'; it has {', '.join(known)}")
-        return _frames(stage, wildcards.dataset, "train" if wildcards.split == manifest.LEFT_OUT else wildcards.split)
+        if wildcards.split == manifest.ENROLMENT:
+            return frames_of(enrolled_captures(stage, wildcards.dataset, wildcards.instance))
+        scenario = manifest.base_of(wildcards.split)
+        return _frames(stage, wildcards.dataset, "train" if scenario == manifest.LEFT_OUT else scenario)
+
+    return files
+
+
+def frames_of(captures: list[Capture]) -> list[str]:
+    """Frames of some captures of the job's dataset."""
+    return [f"<frames>/{capture.name}.parquet" for capture in captures]
+
+
+def enrolled_captures(stage: Stage, dataset: str, instance: str, vehicle: str | None = None) -> list[Capture]:
+    """The attack-free captures by whose beginnings vehicles are enrolled, all or those of one: of all scenarios that are judged twice."""
+    captures, config = stage.captures[dataset], stage.config[instance]
+    twice = {manifest.base_of(s) for s in stage.scenarios(dataset, instance) if s.endswith(manifest.ENROLLED)}
+    judged = [c for c in captures.values() if c.role in twice]
+    if manifest.LEFT_OUT in twice:
+        judged += left_out_captures(captures, config["leave_out"])
+    return [c for c in judged if c.content == "attack-free" and vehicle in (None, c.vehicle)]
+
+
+def frames_of_enrolment(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: frames of the captures by which the vehicle of a job is enrolled. Raises `CanidsError` where there are none."""
+
+    def files(wildcards: Any) -> list[str]:
+        captures = enrolled_captures(stage, wildcards.dataset, wildcards.instance, wildcards.vehicle)
+        if not captures:
+            raise CanidsError(
+                f"{wildcards.dataset}{wildcards.instance}: no scenario has an attack-free capture of vehicle '{wildcards.vehicle}' "
+                "to enrol it by (enrolment, in seconds, is 0 by default)"
+            )
+        return frames_of(captures)
+
+    return files
+
+
+def profiles_of_scenario(stage: Stage) -> Callable[[Any], list[str]]:
+    """Input function: profiles of the vehicles of a scenario, which say where the frames to be judged begin; none without enrolment.
+
+    Of captures that are only scored it is the one that the config names, if any.
+    """
+
+    def files(wildcards: Any) -> list[str]:
+        dataset, instance, scenario = wildcards.dataset, wildcards.instance, manifest.base_of(wildcards.split)
+        if scenario == manifest.ENROLMENT:
+            return []
+        if scenario == manifest.SCORED:
+            given = stage.config[instance]["profile"]
+            return [given] if given else []
+        captures = stage.captures[dataset]
+        left_out = left_out_captures(captures, stage.config[instance]["leave_out"])
+        of_scenario = (
+            left_out if scenario == manifest.LEFT_OUT else [c for c in captures.values() if c.role == scenario]
+        )
+        enrolled = {capture.vehicle for capture in enrolled_captures(stage, dataset, instance)}
+        vehicles = sorted(enrolled & {capture.vehicle for capture in of_scenario})
+        return [f"<profiles>{instance}/{vehicle}.safetensors" for vehicle in vehicles]
 
     return files
 
 
 def _frames(stage: Stage, dataset: str, role: str) -> list[str]:
-    return [f"<frames>/{c.name}.parquet" for c in stage.captures[dataset].values() if c.role == role]
+    return frames_of([c for c in stage.captures[dataset].values() if c.role == role])
 
 
 def frames_of_dataset(stage: Stage) -> Callable[[Any], list[str]]:

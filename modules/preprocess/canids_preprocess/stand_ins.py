@@ -8,10 +8,12 @@ import numpy as np
 import polars as pl
 
 from canids_preprocess import capture_inventory, simulated
-from canids_preprocess.graphs import header_of, metadata_of
-from canids_preprocess.windowing.members import members
+from canids_preprocess.enrolment import profiles
+from canids_preprocess.enrolment.learning import BusLearner
+from canids_preprocess.graphs import header_of
+from canids_preprocess.windowing.members import members, metadata_of
 from canids_shared.contracts import tables
-from canids_shared.contracts.graph_layout import PER_EDGE, PER_NODE, PER_WINDOW
+from canids_shared.contracts.arrays.graph_layout import PER_EDGE, PER_NODE, PER_WINDOW
 from canids_shared.contracts.graph_store import writing
 from canids_shared.files import sha256_of, write_text
 from canids_shared.jobs import stand_in_runner
@@ -69,7 +71,7 @@ def graphs(call: Call) -> None:
     """Eight windows of every capture of the split, each a pair of IDs that follow each other; attacked in pairs."""
     by_path = metadata_of(call)
     captures = [by_path[path] for path in members(call, by_path)]
-    header = header_of(call, captures, [{"windows": WINDOWS, "frames": FRAMES, "dropped": 0}] * len(captures))
+    header = header_of(call, captures, [{"windows": WINDOWS, "frames": FRAMES, "dropped": 0}] * len(captures), {})
     lengths = {**dict.fromkeys(PER_WINDOW, WINDOWS), **dict.fromkeys((*PER_NODE, *PER_EDGE), 2 * WINDOWS)}
     widths = {"x": "node_features", "edge_attr": "edge_features", "statistics": "statistics"}
     zeros = {
@@ -101,12 +103,21 @@ def graphs(call: Call) -> None:
             writer.append(zeros | windows)
 
 
+def profile(call: Call) -> None:
+    """The profile of a bus with one arbitration ID, seen in two frames."""
+    learner = BusLearner("")
+    frames = {"timestamp": np.arange(2.0), "node_id": np.full(2, 0x100, np.uint32)}
+    learner.learn([frames | {"offset": np.zeros(3, np.int64), "payload": np.zeros(0, np.uint8)}], "0" * 64)
+    profiles.save(call.output["output"], [learner], call.made_for("dataset", "instance", "vehicle"))
+
+
 STAND_INS = {
     "simulated": StandIn(capture, simulated.OUTPUTS, each=()),
     "ingest": StandIn(frames, ("output", "rejects")),
     "inject": StandIn(frames, ("output", "rejects")),
     "capture_inventory": StandIn(capture_inventory.main),
     "graphs": StandIn(graphs, each=()),
+    "profile": StandIn(profile),
 }
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
 
-from canids_shared.contracts.graph_layout import (
+from canids_shared.contracts.arrays.graph_layout import (
     CODES,
     CONTRACT,
     POINTERS,

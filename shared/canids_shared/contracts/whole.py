@@ -39,9 +39,9 @@ _INSTANCE = r"(?P<instance>(?:@[A-Za-z0-9_.-]+)?)"
 _KINDS = "|".join([*(detector.name for detector in DETECTORS), "dqn", "fusion_baselines", "eval"])
 _FOLDERS = (
     re.compile(rf"/(?:(?:{_KINDS})_|(?:states|decisions)/)(?P<variant>large|small_kd|small_nokd){_INSTANCE}$"),
-    re.compile(rf"/results/[^/]+/(?:graphs|window_baselines){_INSTANCE}$"),
+    re.compile(rf"/results/[^/]+/(?:graphs|profiles|window_baselines){_INSTANCE}$"),
 )
-"""Folders whose names say what lies in them: of runs (`gat_large@seed-1`), states, decisions, graphs and window baselines."""
+"""Folders whose names say what lies in them: of runs (`gat_large@seed-1`), states, decisions, graphs, profiles and window baselines."""
 
 
 @contextmanager

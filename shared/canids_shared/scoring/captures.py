@@ -25,6 +25,7 @@ KEYS = {
     "channel": "the bus of a log of several, or a list of them; by default each is scored",
     "vehicle": "the vehicle's name, for tables",
     "content": "labelled, attack-free or unlabelled; by default unlabelled",
+    "profile": "profile of the vehicle that the captures begin with: python -m canids_preprocess.enrol",
     "recalibrate": "seconds without attacks at the beginning, by which the detectors' scales are set",
     "on_bad_rows": "error or quarantine, as in the module preprocess",
     "timestamp_tolerance": "seconds that a timestamp may step back, as in the module preprocess",
@@ -91,6 +92,8 @@ def scoring(config: dict[str, Any], detector_runs: Sequence[str] = DETECTOR_RUNS
     captures = [Path(path) for path in (paths if isinstance(paths, list) else [paths])]
     if gone := [c for c in captures if not c.is_file()]:
         raise CanidsError(f"capture {gone[0]}: no such file")
+    if config.get("profile") and not Path(config["profile"]).is_file():
+        raise CanidsError(f"profile {config['profile']}: no such file; make enrol writes one")
     name = str(config.get("name") or plain(captures[0].stem))
     if not _NAME.fullmatch(name):
         raise CanidsError(f"config: name '{name}' is no folder of {DATA_ROOT}: letters, digits, _ and - are allowed")
@@ -103,7 +106,7 @@ def scoring(config: dict[str, Any], detector_runs: Sequence[str] = DETECTOR_RUNS
     return Scoring(
         dataset=name,
         run=run,
-        preprocess=run.preprocess | given("on_bad_rows", "timestamp_tolerance"),
+        preprocess=run.preprocess | given("on_bad_rows", "timestamp_tolerance", "profile"),
         train_drl={"fusion": run.fusion, "recalibrate": config.get("recalibrate") or 0},
         evaluate=given("episode_gap", "explained_ids"),
     )

@@ -45,7 +45,9 @@ def commands(source: str, run: TrainedRun, folder: Path, options: argparse.Names
     graphs = run.preprocess
     read = ["--window", graphs["window"], "--stride", graphs["stride"], "--window-unit", graphs["window_unit"]]
     read += ["--format", options.format, "--name", name_of(source), "--rejects", folder / "rejects.csv"]
-    read += _given(options, "on_bad_rows", "timestamp_tolerance", "timestamp_unit", "table", "channel", "idle")
+    read += _given(
+        options, "on_bad_rows", "timestamp_tolerance", "timestamp_unit", "table", "channel", "profile", "idle"
+    )
     read += ["--exit-at-end"] if options.exit_at_end else []
     detect = [argument for kind, model in run.detectors.items() for argument in (f"--{kind}", model)]
     decide = [
@@ -246,6 +248,9 @@ def parser() -> argparse.ArgumentParser:
         "--table", metavar="FILE", help="what the columns of a table mean: a mapping, or a manifest with it"
     )
     made.add_argument("--channel", metavar="NAME", help="the bus of a log of several")
+    made.add_argument(
+        "--profile", metavar="FILE", help="profile of the vehicle to begin with: python -m canids_preprocess.enrol"
+    )
     made.add_argument("--on-bad-rows", choices=["error", "quarantine"], help="as in the module preprocess")
     made.add_argument("--timestamp-tolerance", type=number(0, 60), metavar="S", help="as in the module preprocess")
     made.add_argument(

@@ -12,7 +12,7 @@ from captures import built, call
 
 from canids_preprocess import follow, ingest
 from canids_preprocess.formats.growing import IdleTimeout
-from canids_preprocess.graphs import metadata_of
+from canids_preprocess.windowing.members import metadata_of
 from canids_shared.contracts import manifest, streams, tables
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError

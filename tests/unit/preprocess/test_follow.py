@@ -342,8 +342,8 @@ def test_a_clock_that_is_set_begins_another_capture(tmp_path: Path, caplog: pyte
     np.testing.assert_allclose(x[1:], x[[0, 0]], rtol=1e-4, atol=1e-4, err_msg="nothing is left of the past")
     said = [message.split(": ", 1)[1] for message in caplog.messages]
     assert said == [
-        "the clock jumps back by 4000.109 s; the past is forgotten, and capture a-2 begins",
-        "the clock jumps ahead by 7999.891 s; the past is forgotten, and capture a-3 begins",
+        "the clock jumps back by 4000.109 s; the past starts again, and capture a-2 begins",
+        "the clock jumps ahead by 7999.891 s; the past starts again, and capture a-3 begins",
         "330 frames, 0 rejects, 15 windows",
     ]
     path.write_text("\n".join(line for n in range(24) for line in rows(1000 * (n % 2))[:15]) + "\n")

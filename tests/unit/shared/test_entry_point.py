@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 from canids_shared import files
-from canids_shared.contracts import graph_layout, graph_store, tables
+from canids_shared.contracts import graph_store, tables
+from canids_shared.contracts.arrays import graph_layout
 from canids_shared.contracts.model_file import save_arrays
 from canids_shared.contracts.training_run import write_history
 from canids_shared.errors import CanidsError

@@ -127,6 +127,15 @@ def scoring_mapping(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_a_profile_reaches_the_graphs(run: str) -> None:
+    profile = Path("car.safetensors")
+    with pytest.raises(CanidsError, match=r"profile car\.safetensors: no such file; make enrol writes one"):
+        scoring({"capture": "drive 1.log", "run": run, "profile": "car.safetensors"})
+    profile.touch()
+    job = scoring({"capture": "drive 1.log", "run": run, "profile": "car.safetensors"})
+    assert job.preprocess["profile"] == "car.safetensors"
+
+
 def test_results_are_named_as_datasets_are(run: str) -> None:
     Path("trace.2024-05-01.log").touch()
     job = scoring({"capture": "trace.2024-05-01.log", "run": run})

@@ -49,6 +49,11 @@ _LAST, _DLC, _OLDER_DLC = range(6, 9)  # of the last frame on time, and the one 
 LATEST, _LATEST_DLC = range(9, 11)  # of the last frame, on time or not
 _DUE, _GIVEN_UP = range(11, 13)  # times from which, and up to which, an established periodic ID is overdue
 WIDTH = 13
+COLUMNS = (
+    *("seen", "level", "irregular", "distance", "spread", "first", "last", "dlc", "older_dlc"),
+    *("latest", "latest_dlc", "due", "given_up"),
+)
+"""Names of the columns, for profiles."""
 
 _U = np.uint64
 _WORD = 8  # bytes of a payload handled at once, the first in the lowest bits
@@ -120,6 +125,26 @@ class IdStates(NamedTuple):
     usual_change: np.ndarray
 
 
+def shift(by_id: IdStates, bus: np.ndarray, n_ids: int, seconds: float) -> None:
+    """Move all times of the first `n_ids` rows and of the bus by some seconds, in place."""
+    by_id.state[:n_ids, [_FIRST, _LAST, LATEST, _DUE, _GIVEN_UP]] += seconds
+    bus[[0, 4]] += seconds
+
+
+def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
+    """Make what is remembered the past of traffic that begins at time 0, in place: a profile.
+
+    The first frame comes when the bus usually sends the next one. IDs keep their statistics, but the first frame of each is
+    compared with none before it: how its last one in the profile relates to it is unknown.
+    """
+    state = by_id.state[:n_ids]
+    shift(by_id, bus, n_ids, -bus[0] - np.exp2(bus[1]))
+    # A period of an ID seen but once is longer than all that was seen.
+    once = state[:, SEEN] == 1
+    state[once, _LEVEL], state[once, _IRREGULAR] = np.log2(max(-bus[4], _SHORTEST)), 1.0
+    state[:, [_LAST, LATEST]] = -np.inf
+
+
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
     timestamp: np.ndarray,
@@ -142,6 +167,8 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         now = timestamp[i]
         row = np.uint64(id_index[i])
         seen = state[row, SEEN]
+        # Frames to compare with: none where the past is a profile, and this is the first frame behind it.
+        compared = seen if state[row, _LAST] > -np.inf else 0.0
         size = offset[i + 1] - offset[i]
         bits = 8.0 * max(size, 1)
 
@@ -177,10 +204,10 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         # frame the sender's next one follows on the sender's last, and after a mistaken verdict on the one in between.
         ratio, on_time, fits_latest = 0.0, True, False
         learn = max(1.0 / max(seen, 1.0), _SLOWEST)
-        if seen == 1:
+        if compared == 1:
             state[row, _LEVEL] = np.log2(max(now - state[row, _LAST], _SHORTEST))
             state[row, _IRREGULAR] = 1.0  # periodic only once it has shown to be
-        elif seen > 1:
+        elif compared > 1:
             level, irregular = state[row, _LEVEL], state[row, _IRREGULAR]
             ratio = min(max(np.log2(max(now - state[row, _LAST], _SHORTEST)) - level, -_CLIP), _CLIP)
             if state[row, LATEST] > state[row, _LAST]:
@@ -213,7 +240,7 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
                     value |= _U(payload[begin + b]) << _U(8 * b)
                     mask |= _U(255) << _U(8 * b)
             on_time_word = last[row, w]
-            if seen > 0:
+            if compared > 0:
                 # `mask` leaves out what the frame lacks: a shorter payload is no change of the bytes behind its end.
                 previous = (latest[row, w] if fits_latest else on_time_word) & mask
                 flipped = value ^ previous
@@ -232,14 +259,14 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
                     usual_change[row, _WORD * w + b] = usual + min(max(change - usual, -most), most)
             latest[row, w] = value
             if on_time:
-                older[row, w] = on_time_word
+                older[row, w] = on_time_word if compared > 0 else value
                 last[row, w] = value
 
         # Distance against its own running median, in units of the running deviation and one bit.
         deviation = 0.0
-        if seen == 1:
+        if compared == 1:
             state[row, _DISTANCE] = distance
-        elif seen > 1:
+        elif compared > 1:
             off, spread = distance - state[row, _DISTANCE], state[row, _SPREAD]
             deviation = min(max(off / (spread + 1.0), -_CLIP), _CLIP)
             if on_time:
@@ -255,10 +282,10 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         out[i, 0] = ratio * trust
         out[i, 1] = distance / bits
         out[i, 2] = deviation * trust
-        out[i, 3] = max(distance - distance_older, 0) / bits if seen > 1 else 0.0
+        out[i, 3] = max(distance - distance_older, 0) / bits if compared > 1 else 0.0
         out[i, 4] = changed / max(size, 1)
         out[i, 5] = novel / bits if seen >= _ESTABLISHED else 0.0
-        out[i, 6] = np.log2(jump) * trust if seen > 1 and jump > 1.0 else 0.0
+        out[i, 6] = np.log2(jump) * trust if compared > 1 and jump > 1.0 else 0.0
         out[i, 7] = settled if seen == 0 else 0.0
         out[i, 8] = settled / (1.0 + seen)
         out[i, 9] = min(max((state[row, _FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)

@@ -61,7 +61,7 @@ class IdIndex:
             part = ids[first : first + _AT_ONCE]
             # At most half of the table is in use, even if every frame of the part has a new ID.
             if 2 * (self.count + len(part)) > len(self._known):
-                self._fill(self._ids(), 1 << (2 * (self.count + len(part)) - 1).bit_length())
+                self._fill(self.ids(), 1 << (2 * (self.count + len(part)) - 1).bit_length())
             self.count = self._look_up(part, self.count, out[first : first + _AT_ONCE])
         return out
 
@@ -71,11 +71,11 @@ class IdIndex:
 
     def keep(self, id_index: np.ndarray) -> None:
         """Forget all IDs but those with these indices, int32 [n]; they are renumbered from 0 in this order."""
-        ids = self._ids()[id_index]
+        ids = self.ids()[id_index]
         self.count = len(ids)
         self._fill(ids, len(self._known))
 
-    def _ids(self) -> np.ndarray:
+    def ids(self) -> np.ndarray:
         """All IDs in the order of their indices."""
         used = self._known >= 0
         ids: np.ndarray = self._known[used][np.argsort(self._index_of[used])]

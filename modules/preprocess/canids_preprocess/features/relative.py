@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from canids_preprocess.features.frame_kernel import (
+    COLUMNS,
     FRAME_FEATURES,
     LATEST,
     MAX_BYTES,
@@ -18,6 +19,8 @@ from canids_preprocess.features.frame_kernel import (
     WIDTH,
     IdStates,
     frame_features,
+    rest,
+    shift,
 )
 from canids_preprocess.features.id_index import IdIndex
 from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
@@ -37,6 +40,7 @@ class BusState:
         ids: the IDs; their indices are the rows of `by_id`.
         bus: float64 [5], as in `frame_kernel.frame_features`.
         by_id: a row per ID.
+        at_rest: whether times count from the next frame on, whose time is unknown yet.
     """
 
     def __init__(self) -> None:
@@ -44,6 +48,49 @@ class BusState:
         self.bus = np.zeros(5)
         words = {name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")}
         self.by_id = IdStates(np.zeros((64, WIDTH)), usual_change=np.zeros((64, MAX_BYTES), np.float32), **words)
+        self.at_rest = False
+
+    def rest(self) -> None:
+        """End one stretch of traffic: the next frames follow at another time, and their past is a profile."""
+        if not self.at_rest and self.ids.count:
+            rest(self.by_id, self.bus, self.ids.count)
+            self.at_rest = True
+
+    def resume(self, time: float) -> None:
+        """Begin a stretch of traffic with a frame at `time` (s)."""
+        if self.at_rest:
+            shift(self.by_id, self.bus, self.ids.count, time)
+            self.at_rest = False
+
+    def sightings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each ID how often it was seen, and in seconds when first since the bus's first frame, and its usual interval, [N] each."""
+        seen, level, first = (self.by_id.state[: self.ids.count, COLUMNS.index(n)] for n in ("seen", "level", "first"))
+        return seen, first - self.bus[4], np.exp2(level)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is remembered, as the arrays of a bus in a profile (`canids_shared.contracts.arrays.profile`); it is at rest then."""
+        self.rest()
+        rows = {name: array[: self.ids.count].copy() for name, array in self.by_id._asdict().items()}
+        return {"ids": self.ids.ids().astype(np.uint32), "bus": self.bus.copy(), **rows}
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray]) -> "BusState":
+        """A bus of a profile, whose arrays are those of `layout`."""
+        state = cls()
+        state.look_up(arrays["ids"])
+        state.bus[:] = arrays["bus"]
+        for name, array in state.by_id._asdict().items():
+            array[: state.ids.count] = arrays[name]
+        state.by_id.state[: state.ids.count, [COLUMNS.index("last"), LATEST]] = -np.inf
+        state.at_rest = True
+        return state
+
+    @classmethod
+    def layout(cls, n_ids: int) -> dict[str, tuple[str, list[int]]]:
+        """Type and shape of the arrays of `arrays`, with so many IDs."""
+        empty = cls()
+        rows = {name: (str(array.dtype), [n_ids, *array.shape[1:]]) for name, array in empty.by_id._asdict().items()}
+        return {"ids": ("uint32", [n_ids]), "bus": ("float64", [len(empty.bus)]), **rows}
 
     def look_up(self, ids: np.ndarray) -> np.ndarray:
         """Index of each frame's ID, int32 [n]; new IDs get rows of zeros."""
@@ -89,6 +136,8 @@ def step(frames: dict[str, Any], state: BusState, reserve: int = 0) -> tuple[np.
 
     Returns features, float32 [reserve + n, len(FRAME_FEATURES)], and the index of each frame's ID, int32 [n].
     """
+    if state.at_rest and len(frames["timestamp"]):
+        state.resume(float(frames["timestamp"][0]))
     id_index = state.look_up(frames["node_id"])
     out = np.empty((reserve + len(id_index), len(FRAME_FEATURES)), np.float32)
     frame_features(

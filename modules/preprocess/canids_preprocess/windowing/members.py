@@ -1,24 +1,68 @@
-"""Members of a split: which captures a fold leaves out or keeps, each content once."""
+"""Captures of a job and members of its split: a capture for each bus, which captures a fold leaves out or keeps, each content once."""
 
 import logging
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from canids_preprocess.windowing.frames import Recording
+from canids_shared.contracts import tables
 from canids_shared.contracts.attacks import kind_of
-from canids_shared.contracts.manifest import LEFT_OUT, SPLITS
+from canids_shared.contracts.manifest import ENROLMENT, LEFT_OUT, SPLITS, base_of
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
 _FOLD_KEYS = {"vehicles": "vehicle", "attacks": "attack", "captures": "capture"}
+_METADATA = ("sha256", "vehicle", "attack", "content", "rows_read", "capture", "frames", "attacked", "attacks")
+log = logging.getLogger(__name__)
+
+
+def metadata_of(call: Call) -> dict[Recording, dict[str, Any]]:
+    """Metadata of the frames of a call's captures, and whether each is `auxiliary`; frames of several buses are a capture each: no window
+    holds frames of two.
+
+    Raises `CanidsError` naming the file that is damaged or lacks some of it.
+    """
+    joining = call.inputs.get("auxiliary", [])
+    captures = {path: tables.read_metadata(path, tables.FRAMES) for path in [*call.inputs["frames"], *joining]}
+    for path, metadata in captures.items():
+        if missing := [key for key in _METADATA if key not in metadata]:
+            raise CanidsError(f"{path}: its metadata lacks '{missing[0]}'; delete it and run again")
+        metadata["auxiliary"] = path in joining
+        if metadata["auxiliary"]:
+            metadata["capture"] = f"{call.constants['auxiliary']}.{metadata['capture']}"
+    return dict(chain.from_iterable(_by_bus(path, metadata) for path, metadata in captures.items()))
+
+
+def _by_bus(path: Path, metadata: dict[str, Any]) -> Iterator[tuple[Recording, dict[str, Any]]]:
+    channels: dict[str, int] = metadata.get("channels") or {}
+    if not channels:
+        yield Recording(path), metadata
+    for number, (channel, frames) in enumerate(channels.items()):
+        # Another bus of the same file is other content.
+        own = {"frames": frames, "sha256": sha256(f"{metadata['sha256']} {channel}".encode()).hexdigest()}
+        if len(channels) > 1:
+            plain = re.sub("[^A-Za-z0-9_.-]", "-", channel) or "none"
+            same = [c for c in list(channels)[:number] if re.sub("[^A-Za-z0-9_.-]", "-", c) == plain]
+            own["capture"] = f"{metadata['capture']}.{plain}" + (f"-{number}" if same else "")
+            own["entry"] = metadata["capture"]
+            if (
+                metadata["content"] == "labelled"
+                and channel not in metadata["channels_attacked"]
+                and not metadata["attacked"]
+            ):
+                # The attack is on another bus of the log.
+                own |= {"content": "attack-free", "attack": None, "attacks": []}
+        yield Recording(path, channel if len(channels) > 1 else None), metadata | own
 
 
 def _named(metadata: dict[str, Any], kind: str) -> set[str]:
     """What of a capture a key of `leave_out` names."""
     more = metadata["attacks"] if kind == "attacks" else [metadata.get("entry")] if kind == "captures" else []
     return {name for name in (metadata[_FOLD_KEYS[kind]], *more) if name}
-
-
-log = logging.getLogger(__name__)
 
 
 def _check_fold(call: Call, recorded: list[dict[str, Any]]) -> None:
@@ -38,8 +82,10 @@ def members(call: Call, captures: dict[Recording, dict[str, Any]]) -> list[Recor
     So another order in the manifest, or of a job's inputs, makes the same graph store.
     Raises `CanidsError` if the fold names what no capture has, or leaves no capture.
     """
-    leave_out = call.config["leave_out"]
-    if leave_out and call.wildcards["split"] in (*SPLITS, LEFT_OUT):
+    # Only the training captures are what a fold is made of; an enrolment has those that it lists.
+    split = base_of(call.wildcards.get("split", ENROLMENT))
+    leave_out = call.config["leave_out"] if split in (*SPLITS, LEFT_OUT) else {}
+    if leave_out:
         _check_fold(call, [metadata for metadata in captures.values() if not metadata["auxiliary"]])
 
     def is_left_out(metadata: dict[str, Any]) -> bool:
@@ -55,12 +101,12 @@ def members(call: Call, captures: dict[Recording, dict[str, Any]]) -> list[Recor
     chosen: dict[str, Recording] = {}
     for recording, metadata in sorted(captures.items(), key=lambda item: str(item[1]["capture"])):
         content = metadata["sha256"]
-        if leave_out and (content in left_out) != (call.wildcards["split"] == LEFT_OUT):
+        if leave_out and (content in left_out) != (split == LEFT_OUT):
             continue
         if content in chosen:
             log.info("%s has the same content as an earlier capture and counts once", metadata["capture"])
             continue
         chosen[content] = recording
     if all(captures[recording]["auxiliary"] for recording in chosen.values()):
-        raise CanidsError(f"leave_out leaves no capture for split '{call.wildcards['split']}'")
+        raise CanidsError(f"leave_out leaves no capture for split '{split}'")
     return list(chosen.values())

@@ -94,6 +94,7 @@ def windows_of(
     config: dict[str, Any],
     attacks: list[str],
     most_ids: int | None = None,
+    past: relative.BusState | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The arrays of `GraphWriter.append`, without `capture` and `vehicle`, of windows as soon as they are complete.
 
@@ -104,8 +105,9 @@ def windows_of(
         config: `window`, `stride`, `window_unit` and `features`.
         attacks: names of attacks, the first of which stands for none.
         most_ids: arbitration IDs above which those seen least are forgotten; without it memory grows with their number.
+        past: what is known of the bus, a profile's; it is updated in place. By default nothing.
     """
-    state, step = relative.BusState(), FEATURES[config["features"]].step
+    state, step = past or relative.BusState(), FEATURES[config["features"]].step
 
     def prepare(frames: Frames, pending: Frames) -> Frames:
         # Frames that wait for their window refer to IDs by index, so these IDs stay and are renumbered.
@@ -140,6 +142,7 @@ def append(
     config: dict[str, Any],
     attacks: list[str],
     mark: Callable[[dict[str, np.ndarray]], None],
+    past: relative.BusState | None = None,
 ) -> None:
     """Append the windows of one block, numbered from `first`.
 
@@ -152,8 +155,10 @@ def append(
         config: `window`, `stride`, `window_unit` and `features`.
         attacks: names of attacks, the first of which stands for none.
         mark: labels windows of which no frame is labelled.
+        past: what is known of the bus (`windows_of`).
     """
-    for arrays in windows_of(recording.path, chunks(recording, block, ALL), block.start - block.prime, config, attacks):
+    source = chunks(recording, block, ALL)
+    for arrays in windows_of(recording.path, source, block.start - block.prime, config, attacks, past=past):
         mark(arrays)
         arrays["window"] += first
         for name, index in ids.items():
