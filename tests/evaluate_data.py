@@ -21,6 +21,7 @@ CONFIG = {
     "bootstrap": 20,
     "bootstrap_block": 5.0,
     "false_alarm_budget": 0.01,
+    "evidence": 1,
     "episode_gap": 1.0,
     "trees": 5,
 }

@@ -5,20 +5,24 @@
         --calibrate calibrate.parquet --scenarios test_known_attack.parquet
         --window_baselines …/metrics.json --window_baseline_curves …/curves.json
 
-The detectors that the decisions declare get their threshold from `calibrate`; the fusion and the fusion baselines have alarms of
+The detectors that the decisions declare get their threshold from `calibrate`, and for scenarios with enrolled vehicles (`…_enrolled`)
+from the vehicle's own windows in `--enrolment`, decisions on the split of that name; the fusion and the fusion baselines have alarms of
 their own, and their score serves the ranking metrics (AUROC, PR-AUC) and the F1-optimal threshold. The window baselines are read
 for the paired bootstrap: fusion minus each method on the same resamples.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from canids_evaluate.judging.evaluation import Scores, calibrated
+from canids_evaluate.judging.evaluation import calibrated
+from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
+from canids_shared.contracts.manifest import ENROLMENT
 from canids_shared.contracts.tables import DECISIONS, KEYS, read, read_metadata
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
@@ -76,7 +80,7 @@ def scores_of(path: Path) -> Scores:
     )
 
 
-def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float, **wanted: str) -> None:
+def refuse_mixture(calibrate: Path, others: Iterable[tuple[str, Path]], budget: float, **wanted: str) -> None:
     """Raise `CanidsError` naming the file whose decisions were made with other models or options than those on `calibrate`.
 
     Also if a file holds another split than its name says, or is not of the dataset and variant that are `wanted`, or if the fusion
@@ -89,7 +93,7 @@ def refuse_mixture(calibrate: Path, scenarios: dict[str, Path], budget: float, *
             f"{calibrate}: decided with false_alarm_budget {theirs}, and evaluate.false_alarm_budget is {budget:g}; "
             "set both to the same"
         )
-    for split, path in {"calibrate": calibrate, **scenarios}.items():
+    for split, path in [("calibrate", calibrate), *others]:
         header = read_metadata(path, DECISIONS, split=split, **wanted)
         if other := [key for key in _DECIDED if header.get(key) != first.get(key)]:
             raise CanidsError(f"{path}: decided by another {other[0]} than {calibrate}; delete both and run again")
@@ -99,9 +103,18 @@ def main(call: Call) -> None:
     """Entry point."""
     variant, calibrate = call.constants["variant"], call.inputs["calibrate"][0]
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
+    enrolment = call.inputs.get("enrolment", [])
     dataset = call.wildcards["dataset"]
-    refuse_mixture(calibrate, scenarios, call.config["false_alarm_budget"], dataset=dataset, variant=variant)
+    refuse_mixture(
+        calibrate,
+        [*scenarios.items(), *((ENROLMENT, path) for path in enrolment)],
+        call.config["false_alarm_budget"],
+        dataset=dataset,
+        variant=variant,
+    )
     evaluation = calibrated(call.config, scores_of(calibrate))
+    for path in enrolment:
+        evaluation.enrol(scores_of(path))
     record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():
         evaluation.add(scenario, scores_of(path).judged(scenario, call.constants["captures"]))
@@ -117,7 +130,7 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     entry_point.run(
         main,
-        inputs=["calibrate", "scenarios", "window_baselines", "window_baseline_curves"],
+        inputs=["calibrate", "scenarios", "enrolment", "window_baselines", "window_baseline_curves"],
         outputs=["metrics", "curves"],
         alone="metrics",
     )

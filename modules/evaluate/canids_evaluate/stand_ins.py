@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.evaluate import fusion_baselines
-from canids_evaluate.judging.evaluation import Evaluation, Scores, calibrated, sources_of
+from canids_evaluate.judging.evaluation import Evaluation, calibrated, sources_of
+from canids_evaluate.judging.scores import Scores
 from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
 from canids_evaluate.planning import FIGURES, cards_on_command_line
@@ -54,6 +55,9 @@ def _scores(path: Path, methods: list[str], alarms: list[str], detectors: tuple[
 
 def _evaluated(call: Call, methods: list[str], alarms: list[str], detectors: tuple[Detector, ...] = ()) -> Evaluation:
     result = calibrated(call.config, _scores(call.inputs["calibrate"][0], methods, alarms, detectors))
+    for path in call.inputs.get("enrolment", []):
+        scores = _scores(path, methods, alarms, detectors)
+        result.enrol(scores.only((scores.keys["label"] == 0).to_numpy()))
     for scenario, path in zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True):
         result.add(scenario, _scores(path, methods, alarms, detectors))
     return result
@@ -61,7 +65,11 @@ def _evaluated(call: Call, methods: list[str], alarms: list[str], detectors: tup
 
 def baselines(call: Call) -> None:
     """Metrics and curves of the window baselines."""
-    stores = [GraphStore(path) for name in ("fit", "calibrate", "scenarios") for path in call.inputs[name]]
+    stores = [
+        GraphStore(path)
+        for name in ("fit", "calibrate", "enrolment", "scenarios")
+        for path in call.inputs.get(name, [])
+    ]
     _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources_of(stores))
 
 

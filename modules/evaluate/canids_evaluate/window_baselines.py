@@ -3,14 +3,17 @@
     python -m canids_evaluate.window_baselines --spec '{"wildcards": {"dataset": "simulated", "instance": ""}, "config": …,
         "scenarios": ["test_known_attack"], "captures": []}' --metrics metrics.json --curves curves.json
         --fit fit.safetensors --calibrate calibrate.safetensors --scenarios test_known_attack.safetensors
+        [--enrolment enrolment.safetensors]
 
 Known vehicles alone: `id_rate` holds the IDs and rates of attack-free traffic. Learnt from labelled window statistics: `extra_trees` (Geurts et
 al. 2006), `relative_trees`, the same without statistics that are absolute, `gradient_boosting` (Friedman 2001). Learnt from attack-free windows:
 `isolation_forest` (Liu et al. 2008) and `node_pca`, principal components of node features (Jackson and Mudholkar 1979). Learnt from nothing:
-`staleness`; `always_attack` alarms on every window.
+`staleness`; `always_attack` alarms on every window. Where vehicles are enrolled (scenarios `…_enrolled`), thresholds are set on their enrolment,
+and `isolation_forest` and `node_pca` are fitted to it instead of to the training captures (`judging/own_traffic.py`).
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,12 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, IsolationForest
 
 from canids_evaluate.judging import id_rate, node_pca, staleness
-from canids_evaluate.judging.evaluation import Scores, calibrated, sources_of
+from canids_evaluate.judging.evaluation import calibrated, sources_of
+from canids_evaluate.judging.own_traffic import METHODS, OwnTraffic
+from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.manifest import JUDGED
+from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, JUDGED
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
@@ -64,6 +69,7 @@ def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[
     balanced: dict[str, Any] = {"class_weight": "balanced", "random_state": seed}
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
     forest.fit(statistics[label == 0])
+    pca = node_pca.learn(fit, seed)
     scorers: dict[str, Scorer] = {
         "id_rate": lambda store: np.where(store.is_auxiliary, np.nan, rule.score(store)),
         "extra_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), everything),
@@ -72,7 +78,7 @@ def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[
             HistGradientBoostingClassifier(max_iter=trees, early_stopping=False, **balanced), everything
         ),
         "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
-        "node_pca": node_pca.learn(fit, seed),
+        "node_pca": lambda store: pca(store, None),
         "staleness": staleness.scores,
         "always_attack": lambda store: np.ones(len(store)),
     }
@@ -121,12 +127,20 @@ def main(call: Call) -> None:
         s: _open(path, fit, dataset=dataset, split=s)
         for s, path in zip(scenarios, call.inputs["scenarios"], strict=True)
     }
-    scorers = learn(fit, call.config["trees"], call.config["seed"], call.constants.get("attacks", True))
+    options = call.config["trees"], call.config["seed"]
+    scorers = learn(fit, *options, call.constants.get("attacks", True))
     calibrate = GraphStore(call.inputs["calibrate"][0], dataset=dataset, split="calibrate")
     evaluation = calibrated(call.config, scores_of(calibrate, scorers))
+    enrolment = [_open(path, fit, dataset=dataset, split=ENROLMENT) for path in call.inputs.get("enrolment", [])]
+    enrolled = scorers
+    for store in enrolment:
+        own = OwnTraffic.learn(store, *options)
+        enrolled = {**scorers, **{method: partial(own.scores, method=method) for method in METHODS}}
+        evaluation.enrol(scores_of(store, enrolled))
     for scenario, store in stores.items():
-        evaluation.add(scenario, scores_of(store, scorers).judged(scenario, call.constants["captures"]))
-    evaluation.write(call, None, sources=sources_of([fit, calibrate, *stores.values()]))
+        judging = enrolled if scenario.endswith(ENROLLED) else scorers
+        evaluation.add(scenario, scores_of(store, judging).judged(scenario, call.constants["captures"]))
+    evaluation.write(call, None, sources=sources_of([fit, calibrate, *enrolment, *stores.values()]))
 
 
 def _open(path: Path, fit: GraphStore, **wanted: str) -> GraphStore:
@@ -139,4 +153,6 @@ def _open(path: Path, fit: GraphStore, **wanted: str) -> GraphStore:
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["fit", "calibrate", "scenarios"], outputs=["metrics", "curves"], alone="metrics")
+    entry_point.run(
+        main, inputs=["fit", "calibrate", "scenarios", "enrolment"], outputs=["metrics", "curves"], alone="metrics"
+    )

@@ -175,8 +175,8 @@ def _evaluation(path: Path, content: _Content) -> None:
                 if not isinstance(value, dict):
                     content.add_metric(f"{scenario}/{method}/{name}", value)
     for method, values in report["thresholds"].items():
-        for name, value in values.items():
-            content.add_metric(f"thresholds/{method}/{name}", value)
+        for name in ("budget", "f1"):
+            content.add_metric(f"thresholds/{method}/{name}", values[name])
     content.add_params(report["config"])
     content.tags |= {"seed": str(report["seed"]), "code": report["code"]}
 

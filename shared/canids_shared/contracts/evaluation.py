@@ -1,4 +1,4 @@
-"""Results of evaluations (contracts metrics/5 and curves/4): `metrics.json` and `curves.json`, written and read by one pair of functions.
+"""Results of evaluations (contracts metrics/6 and curves/4): `metrics.json` and `curves.json`, written and read by one pair of functions.
 
 They lie in `eval_{variant}{instance}` of a dataset's runs, or in `window_baselines{instance}` of its results.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from canids_shared.contracts.whole import read_json, write_json
 
-METRICS_CONTRACT, CURVES_CONTRACT = "metrics/5", "curves/4"
+METRICS_CONTRACT, CURVES_CONTRACT = "metrics/6", "curves/4"
 
 
 def read_evaluation(path: Path, contract: str, **wanted: str) -> dict[str, Any]:

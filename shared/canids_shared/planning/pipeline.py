@@ -43,7 +43,7 @@ _DATA = ("datasets", "data_root")
 """Keys of a pipeline's config that every module gets."""
 _INHERITED = ("stand_in", "preset", "enrolment")
 """Keys of a pipeline's config that hold for the modules whose section does not have them."""
-COMMON = ("false_alarm_budget",)
+COMMON = ("false_alarm_budget", "evidence")
 """Keys of a pipeline's config on which several stages must agree: no section has them, and every module whose schema has them
 gets them."""
 _AGREEING = ("train_drl", "evaluate")

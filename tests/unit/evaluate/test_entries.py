@@ -54,7 +54,7 @@ def test_evaluate_writes_the_contract_twice_the_same() -> None:
         assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
     content = json.loads(Path("a/metrics.json").read_text())
     assert (content["contract"], content["dataset"], content["variant"], content["seed"]) == (
-        "metrics/5",
+        "metrics/6",
         "d",
         "large",
         0,
@@ -239,7 +239,7 @@ def test_summary_of_a_scenario_without_labels() -> None:
 
 def test_summary_refuses_a_foreign_file() -> None:
     Path("metrics.json").write_text('{"contract": "metrics/0"}')
-    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/5"):
+    with pytest.raises(CanidsError, match=r"metrics\.json: contract metrics/0, not metrics/6"):
         summarised("a", metrics=[Path("metrics.json")], curves=[])
 
 

@@ -13,7 +13,8 @@ from forging import forged_store
 
 from canids_evaluate import evaluate, window_baselines
 from canids_evaluate.judging import bounds, metrics, paired
-from canids_evaluate.judging.evaluation import Scores, calibrated
+from canids_evaluate.judging.evaluation import calibrated
+from canids_evaluate.judging.scores import Scores
 from canids_evaluate.judging.thresholds import implied_threshold, is_alarm
 from canids_evaluate.judging.windows import mistakes, windows_of
 from canids_evaluate.pages.rows import WINDOW_BASELINES
@@ -29,6 +30,7 @@ CONFIG = {
     "bootstrap": 60,
     "bootstrap_block": 5.0,
     "false_alarm_budget": 0.01,
+    "evidence": 1,
     "episode_gap": 1.0,
     "trees": 10,
 }

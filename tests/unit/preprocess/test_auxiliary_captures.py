@@ -173,12 +173,12 @@ def test_the_rule_of_ids_and_rates_knows_nothing_of_auxiliary_captures(workplace
     rules = [id_rate.learn(store) for store in (both, alone)]
     assert np.array_equal(rules[0].ids, rules[1].ids)
     assert np.array_equal(rules[0].highest, rules[1].highest)
-    config = {"false_alarm_budget": 0.05, "bootstrap": 5, "seed": 0}
+    config = {"false_alarm_budget": 0.05, "evidence": 1, "bootstrap": 5, "seed": 0}
     judged = []
     for store in (both, alone):
         scorers = window_baselines.learn(store, trees=5, seed=0)
         assert np.isnan(scorers["id_rate"](both)[80:]).all()
-        judged.append(calibrated(config, window_baselines.scores_of(store, scorers)).thresholds)
+        judged.append(calibrated(config, window_baselines.scores_of(store, scorers)).points)
     assert judged[0]["id_rate"] == judged[1]["id_rate"]
     assert judged[0]["isolation_forest"] != judged[1]["isolation_forest"]
     write_store(Path("test.safetensors"), [{1: 5}], [0])

@@ -1,7 +1,7 @@
-"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/5) and `curves.json` (curves/4)."""
+"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/6) and `curves.json` (curves/4)."""
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +11,18 @@ import polars as pl
 from canids_evaluate.judging import metrics, paired
 from canids_evaluate.judging.bounds import intervals
 from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timelines
-from canids_evaluate.judging.thresholds import Thresholds, f1_optimal, implied_threshold, is_alarm, within_budget
-from canids_evaluate.judging.windows import Windows, of_own_blocks, windows_of
-from canids_shared.contracts.detectors import KEY, Detector, as_json
+from canids_evaluate.judging.scores import Scores
+from canids_evaluate.judging.thresholds import OperatingPoint, implied_threshold, is_alarm, operating_point
+from canids_evaluate.judging.windows import Windows, windows_of
+from canids_shared.contracts import alarm_rule
+from canids_shared.contracts.detectors import KEY, as_json
 from canids_shared.contracts.evaluation import write_evaluation
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.manifest import JUDGED
+from canids_shared.contracts.manifest import ENROLLED
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Scores:
-    """Scores of all methods on one split, one value per window.
-
-    Attributes:
-        path: the file that they come from, for messages.
-        keys: key columns of the windows.
-        score: method → f64 [W].
-        alarm: method → bool [W], for methods with alarms of their own; the others get a threshold.
-        detectors: which of the methods are detectors, as their decisions declare them.
-        action: i16 [W], what the fusion did, if there is one.
-        values: the policy's values of its action (`q_chosen`) and of the best other one (`q_other`), f32 [W], if there is a policy.
-        even_odds: method → the score of windows that are attacked or attack-free with equal probability, where that is known.
-    """
-
-    path: Path
-    keys: pl.DataFrame
-    score: dict[str, np.ndarray]
-    alarm: dict[str, np.ndarray]
-    detectors: tuple[Detector, ...] = ()
-    action: np.ndarray | None = None
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    even_odds: dict[str, float] = field(default_factory=dict)
-
-    def judged(self, scenario: str, captures: list[str]) -> "Scores":
-        """The windows of a scenario that are judged: all, or of `JUDGED` those of blocks of the dataset's own `captures`."""
-        if scenario != JUDGED:
-            return self
-        rows = of_own_blocks(self.keys, captures)
-        score, alarm, values = (
-            {name: column[rows] for name, column in columns.items()}
-            for columns in (self.score, self.alarm, self.values)
-        )
-        action = None if self.action is None else self.action[rows]
-        return replace(self, keys=self.keys.filter(rows), score=score, alarm=alarm, values=values, action=action)
 
 
 @dataclass
@@ -66,12 +31,15 @@ class Evaluation:
 
     Attributes:
         calibrate: what the operating points were set on.
+        points: method → its operating point.
+        enrolment: vehicle → blocks of its enrolment, and what they bound the expected share of its false alarms by.
         between: method with alarms of its own → the scores between which its threshold lies, after all files so far.
     """
 
     config: dict[str, Any]
     calibrate: Scores
-    thresholds: dict[str, Thresholds]
+    points: dict[str, OperatingPoint]
+    enrolment: dict[str, dict[str, float]] = field(default_factory=dict)
     scenarios: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
@@ -83,17 +51,40 @@ class Evaluation:
             if bounds := implied_threshold(alarm, self.calibrate.score[method]):
                 self.between[method] = bounds
 
+    def enrol(self, scores: Scores) -> None:
+        """Set every method's threshold for the vehicles of `enrolment`, by their own attack-free windows there.
+
+        Raises `CanidsError` if its methods are not those of `calibrate`, or a window is attacked.
+        """
+        self._refuse_other_methods(scores, own_thresholds=True)
+        if (scores.keys["label"] == 1).any():
+            raise CanidsError(f"{scores.path}: an attacked window, and vehicles are enrolled by attack-free ones alone")
+        budget = self.config["false_alarm_budget"]
+        self.enrolment = {
+            vehicle: {"blocks": blocks, "guarantee": alarm_rule.guarantee(blocks, budget)}
+            for vehicle, blocks in alarm_rule.blocks_by_vehicle(scores.keys).items()
+        }
+        strengthened = scores.strengthened(self.evidence)
+        for method, point in self.points.items():
+            if point.rule:
+                score = strengthened.score[method]
+                point.enrolled = alarm_rule.thresholds_by_vehicle(score, scores.keys, budget)
+
+    @property
+    def evidence(self) -> dict[str, alarm_rule.Evidence]:
+        """Method → the evidence that its alarms take; methods with alarms of their own have seen to it."""
+        return {method: point.rule.evidence for method, point in self.points.items() if point.rule}
+
     def add(self, scenario: str, scores: Scores) -> None:
-        """Evaluate every method on a scenario.
+        """Evaluate every method on a scenario; if it ends with `ENROLLED`, on its enrolled vehicles, with thresholds of their own.
 
         Raises `CanidsError` if its methods are not those of `calibrate`, the alarms of one follow from another threshold than
         there (or in an earlier scenario), or the fusion's alarms are its actions there and not here.
         """
-        self._refuse_other_methods(scores)
-        alarms = {
-            m: scores.alarm[m] if m in scores.alarm else s > self.thresholds[m]["budget"]
-            for m, s in scores.score.items()
-        }
+        enrolled = scenario.endswith(ENROLLED)
+        self._refuse_other_methods(scores, own_thresholds=enrolled)
+        scores = (scores.of_vehicles(self.enrolment) if enrolled else scores).strengthened(self.evidence)
+        alarms = {m: self.points[m].alarms(scores, m, enrolled) for m in scores.score}
         # Windows of the scenario, and of its parts: rows outside a part have no label there. One set of resamples for all methods.
         whole = self._windows(scores.keys)
         weights = metrics.resamples(whole, self.config["bootstrap"], self.config["seed"], scenario)
@@ -102,7 +93,7 @@ class Evaluation:
         results: dict[str, dict[str, Any]] = {}
         stored = {}
         for method, score in scores.score.items():
-            alarm, optimal = alarms[method], self.thresholds[method]["f1"]
+            alarm, optimal = alarms[method], self.points[method].f1
             replicates = metrics.replicates(whole, whole.take(alarm), whole.take(score), weights)
             stored[method] = paired.stored(replicates)
             values = metrics.evaluate(whole, whole.take(alarm), whole.take(score))
@@ -127,8 +118,11 @@ class Evaluation:
             "windows": paired.fingerprints(scores.keys),
         }
 
-    def _refuse_other_methods(self, scores: Scores) -> None:
-        """Raise `CanidsError` unless `scores` are of the methods of `calibrate`, with the same thresholds and actions."""
+    def _refuse_other_methods(self, scores: Scores, own_thresholds: bool) -> None:
+        """Raise `CanidsError` unless `scores` are of the methods of `calibrate`, with the same actions.
+
+        And with the same thresholds, unless vehicles have thresholds of their own there.
+        """
         first = self.calibrate
         if scores.score.keys() != first.score.keys():
             here, there = (", ".join(sorted(s.score)) for s in (scores, first))
@@ -137,7 +131,7 @@ class Evaluation:
             )
         if scores.detectors != first.detectors:
             raise CanidsError(f"{scores.path}: declares other detectors than {first.path}; delete both and run again")
-        for method in scores.alarm:
+        for method in scores.alarm if not own_thresholds else ():
             self._refuse_another_threshold(method, scores)
         if is_alarm(first.action, first.alarm.get("fusion")) and (
             scores.action is None or (scores.action != scores.alarm["fusion"]).any()
@@ -204,7 +198,8 @@ class Evaluation:
             "code": call.constants["code"],  # the code's hash and not its commit: equal inputs give equal bytes
             "config": self.config,
             "seed": self.config["seed"],
-            "thresholds": self.thresholds,
+            "thresholds": {method: point.as_json() for method, point in self.points.items()},
+            "enrolment": self.enrolment,
             "scenarios": self.scenarios,
         }
         drawn = {**identity, **further, "scenarios": self.curves}
@@ -216,30 +211,22 @@ def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
 
     Raises `CanidsError` if it has no attack-free window.
     """
-    label = calibrate.keys["label"].fill_null(2).to_numpy()
-    free, labelled = label == 0, label < 2
+    free = calibrate.keys["label"].fill_null(2).to_numpy() == 0
     if not free.any():
         raise CanidsError(
             f"{calibrate.path}: no attack-free window, so no false-alarm budget can be kept; "
             "give the dataset an attack-free training capture, or `calibrate` a larger share"
         )
     # Some methods have no score (NaN) for auxiliary captures; thresholds rest on the windows that have one.
-    thresholds: dict[str, Thresholds] = {}
+    points: dict[str, OperatingPoint] = {}
     for method, score in calibrate.score.items():
-        scored = ~np.isnan(score)
-        if not (free & scored).any():
+        if np.isnan(score[free]).all():
             raise CanidsError(
                 f"{calibrate.path}: no attack-free window that '{method}' has a score for (auxiliary captures have none); "
                 "give the dataset an attack-free training capture of its own, or `calibrate` a larger share"
             )
-        budget = None
-        if method not in calibrate.alarm:
-            granted = within_budget(score[free & scored], config["false_alarm_budget"])
-            # A budget is a ceiling: below even odds a classifier holds a window for attack-free, and does not alarm to use it up.
-            budget = max(granted, calibrate.even_odds.get(method, granted))
-        counted = labelled & scored
-        thresholds[method] = {"budget": budget, "f1": f1_optimal(label[counted] == 1, score[counted])}
-    return Evaluation(config, calibrate, thresholds)
+        points[method] = operating_point(method, calibrate, config)
+    return Evaluation(config, calibrate, points)
 
 
 def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:

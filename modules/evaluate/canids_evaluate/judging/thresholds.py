@@ -1,27 +1,62 @@
-"""Operating points, chosen on `calibrate` and nowhere else; an alarm is a score above the threshold."""
+"""Operating points, chosen on `calibrate`, and on the enrolment of enrolled vehicles; an alarm is a score above the threshold."""
 
-from typing import TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from canids_evaluate.judging.metrics import ranking_counts
+from canids_evaluate.judging.scores import Scores
+from canids_shared.contracts.alarm_rule import AlarmRule, fit, segments_of
 
 
-class Thresholds(TypedDict):
-    """`budget`: keeps the false-alarm budget (None: the method has alarms of its own); `f1`: F1-optimal."""
+@dataclass
+class OperatingPoint:
+    """Where a method alarms.
 
-    budget: float | None
-    f1: float | None
-
-
-def within_budget(attack_free: np.ndarray, budget: float) -> float:
-    """Smallest threshold that at most the share `budget` (0 ≤ budget < 1) of the attack-free scores [N ≥ 1] exceeds.
-
-    Scores equal to it raise no alarm, so ties can only make the false alarms fewer.
+    Attributes:
+        rule: evidence and thresholds that keep the false-alarm budget; None: the method has alarms of its own.
+        f1: the F1-optimal threshold on `calibrate`; None without attacked windows.
+        enrolled: thresholds of enrolled vehicles.
+        floor: no threshold lies below it.
     """
-    # The sum keeps a product such as .005 · 400 = 1.9999… from losing the window that the budget has.
-    allowed = int(np.floor(budget * len(attack_free) + 1e-9))
-    return float(np.sort(attack_free)[::-1][allowed])
+
+    rule: AlarmRule | None
+    f1: float | None
+    enrolled: dict[str, float] = field(default_factory=dict)
+    floor: float = 0.0
+
+    def alarms(self, scores: Scores, method: str, enrolled: bool) -> np.ndarray:
+        """Alarms, bool [W], of scores after evidence; with the vehicles' own thresholds where they are `enrolled`."""
+        if self.rule is None:
+            return scores.alarm[method]
+        rule = replace(self.rule, vehicles=self.enrolled) if enrolled else self.rule
+        # A budget is a ceiling: below even odds a classifier holds a window for attack-free, and does not alarm to use it up.
+        threshold = np.maximum(rule.thresholds(scores.keys["vehicle"]), self.floor)
+        alarm: np.ndarray = scores.score[method] > threshold
+        return alarm & ~scores.unlike[method] if method in scores.unlike else alarm
+
+    def as_json(self) -> dict[str, Any]:
+        """For `metrics.json`; `budget` is the threshold of vehicles never met."""
+        if self.rule is None:
+            return {"budget": None, "f1": self.f1, "evidence": None, "vehicles": {}, "enrolled": {}}
+        own, enrolled = ({v: max(t, self.floor) for v, t in at.items()} for at in (self.rule.vehicles, self.enrolled))
+        evidence = [self.rule.evidence.needed, self.rule.evidence.windows]
+        budget = max(self.rule.threshold, self.floor)
+        return {"budget": budget, "f1": self.f1, "evidence": evidence, "vehicles": own, "enrolled": enrolled}
+
+
+def operating_point(method: str, calibrate: Scores, config: Mapping[str, Any]) -> OperatingPoint:
+    """The operating point of a method, on the windows of `calibrate` that it has a score for (not NaN)."""
+    score, rule = calibrate.score[method], None
+    if method not in calibrate.alarm:
+        rule = fit(score, calibrate.keys, config["false_alarm_budget"], config["evidence"])
+        score = rule.evidence.over(score, segments_of(calibrate.keys))
+    label = calibrate.keys["label"].fill_null(2).to_numpy()
+    counted = (label < 2) & ~np.isnan(score)
+    best = f1_optimal(label[counted] == 1, score[counted])
+    return OperatingPoint(rule, best, floor=calibrate.even_odds.get(method, 0.0))
 
 
 def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:

@@ -1,0 +1,82 @@
+"""Isolation Forest and PCA fitted to each enrolled vehicle's own attack-free traffic.
+
+Cross-fitted, so that no window is judged by a model that has seen it: of a vehicle's enrolment one model learns the first half, one
+the second. Windows of the enrolment, on which thresholds are set, have the score of the half that they are not in; others have
+the mean of both (cross-conformal prediction, Vovk 2015).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.ensemble import IsolationForest
+
+from canids_evaluate.judging import node_pca
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.errors import CanidsError
+
+Scorer = Callable[[GraphStore, np.ndarray], np.ndarray]
+"""A store and the windows to judge, bool [W], to their scores in [0, 1]."""
+METHODS = ("isolation_forest", "node_pca")
+"""The window baselines whose place these take where vehicles are enrolled."""
+_FEWEST = 20
+"""Windows of a half from which models are learnt."""
+
+
+def _forest(store: GraphStore, learnt: np.ndarray, trees: int, seed: int) -> Scorer:
+    forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1).fit(store["statistics"][learnt])
+    return lambda judged, rows: np.asarray(-forest.score_samples(judged["statistics"][rows]), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class OwnTraffic:
+    """The models of all enrolled vehicles.
+
+    Attributes:
+        store: the enrolment.
+        halves: which windows of it are of each vehicle's second half, bool [W].
+        models: vehicle → method → the models of the first and of the second half.
+    """
+
+    store: GraphStore
+    halves: np.ndarray
+    models: dict[str, dict[str, tuple[Scorer, Scorer]]]
+
+    @classmethod
+    def learn(cls, store: GraphStore, trees: int, seed: int) -> "OwnTraffic":
+        """Fit both halves of every vehicle.
+
+        Raises `CanidsError` naming the file and the vehicle that has too few windows.
+        """
+        vehicle, free = np.asarray(store["vehicle"]), np.asarray(store["y"]) == 0
+        second, models = np.zeros(len(store), dtype=bool), {}
+        for number in np.unique(vehicle):
+            name, rows = store.header["vehicles"][number], np.flatnonzero((vehicle == number) & free)
+            if len(rows) < 2 * _FEWEST:
+                raise CanidsError(
+                    f"{store.path}: {name} is enrolled by {len(rows)} windows, too few to learn from ({2 * _FEWEST} at least); "
+                    "set enrolment to more seconds"
+                )
+            second[rows[len(rows) // 2 :]] = True
+            parts = [(vehicle == number) & free & (second == half) for half in (False, True)]
+            forests, pcas = (
+                tuple(learn(part) for part in parts)
+                for learn in (
+                    lambda part: _forest(store, part, trees, seed),
+                    lambda part: node_pca.learn(store, seed, part),
+                )
+            )
+            models[name] = dict(zip(METHODS, (forests, pcas), strict=True))
+        return cls(store, second, models)
+
+    def scores(self, store: GraphStore, method: str) -> np.ndarray:
+        """Scores of each window of a store, f64 [W]; 0 for vehicles that are not enrolled."""
+        score, vehicles = np.zeros(len(store)), np.asarray(store.header["vehicles"], dtype=object)[store["vehicle"]]
+        for name, by_method in self.models.items():
+            rows, (first, second) = vehicles == name, by_method[method]
+            if store is not self.store:
+                score[rows] = (first(store, rows) + second(store, rows)) / 2
+                continue
+            for model, half in ((first, self.halves), (second, ~self.halves)):
+                score[rows & half] = model(store, rows & half)
+        return score
