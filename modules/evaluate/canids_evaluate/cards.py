@@ -252,10 +252,9 @@ def _subjects(call: Call) -> list[Subject]:
         for content in (read_evaluation(path, METRICS_CONTRACT, dataset=dataset) for path in inputs["metrics"])
     }
     (baselines,), (curves,) = inputs["window_baselines"], inputs["window_baseline_curves"]
-    others, sources = (
-        read_evaluation(baselines, METRICS_CONTRACT, dataset=dataset)["scenarios"],
-        read_evaluation(curves, CURVES_CONTRACT, dataset=dataset).get("sources", {}),
-    )
+    others = read_evaluation(baselines, METRICS_CONTRACT, dataset=dataset)["scenarios"]
+    drawn = read_evaluation(curves, CURVES_CONTRACT, dataset=dataset)
+    sources = drawn.get("sources", {})
     fit, fuse, calibrate = (
         GraphStore(inputs[name][0], dataset=dataset, split=name) for name in ("fit", "fuse", "calibrate")
     )
@@ -272,8 +271,8 @@ def _subjects(call: Call) -> list[Subject]:
         # Without a policy each detector is scored with by itself.
         names, policy = methods_of(content), policies.get(training.variant, training.name)
         data = learnt[role_of(training, names)]
-        simulated = call.constants["simulated"]
-        subjects.append(Subject(training, policy, data, set_on, content, names, others, sources, simulated))
+        behind = (others, sources, call.constants["simulated"], drawn.get("warnings", []))
+        subjects.append(Subject(training, policy, data, set_on, content, names, *behind))
     return subjects
 
 

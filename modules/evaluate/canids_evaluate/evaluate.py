@@ -9,6 +9,8 @@ The detectors that the decisions declare get their threshold from `calibrate`, a
 from the vehicle's own windows in `--enrolment`, decisions on the split of that name; the fusion and the fusion baselines have alarms of
 their own, and their score serves the ranking metrics (AUROC, PR-AUC) and the F1-optimal threshold. The window baselines are read
 for the paired bootstrap: fusion minus each method on the same resamples.
+
+Without a variant (rule `own_scores`) scores of anyone's detector are evaluated in the same way, with the graphs that their windows are of.
 """
 
 from collections.abc import Iterable
@@ -20,6 +22,7 @@ import polars as pl
 from canids_evaluate.judging.evaluation import calibrated
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
+from canids_evaluate.standings import own_scores
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.manifest import ENROLMENT
@@ -105,19 +108,26 @@ def main(call: Call) -> None:
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
     enrolment = call.inputs.get("enrolment", [])
     dataset = call.wildcards["dataset"]
-    refuse_mixture(
-        calibrate,
-        [*scenarios.items(), *((ENROLMENT, path) for path in enrolment)],
-        call.config["false_alarm_budget"],
-        dataset=dataset,
-        variant=variant,
-    )
-    evaluation = calibrated(call.config, scores_of(calibrate))
+    read_scores = scores_of
+    if variant is None:
+        read_scores = own_scores.reader(call)
+    else:
+        refuse_mixture(
+            calibrate,
+            [*scenarios.items(), *((ENROLMENT, path) for path in enrolment)],
+            call.config["false_alarm_budget"],
+            dataset=dataset,
+            variant=variant,
+        )
+    evaluation = calibrated(call.config, read_scores(calibrate))
     for path in enrolment:
-        evaluation.enrol(scores_of(path))
-    record(f"eval_{variant}", call.wildcards, call.constants["code"], list(scenarios))
+        evaluation.enrol(read_scores(path))
+    record(f"eval_{variant}" if variant else "own_scores", call.wildcards, call.constants["code"], list(scenarios))
     for scenario, path in scenarios.items():
-        evaluation.add(scenario, scores_of(path).judged(scenario, call.constants["captures"]))
+        evaluation.add(scenario, read_scores(path).judged(scenario, call.constants["captures"]))
+    if variant is None:
+        evaluation.write(call, None)
+        return
     (baselines,), (drawn,) = call.inputs["window_baselines"], call.inputs["window_baseline_curves"]
     evaluation.add_baselines(
         drawn,
@@ -130,7 +140,7 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     entry_point.run(
         main,
-        inputs=["calibrate", "scenarios", "enrolment", "window_baselines", "window_baseline_curves"],
+        inputs=["calibrate", "scenarios", "enrolment", "window_baselines", "window_baseline_curves", "graphs"],
         outputs=["metrics", "curves"],
         alone="metrics",
     )

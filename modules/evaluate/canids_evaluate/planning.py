@@ -22,6 +22,12 @@ FIGURES = {
     "distillation": "effect of distillation",
 }
 """Figures of the rule summary: name of the output and of the file (SVG) → its name in Snakemake's report."""
+BOARD_FIGURES = {
+    "recall": "recall by kind of attack",
+    "false_alarms": "false alarms by vehicle",
+    "ablations": "what ablations cost",
+}
+"""Figures of the rule leaderboard, likewise."""
 _LEARN_FROM_ATTACKS = {POLICY_KIND, *(d.name for d in DETECTORS if d.supervised)}
 """Kinds of runs that are left out where there is no attack to learn from."""
 InputFunction = Callable[[Any], list[str]]
@@ -96,6 +102,45 @@ def files_of_folds(stage: Stage, file: str) -> InputFunction:
         evaluations = [f"<runs>/eval_{v}{fold}/{file}" for fold in instances for v in stage.config[""]["variants"]]
         of_baselines = [path for fold in instances for path in baselines(SimpleNamespace(instance=fold))]
         return [*evaluations, *dict.fromkeys(of_baselines)]
+
+    return files
+
+
+def own_scores_of(stage: Stage, *splits: str | Callable[[Any], list[str]]) -> InputFunction:
+    """Input function: Parquet files of a folder in `own_scores`, of these splits (names, or functions of the wildcards)."""
+
+    def files(wildcards: Any) -> list[str]:
+        folder = stage.config[""]["own_scores"][wildcards.own]["folder"]
+        try:
+            place = folder.format(dataset=wildcards.dataset, instance=wildcards.instance)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise CanidsError(
+                f"evaluate.own_scores.{wildcards.own}.folder: '{folder}' may hold {{dataset}} and {{instance}}, and no other braces"
+            ) from None
+        return [
+            f"{place}/{s}.parquet"
+            for split in splits
+            for s in ([split] if isinstance(split, str) else split(wildcards))
+        ]
+
+    return files
+
+
+def own_scores_of_folds(stage: Stage, file: str) -> InputFunction:
+    """Input function: `metrics.json` or `curves.json` of all `own_scores`, once of each fold's graphs; ablations have none."""
+    graphs = stage.upstream("<graphs>{instance}")
+    own, ablations = (stage.config[""][key] for key in ("own_scores", "ablations"))
+
+    def files(wildcards: Any) -> list[str]:
+        whole = [
+            f
+            for f in folds(stage, wildcards.dataset)
+            if not re.search(rf"-({'|'.join(ablations) or '(?!)'})(-seed-\d+)?$", f)
+        ]
+        instances = dict.fromkeys(
+            path.removeprefix("<graphs>") for fold in whole for path in graphs(SimpleNamespace(instance=fold))
+        )
+        return [f"<leaderboard>/own_scores/{name}{instance}/{file}" for name in own for instance in instances]
 
     return files
 

@@ -15,7 +15,7 @@ from canids_evaluate.pages import page, provenance, run_figures, sentences, tabl
 from canids_evaluate.pages.rows import Methods, Row, by_scenario, plain, rows_of
 from canids_evaluate.runs.measured import measured, time_by_rule
 from canids_evaluate.runs.trainings import read_cost
-from canids_evaluate.summary import distillation, fusion_and_detectors, sources_in
+from canids_evaluate.summary import distillation, fusion_and_detectors, sources_in, warnings_in
 from canids_shared.contracts import training_run
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.training_run import TrainingRun
@@ -110,10 +110,15 @@ def main(call: Call) -> None:
         "Captures": provenance.captures(sources),
         "Packages in the environment that made this report": provenance.packages(),
     }
+    warnings = warnings_in(curves)
     grouped, changes = by_scenario(rows), distillation(metrics, curves)
     content = page.render(
         title=f"Results on {dataset}{call.instance}",
-        short=_short(grouped, changes, fusion_and_detectors(metrics)),
+        short={
+            **({"Warnings": warnings} if warnings else {}),
+            **_short(grouped, changes, fusion_and_detectors(metrics)),
+        },
+        overview=None,
         method=tables.METHOD,
         scenarios=[_scenario(scenario, of_scenario, sources) for scenario, of_scenario in grouped.items()],
         figures={caption: page.image(drawn[name]) for name, caption in CAPTIONS.items()},

@@ -6,6 +6,7 @@ No score of a test scenario is read, so no reading is logged.
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,13 +16,20 @@ from canids_evaluate.judging.evaluation import Evaluation, calibrated, sources_o
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES
 from canids_evaluate.pages.tables import CSV_COLUMNS
-from canids_evaluate.planning import FIGURES, cards_on_command_line
+from canids_evaluate.planning import BOARD_FIGURES, FIGURES, cards_on_command_line
 from canids_evaluate.runs.measured import MEASURED
+from canids_evaluate.standings import board_tables
+from canids_evaluate.standings.document import PROTOCOL
 from canids_evaluate.sweeps.point_results import CONTRACT as SELECT_CONTRACT
 from canids_evaluate.watch.alarm_tracker import csv_schema, schema
 from canids_shared.contracts import tables
 from canids_shared.contracts.detectors import Detector, declared
-from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
+from canids_shared.contracts.evaluation import (
+    CURVES_CONTRACT,
+    LEADERBOARD_CONTRACT,
+    METRICS_CONTRACT,
+    read_evaluation,
+)
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.whole import write_json
 from canids_shared.files import write_text
@@ -76,6 +84,9 @@ def baselines(call: Call) -> None:
 def evaluation(call: Call) -> None:
     """Metrics and curves of the methods in the decisions' header and columns."""
     path = call.inputs["calibrate"][0]
+    if call.constants["variant"] is None:
+        _evaluated(call, [call.constants["own"]], []).write(call, None)
+        return
     detectors = declared(tables.read_metadata(path, tables.DECISIONS), path)
     alarms = [FUSION, *fusion_baselines(path, list(pl.read_parquet_schema(path)))]
     result = _evaluated(call, [*(d.name for d in detectors), *alarms], alarms, detectors)
@@ -88,6 +99,22 @@ def summary(call: Call) -> None:
     """The table's header without a row."""
     with open(call.output["csv"], "w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerow(CSV_COLUMNS)
+
+
+def leaderboard(call: Call) -> None:
+    """The document and the table's header without a method."""
+    protocol = {"version": PROTOCOL, "config": {}, "enrolment": 0, "left_out": {}}
+    empty: dict[str, Any] = {"code": {}, "seeds": [], "standings": [], "best": {}, "differences": [], "warnings": {}}
+    data, ablations = {"captures": {}, "windows": {}}, {"labels": {}, "missing": [], "changes": []}
+    content = {
+        "dataset": call.wildcards["dataset"],
+        "protocol": protocol,
+        "data": data,
+        "ablations": ablations,
+        **empty,
+    }
+    write_json(call.output["json"], LEADERBOARD_CONTRACT, content)
+    write_text(call.output["csv"], ",".join(board_tables.CSV_COLUMNS) + "\n")
 
 
 def alarms(call: Call) -> None:
@@ -127,6 +154,7 @@ STAND_INS = {
     "report": StandIn(outputs=("page", "learning", "cost", "resources", "time")),
     "alarms": StandIn(alarms, ("alarms", "csv", "figure", "summary")),
     "compare": StandIn(),
+    "leaderboard": StandIn(leaderboard, outputs=("json", "markdown", "csv", "page", *BOARD_FIGURES)),
     "cards": StandIn(outputs=tuple(cards_on_command_line(sys.argv))),
     "resources": StandIn(resources, ("table", "markdown", "profile")),
     "sweep_point": StandIn(point),

@@ -7,6 +7,7 @@ python -m canids_evaluate.summary --spec '{"wildcards": {"dataset": "simulated",
 """
 
 import csv
+from collections.abc import Sequence
 from typing import Any
 
 from canids_evaluate.judging import paired
@@ -22,9 +23,13 @@ from canids_shared.jobs.entry_point import Call
 STUDENTS = ("small_kd", "small_nokd")
 
 
-def markdown(dataset: str, instance: str, rows: list[Row], sources: dict[str, Any]) -> str:
-    """The whole page; `sources` of the captures as in `curves.json`."""
+def markdown(
+    dataset: str, instance: str, rows: list[Row], sources: dict[str, Any], warnings: Sequence[str] = ()
+) -> str:
+    """The whole page; `sources` of the captures and `warnings` as in `curves.json`."""
     parts = [f"# Results on {dataset}{instance}", f"{tables.METHOD} {tables.UNDEFINED}: undefined."]
+    if warnings:
+        parts.append("\n".join(["Warnings:\n", *(f"- {warning}" for warning in warnings)]))
     for scenario, of_scenario in by_scenario(rows).items():
         results, differences = tables.results(of_scenario), tables.fusion_minus(of_scenario, "f1")
         parts += [
@@ -65,6 +70,11 @@ def sources_in(curves: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: s for c in curves for name, s in c.get("sources", {}).items()}
 
 
+def warnings_in(curves: list[dict[str, Any]]) -> list[str]:
+    """What the data warn of, as the window baselines' `curves.json` has it."""
+    return [warning for c in curves for warning in c.get("warnings", [])]
+
+
 def fusion_and_detectors(metrics: list[dict[str, Any]]) -> Methods:
     """The methods of the first variant, whose detectors are those of all variants."""
     return methods_of(next(c for c in metrics if c["variant"] is not None))
@@ -88,7 +98,8 @@ def main(call: Call) -> None:
     curves = [read_evaluation(path, CURVES_CONTRACT, dataset=dataset) for path in call.inputs["curves"]]
     rows = rows_of(metrics)
     sources = sources_in(curves)
-    write_text(call.output["markdown"], markdown(call.wildcards["dataset"], call.instance, rows, sources))
+    page = markdown(call.wildcards["dataset"], call.instance, rows, sources, warnings_in(curves))
+    write_text(call.output["markdown"], page)
     _write_csv(call, rows)
     figures.dots(call.output["f1"], rows, {"f1": "F1"})
     delay = {

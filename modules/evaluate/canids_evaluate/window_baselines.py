@@ -12,6 +12,7 @@ al. 2006), `relative_trees`, the same without statistics that are absolute, `gra
 and `isolation_forest` and `node_pca` are fitted to it instead of to the training captures (`judging/own_traffic.py`).
 """
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,18 +26,22 @@ from canids_evaluate.judging.evaluation import calibrated, sources_of
 from canids_evaluate.judging.own_traffic import METHODS, OwnTraffic
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
+from canids_evaluate.watch.cautions import cautions
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, JUDGED
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 
+log = logging.getLogger(__name__)
 Scorer = Callable[[GraphStore], np.ndarray]
 _ABSOLUTE = {
     *("dlc_mean", "dlc_std", "dlc_min", "dlc_max"),
     *("distinct_ids", "largest_share", "id_entropy", "edges", "frames_per_s"),
 }
 """Window statistics that say what the vehicle is like, and not what is unusual for it."""
+_CHOSEN_ON = ("select", "fuse")
+"""Splits that are looked at for their warnings alone."""
 _CLASSIFIERS = ("extra_trees", "relative_trees", "gradient_boosting")
 
 
@@ -140,7 +145,16 @@ def main(call: Call) -> None:
     for scenario, store in stores.items():
         judging = enrolled if scenario.endswith(ENROLLED) else scorers
         evaluation.add(scenario, scores_of(store, judging).judged(scenario, call.constants["captures"]))
-    evaluation.write(call, None, sources=sources_of([fit, calibrate, *enrolment, *stores.values()]))
+    others = {
+        split: GraphStore(path, dataset=dataset, split=split)
+        for split in _CHOSEN_ON
+        for path in call.inputs.get(split, [])
+    }
+    episodes = {s: next(iter(methods.values()))["n_episodes"] for s, methods in evaluation.scenarios.items()}
+    warnings = cautions({"fit": fit, **others, "calibrate": calibrate}, stores, episodes)
+    for warning in warnings:
+        log.warning("%s", warning)
+    evaluation.write(call, None, sources=sources_of([fit, calibrate, *enrolment, *stores.values()]), warnings=warnings)
 
 
 def _open(path: Path, fit: GraphStore, **wanted: str) -> GraphStore:
@@ -154,5 +168,8 @@ def _open(path: Path, fit: GraphStore, **wanted: str) -> GraphStore:
 
 if __name__ == "__main__":
     entry_point.run(
-        main, inputs=["fit", "calibrate", "scenarios", "enrolment"], outputs=["metrics", "curves"], alone="metrics"
+        main,
+        inputs=["fit", "calibrate", "scenarios", "enrolment", *_CHOSEN_ON],
+        outputs=["metrics", "curves"],
+        alone="metrics",
     )

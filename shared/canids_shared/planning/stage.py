@@ -203,6 +203,10 @@ class Stage:
         """Whether an instance is a fold of the training captures."""
         return instance in self._folds
 
+    def left_out(self, instance: str) -> Config:
+        """What a fold leaves out (`preprocess.leave_out`); empty of an instance that is none."""
+        return self._folds.get(instance, {})
+
     def training_splits(self, dataset: str) -> list[str]:
         """The four splits of the training captures; none of captures that are only scored."""
         return list(manifest.SPLITS) if any(c.role == "train" for c in self.captures[dataset].values()) else []

@@ -1,4 +1,4 @@
-"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/6) and `curves.json` (curves/4)."""
+"""Evaluation of methods, scenario by scenario: `metrics.json` (contract metrics/6) and `curves.json` (curves/5)."""
 
 import logging
 from dataclasses import dataclass, field

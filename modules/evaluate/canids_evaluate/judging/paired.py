@@ -6,6 +6,7 @@ a scenario hard for both cancels out, and the interval of the difference is narr
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +14,42 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.judging.metrics import percentiles
+from canids_evaluate.judging.operating import AT_RATES
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 
 COMPARED = ("f1", "auroc")
 """Metrics that are compared."""
+STORED = (*COMPARED, *AT_RATES)
+"""Metrics whose replicates are kept."""
 _DIGITS = 6
 
-Replicates = dict[str, list[float | None]]
+Replicates = Mapping[str, Any]
+"""Metric → one value for each resample [B], null or NaN where undefined."""
 Difference = dict[str, Any]
 
 
-def stored(values: dict[str, np.ndarray]) -> Replicates:
+def stored(values: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
     """The replicates that differences need, as JSON: metric → one value per resample, None where undefined."""
-    return {m: [round(float(v), _DIGITS) if np.isfinite(v) else None for v in values[m]] for m in COMPARED}
+    return {m: [round(float(v), _DIGITS) if np.isfinite(v) else None for v in values[m]] for m in STORED}
 
 
 def differences(
-    one: dict[str, Any], other: dict[str, Any], one_replicates: Replicates, other_replicates: Replicates
+    one: dict[str, Any],
+    other: dict[str, Any],
+    one_replicates: Replicates,
+    other_replicates: Replicates,
+    compared: Iterable[str] = COMPARED,
 ) -> dict[str, Difference]:
     """`{metric: {"difference", "interval"}}` of `one` minus `other`.
 
     Args:
         one, other: the metrics of two methods on one scenario, with `intervals`.
         one_replicates, other_replicates: their values on the same resamples.
+        compared: the metrics.
     """
     result: dict[str, Difference] = {}
-    for metric in COMPARED:
+    for metric in compared:
         values, interval = (one[metric], other[metric]), None
         # Where either has no interval, there are too few episodes for one of the difference.
         mine, theirs = one["intervals"][metric], other["intervals"][metric]

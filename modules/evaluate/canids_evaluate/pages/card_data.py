@@ -1,6 +1,6 @@
 """Data of a model card: a training, the windows that it learnt from, and its evaluation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,7 @@ class Subject:
         baselines: scenario → window baseline → its values.
         sources: capture → vehicle, attack, SHA-256 and rows of its raw file.
         simulated: captures of the dataset that the simulator made, auxiliary captures aside.
+        warnings: what the data behind the evaluation warn of.
     """
 
     training: TrainingRun
@@ -101,6 +102,7 @@ class Subject:
     baselines: dict[str, dict[str, Any]]
     sources: dict[str, dict[str, Any]]
     simulated: list[str]
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def dataset(self) -> str:

@@ -27,6 +27,7 @@ def limits(subject: Subject) -> list[str]:
         ),
         *_scenarios_without_attacks(subject),
         *(f"{prefix}{sentence}" for _, prefix, results in methods for sentence in _baselines(subject, results)),
+        *subject.warnings,
     ]
 
 

@@ -5,7 +5,7 @@ can be averaged over seeds and subtracted from one another, resample by resample
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,6 +24,8 @@ from canids_shared.planning.pipeline import VARIANTS
 
 _SEED = re.compile(r"(@.+?)?[-@]seed-(\d+)")
 _IDENTITY = ("dataset", "instance", "variant")
+Content = tuple[Path, dict[str, Any], dict[str, Any]]
+"""Path of a `metrics.json`, its content, and that of the `curves.json` beside it."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Run:
     replicates: paired.Replicates
 
     def minus(self, other: "Run") -> "Run":
-        """This run less the other, in the metrics that are compared."""
-        differences = paired.differences(self.values, other.values, self.replicates, other.replicates)
+        """This run less the other, in the metrics that both have replicates of; the number of episodes stays."""
+        both = [metric for metric in self.replicates if metric in other.replicates]
+        differences = paired.differences(self.values, other.values, self.replicates, other.replicates, both)
         values: dict[str, Any] = {m: d["difference"] for m, d in differences.items()}
         values["intervals"] = {m: d["interval"] for m, d in differences.items()}
-        return Run(values, {m: (self.resampled(m) - other.resampled(m)).tolist() for m in paired.COMPARED})
+        values["n_episodes"] = self.values["n_episodes"]
+        return Run(values, {m: self.resampled(m) - other.resampled(m) for m in both})
 
     def resampled(self, metric: str) -> np.ndarray:
         """The replicates of a metric, f64 [B]; NaN where undefined."""
@@ -124,26 +128,41 @@ def fold_and_seed(instance: str) -> tuple[str, str]:
 
 
 def read_results(runs: Sequence[Path]) -> list[MethodResults]:
-    """All methods of the given runs, folders with `metrics.json` and `curves.json` (or the former's path).
+    """All methods of the given runs (see `contents` and `results_of`)."""
+    return results_of(contents(runs))
 
-    Raises `CanidsError` naming the file if it is absent or of another contract, is the second of the same run, or was
-    evaluated on other windows or with another config than the other runs on that scenario of that fold.
+
+def contents(runs: Sequence[Path]) -> Iterator[Content]:
+    """The files of runs, folders with `metrics.json` and `curves.json` (or the former's path).
+
+    Raises `CanidsError` naming the file if it is absent or of another contract, or the two files are not of one run.
     """
-    results: dict[tuple[str, ...], MethodResults] = {}
-    paths: dict[tuple[str, ...], Path] = {}
-    references: dict[tuple[str, ...], tuple[Path, dict[str, Any], dict[str, str]]] = {}
     for run in runs:
         path = run / "metrics.json" if run.is_dir() else run
         content, drawn = (
             read_evaluation(path, METRICS_CONTRACT),
             read_evaluation(path.with_name("curves.json"), CURVES_CONTRACT),
         )
-        # The two files of a folder must be of one run, and each run must be given once.
         ours, theirs = ([*(c[k] for k in _IDENTITY), sorted(c["scenarios"])] for c in (content, drawn))
         if ours != theirs:
             raise CanidsError(f"{path}: of another run than curves.json beside it; delete both and run again")
+        yield path, content, drawn
+
+
+def results_of(runs: Iterable[Content]) -> list[MethodResults]:
+    """All methods of runs, the seeds of a fold together.
+
+    Raises `CanidsError` naming the file if it is the second of the same run, or was evaluated on other windows or with another
+    config than the other runs on that scenario of that fold.
+    """
+    results: dict[tuple[str, ...], MethodResults] = {}
+    paths: dict[tuple[str, ...], Path] = {}
+    references: dict[tuple[str, ...], tuple[Path, dict[str, Any], dict[str, str]]] = {}
+    for path, content, drawn in runs:
+        # Each run must be given once; those without a variant are told apart by their methods.
         fold, seed = fold_and_seed(content["instance"])
-        same = paths.setdefault((content["dataset"], fold, seed, str(content["variant"])), path)
+        methods = () if content["variant"] else sorted(content["thresholds"])
+        same = paths.setdefault((content["dataset"], fold, seed, str(content["variant"]), *methods), path)
         if same != path:
             raise CanidsError(f"{path}: the same run as {same}; name it once")
         for scenario, values in content["scenarios"].items():
@@ -156,7 +175,9 @@ def read_results(runs: Sequence[Path]) -> list[MethodResults]:
             for method in values:
                 result = MethodResults(*place, content["variant"], method, methods_of(content))
                 result = results.setdefault((*place, str(result.variant), method), result)
-                result.runs[seed] = Run(values[method], curves["replicates"][method])
+                # Arrays, which take a quarter of the memory of lists.
+                drawn_of = curves["replicates"][method]
+                result.runs[seed] = Run(values[method], {m: np.array(v, dtype=np.float64) for m, v in drawn_of.items()})
     return sorted(results.values(), key=lambda r: (r.place, (*VARIANTS, None).index(r.variant), r.order))
 
 

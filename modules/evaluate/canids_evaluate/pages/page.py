@@ -36,13 +36,14 @@ pre { font-size: .75rem; overflow-x: auto; background: #f5f5f5; padding: .6rem; 
 <body>
 <h1>{{ title }}</h1>
 <nav>
-<a href="#short">In short</a><a href="#results">Results</a><a href="#figures">Figures</a><a href="#cards">Model cards</a><a href="#provenance">Provenance</a>
+<a href="#short">In short</a><a href="#results">Results</a><a href="#figures">Figures</a>{% if cards %}<a href="#cards">Model cards</a>{% endif %}<a href="#provenance">Provenance</a>
 </nav>
 <h2 id="short">In short</h2>
 {% for scenario, sentences in short.items() %}
 <h3>{{ scenario }}</h3>
 {% for sentence in sentences %}<p>{{ sentence }}</p>
 {% endfor %}{% endfor %}
+{% if overview %}<div class="wide">{{ overview.html() | safe }}</div>{% endif %}
 <h2 id="results">Results</h2>
 <p>{{ method }}</p>
 {% for scenario in scenarios %}
@@ -56,11 +57,11 @@ pre { font-size: .75rem; overflow-x: auto; background: #f5f5f5; padding: .6rem; 
 {% for caption, image in figures.items() %}
 <figure><img src="{{ image }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}
-<h2 id="cards">Model cards</h2>
+{% if cards %}<h2 id="cards">Model cards</h2>
 <p>Every model: its data, its quality, and the reasons against relying on it; as files in <code>cards/</code>.</p>
 {% for name, text in cards.items() %}
 <details><summary>{{ name }}</summary><pre>{{ text }}</pre></details>
-{% endfor %}
+{% endfor %}{% endif %}
 <h2 id="provenance">Provenance</h2>
 <ul>
 {% for name, text in facts.items() %}<li>{{ name }}: {{ text }}</li>
@@ -69,10 +70,10 @@ pre { font-size: .75rem; overflow-x: auto; background: #f5f5f5; padding: .6rem; 
 <h3>{{ caption }}</h3>
 <div class="wide">{{ table.html() | safe }}</div>
 {% endfor %}
-<h3>Config</h3>
+{% if configs %}<h3>Config</h3>
 {% for name, text in configs.items() %}
 <details><summary>{{ name }}</summary><pre>{{ text }}</pre></details>
-{% endfor %}
+{% endfor %}{% endif %}
 </body>
 </html>
 """
@@ -89,6 +90,7 @@ def render(**content: Any) -> str:
     Args:
         title: its heading.
         short: scenario → sentences.
+        overview: a `Table` below the sentences, or None.
         method: how to read the tables.
         scenarios: `name`, `counts` and `tables` (caption → `Table`) of each.
         figures: caption → data URI.

@@ -110,6 +110,11 @@ def measure(store: GraphStore, normal: np.ndarray, fit: GraphStore) -> Drift:
     reference = TrainingReference(fit, store.header["node_features"], store.path)
     if not normal.any():
         raise CanidsError("every window raises an alarm")
+    return from_reference(reference, store, normal)
+
+
+def from_reference(reference: TrainingReference, store: GraphStore, normal: np.ndarray) -> Drift:
+    """Drift of the windows `normal` (bool [W], one at least) of a store."""
     return reference.drift([reference.sums(store["node_id"][rows], store["x"][rows]) for rows in _nodes(store, normal)])
 
 

@@ -1,0 +1,1 @@
+"""Methods over folds, seeds and regimes: what the rule leaderboard is made of."""

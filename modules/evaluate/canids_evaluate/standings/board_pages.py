@@ -1,0 +1,151 @@
+"""The leaderboard's document as sentences and pages."""
+
+from collections.abc import Iterator, Sequence
+
+from canids_evaluate.judging.bounds import ENOUGH
+from canids_evaluate.pages.rows import FUSION
+from canids_evaluate.pages.tables import UNDEFINED, Table
+from canids_evaluate.standings.board_tables import (
+    Document,
+    Entry,
+    ablations,
+    attacks,
+    best,
+    differences,
+    entries,
+    false_alarms,
+    fold_name,
+    overview,
+    places,
+    results,
+    shown_mean,
+    shown_worst,
+    size,
+    vehicles,
+)
+from canids_evaluate.standings.places import MAKES, SETTINGS
+from canids_shared.planning.pipeline import VARIANTS
+
+METHOD = (
+    "Each value is the mean over folds of the mean over seeds; beside it stands the worst fold. Intervals (95 %) draw attack episodes, attack-free pieces "
+    f"and seeds, not the folds; below {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
+    "traffic that counts once however many folds and seeds judged it, with exact (Poisson) bounds of their mean number; an alarm that never ends has 3,600 seconds an hour. "
+    "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. Point: "
+    "`budget` alarms above the threshold that the false-alarm budget sets on attack-free traffic, `own` by rules of its own. Every method runs once, with the pipeline's "
+    "options: none was tuned on these folds. A delay cannot be shorter than the window behind ≥."
+)
+"""How to read the tables."""
+
+
+def findings(document: Document) -> dict[str, list[str]]:
+    """Heading → sentences, which follow from the numbers alone; a failure is said as plainly as a success."""
+    return {
+        f"{SETTINGS[setting]}, {regime}": sentences
+        for setting, regime in places(document)
+        if (sentences := list(_sentences(document, setting, regime)))
+    }
+
+
+def _sentences(document: Document, setting: str, regime: str) -> Iterator[str]:
+    found = entries(document, setting, regime)
+    # Of several variants the first, the teacher: to take the best would be a choice made on these very folds.
+    fusion = min((e for e in found if e["method"] == FUSION), key=lambda e: VARIANTS.index(e["variant"]), default=None)
+    if setting == MAKES:
+        for e in [fusion, *best(document, setting, regime)][:1]:
+            if e is not None and e["traffic"]["fpr"] is not None:
+                share, budget = e["traffic"]["fpr"], document["protocol"]["config"].get("false_alarm_budget", 0)
+                kept = "within" if share <= budget else "beyond"
+                yield (
+                    f"{e['label']} ({e['variant'] or UNDEFINED}) alarms in {share:.2%} of the attack-free windows, {kept} the budget of {budget:.2%}: "
+                    f"{false_alarms(e['traffic'])} false alarms an hour."
+                )
+        return
+    defined = [e for e in found if e["metrics"]["f1"]["mean"] is not None]
+    if not defined:
+        return
+    yield _placed("The best mean F1 has", document, defined[0])
+    if fusion is not None and fusion in defined and fusion is not defined[0]:
+        yield _placed(f"Number {defined.index(fusion) + 1} of {len(defined)} is", document, fusion)
+    yield from _compared(entries(document, setting, regime, "differences"), fusion)
+
+
+def _placed(begin: str, document: Document, e: Entry) -> str:
+    return (
+        f"{begin} {e['label']} ({e['variant'] or UNDEFINED}): F1 {shown_mean(e, 'f1')}, at worst {shown_worst(document, e, 'f1')}; "
+        f"{false_alarms(e['traffic'])} false alarms an hour."
+    )
+
+
+def _compared(differences_: Sequence[Entry], fusion: Entry | None) -> Iterator[str]:
+    if fusion is None:
+        return
+    groups: dict[str, list[str]] = {}
+    for e in differences_:
+        if e["variant"] != fusion["variant"]:
+            continue
+        interval = e["metrics"]["f1"]["interval"]
+        kind = (
+            "too few episodes to compare with" if interval is None and e["n_episodes"] < ENOUGH
+            else "no interval against" if interval is None
+            else "better than" if interval[0] > 0
+            else "worse than" if interval[1] < 0
+            else "not distinguishable from"
+        )  # fmt: skip
+        groups.setdefault(kind, []).append(e["label"])
+    if groups:
+        yield (
+            f"Paired over episodes and seeds, the fusion ({fusion['variant']}) is in F1 "
+            + "; ".join(f"{kind} {', '.join(names)}" for kind, names in sorted(groups.items()))
+            + "."
+        )
+
+
+def sections(document: Document) -> Iterator[tuple[str, str, dict[str, Table]]]:
+    """Heading, what it rests on, and caption → table, of every place."""
+    for setting, regime in places(document):
+        place = (document, setting, regime)
+        shown = {"Every method:": results(*place)}
+        shown["Recall by kind of attack (and episodes found), best of each family:"] = attacks(*place)
+        shown["False alarms an hour by vehicle, best of each family:"] = vehicles(*place)
+        if setting != MAKES:
+            shown["The fusion less each method:"] = differences(*place)
+            shown["Ablated methods less whole ones:"] = ablations(*place)
+        yield f"{SETTINGS[setting]}, {regime}", size(*place), {k: t for k, t in shown.items() if t.rows}
+
+
+def warnings(document: Document) -> list[str]:
+    """Warnings, each with the folds that it is of."""
+    folds: dict[str, list[str]] = {}
+    for fold, texts in document["warnings"].items():
+        for text in texts:
+            folds.setdefault(text, []).append(fold_name(document, fold) if fold else "")
+    made = [f"{text}" if names == [""] else f"Without {'; '.join(names)}: {text}" for text, names in folds.items()]
+    missing = [document["ablations"]["labels"][name] for name in document["ablations"]["missing"]]
+    return made + ([f"Ablations that no fold was run of: {', '.join(missing)}."] if missing else [])
+
+
+def provenance(document: Document) -> str:
+    """Protocol, seeds and code in a paragraph."""
+    p = document["protocol"]
+    options = ", ".join(
+        f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in sorted(p["config"].items())
+    )
+    code = ", ".join(f"{rule} {' and '.join(hashes)}" for rule, hashes in sorted(document["code"].items()))
+    enrolled = f"vehicles enrolled by {p['enrolment']:g} s" if p["enrolment"] else "no vehicle enrolled"
+    return (
+        f"Protocol {p['version']}, dataset `{document['dataset']}`, {enrolled}, seeds {', '.join(map(str, document['seeds']))}; {options}. "
+        f"Code: {code}. {len(document['data']['captures'])} captures, by SHA-256 in `leaderboard.json`."
+    )
+
+
+def markdown(document: Document) -> str:
+    """The whole page."""
+    parts = [f"# Leaderboard on {document['dataset']}", METHOD]
+    if texts := warnings(document):
+        parts += ["## Warnings", "\n".join(f"- {text}" for text in texts)]
+    parts += ["## In short", overview(document).markdown()]
+    parts += [f"**{heading}.** {' '.join(sentences)}" for heading, sentences in findings(document).items()]
+    for heading, rests_on, tables in sections(document):
+        parts += [f"## {heading}", rests_on]
+        parts += [text for caption, table in tables.items() for text in (caption, table.markdown())]
+    return "\n\n".join([*parts, "## Provenance", provenance(document)]) + "\n"

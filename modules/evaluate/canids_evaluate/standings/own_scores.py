@@ -1,0 +1,75 @@
+"""Scores of anyone's detector: a folder of Parquet files, one for each split, a row for each window of the split's graphs.
+
+Its columns are `capture`, `window`, `t_start` and a score, larger where a window is more anomalous (`SCORES`); further columns are not
+read, so `states` of a module in the place of train_gnn are such files. Labels come from the graphs and from nowhere else.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from canids_evaluate.judging.evaluation import Scores
+from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.tables import opened
+from canids_shared.contracts.whole import reading
+from canids_shared.errors import CanidsError
+from canids_shared.jobs.entry_point import Call
+
+SCORES = {"capture": pl.String, "window": pl.Int32, "t_start": pl.Float64}
+"""Columns beside the score, by which a row is held against its window."""
+_REMEDY = "write it again, a row for each window of the graphs"
+
+
+def reader(call: Call) -> Callable[[Path], Scores]:
+    """Reader of the files of a call, each with the graphs of its split (inputs `graphs`: calibrate's, then the scenarios').
+
+    Raises `CanidsError` naming the file if it is absent or damaged, lacks a column, has a score that is no finite number, or another
+    window than the graphs have in its place.
+    """
+    splits = ["calibrate", *call.constants["scenarios"]]
+    files = [*call.inputs["calibrate"], *call.inputs["scenarios"]]
+    graphs = {f: (g, s) for f, g, s in zip(files, call.inputs["graphs"], splits, strict=True)}
+
+    def scores_of(path: Path) -> Scores:
+        store, split = graphs[path]
+        keys = GraphStore(store, dataset=call.wildcards["dataset"], split=split).keys()
+        return Scores(path, keys, {call.constants["own"]: read(path, call.constants["column"], keys)}, alarm={})
+
+    return scores_of
+
+
+def read(path: Path, column: str, keys: pl.DataFrame) -> "pl.Series":
+    """The scores [W] of the windows `keys`, f64."""
+    wanted = {**SCORES, column: pl.Float64}
+    with (
+        reading(path, "table of scores", pa.ArrowException, pl.exceptions.PolarsError, again=_REMEDY),
+        opened(path) as file,
+    ):
+        if absent := [name for name in wanted if name not in file.schema_arrow.names]:
+            has = ", ".join(file.schema_arrow.names[:20])
+            raise CanidsError(
+                f"{path}: no column '{absent[0]}', it has {has}; name the column of the score in own_scores, or add it"
+            )
+        table = file.read(columns=list(wanted))
+        frame = pl.DataFrame({name: pl.Series(name, table[name].to_pylist(), strict=False) for name in wanted}).cast(
+            wanted
+        )  # type: ignore[arg-type]
+    if len(frame) != len(keys):
+        raise CanidsError(f"{path}: {len(frame):,} rows, and the graphs have {len(keys):,} windows; {_REMEDY}")
+    same = pl.all_horizontal(*(pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in SCORES))
+    matched = (
+        pl.concat([frame, keys.select(pl.col(list(SCORES)).name.suffix("_right"))], how="horizontal")
+        .select(same)
+        .to_series()
+    )
+    if not matched.all():
+        row = int((~matched).arg_max() or 0)
+        here, there = (", ".join(map(str, f.select(list(SCORES)).row(row))) for f in (frame, keys))
+        raise CanidsError(f"{path}: row {row} is of window ({here}), and the graphs have ({there}) there; {_REMEDY}")
+    if not (finite := frame[column].is_finite().fill_null(value=False)).all():
+        raise CanidsError(
+            f"{path}: row {int((~finite).arg_max() or 0)}: column '{column}' holds no finite number; {_REMEDY}"
+        )
+    return frame[column]

@@ -1,0 +1,215 @@
+"""A method over all folds and seeds of a place: means, the worst fold, intervals, and false alarms by vehicle.
+
+Folds count alike: a value is the mean over folds of the mean over seeds. Its interval draws attack episodes and attack-free pieces
+within each fold (the replicates of `curves.json`) and seeds with replacement (Efron and Tibshirani 1993, section 8); the folds, which
+are the vehicles at hand, are not drawn: beside the mean stands the worst.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from canids_evaluate.judging.bounds import ENOUGH, Interval, binomial, poisson
+from canids_evaluate.judging.metrics import METRICS, percentiles
+from canids_evaluate.judging.paired import STORED
+from canids_evaluate.pages.comparison import MethodResults
+from canids_evaluate.pages.rows import Methods
+from canids_evaluate.standings.places import Place, place_of
+
+LESS_IS_BETTER = ("fpr", "false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s")
+Vehicles = Mapping[str, str]
+"""Capture → vehicle."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Attack-free traffic of a vehicle, and what a method made of it: means over the runs that judged it.
+
+    Attributes:
+        false_alarms: runs of false alarms; hours: that they rest on, each capture counted once.
+        seconds: in false alarm.
+        windows, alarmed: attack-free windows, and those alarmed.
+    """
+
+    false_alarms: float
+    hours: float
+    seconds: float
+    windows: float
+    alarmed: float
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def bounds(self) -> Interval:
+        """Exact bounds of the false alarms an hour, of a count between whole ones the wider."""
+        low, high = (
+            poisson(math.floor(self.false_alarms), self.hours),
+            poisson(math.ceil(self.false_alarms), self.hours),
+        )
+        return [low[0], high[1]] if low and high else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Its counts and rates; null where there is no attack-free traffic."""
+        return {
+            "n_false_alarms": self.false_alarms,
+            "attack_free_hours": self.hours,
+            "false_alarms_per_hour": self.false_alarms / self.hours if self.hours else None,
+            "interval": self.bounds,
+            "alarm_seconds_per_hour": self.seconds / self.hours if self.hours else None,
+            "fpr": self.alarmed / self.windows if self.windows else None,
+        }
+
+
+@dataclass
+class Standing:
+    """One method of one variant in one place: its results fold by fold."""
+
+    place: Place
+    variant: str | None
+    method: str
+    methods: Methods
+    folds: dict[str, MethodResults] = field(default_factory=dict)
+
+    def by_fold(self, metric: str) -> dict[str, float]:
+        """Fold → mean over its seeds, where the metric is defined."""
+        return {fold: v for fold, r in self.folds.items() if (v := r.average(metric)) is not None}
+
+    def average(self, metric: str) -> float | None:
+        """Mean over the folds in which the metric is defined."""
+        return mean(values.values()) if (values := self.by_fold(metric)) else None
+
+    def worst(self, metric: str) -> tuple[float, str] | None:
+        """The worst fold's value, and the fold."""
+        values = self.by_fold(metric)
+        if not values:
+            return None
+        chosen = (max if metric in LESS_IS_BETTER else min)(values, key=lambda fold: values[fold])
+        return values[chosen], chosen
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Episodes, attacked windows and windows that the values rest on, each fold once."""
+        first = [next(iter(r.runs.values())).values for r in self.folds.values()]
+        return {k: sum(v.get(k) or 0 for v in first) for k in ("n_episodes", "n_attacked", "n_windows")}
+
+    @property
+    def delay_floor(self) -> float | None:
+        """Mean over the folds of the shortest delay that their windows allow (s)."""
+        floors = [_first(r).get("delay_floor_s") for r in self.folds.values()]
+        return mean(known) if (known := [f for f in floors if f is not None]) else None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of all folds."""
+        return sorted({int(seed) for result in self.folds.values() for seed in result.runs})
+
+    def interval(self, metric: str) -> Interval:
+        """95 % interval of `average`; None below five episodes, or where no replicates are kept."""
+        folds = [self.folds[fold] for fold in self.by_fold(metric)]
+        if not folds or self.counts["n_episodes"] < ENOUGH:
+            return None
+        rng, drawn = np.random.default_rng(0), []
+        for result in folds:
+            runs = [run for run in result.runs.values() if run.values[metric] is not None]
+            if not all(metric in run.replicates for run in runs):
+                return None
+            values = np.array([run.resampled(metric) for run in runs])  # [seeds, B]
+            seeds = rng.integers(len(runs), size=values.shape)
+            drawn.append(np.take_along_axis(values, seeds, axis=0).mean(axis=0))
+        if len({len(values) for values in drawn}) > 1:
+            return None
+        interval = percentiles(np.mean(drawn, axis=0))
+        if interval and interval[0] == interval[1]:
+            return self._exact(metric, interval[0])
+        return interval
+
+    def _exact(self, metric: str, value: float) -> Interval:
+        """In place of an interval without width: where no resample differs, exact bounds of a share of so many episodes."""
+        n = self.counts["n_episodes"]
+        if any(result.difference for result in self.folds.values()):
+            most = binomial(0, n)[1]  # of which one of the two methods may be worse
+            return [value - most, value + most]
+        return binomial(round(value * n), n)
+
+    def traffic(self, vehicles: Vehicles) -> dict[str, Traffic]:
+        """Vehicle → its attack-free traffic; a capture that several folds or seeds judged counts once, by its mean."""
+        judged: dict[str, list[Traffic]] = {}
+        for result in self.folds.values():
+            for run in result.runs.values():
+                for capture, values in run.values["per_capture"].items():
+                    judged.setdefault(capture, []).append(_traffic(values))
+        found: dict[str, Traffic] = {}
+        for capture, runs in sorted(judged.items()):
+            average = Traffic(*(mean(column) for column in zip(*(vars(t).values() for t in runs), strict=True)))
+            vehicle = vehicles.get(capture, capture)
+            found[vehicle] = found[vehicle] + average if vehicle in found else average
+        return found
+
+    def attacks(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
+        """Fold → kind of attack → recall, share of episodes found (means over seeds), and what they rest on."""
+        return {
+            fold: {
+                attack: {
+                    **{m: _mean_of(result, attack, m) for m in ("recall", "episodes_found")},
+                    **{k: _first(result)["per_attack"][attack][k] for k in ("n_attacked", "n_episodes")},
+                }
+                for attack in sorted(_first(result)["per_attack"])
+            }
+            for fold, result in self.folds.items()
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Its metrics with intervals and worst folds, and their values by fold."""
+        metrics = {}
+        for metric in METRICS:
+            value, worst = self.average(metric), self.worst(metric)
+            metrics[metric] = {
+                "mean": value,
+                "interval": self.interval(metric) if metric in STORED else None,
+                "worst": worst and worst[0],
+                "worst_fold": worst and worst[1],
+                "folds": self.by_fold(metric),
+            }
+        head = {"seeds": self.seeds, "folds": len(self.folds), "delay_floor_s": self.delay_floor}
+        return {"metrics": metrics, **head, **self.counts}
+
+
+def _traffic(values: Mapping[str, Any]) -> Traffic:
+    hours, windows = values["attack_free_hours"], values["n_windows"] - values["n_attacked"]
+    seconds = (values["alarm_seconds_per_hour"] or 0) * hours
+    return Traffic(values["n_false_alarms"], hours, seconds, windows, (values["fpr"] or 0) * windows)
+
+
+def _first(result: MethodResults) -> Mapping[str, Any]:
+    return next(iter(result.runs.values())).values
+
+
+def _mean_of(result: MethodResults, attack: str, metric: str) -> float | None:
+    values = [run.values["per_attack"].get(attack, {}).get(metric) for run in result.runs.values()]
+    defined = [v for v in values if v is not None]
+    return mean(defined) if defined else None
+
+
+def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
+    """Results gathered by place, variant and method, the folds of each together; best mean F1 first within a place.
+
+    Args:
+        results: of the folds alone.
+        left_out: fold → what it leaves out.
+    """
+    found: dict[tuple[Any, ...], Standing] = {}
+    for r in results:
+        place = place_of(r.scenario, left_out.get(r.fold, {}))
+        made = found.setdefault((place, r.variant, r.method), Standing(place, r.variant, r.method, r.methods))
+        made.folds[r.fold] = r
+    return list(found.values())
+
+
+def total(traffic: Iterable[Traffic]) -> Traffic:
+    """The traffic of several vehicles together."""
+    return sum(traffic, Traffic(0, 0, 0, 0, 0))
