@@ -3,9 +3,9 @@
     python -m canids_preprocess.simulate --output dos.csv --spec '{"wildcards": {}, "config": {}, "capture":
         {"name": "dos", "vehicle": "compact", "attack": "dos",
          "simulation": {"duration": 60, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant",
-                        "changes": 0}}}'
+                        "changes": 0, "spacing": 0, "parked": false}}}'
 
-The vehicle is fixed by its name, its drive by vehicle, seed and changes, the attack by vehicle, seed and its own name: the same
+The vehicle is fixed by its name, its drive by vehicle, seed, changes and state (`parked`), the attack by vehicle, seed and its own name: the same
 seed without an attack is the same drive without it. A row is a frame received: its timestamp is the end of the
 frame by the logger's clock.
 
@@ -71,11 +71,14 @@ def record(
     episode_s: float = 4.0,
     stealth: str = "blatant",
     changes: float = 0.0,
+    spacing: float = 0.0,
+    parked: bool = False,
     leg_s: float = LEG_S,
 ) -> Iterator[Capture]:
     """Simulate `duration` seconds of a vehicle's bus, with `episodes` attack episodes of `episode_s` seconds.
 
-    Some of the vehicle's slow messages are also sent on changes, in `changes` stretches per minute.
+    Some of the vehicle's slow messages are also sent on changes, in `changes` stretches per minute. Injected frames of dos,
+    fuzzing and spoofing come every `spacing` seconds (0: as the level of stealth has it). A `parked` vehicle has its engine off.
     The capture comes in parts of `leg_s` seconds, or as long as an episode needs; their length makes no difference to the
     capture, only to the memory that it takes.
     Raises `CanidsError` if the vehicle, the attack or the level of stealth is unknown, the seed negative, or the drive too
@@ -90,9 +93,9 @@ def record(
     attacker = [*entropy, 4, seed_of(attack or "")]
     rng = np.random.default_rng(np.random.SeedSequence(attacker))
     # Vehicle, drive, attacker and logger draw from separate random numbers: the same seed without an attack is the same drive.
-    planned = planned_episodes(duration, episodes, episode_s, stealth, rng) if attack else []
+    planned = planned_episodes(duration, episodes, episode_s, stealth, rng, spacing) if attack else []
     rank = rng.random(0x800)
-    journey = Journey([*entropy, 0])
+    journey = Journey([*entropy, 0], parked)
     traffic, bus, logger = Traffic(vehicle, journey, seed, changes), Bus(vehicle.bit_rate), Logger([*entropy, 5])
     memory = late = traffic.between(0.0, 0.0)
     for start, end in _legs(duration, planned, leg_s):
