@@ -71,6 +71,16 @@ def test_a_parked_vehicle_moves_less_of_its_payloads_and_sends_as_often() -> Non
     assert as_many == pytest.approx(frames, rel=0.01)
 
 
+def test_most_ecus_sleep_until_the_ignition_is_on_and_none_falls_silent_afterwards() -> None:
+    parts = list(record("any-4", duration=20, seed=3, ignition=8.0))
+    ids, at = (np.concatenate(c) for c in ([p.frames.can_id for p in parts], [p.received / SECOND for p in parts]))
+    before, behind = set(ids[at < 8].tolist()), set(ids[at > 8].tolist())
+    assert 0 < len(before) < 0.8 * len(behind)
+    assert before <= behind
+    awake = list(record("any-4", duration=20, seed=3))
+    assert (at > 8).sum() == pytest.approx(sum((p.received > 8 * SECOND).sum() for p in awake), abs=5)
+
+
 @pytest.mark.parametrize("attack", ["spoofing", "fuzzing", "dos"])
 def test_spacing_makes_an_attack_as_sparse_as_a_frame_a_second(attack: str) -> None:
     parts = list(record("any-7", attack=attack, duration=30, seed=1, episodes=2, episode_s=10, spacing=1.0))
