@@ -96,8 +96,8 @@ def test_no_other_kind_is_taken_for_a_vehicle() -> None:
         design("bus")
 
 
-def test_the_wide_fleet_has_many_makes_and_all_kinds_that_leave_a_trace() -> None:
-    fleet = manifest.auxiliary_captures("wide_fleet").values()
+def test_the_fleet_has_many_makes_and_all_kinds_that_leave_a_trace() -> None:
+    fleet = manifest.auxiliary_captures("simulated_fleet").values()
     assert len({c.vehicle for c in fleet}) >= 20
     assert {c.attack for c in fleet} == {None, "dos", "fuzzing", "spoofing", "replay", "jamming"}
     assert {bool(c.simulation and c.simulation.get("parked")) for c in fleet} == {True, False}
