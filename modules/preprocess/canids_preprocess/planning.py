@@ -24,7 +24,7 @@ _READ = (
     "channel",
 )
 """Keys of a capture's entry in the manifest by which it is read."""
-_MOST = 50
+_MOST = 60
 """Captures that one job simulates: all their paths and entries stand on its command line."""
 
 

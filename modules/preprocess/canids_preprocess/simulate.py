@@ -3,9 +3,9 @@
     python -m canids_preprocess.simulate --output dos.csv --spec '{"wildcards": {}, "config": {}, "capture":
         {"name": "dos", "vehicle": "compact", "attack": "dos",
          "simulation": {"duration": 60, "seed": 1, "episodes": 4, "episode_s": 4, "stealth": "blatant",
-                        "changes": 0}}}'
+                        "changes": 0, "spacing": 0, "parked": false, "ignition": 0}}}'
 
-The vehicle is fixed by its name, its drive by vehicle, seed and changes, the attack by vehicle, seed and its own name: the same
+The vehicle is fixed by its name, its drive by vehicle, seed, changes and state (`parked`, `ignition`), the attack by vehicle, seed and its own name: the same
 seed without an attack is the same drive without it. A row is a frame received: its timestamp is the end of the
 frame by the logger's clock.
 
@@ -27,7 +27,7 @@ from canids_preprocess.simulation.attacks import ATTACKS, MEMORY_S, Episode, Sce
 from canids_preprocess.simulation.bus import Bus
 from canids_preprocess.simulation.driving import Journey
 from canids_preprocess.simulation.traffic import SECOND, Frames, Traffic, joined
-from canids_preprocess.simulation.vehicle import design, seed_of
+from canids_preprocess.simulation.vehicle import Vehicle, design, seed_of
 from canids_shared.errors import CanidsError
 from canids_shared.files import written_whole
 from canids_shared.jobs.entry_point import Call, run
@@ -36,6 +36,8 @@ START = 1_600_000_000
 """Unix time at which every simulated capture begins."""
 LEG_S = 30.0
 """Seconds simulated at a time; an episode is never cut."""
+_SLEEPING = 0.6
+"""Share of the ECUs that sleep until the ignition is on."""
 _HEADER = b"timestamp,arbitration_id,data_field,attack\n"
 _IDS = pl.Series([f"{can_id:03X}" for can_id in range(0x800)])
 """Every 11-bit ID as it is written."""
@@ -71,11 +73,16 @@ def record(
     episode_s: float = 4.0,
     stealth: str = "blatant",
     changes: float = 0.0,
+    spacing: float = 0.0,
+    parked: bool = False,
+    ignition: float = 0.0,
     leg_s: float = LEG_S,
 ) -> Iterator[Capture]:
     """Simulate `duration` seconds of a vehicle's bus, with `episodes` attack episodes of `episode_s` seconds.
 
-    Some of the vehicle's slow messages are also sent on changes, in `changes` stretches per minute.
+    Some of the vehicle's slow messages are also sent on changes, in `changes` stretches per minute. Injected frames of dos,
+    fuzzing and spoofing come every `spacing` seconds (0: as the level of stealth has it). A `parked` vehicle has its engine off.
+    Before `ignition` seconds most ECUs are asleep.
     The capture comes in parts of `leg_s` seconds, or as long as an episode needs; their length makes no difference to the
     capture, only to the memory that it takes.
     Raises `CanidsError` if the vehicle, the attack or the level of stealth is unknown, the seed negative, or the drive too
@@ -90,13 +97,15 @@ def record(
     attacker = [*entropy, 4, seed_of(attack or "")]
     rng = np.random.default_rng(np.random.SeedSequence(attacker))
     # Vehicle, drive, attacker and logger draw from separate random numbers: the same seed without an attack is the same drive.
-    planned = planned_episodes(duration, episodes, episode_s, stealth, rng) if attack else []
+    planned = planned_episodes(duration, episodes, episode_s, stealth, rng, spacing) if attack else []
     rank = rng.random(0x800)
-    journey = Journey([*entropy, 0])
+    journey = Journey([*entropy, 0], parked)
     traffic, bus, logger = Traffic(vehicle, journey, seed, changes), Bus(vehicle.bit_rate), Logger([*entropy, 5])
     memory = late = traffic.between(0.0, 0.0)
+    asleep = _asleep(vehicle, np.random.default_rng(np.random.SeedSequence([*entropy, 6]))) if ignition else []
     for start, end in _legs(duration, planned, leg_s):
         released = traffic.between(start, end)
+        released = released[~(released.released_in(0.0, ignition) & np.isin(released.can_id, asleep))]
         here = [e for e in planned if start <= e.start < end]
         if attack:
             memory = joined([memory[memory.released_in(start - MEMORY_S, start)], released])
@@ -116,6 +125,12 @@ def record(
             for e in planned:
                 attacked |= (received >= e.start * SECOND) & (received < e.end * SECOND)
         yield Capture(frames, received, logger.stamp(received), attacked, [(e.start, e.end) for e in here])
+
+
+def _asleep(vehicle: Vehicle, rng: np.random.Generator) -> list[int]:
+    """IDs of the ECUs that sleep until the ignition is on: one at least, and never all."""
+    sleepers = rng.permutation(len(vehicle.ecus))[: max(1, round(_SLEEPING * len(vehicle.ecus)))]
+    return [m.can_id for m in vehicle.messages if m.task.ecu in sleepers]
 
 
 def _rng_of(attacker: list[int], episode: Episode) -> np.random.Generator:

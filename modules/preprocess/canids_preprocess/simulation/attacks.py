@@ -47,12 +47,14 @@ class Episode:
         number: from 0.
         level: index into `LEVELS`.
         start, end: its interval in seconds.
+        spacing: seconds from one injected frame to the next; 0 leaves it to the level.
     """
 
     number: int
     level: int
     start: float
     end: float
+    spacing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Scene:
     def between(self, *bounds: tuple[float, float]) -> float:
         """A random number within the bounds of the episode's level."""
         return float(self.rng.uniform(*bounds[self.episode.level]))
+
+    def spacing(self, *bounds: tuple[float, float]) -> float:
+        """Seconds between injected frames: those of the episode, or a random number within the bounds of its level."""
+        drawn = self.between(*bounds)
+        return self.episode.spacing or drawn
 
     def target(self, longest_period: float) -> Message:
         """A periodic message with sensors, its frames at most `longest_period` seconds apart; each episode has another."""
@@ -128,7 +135,7 @@ class Act:
 
 
 def planned_episodes(
-    duration: float, number: int, length: float, stealth: str, rng: np.random.Generator
+    duration: float, number: int, length: float, stealth: str, rng: np.random.Generator, spacing: float = 0.0
 ) -> list[Episode]:
     """The drive's episodes: one at a random place in each of `number` equal parts of it.
 
@@ -153,7 +160,7 @@ def planned_episodes(
     starts = duration * _QUIET_SHARE + part * np.arange(number) + slack * rng.random(number)
     levels = [k % len(LEVELS) if stealth == "mixed" else LEVELS.index(stealth) for k in range(number)]
     return [
-        Episode(k, level, float(start), float(start) + length * _LENGTH[level])
+        Episode(k, level, float(start), float(start) + length * _LENGTH[level], spacing)
         for k, (start, level) in enumerate(zip(starts, levels, strict=True))
     ]
 
@@ -170,7 +177,7 @@ def _flood(scene: Scene, spacing: float, spread: float, random_payload: bool) ->
 
 
 def _dos(scene: Scene) -> Act:
-    spacing = scene.between((0.4e-3, 0.8e-3), (0.8e-3, 1.6e-3), (1.6e-3, 3e-3))
+    spacing = scene.spacing((0.4e-3, 0.8e-3), (0.8e-3, 1.6e-3), (1.6e-3, 3e-3))
     return _flood(scene, spacing, 0.3, random_payload=LEVELS[scene.episode.level] == "stealthy")
 
 
@@ -181,7 +188,7 @@ def _jamming(scene: Scene) -> Act:
 
 
 def _fuzzing(scene: Scene) -> Act:
-    release = scene.spaced(scene.between((0.6e-3, 1.2e-3), (1.2e-3, 3e-3), (3e-3, 8e-3)), 0.65)
+    release = scene.spaced(scene.spacing((0.6e-3, 1.2e-3), (1.2e-3, 3e-3), (3e-3, 8e-3)), 0.65)
     ids = scene.rng.integers(0, 0x800, len(release))
     if LEVELS[scene.episode.level] == "stealthy":
         ids = scene.rng.choice([m.can_id for m in scene.vehicle.messages], len(release))
@@ -194,14 +201,14 @@ def _spoofing(scene: Scene) -> Act:
     message = scene.target(longest_period=0.1)
     episode, genuine = scene.episode, scene.genuine[scene.genuine.can_id == message.can_id]
     kind = ("plausible", "constant", "random")[(episode.number + episode.number // 3) % 3]
-    if LEVELS[episode.level] == "stealthy":
+    if LEVELS[episode.level] == "stealthy" and not episode.spacing:
         # One right behind each genuine frame: a receiver that keeps the latest value sees the forged one.
         followed = genuine.release[genuine.released_in(episode.start, episode.end)]
         release = followed + np.rint(scene.rng.uniform(0.2e-3, 0.8e-3, len(followed)) * SECOND).astype(np.int64)
         kind = "plausible"
     else:
         pace = max(message.period / scene.between((4, 10), (2, 4), (1, 1)), 1e-3)
-        release = scene.spaced(pace, 0.1)
+        release = scene.spaced(episode.spacing or pace, 0.1)
     n, unused = len(release), np.uint64(64 - 8 * message.layout.dlc)
     if kind == "plausible":
         # Counters and flags as in the latest genuine frame; only the sensors are forged.

@@ -95,9 +95,9 @@ def _spread(seconds: float) -> float:
 class Journey:
     """A whole drive through random phases; `drive` returns stretches of it."""
 
-    def __init__(self, entropy: list[int]) -> None:
-        """Draw it from random numbers of its own, seeded by `entropy`."""
-        self._entropy = entropy
+    def __init__(self, entropy: list[int], parked: bool = False) -> None:
+        """Draw it from random numbers of its own, seeded by `entropy`; a parked vehicle stands with its engine off."""
+        self._entropy, self._parked = entropy, parked
         self._rng = np.random.default_rng(np.random.SeedSequence([*entropy, 0]))
         self._phase = str(self._rng.choice(list(_PHASES)))
         self._cold = float(self._rng.uniform(0, 60))  # °C below the usual temperature of the coolant
@@ -124,7 +124,7 @@ class Journey:
             self._phase = str(self._rng.choice(following))
         # Target speeds hold for a few seconds each; the phase decides how high they are.
         piece = np.searchsorted(self._until, np.arange(first, last), side="right")
-        return np.asarray(self._target)[piece]
+        return np.asarray(self._target)[piece] * (not self._parked)
 
     def _wandering(self, block: int, number: int, seconds: float) -> Floats:
         """Smooth noise of about unit spread that forgets its past within about `seconds`; the block and its margins."""
@@ -148,7 +148,7 @@ class Journey:
         )
         steering = 0.35 * self._wandering(block, 1, 1.5) / (1 + speed / 40) * np.minimum(speed / 10, 1)
         yaw_rate = steering * speed / 60
-        idle = _IDLE + 8 * self._wandering(block, 2, 0.4)
+        idle = (_IDLE + 8 * self._wandering(block, 2, 0.4)) * (not self._parked)
         physical = {
             "speed": speed,
             "wheel_left": speed * (1 - 0.05 * yaw_rate),

@@ -1,9 +1,10 @@
 """The vehicles: which ECU sends which arbitration ID, how often, and with which payload.
 
-A vehicle's design is drawn from its name alone: every drive of it, whatever the seed, has the same IDs and layouts. How
-many IDs there are of each period, how regular they are and how much of their payload moves follows the two vehicles of the
-HCRL Survival captures (Han, Kwak and Kim 2018, "Anomaly intrusion detection method for vehicular networks based on survival
-analysis").
+A vehicle's design is drawn from its name alone: every drive of it, whatever the seed, has the same IDs and layouts. Of the
+kinds compact, van and truck, how many IDs there are of each period, how regular they are and how much of their payload moves
+follows the two vehicles of the HCRL Survival captures (Han, Kwak and Kim 2018, "Anomaly intrusion detection method for
+vehicular networks based on survival analysis"). Vehicles of the kind `any` differ as widely as vehicles of several makes do
+(`styles.py`).
 """
 
 import zlib
@@ -14,15 +15,17 @@ import numpy as np
 
 from canids_preprocess.simulation.driving import CHANNELS
 from canids_preprocess.simulation.signals import Checksum, Constant, Counter, Cycle, Flags, Layout, Sensor, Signal
+from canids_preprocess.simulation.styles import Style, drawn_style
 from canids_shared.errors import CanidsError
 
-# Vehicle: number of ECUs, of messages by period in ms, of event messages.
-_VEHICLES = {
-    "compact": (5, {10: 16, 20: 5, 50: 1, 100: 5, 200: 1, 1000: 2}, 2),
-    "van": (7, {10: 15, 20: 8, 50: 1, 100: 10, 200: 5, 1000: 5}, 2),
-    "truck": (9, {10: 12, 20: 13, 50: 8, 100: 8, 200: 4, 500: 2, 1000: 3}, 4),
+_STYLES = {
+    "compact": Style(5, {10: 16, 20: 5, 50: 1, 100: 5, 200: 1, 1000: 2}, 2),
+    "van": Style(7, {10: 15, 20: 8, 50: 1, 100: 10, 200: 5, 1000: 5}, 2),
+    "truck": Style(9, {10: 12, 20: 13, 50: 8, 100: 8, 200: 4, 500: 2, 1000: 3}, 4),
 }
-VEHICLES = tuple(_VEHICLES)
+VEHICLES = tuple(_STYLES)
+ANY = "any"
+"""The kind of vehicles whose style too is drawn from their name."""
 
 _COMMON_IDS = (0x0A0, 0x130, 0x1E5, 0x220, 0x316, 0x3D9, 0x43F, 0x545)
 """IDs that several vehicles use, each for something else."""
@@ -107,39 +110,42 @@ def seed_of(name: str) -> int:
 
 @cache
 def design(name: str) -> Vehicle:
-    """The vehicle of that name: `van`, or `van-2`, `van-3`, …, others with as many messages of each period.
+    """The vehicle of that name: `van`, or `van-2`, `van-3`, …, others with as many messages of each period; or `any-1`, `any-2`, ….
 
     Raises `CanidsError` listing the vehicles if there is none.
     """
     kind, hyphen, number = name.partition("-")
-    if kind not in _VEHICLES or (hyphen and not number.isdecimal()):
+    if kind not in (*VEHICLES, ANY) or (hyphen and not number.isdecimal()):
         raise CanidsError(
-            f"simulation: no vehicle '{name}'; vehicles: {', '.join(VEHICLES)}, or further ones of a kind: van-2, van-3, …"
+            f"simulation: no vehicle '{name}'; vehicles: {', '.join((*VEHICLES, ANY))}, or further ones of a kind: van-2, van-3, …"
         )
-    n_ecus, periods, n_events = _VEHICLES[kind]
+    style = drawn_style(seed_of(name)) if kind == ANY else _STYLES[kind]
     rng = np.random.default_rng(np.random.SeedSequence([seed_of(name)]))
-    paces = [(ms, True) for ms, n in periods.items() for _ in range(n)]
-    paces += [(int(rng.choice([20, 30, 50])), False) for _ in range(n_events)]
+    n_ecus = style.ecus
+    paces = [(ms, True) for ms, n in style.periods.items() for _ in range(n)]
+    paces += [(int(rng.choice([20, 30, 50])), False) for _ in range(style.events)]
     # Short periods tend to have low IDs, as designers rank by deadline, but not strictly.
     urgency = [np.log(ms if periodic else 100) + 1.2 * rng.standard_normal() for ms, periodic in paces]
     # Quartz clocks are off by less than 100 ppm; one ECU in three runs on a cheaper one, or on another period than its design has.
     drifts = np.where(rng.random(n_ecus) < 1 / 3, rng.uniform(-8e-3, 8e-3, n_ecus), rng.uniform(-1e-4, 1e-4, n_ecus))
-    jitters = 10 ** rng.uniform(-4.7, -3.2, n_ecus)  # seconds
+    jitters = 10 ** rng.uniform(*style.jitter, n_ecus)  # seconds
     sways = np.where(rng.random(n_ecus) < 0.3, 10 ** rng.uniform(-3.7, -2.7, n_ecus), 0.0)
-    tasks: dict[tuple[int, int, bool], Task] = {}
+    tasks: dict[tuple[int, float, bool], Task] = {}
     messages = []
     for can_id, pace in zip(_ids(len(paces), rng), np.argsort(urgency), strict=True):
         ms, periodic = paces[pace]
         # Engine, brakes and steering send most of what is fast.
         ecu = int(rng.integers(2 * n_ecus // 3 + 1 if ms <= 20 else n_ecus))
         if (ecu, ms, periodic) not in tasks:
-            offset = _TICK_MS * int(rng.integers(max(ms // _TICK_MS, 1))) / 1000
+            offset = _TICK_MS * int(rng.integers(max(int(ms) // _TICK_MS, 1))) / 1000
             sway = float(sways[ecu]) if ms == _TICK_MS else 0.0
-            tasks[ecu, ms, periodic] = Task(ecu, ms / 1000, offset, float(jitters[ecu] * rng.uniform(0.5, 1.2)), sway)
+            # Whoever is late comes before its next tick.
+            jitter = min(float(jitters[ecu] * rng.uniform(0.5, 1.2)), 0.2 * ms / 1000)
+            tasks[ecu, ms, periodic] = Task(ecu, ms / 1000, offset, jitter, sway)
         rate = 0.0 if periodic else float(rng.uniform(0.1, 0.5))
-        layout = _layout(ms / 1000 if periodic else 0.0, rng)
+        layout = _layout(ms / 1000 if periodic else 0.0, rng, style)
         messages.append(Message(can_id, tasks[ecu, ms, periodic], periodic, rate, layout))
-    return Vehicle(name, tuple(messages), tuple(Ecu(_TICK_MS / 1000, float(d)) for d in drifts))
+    return Vehicle(name, tuple(messages), tuple(Ecu(_TICK_MS / 1000, float(d)) for d in drifts), style.bit_rate)
 
 
 def _ids(n: int, rng: np.random.Generator) -> list[int]:
@@ -150,11 +156,12 @@ def _ids(n: int, rng: np.random.Generator) -> list[int]:
     return sorted(common + others)
 
 
-def _layout(period: float, rng: np.random.Generator) -> Layout:
+def _layout(period: float, rng: np.random.Generator, style: Style) -> Layout:
     """Draw a payload; `period` in seconds, 0 for an event message."""
-    # Fast messages are long: those of two to seven bytes make up few of the frames.
-    dlc = 8 if rng.random() < np.interp(period, [0.02, 0.1], [0.95, 0.8]) else int(rng.integers(2, 8))
-    if rng.random() < np.interp(period, [0.0, 0.009, 0.01, 0.1], [0.0, 0.0, 0.16, 0.62]):
+    # Fast messages are long: those of fewer than eight bytes make up few of the frames.
+    long = rng.random() < np.interp(period, [0.02, 0.1], style.long)
+    dlc = 8 if long else int(rng.integers(style.shortest, 8))
+    if rng.random() < np.interp(period, [0.0, 0.009, 0.01, 0.1], [0.0, 0.0, *style.still]):
         # A heartbeat: it only shows that the sender is alive.
         value = [int(rng.integers(256)) if rng.random() < 0.4 else 0 for _ in range(dlc)]
         return Layout(dlc, tuple(Constant(8 * k, 8, v) for k, v in enumerate(value)), None)
@@ -172,7 +179,7 @@ def _layout(period: float, rng: np.random.Generator) -> Layout:
     # Flags of periodic messages change about every half minute; an event is a change.
     toggle = 0.03 * period if period else 0.3
     # Some messages, such as those of motion sensors, hold little else than measurements.
-    sensors = 0.0 if not period else 0.8 if rng.random() < 0.15 else 0.2
+    sensors = 0.0 if not period else 0.8 if rng.random() < 0.15 else style.sensors
     start = 0
     while start < end:
         signals += _next_signals(start, end - start, toggle, sensors, rng)
