@@ -11,7 +11,10 @@ rule own_scores:
     input:
         calibrate=own_scores_of(stage, "calibrate"),
         scenarios=own_scores_of(stage, scenarios),
-        graphs=stage.upstream("<graphs>{instance}/{split}.safetensors", splits=lambda w: ["calibrate", *scenarios(w)]),
+        enrolment=own_scores_of(stage, enrolment),
+        graphs=stage.upstream(
+            "<graphs>{instance}/{split}.safetensors", splits=lambda w: ["calibrate", *scenarios(w), *enrolment(w)]
+        ),
     output:
         metrics="<leaderboard>/own_scores/{own}{instance}/metrics.json",
         curves="<leaderboard>/own_scores/{own}{instance}/curves.json",
@@ -39,7 +42,8 @@ rule own_scores:
     shell:
         '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.evaluate --spec {params.spec:q}'
         " --metrics {output.metrics} --curves {output.curves}"
-        " --calibrate {input.calibrate:q} --scenarios {input.scenarios:q} --graphs {input.graphs}" + LOGGED
+        " --calibrate {input.calibrate:q} --scenarios {input.scenarios:q} --enrolment {input.enrolment:q}"
+        " --graphs {input.graphs}" + LOGGED
 
 
 rule leaderboard:

@@ -15,6 +15,7 @@ CONDA_NAMES = {
     "torch-geometric": "pytorch_geometric",
     "matplotlib": "matplotlib-base",
     "snakemake": "snakemake-minimal",
+    "xxhash": "python-xxhash",
 }
 
 

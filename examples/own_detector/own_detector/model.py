@@ -1,6 +1,6 @@
 """Three detectors as arrays, and how the statistics of a window become three scores.
 
-All see the S statistics of a window (`statistics` of the contract graphs/2), standardised by mean and spread of the
+All see the S statistics of a window (`statistics` of the contract graphs/3), standardised by mean and spread of the
 attack-free training windows and clipped to ±10.
 
 - `pca`, unsupervised: principal components of attack-free windows; the score is what they leave unexplained.

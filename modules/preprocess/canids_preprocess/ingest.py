@@ -90,6 +90,14 @@ def _in_time(path: Path, batch: Batch, counts: RowCounts, tolerance: float, quar
     timestamp = frames["timestamp"].to_numpy()
     # The latest timestamp before each frame: a frame steps back from that, not from the frame before.
     start = timestamp[0] if counts.last is None else counts.last
+    if timestamp[0] >= start and (timestamp[1:] >= timestamp[:-1]).all():
+        if counts.last is None or timestamp[-1] > counts.last:
+            # The first of the frames with the latest timestamp.
+            latest = int(np.searchsorted(timestamp, timestamp[-1]))
+            counts.line, counts.late, counts.on_time = frames["line"][latest], 0, len(timestamp) - 1 - latest
+        else:
+            counts.on_time += len(timestamp)
+        return batch
     before = np.maximum.accumulate(np.concatenate([[start], timestamp[:-1]]))
     back = before - timestamp
     late = back > tolerance

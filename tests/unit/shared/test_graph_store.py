@@ -86,7 +86,7 @@ def test_round_trip_in_chunks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(store[name], np.concatenate([p[name] for p in parts]))
     ends = [np.concatenate([p[f"edge_{end}"] for p in parts]) for end in ("source", "target")]
     np.testing.assert_array_equal(store["edge_index"], ends)
-    assert store.header == {**HEADER, "contract": "graphs/2", "digest": store.header["digest"]}
+    assert store.header == {**HEADER, "contract": "graphs/3", "digest": store.header["digest"]}
 
 
 def test_tensors_are_mapped_and_read_only(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, name: str, value
     part[name][-1, -1] = value
     path = write(tmp_path / "g", part)
     assert (
-        refused(path) == f"{path}: tensor '{name}' holds NaN or infinity (contract graphs/2); delete it and run again"
+        refused(path) == f"{path}: tensor '{name}' holds NaN or infinity (contract graphs/3); delete it and run again"
     )
 
 
@@ -174,10 +174,10 @@ def test_absent_other_contract_and_other_content_are_named(tmp_path: Path) -> No
     path = tmp_path / "g"
     assert refused(path) == f"{path}: no such file"
     content = whole(path).read_bytes()
-    path.write_bytes(content.replace(b"graphs/2", b"graphs/9"))
-    assert refused(path).startswith(f"{path}: contract graphs/9, not graphs/2")
+    path.write_bytes(content.replace(b"graphs/3", b"graphs/9"))
+    assert refused(path).startswith(f"{path}: contract graphs/9, not graphs/3")
     path.write_bytes(content.replace(b'"node_id"', b'"node_xx"'))
-    assert refused(path) == f"{path}: tensor 'node_id' is missing (contract graphs/2); delete it and run again"
+    assert refused(path) == f"{path}: tensor 'node_id' is missing (contract graphs/3); delete it and run again"
     for head in (b"[]", b"{}", canonical_json({"__metadata__": 5}).encode()):
         path.write_bytes(struct.pack("<Q", len(head)) + head)
         assert refused(path).startswith(f"{path}: not a whole graph store")
@@ -280,7 +280,7 @@ def test_tensors_that_break_the_contract_are_named(
     said = refused(forged(path, **{name: values}))
     assert said.startswith(f"{path}: tensor '")
     assert complaint in said
-    assert said.endswith("(contract graphs/2); delete it and run again")
+    assert said.endswith("(contract graphs/3); delete it and run again")
 
 
 @pytest.mark.parametrize(

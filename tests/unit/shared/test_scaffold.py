@@ -1,5 +1,6 @@
 """New pipelines and modules: names, files, and the edit of pyproject.toml. `tests/modules/test_scaffold.py` runs what is made."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_outside_a_checkout_it_says_so(tmp_path: Path) -> None:
 def test_the_environment_lists_what_canids_requires(checkout: Path) -> None:
     write(checkout, "module", "late_alarms")
     environment = yaml.safe_load((checkout / "modules/late_alarms/environment.yaml").read_text())
-    required = [d.replace("snakemake", "snakemake-minimal") for d in tomllib.loads(PROJECT)["project"]["dependencies"]]
+    of_conda = {"snakemake": "snakemake-minimal", "xxhash": "python-xxhash"}
+    required = tomllib.loads(PROJECT)["project"]["dependencies"]
+    required = [re.sub("^[a-z0-9]+", lambda name: of_conda.get(name[0], name[0]), d) for d in required]
     listed = [d.replace(" ", "") for d in environment["dependencies"] if isinstance(d, str)]
     assert sorted(listed) == sorted(["python=3.11", "pip", *required])
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from canids_evaluate.judging.evaluation import Scores
+from canids_evaluate.judging.scores import Scores
 from canids_shared.contracts.graph_store import GraphStore
+from canids_shared.contracts.manifest import ENROLMENT
 from canids_shared.contracts.tables import opened
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
@@ -23,13 +24,14 @@ _REMEDY = "write it again, a row for each window of the graphs"
 
 
 def reader(call: Call) -> Callable[[Path], Scores]:
-    """Reader of the files of a call, each with the graphs of its split (inputs `graphs`: calibrate's, then the scenarios').
+    """Reader of the files of a call, each with the graphs of its split (inputs `graphs`: calibrate's, the scenarios', the enrolment's).
 
     Raises `CanidsError` naming the file if it is absent or damaged, lacks a column, has a score that is no finite number, or another
     window than the graphs have in its place.
     """
-    splits = ["calibrate", *call.constants["scenarios"]]
-    files = [*call.inputs["calibrate"], *call.inputs["scenarios"]]
+    enrolment = call.inputs.get("enrolment", [])
+    splits = ["calibrate", *call.constants["scenarios"], *(ENROLMENT for _ in enrolment)]
+    files = [*call.inputs["calibrate"], *call.inputs["scenarios"], *enrolment]
     graphs = {f: (g, s) for f, g, s in zip(files, call.inputs["graphs"], splits, strict=True)}
 
     def scores_of(path: Path) -> Scores:

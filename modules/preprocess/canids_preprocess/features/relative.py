@@ -181,22 +181,27 @@ def fill(
     row, node, edge = 0, 0, 0
     for w in range(len(starts)):
         first, window, n, e = starts[w], stops[w] - starts[w], graph.node_counts[w], graph.edge_counts[w]
-        for j in range(n):
-            total[j] = 0.0
-            low[j] = features[graph.first_frame[node + j]]
-            high[j] = features[graph.first_frame[node + j]]
+        met = np.uint64(0)  # nodes so far, which are numbered in the order of their first frames
         edge_attr[edge : edge + e] = 0.0
         # Gaps count against the window's mean gap, in octaves: a slower bus has the same features.
         span = max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
         usual_gap = np.log2(span / window)
         for k in range(window):
             f = first + k
-            here = graph.node_of_frame[row + k]
-            for p in range(n_features):
-                value = features[f, p]
-                total[here, p] += value
-                low[here, p] = min(low[here, p], value)
-                high[here, p] = max(high[here, p], value)
+            here = np.uint64(graph.node_of_frame[row + k])
+            if here == met:
+                met += np.uint64(1)
+                for p in range(n_features):
+                    value = features[f, p]
+                    total[here, p] = 0.0 + value
+                    low[here, p] = value
+                    high[here, p] = value
+            else:
+                for p in range(n_features):
+                    value = features[f, p]
+                    total[here, p] += value
+                    low[here, p] = min(low[here, p], value)
+                    high[here, p] = max(high[here, p], value)
             if k > 0:
                 # Until all frames are seen, column 0 counts the transitions and column 2 sums their gaps.
                 gap = np.log2(max(timestamp[f] - timestamp[f - 1], _SHORTEST)) - usual_gap
