@@ -52,7 +52,7 @@ folds: .venv/runtime
 leaderboard: .venv/runtime
 	@test -d $(call quoted,$(DATA)/hcrl_sa) -o -f $(call quoted,$(DATA)/leaderboard/manifest.yaml) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make leaderboard DATA=FOLDER, which holds hcrl_sa/, ctt_a/, ctt_c/ and benign/, or leaderboard/manifest.yaml" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/leaderboard/Snakefile --config $(call quoted,data_root=$(DATA)) $(OPTIONS)
-	@cat results/leaderboard/leaderboard/results.md
+	@cat results/leaderboard/leaderboard/leaderboard.md
 
 # The main job on hours of simulated driving: false alarms an hour, detection delay over many episodes.
 hours: .venv/runtime

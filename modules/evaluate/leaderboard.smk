@@ -2,7 +2,7 @@
 from canids_evaluate.planning import BOARD_FIGURES, own_scores_of, own_scores_of_folds
 
 
-rule all_leaderboard:
+rule all_standings:
     input:
         expand("results/{dataset}/leaderboard/leaderboard.md", dataset=[d for d in stage.datasets if folds(stage, d)]),
 
