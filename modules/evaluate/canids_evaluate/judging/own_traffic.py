@@ -74,6 +74,8 @@ class OwnTraffic:
         score, vehicles = np.zeros(len(store)), np.asarray(store.header["vehicles"], dtype=object)[store["vehicle"]]
         for name, by_method in self.models.items():
             rows, (first, second) = vehicles == name, by_method[method]
+            if not rows.any():  # enrolled for another scenario
+                continue
             if store is not self.store:
                 score[rows] = (first(store, rows) + second(store, rows)) / 2
                 continue
