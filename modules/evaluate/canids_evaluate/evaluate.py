@@ -15,6 +15,7 @@ Without a variant (rule `own_scores`) scores of anyone's detector are evaluated 
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,7 @@ from canids_evaluate.judging.evaluation import calibrated
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
 from canids_evaluate.standings import own_scores
+from canids_shared.contracts.alarm_rule import AlarmRule
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.manifest import ENROLMENT
@@ -31,8 +33,8 @@ from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_shared.jobs.entry_point import Call
 
-BASELINE, SCORE, ALARM = "baseline_", "_score", "_alarm"
-"""Columns of a fusion baseline: `baseline_{name}_score`, `baseline_{name}_alarm`."""
+BASELINE, SCORE, ALARM, UNLIKE = "baseline_", "_score", "_alarm", "unlike_"
+"""Columns of a fusion baseline: `baseline_{name}_score`, `baseline_{name}_alarm`; of a detector `unlike_{name}`."""
 _DECIDED = ("policy", "fusion_baselines", "fusion", "recalibrate", "false_alarm_budget")
 """Keys of decisions' metadata that are the same in all files of a variant."""
 
@@ -48,6 +50,15 @@ def fusion_baselines(path: Path, columns: list[str]) -> list[str]:
         if missing := [c for end in (SCORE, ALARM) if (c := f"{BASELINE}{name}{end}") not in columns]:
             raise CanidsError(f"{path}: baseline '{name}' has no column '{missing[0]}'; delete it and run again")
     return names
+
+
+def _rules(path: Path, header: dict[str, Any]) -> dict[str, AlarmRule]:
+    try:
+        return {method: AlarmRule.from_json(rule) for method, rule in header.get("rules", {}).items()}
+    except ValueError:
+        raise CanidsError(
+            f"{path}: rules: evidence asks for more windows than it looks at; delete it and run again"
+        ) from None
 
 
 def scores_of(path: Path) -> Scores:
@@ -80,6 +91,9 @@ def scores_of(path: Path) -> Scores:
         action=frame["action"].to_numpy(),
         values={c: frame[c].to_numpy() for c in ("q_chosen", "q_other") if c in frame.columns and policy_decides},
         even_odds=header.get("even_odds", {}),
+        even_odds_of=header.get("even_odds_of_vehicles", {}),
+        rules=_rules(path, header),
+        unlike={d.name: frame[c].to_numpy() > 0.5 for d in detectors if (c := f"{UNLIKE}{d.name}") in frame.columns},
     )
 
 

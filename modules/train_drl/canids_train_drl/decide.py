@@ -1,7 +1,7 @@
 """Apply a policy and its fusion baselines to the states of a split (rule decisions).
 
     python -m canids_train_drl.decide --spec JSON --output decisions.parquet --states states.parquet
-        [--model model.safetensors] --fusion_baselines fusion_baselines.safetensors
+        [--model model.safetensors] --fusion_baselines fusion_baselines.safetensors [--enrolment enrolment.parquet]
 
 Without a policy, where there was no attack to train one on, the threshold among the fusion baselines decides.
 
@@ -11,8 +11,12 @@ window and those before it alone. Runs on the CPU, so that decisions do not depe
 `fusion` names becomes the fusion; the policy, where it is not that, is a baseline like the others. With `recalibrate`, the scales
 of the detectors' scores are fitted to the first seconds of each capture, whose windows are then not decided on by the past
 alone. The splits of the training captures keep the scales that the policy learnt with: these captures are what they were fitted to.
+Alarms of every fusion are held to its rule (`environment/holding.py`). In scenarios with enrolled vehicles (`…_enrolled`), and on the split
+`enrolment` itself, scales and the rules' thresholds are fitted to the vehicle's own windows in `--enrolment`.
 """
 
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +25,8 @@ import polars as pl
 import torch
 
 from canids_shared.contracts import detectors, tables
-from canids_shared.contracts.manifest import SPLITS
+from canids_shared.contracts.alarm_rule import AlarmRule
+from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SPLITS
 from canids_shared.contracts.model_file import refuse_mixture
 from canids_shared.contracts.tables import DECISIONS
 from canids_shared.errors import CanidsError
@@ -30,16 +35,37 @@ from canids_shared.jobs import entry_point
 from canids_train_drl.agent.policy import Policy
 from canids_train_drl.environment import states
 from canids_train_drl.environment.fusion_data import as_recorded
+from canids_train_drl.environment.holding import UNHELD, enrolled_rule, held
 from canids_train_drl.environment.observation import Observer
 from canids_train_drl.environment.rollout import Fusion
 from canids_train_drl.environment.states import States
+from canids_train_drl.environment.unlike import over
 from canids_train_drl.fusion_baselines import THRESHOLD
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
 
+log = logging.getLogger(__name__)
+UNLIKE = "unlike_"
+"""Prefix of the columns that say which detectors find the traffic unlike training."""
 Decider = Policy | FusionBaselines
 """What has the observer through which windows are seen."""
+Rules = Mapping[str, AlarmRule]
+"""Fusion → what its alarms are held to."""
+_UNHELD: Rules = {}
 FEWEST = 50
 """Windows that a scale can be fitted to."""
+
+
+def refitted(policy: Decider, attack_free: States) -> Decider:
+    """The policy (or fusion baselines) with scales fitted to windows of a vehicle that are taken to be attack-free."""
+    labels = np.zeros(len(attack_free), dtype=np.int8)
+    observer = policy.observer
+    config = {"history": asdict(observer), "raw_columns": observer.raw}
+    return replace(policy, observer=Observer.fit(replace(attack_free, labels=labels), config))
+
+
+def rules_of(decider: Decider, baselines: FusionBaselines) -> Rules:
+    """What the alarms of each fusion are held to."""
+    return {**baselines.rules, **({"dqn": decider.rule} if isinstance(decider, Policy) else {})}
 
 
 def recalibrated(policy: Decider, split: States, seconds: float) -> Decider:
@@ -58,23 +84,63 @@ def recalibrated(policy: Decider, split: States, seconds: float) -> Decider:
         raise CanidsError(
             f"{split.path}: the {where} of {split.keys['capture'][0]} hold windows labelled as attacked; set recalibrate to fewer seconds"
         )
-    beginning = replace(split.select(first), labels=np.zeros(len(first), dtype=np.int8))
-    observer = policy.observer
-    again = Observer.fit(beginning, {"history": asdict(observer), "raw_columns": observer.raw})
-    return replace(policy, observer=again)
+    return refitted(policy, split.select(first))
 
 
-def decide(policy: Decider, fusion_baselines: dict[str, Fusion], split: States, fusion: str = "dqn") -> pl.DataFrame:
+def enrolled(decider: Decider, baselines: FusionBaselines, enrolment: States) -> tuple[Decider, Rules]:
+    """What decides on a vehicle, and the rules of its fusions, fitted to the vehicle's windows in the split `enrolment`.
+
+    The windows that set the thresholds also set the scales. For a single detector this makes no difference, for a scale keeps
+    the order of scores; to the guarantee for a mixture of detectors (`alarm_rule.own_threshold`) it adds what few quantiles can fit.
+
+    Raises `CanidsError` if they are too few.
+    """
+    vehicle = enrolment.keys["vehicle"][0]
+    if len(enrolment) < FEWEST:
+        raise CanidsError(
+            f"{enrolment.path}: {vehicle} is enrolled by {len(enrolment)} windows, too few to fit scales to; "
+            f"set enrolment to more seconds ({FEWEST} windows at least)"
+        )
+    if (enrolment.labels == 1).any():
+        raise CanidsError(
+            f"{enrolment.path}: {vehicle} has windows labelled as attacked, and is enrolled by attack-free ones alone"
+        )
+    own, rules = refitted(decider, enrolment), rules_of(decider, baselines)
+    fusions = {**baselines.fusions, **({"dqn": own} if isinstance(own, Policy) else {})}
+    return own, {
+        name: enrolled_rule(fusion, own.observer, rules[name], enrolment, vehicle, baselines.budget)
+        for name, fusion in fusions.items()
+    }
+
+
+def decide(
+    policy: Decider,
+    fusion_baselines: Mapping[str, Fusion],
+    split: States,
+    fusion: str = "dqn",
+    rules: Rules = _UNHELD,
+    all_vote: bool = False,
+) -> pl.DataFrame:
     """Decisions (contract `decisions/3`) on every window of `split`.
 
     The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
     values of the action it takes and of the best other one. Where fusion baselines stand in place of the policy, there are none.
+    `unlike_{detector}` is 1 where a detector says that the traffic is unlike training, and has no vote (`environment/unlike.py`); with
+    `all_vote` none says so, as for the splits of the training captures, whose blocks may begin with an attack.
 
     Raises `CanidsError` if the detectors' outputs are not those that the policy was trained on.
     """
-    windows = as_recorded(split, policy.observer)
+    policy.observer.check_columns(split)
+    unlike, voting = over(policy.observer, split.values, split.segments)
+    if all_vote:
+        unlike, voting = np.zeros_like(unlike), split.values
+    windows = as_recorded(replace(split, values=voting), policy.observer)
     deciding: dict[str, Fusion] = {**fusion_baselines, **({"dqn": policy} if isinstance(policy, Policy) else {})}
-    outputs = {name: each.step(windows, None)[0] for name, each in deciding.items()}
+    vehicle = split.keys["vehicle"]
+    outputs = {
+        name: held(each.step(windows, None)[0], rules.get(name, UNHELD), vehicle, split.segments)
+        for name, each in deciding.items()
+    }
     if fusion not in outputs:
         raise CanidsError(f"fusion: '{fusion}' is none of the fusion baselines that were fitted ({', '.join(outputs)})")
     played, decided = outputs["dqn"].rollout if "dqn" in outputs else None, outputs.pop(fusion)
@@ -84,7 +150,7 @@ def decide(policy: Decider, fusion_baselines: dict[str, Fusion], split: States, 
         for name, output in outputs.items()
         for what, column in (("score", output.score), ("alarm", output.alarm))
     }
-    scores = windows.scores[0].numpy()
+    scores = policy.observer.scores(split.values)
     return split.keys.with_columns(
         *(pl.Series(detector.decided, scores[:, d]) for d, detector in enumerate(split.detectors)),
         fusion_score=pl.Series(decided.score),
@@ -92,7 +158,29 @@ def decide(policy: Decider, fusion_baselines: dict[str, Fusion], split: States, 
         action=pl.Series(decided.action),
         **{name: pl.Series(value[0].numpy()) for name, value in values.items()},
         **others,
+        **{f"{UNLIKE}{d.name}": pl.Series(unlike[:, n].astype(np.float32)) for n, d in enumerate(split.detectors)},
     )
+
+
+def decide_enrolled(
+    policy: Decider, baselines: FusionBaselines, split: States, enrolment: dict[str, States], fusion: str
+) -> tuple[pl.DataFrame, Rules, dict[str, dict[str, float]]]:
+    """Decisions on each vehicle of `split` with what is fitted to its `enrolment`; as if never met where it has none.
+
+    Returns them, the fusions' rules, and the detectors' scores of even odds by vehicle.
+    """
+    rules, even_odds = rules_of(policy, baselines), {}
+    parts = [decide(policy, baselines.fusions, split.select(np.arange(0)), fusion)]
+    for vehicle, part in states.by("vehicle", split).items():
+        own, of_vehicle = enrolled(policy, baselines, enrolment[vehicle]) if vehicle in enrolment else (policy, rules)
+        rules = {
+            name: replace(rule, vehicles={**rule.vehicles, **of_vehicle[name].vehicles}) for name, rule in rules.items()
+        }
+        even_odds[vehicle] = own.observer.even_odds()
+        parts.append(decide(own, baselines.fusions, part, fusion, rules))
+    # Back to the order of the file, in which the captures of a vehicle need not lie side by side.
+    row = np.concatenate([np.flatnonzero(split.keys["vehicle"] == vehicle) for vehicle in even_odds] or [np.arange(0)])
+    return pl.concat(parts)[np.argsort(row)], rules, even_odds
 
 
 def load(model: Path | None, fusion_baselines: Path) -> tuple[Decider, FusionBaselines]:
@@ -108,6 +196,17 @@ def load(model: Path | None, fusion_baselines: Path) -> tuple[Decider, FusionBas
     return policy, FusionBaselines.load(fusion_baselines, policy.observer)
 
 
+def _log_unlike(decisions: pl.DataFrame) -> None:
+    """Name the captures in which a detector says that the traffic is unlike training."""
+    columns = [name for name in decisions.columns if name.startswith(UNLIKE)]
+    shares = decisions.group_by("capture", maintain_order=True).agg(pl.col(columns).mean())
+    for capture, *values in shares.iter_rows():
+        for name, share in zip(columns, values, strict=True):
+            if share:
+                text = "%s: %s finds %.0f %% of the windows unlike training, and has no vote there"
+                log.warning(text, capture, name.removeprefix(UNLIKE), 100 * share)
+
+
 def main(call: entry_point.Call) -> None:
     """Read states, policy and fusion baselines, write decisions."""
     torch.set_num_threads(call.config["torch_threads"])
@@ -115,13 +214,20 @@ def main(call: entry_point.Call) -> None:
     policy, baselines = load(model, baselines_model)
     split = states.read(call.inputs["states"][0], **call.made_for("dataset", "variant", "split"))
     fusion, recalibrate = call.config["fusion"] if model else THRESHOLD, call.config["recalibrate"]
-    if recalibrate and len(split) and call.wildcards["split"] not in SPLITS:
+    rules, name = rules_of(policy, baselines), call.wildcards["split"]
+    even_odds: dict[str, dict[str, float]] = {}
+    if name == ENROLMENT or name.endswith(ENROLLED):
+        wanted = {**call.made_for("dataset", "variant"), "split": ENROLMENT}
+        by_vehicle = states.by("vehicle", states.read(call.inputs["enrolment"][0], **wanted))
+        decisions, rules, even_odds = decide_enrolled(policy, baselines, split, by_vehicle, fusion)
+    elif recalibrate and len(split) and name not in SPLITS:
         decisions = pl.concat(
-            decide(recalibrated(policy, capture, recalibrate), baselines.fusions, capture, fusion)
-            for capture in states.by_capture(split)
+            decide(recalibrated(policy, capture, recalibrate), baselines.fusions, capture, fusion, rules)
+            for capture in states.by("capture", split).values()
         )
     else:
-        decisions = decide(policy, baselines.fusions, split, fusion)
+        decisions = decide(policy, baselines.fusions, split, fusion, rules, all_vote=name in SPLITS)
+    _log_unlike(decisions)
     metadata = {
         **call.wildcards,
         "fusion": fusion,
@@ -129,12 +235,14 @@ def main(call: entry_point.Call) -> None:
         **({"policy": sha256_of(model)} if model else {}),
         "fusion_baselines": sha256_of(baselines_model),
         "false_alarm_budget": baselines.budget,
-        # With scales fitted to each capture the score of even odds differs between captures.
-        "even_odds": {} if recalibrate else policy.observer.even_odds(),
+        "rules": {("fusion" if name == fusion else name): rule.to_json() for name, rule in rules.items()},
+        # With scales fitted to each capture, or vehicle, the score of even odds differs between them.
+        "even_odds": {} if recalibrate or even_odds else policy.observer.even_odds(),
+        **({"even_odds_of_vehicles": even_odds} if even_odds else {}),
         detectors.KEY: detectors.as_json(split.detectors),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["states", "model", "fusion_baselines"], each=["states"])
+    entry_point.run(main, inputs=["states", "model", "fusion_baselines", "enrolment"], each=["states"])

@@ -8,6 +8,8 @@ Learns on `fuse`, which the detectors have never seen; stops by `select`; scales
 a teacher (distillation) also its own detectors' outputs of the same `fuse` windows are read.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -22,6 +24,7 @@ from canids_train_drl.environment import states
 from canids_train_drl.environment.fusion_data import FusionData, as_recorded, split_summary, traffic_of
 from canids_train_drl.environment.fusion_environment import Actions
 from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.holding import rule_of
 from canids_train_drl.environment.states import States
 
 INPUTS = ["fuse", "select", "calibrate", "teacher", "teacher_fuse"]
@@ -70,6 +73,7 @@ def main(call: entry_point.Call) -> None:
     training = DoubleDQN(data.fuse, data.select, setup, _teacher(call, data, setup.actions), checkpoint)
     network, history = training.run()
     policy = Policy(network, setup.hidden, data.observer, setup.actions, config)
+    policy = replace(policy, rule=rule_of(policy, data.observer, data.splits["calibrate"], config))
     policy.save(call.output["model"], run_identity(call, "dqn"))
     run_record.write(
         call,

@@ -18,6 +18,7 @@ from canids_shared.jobs import entry_point
 from canids_shared.jobs.run_folder import run_identity, write_config
 from canids_train_drl.environment.fusion_data import FusionData
 from canids_train_drl.environment.fusion_setup import FusionSetup
+from canids_train_drl.environment.holding import rule_of
 from canids_train_drl.environment.rollout import Fusion
 from canids_train_drl.fusion_baselines import classifiers, names_of, networks, thresholds
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
@@ -38,6 +39,9 @@ def _stable_baselines(data: FusionData, setup: FusionSetup) -> networks.Player:
 
 _FIT: dict[str, Callable[[FusionData, FusionSetup], Fusion]] = {
     "fixed_weight": thresholds.fixed_weight,
+    "max": thresholds.combined("max"),
+    "mean": thresholds.combined("mean"),
+    "noisy_or": thresholds.combined("noisy_or"),
     "hysteresis": thresholds.with_hysteresis,
     "cusum": thresholds.with_cusum,
     "logistic": classifiers.logistic,
@@ -69,7 +73,8 @@ def main(call: entry_point.Call) -> None:
     attacks = call.constants.get("attacks", True)
     data = FusionData.read(call.inputs, config, torch.device("cpu"), attacks=attacks, **wanted)
     fitted = fit(data, FusionSetup.of(call, data), names_of(config, attacks))
-    stored = FusionBaselines(fitted, data.observer, config["false_alarm_budget"])
+    rules = {name: rule_of(fusion, data.observer, data.splits["calibrate"], config) for name, fusion in fitted.items()}
+    stored = FusionBaselines(fitted, data.observer, config["false_alarm_budget"], rules)
     stored.save(call.output["model"], run_identity(call, "fusion_baselines"))
     write_config(call.output["config"], call)
 

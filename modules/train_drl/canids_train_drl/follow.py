@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +21,14 @@ import pyarrow as pa
 import torch
 
 from canids_shared.contracts import streams
+from canids_shared.contracts.alarm_rule import AlarmRule
 from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.options import DAY_S, number, whole_number
 from canids_train_drl.agent.policy import Policy
-from canids_train_drl.decide import FEWEST, load, recalibrated
+from canids_train_drl.decide import FEWEST, UNLIKE, load, recalibrated
+from canids_train_drl.environment import unlike
 from canids_train_drl.environment.fusion_environment import Traffic
 from canids_train_drl.environment.observation import Observer, ObserverState
 from canids_train_drl.environment.rollout import Fusion
@@ -37,39 +40,49 @@ log = logging.getLogger(__name__)
 class Follower:
     """Decides window by window; what it remembers does not grow with their number."""
 
-    def __init__(self, observer: Observer, fusion: Fusion) -> None:
-        """`fusion` is the policy or a fusion baseline, whichever the run decides by."""
-        self.observer, self.fusion = observer, fusion
+    def __init__(self, observer: Observer, fusion: Fusion, rule: AlarmRule) -> None:
+        """`fusion` is the policy or a fusion baseline, whichever the run decides by; `rule` is what its alarms are held to."""
+        self.observer, self.fusion, self.rule = observer, fusion, rule
         self._next = -1
         self._observed: ObserverState | None = None
         self._state: Any = None
+        self._past: np.ndarray | None = None
+        self._likeness: unlike.Likeness | None = None
 
     @property
     def columns(self) -> dict[str, Any]:
         """Names and Arrow types of what it adds to each window."""
         names = [*(detector.decided for detector in self.observer.detectors), "fusion_score"]
-        return {**dict.fromkeys(names, pa.float32()), "alarm": pa.bool_(), "action": pa.int16()}
+        likeness = [f"{UNLIKE}{detector.name}" for detector in self.observer.detectors]
+        return {**dict.fromkeys([*names, *likeness], pa.float32()), "alarm": pa.bool_(), "action": pa.int16()}
 
-    def decide(self, number: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
-        """`columns` of the next windows, by their numbers [n] and detector outputs float32 [n, C]."""
+    def decide(self, number: np.ndarray, values: np.ndarray, vehicle: str = "") -> dict[str, np.ndarray]:
+        """`columns` of the next windows of a vehicle, by their numbers [n] and detector outputs float32 [n, C]."""
+        threshold = self.rule.vehicles.get(vehicle, self.rule.threshold)
         breaks = np.flatnonzero(np.diff(number) != 1) + 1
         parts = [
-            self._segment(number[begin:end], values[begin:end])
+            self._segment(number[begin:end], values[begin:end], threshold)
             for begin, end in pairwise([0, *breaks.tolist(), len(number)])
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.columns}
 
-    def _segment(self, number: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
+    def _segment(self, number: np.ndarray, values: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
         """`columns` of the next windows without a gap among them."""
         if number[0] != self._next:
-            self._observed, self._state = None, None
+            self._observed, self._state, self._past, self._likeness = None, None, None, None
         self._next, count = int(number[-1]) + 1, len(number)
-        features, self._observed = self.observer.step(values, self._observed)
+        is_unlike, voting, self._likeness = unlike.step(self.observer, values, self._likeness)
+        features, self._observed = self.observer.step(voting, self._observed)
         unknown, once = torch.full((1, count), -1, dtype=torch.int8), torch.ones(1)
         detectors = self.observer.detectors
         windows = Traffic(torch.from_numpy(features)[None], len(detectors), unknown, np.array([0, count]), once)
         output, self._state = self.fusion.step(windows, self._state)
-        scores = {detector.decided: features[:, d] for d, detector in enumerate(detectors)}
+        real = self.observer.scores(values)
+        scores = {detector.decided: real[:, d] for d, detector in enumerate(detectors)}
+        scores |= {f"{UNLIKE}{d.name}": is_unlike[:, n].astype(np.float32) for n, d in enumerate(detectors)}
+        # As `holding.held`, from window to window.
+        score, self._past = self.rule.evidence.step(output.score, self._past)
+        output = replace(output, score=score, alarm=output.alarm & (score > threshold))
         return {**scores, "fusion_score": output.score, "alarm": output.alarm, "action": output.action}
 
 
@@ -128,15 +141,19 @@ def main(options: argparse.Namespace) -> None:
         else:
             policy = recalibrated(policy, _states(table, detectors), options.recalibrate)
     fusion: Fusion = baselines.fusions[options.fusion] if options.fusion != "dqn" else cast(Policy, policy)
-    follower = Follower(policy.observer, fusion)
+    rule = baselines.rules[options.fusion] if options.fusion != "dqn" else cast(Policy, policy).rule
+    follower = Follower(policy.observer, fusion, rule)
     wide = streams.widened(schema, follower.columns)
     with streams.sending(sys.stdout.buffer, wide) as send:
         # The first call of torch takes half a second, for which the first window of the traffic would wait.
         no_outputs = np.zeros((1, len(policy.observer.columns)), np.float32)
-        Follower(policy.observer, fusion).decide(np.zeros(1, np.int64), no_outputs)
+        Follower(policy.observer, fusion, rule).decide(np.zeros(1, np.int64), no_outputs)
         for source in (held, batches):
             for batch in source:
-                decided = follower.decide(streams.flat(batch, "window"), _values(batch, policy.observer.columns))
+                # A batch is of one capture, hence of one vehicle.
+                vehicle = batch["vehicle"][0].as_py() if len(batch) else ""
+                values = _values(batch, policy.observer.columns)
+                decided = follower.decide(streams.flat(batch, "window"), values, vehicle)
                 send(streams.extended(batch, wide, decided))
 
 

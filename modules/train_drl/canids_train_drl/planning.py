@@ -1,5 +1,9 @@
 """Choices of the Snakefile that follow from the datasets: which splits one job decides on."""
 
+from collections.abc import Callable
+from typing import Any
+
+from canids_shared.contracts.manifest import ENROLMENT
 from canids_shared.planning.split_sets import SplitSet, split_sets
 from canids_shared.planning.stage import Stage
 
@@ -18,3 +22,8 @@ def decision_sets(stage: Stage) -> list[SplitSet]:
         *split_sets(stage, "decisions", evaluated),
         *split_sets(stage, "training_decisions", others),
     ]
+
+
+def enrolment_of(part: SplitSet) -> Callable[[Any], list[str]]:
+    """Input function's splits: `ENROLMENT`, where the job decides on it or on scenarios with enrolled vehicles."""
+    return lambda wildcards: [split for split in part.splits if split == ENROLMENT]

@@ -27,6 +27,7 @@ def policy(call: Call) -> None:
         "observer": {"detectors": header[detectors.KEY]},
         "actions": {"kind": call.config["action_set"], "threshold": 0.5, "detectors": len(header[detectors.KEY])},
         "config": call.config,
+        "rule": {"threshold": -1.0, "vehicles": {}, "evidence": [1, 1]},
     }
     row = {"step": 1, "epsilon": 0.0, "loss": 1.0, "distillation_loss": 0.0, "reward": 0.0}
     history = [{**row, "select_reward": 0.0, "select_f1": None}]

@@ -14,7 +14,7 @@ from canids_shared.errors import CanidsError
 
 KEY = "detectors"
 """Key of a header, of a states or decisions file or of a followed stream, that holds the declaration."""
-_RESERVED = ("fusion", "baseline", "q")
+_RESERVED = ("fusion", "baseline", "q", "unlike")
 """Prefixes of columns that the fusion writes."""
 _TYPES: tuple[tuple[str, Any, str], ...] = (
     ("name", str, "text"),

@@ -21,7 +21,7 @@ from canids_shared.contracts.whole import (
 from canids_shared.errors import CanidsError
 from canids_shared.files import HEADER_KEY, canonical_json, written_whole
 
-DETECTOR, POLICY, FUSION_BASELINES = "detector/3", "policy/4", "fusion_baselines/3"
+DETECTOR, POLICY, FUSION_BASELINES = "detector/3", "policy/5", "fusion_baselines/4"
 """Contracts of `model.safetensors`: of a detector, of a policy, of the fusion baselines beside it. Their headers have schemas."""
 EXPORT = "export/1"
 """Contract of `export.json`: size and latency of a detector as ONNX."""

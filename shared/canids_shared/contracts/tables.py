@@ -146,7 +146,7 @@ DECISIONS = Table(
     "decisions/3",
     {**KEYS, "fusion_score": pl.Float32, "alarm": pl.Boolean, "action": pl.Int16},
     nullable=frozenset({"label"}),
-    prefixes=("baseline_", "q_"),
+    prefixes=("baseline_", "q_", "unlike_"),
     of_detector=("decided",),
     bounds=(*_OF_KEYS, ("action", 0, math.inf), ("_score", 0, 1), ("_alarm", 0, 1)),
 )

@@ -13,7 +13,7 @@ from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
 from canids_train_drl import decide, dqn, fit_baselines
 from canids_train_drl.agent.policy import Policy
-from canids_train_drl.environment.states import States, by_capture, read
+from canids_train_drl.environment.states import States, by, read
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
 from train_drl.test_dqn import call_of
 from train_drl.test_states import loaded, synthetic, written
@@ -43,7 +43,8 @@ def beside(model: Path) -> Path:
 
 
 def decided(model: Path, beside: Path, split: States, fusion: str = "dqn") -> pl.DataFrame:
-    return decide.decide(Policy.load(model), FusionBaselines.load(beside).fusions, split, fusion)
+    policy, baselines = decide.load(model, beside)
+    return decide.decide(policy, baselines.fusions, split, fusion, decide.rules_of(policy, baselines))
 
 
 def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     np.testing.assert_array_equal(above, logit > 0)
     assert decisions.select(list(KEYS)).equals(frame.select(list(KEYS)))
     assert set(decisions.columns) - DECISIONS.columns.keys() == FUSION_BASELINES | {
-        *("gat_score", "vgae_score", "q_chosen", "q_other")
+        *("gat_score", "vgae_score", "unlike_gat", "unlike_vgae", "q_chosen", "q_other")
     }
     assert (decisions["q_chosen"] >= decisions["q_other"]).all()
     scores = decisions.select("vgae_score", "gat_score", "fusion_score", *FUSION_BASELINES).to_numpy()
@@ -139,7 +140,10 @@ def test_scales_are_fitted_to_the_first_seconds(model: Path, beside: Path, tmp_p
     shifted = frame.with_columns(pl.col("gat_logit") + 30, pl.col("vgae_error") + 30)
     usual, other = loaded(tmp_path, frame, "a"), loaded(tmp_path, shifted, "b")
     seconds = float(frame["t_end"][60] - frame["t_start"][0])
-    again = [[(decide.recalibrated(policy, part, seconds), part) for part in by_capture(s)] for s in (usual, other)]
+    again = [
+        [(decide.recalibrated(policy, part, seconds), part) for part in by("capture", s).values()]
+        for s in (usual, other)
+    ]
     # Beyond the shift, both vehicles look the same.
     scores = [
         np.concatenate([decide.decide(p, fusion_baselines, s)["gat_score"].to_numpy() for p, s in parts])
@@ -148,10 +152,12 @@ def test_scales_are_fitted_to_the_first_seconds(model: Path, beside: Path, tmp_p
     np.testing.assert_allclose(*scores, atol=2e-3)
     assert (decide.decide(policy, fusion_baselines, other)["gat_score"].to_numpy() > 0.5).mean() > 0.9
     with pytest.raises(CanidsError, match=r"b\.parquet: capture-0 has 1 windows in its first .* too few"):
-        decide.recalibrated(policy, by_capture(other)[0], float(frame["t_end"][0] - frame["t_start"][0]) + 1e-6)
+        decide.recalibrated(
+            policy, by("capture", other)["capture-0"], float(frame["t_end"][0] - frame["t_start"][0]) + 1e-6
+        )
     attacked = loaded(tmp_path, synthetic(6, 2, 300), "c")
     with pytest.raises(CanidsError, match="hold windows labelled as attacked"):
-        decide.recalibrated(policy, by_capture(attacked)[0], 1e9)
+        decide.recalibrated(policy, by("capture", attacked)["capture-0"], 1e9)
 
 
 def test_splits_of_the_training_captures_keep_the_scales(model: Path, beside: Path, tmp_path: Path) -> None:
@@ -185,10 +191,14 @@ def test_without_attacks_a_threshold_within_the_budget_decides(tmp_path: Path) -
     assert alone == baselines
     assert list(baselines.fusions) == ["fixed_weight"]
     calibrate = read(files["calibrate"])
-    decisions = decide.decide(alone, baselines.fusions, calibrate, "fixed_weight")
-    share = decisions["alarm"].mean()
-    assert 0 < share <= 0.01
-    assert np.array_equal(decisions["fusion_score"], decisions["vgae_score"])
+    decisions = decide.decide(alone, baselines.fusions, calibrate, "fixed_weight", baselines.rules)
+    # Forty blocks of a second say nothing of one alarm in a hundred windows: the highest score is the threshold.
+    assert not decisions["alarm"].any()
+    loud = replace(calibrate, values=calibrate.values + 50)
+    assert decide.decide(alone, baselines.fusions, loud, "fixed_weight", baselines.rules, all_vote=True)["alarm"].mean() > 0.99
+    evidence = baselines.rules["fixed_weight"].evidence
+    of_windows = evidence.over(decisions["vgae_score"].to_numpy(), calibrate.segments)
+    assert np.array_equal(decisions["fusion_score"], of_windows)
     assert not {"q_chosen", "gat_score"} & set(decisions.columns)
     # The rule does the same without a policy, whatever the config names as fusion.
     output = tmp_path / "decisions.parquet"

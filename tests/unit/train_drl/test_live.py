@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from canids_shared.contracts import streams, tables
+from canids_shared.contracts.alarm_rule import segments_of
 from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.tables import DECISIONS, KEYS
 from canids_shared.errors import CanidsError
@@ -96,9 +97,10 @@ def decided(trained: Trained, path: Path, fusion: str) -> tuple[pl.DataFrame, di
 def followed(trained: Trained, split: States, fusion: str, borders: list[int]) -> dict[str, np.ndarray]:
     """Decisions on a stream that comes in pieces with these borders."""
     policy = Policy.load(trained.model)
-    chosen = policy if fusion == "dqn" else FusionBaselines.load(trained.baselines).fusions[fusion]
-    follower, number = follow.Follower(policy.observer, chosen), split.keys["window"].to_numpy()
-    parts = [follower.decide(number[a:b], split.values[a:b]) for a, b in pairwise(borders)]
+    baselines, number = FusionBaselines.load(trained.baselines), split.keys["window"].to_numpy()
+    chosen, rule = (policy, policy.rule) if fusion == "dqn" else (baselines.fusions[fusion], baselines.rules[fusion])
+    follower, vehicle = follow.Follower(policy.observer, chosen, rule), split.keys["vehicle"][0]
+    parts = [follower.decide(number[a:b], split.values[a:b], vehicle) for a, b in pairwise(borders)]
     return {name: np.concatenate([part[name] for part in parts]) for name in follower.columns}
 
 
@@ -270,4 +272,5 @@ def test_one_detector_and_mixtures_of_three(detectors: tuple[Detector, ...], act
     if action_set == "alpha":
         weights = np.array(fusion_weights(len(detectors)))[batch["action"].to_numpy()]
         mixed = (weights * batch.select(d.decided for d in detectors).to_numpy()).sum(axis=1)
+        mixed = Policy.load(trained.model).rule.evidence.over(mixed, segments_of(batch))
         np.testing.assert_allclose(batch["fusion_score"].to_numpy(), mixed, atol=1e-6)

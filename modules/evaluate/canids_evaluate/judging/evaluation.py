@@ -12,7 +12,7 @@ from canids_evaluate.judging import metrics, paired
 from canids_evaluate.judging.bounds import intervals
 from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timelines
 from canids_evaluate.judging.scores import Scores
-from canids_evaluate.judging.thresholds import OperatingPoint, implied_threshold, is_alarm, operating_point
+from canids_evaluate.judging.thresholds import OperatingPoint, acted_first, implied_threshold, is_alarm, operating_point
 from canids_evaluate.judging.windows import Windows, windows_of
 from canids_shared.contracts import alarm_rule
 from canids_shared.contracts.detectors import KEY, as_json
@@ -57,23 +57,20 @@ class Evaluation:
         Raises `CanidsError` if its methods are not those of `calibrate`, or a window is attacked.
         """
         self._refuse_other_methods(scores, own_thresholds=True)
-        if (scores.keys["label"] == 1).any():
+        if (scores.keys["label"] == 1).any():  # nulls are unlabelled traffic, which counts for nothing here
             raise CanidsError(f"{scores.path}: an attacked window, and vehicles are enrolled by attack-free ones alone")
         budget = self.config["false_alarm_budget"]
         self.enrolment = {
             vehicle: {"blocks": blocks, "guarantee": alarm_rule.guarantee(blocks, budget)}
             for vehicle, blocks in alarm_rule.blocks_by_vehicle(scores.keys).items()
         }
-        strengthened = scores.strengthened(self.evidence)
         for method, point in self.points.items():
-            if point.rule:
-                score = strengthened.score[method]
-                point.enrolled = alarm_rule.thresholds_by_vehicle(score, scores.keys, budget)
+            point.enrol(method, scores, budget)
 
     @property
     def evidence(self) -> dict[str, alarm_rule.Evidence]:
         """Method → the evidence that its alarms take; methods with alarms of their own have seen to it."""
-        return {method: point.rule.evidence for method, point in self.points.items() if point.rule}
+        return {m: point.rule.evidence for m, point in self.points.items() if point.rule and not point.has_own_alarms}
 
     def add(self, scenario: str, scores: Scores) -> None:
         """Evaluate every method on a scenario; if it ends with `ENROLLED`, on its enrolled vehicles, with thresholds of their own.
@@ -131,10 +128,13 @@ class Evaluation:
             )
         if scores.detectors != first.detectors:
             raise CanidsError(f"{scores.path}: declares other detectors than {first.path}; delete both and run again")
-        for method in scores.alarm if not own_thresholds else ():
-            self._refuse_another_threshold(method, scores)
+        for method in scores.alarm:
+            if method in scores.rules or own_thresholds:
+                _refuse_alarms_below(method, scores)
+            else:
+                self._refuse_another_threshold(method, scores)
         if is_alarm(first.action, first.alarm.get("fusion")) and (
-            scores.action is None or (scores.action != scores.alarm["fusion"]).any()
+            scores.action is None or not acted_first(scores.action, scores.alarm["fusion"])
         ):
             raise CanidsError(
                 f"{scores.path}: alarms are not the policy's actions, as they are in {first.path}; delete it and run again"
@@ -227,6 +227,16 @@ def calibrated(config: dict[str, Any], calibrate: Scores) -> Evaluation:
             )
         points[method] = operating_point(method, calibrate, config)
     return Evaluation(config, calibrate, points)
+
+
+def _refuse_alarms_below(method: str, scores: Scores) -> None:
+    """Raise `CanidsError` if a method alarms where its score does not exceed the threshold that its alarms are held to."""
+    if (rule := scores.rules.get(method)) is None:
+        return
+    if (scores.alarm[method] & (scores.score[method] <= rule.thresholds(scores.keys["vehicle"]))).any():
+        raise CanidsError(
+            f"{scores.path}: '{method}' alarms below the threshold that its alarms are held to; delete it and run again"
+        )
 
 
 def _policy(windows: Windows, scores: Scores, alarms: dict[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.judging.windows import of_own_blocks
-from canids_shared.contracts.alarm_rule import Evidence, segments_of
+from canids_shared.contracts.alarm_rule import AlarmRule, Evidence, segments_of
 from canids_shared.contracts.detectors import Detector
 from canids_shared.contracts.manifest import JUDGED
 from canids_shared.errors import CanidsError
@@ -30,6 +30,8 @@ class Scores:
         action: i16 [W], what the fusion did, if there is one.
         values: the policy's values of its action (`q_chosen`) and of the best other one (`q_other`), f32 [W], if there is a policy.
         even_odds: method → the score of windows that are attacked or attack-free with equal probability, where that is known.
+        even_odds_of: vehicle → the same, of methods whose scores are on a scale of the enrolled vehicle's own.
+        rules: method with alarms of its own → what these are held to, where its decisions say so.
         unlike: method → bool [W], where a detector says that the traffic is unlike that of its training: it does not alarm there.
     """
 
@@ -41,6 +43,8 @@ class Scores:
     action: np.ndarray | None = None
     values: dict[str, np.ndarray] = field(default_factory=dict)
     even_odds: dict[str, float] = field(default_factory=dict)
+    even_odds_of: dict[str, dict[str, float]] = field(default_factory=dict)
+    rules: dict[str, AlarmRule] = field(default_factory=dict)
     unlike: dict[str, np.ndarray] = field(default_factory=dict)
 
     def judged(self, scenario: str, captures: list[str]) -> "Scores":

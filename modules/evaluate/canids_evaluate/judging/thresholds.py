@@ -8,7 +8,7 @@ import numpy as np
 
 from canids_evaluate.judging.metrics import ranking_counts
 from canids_evaluate.judging.scores import Scores
-from canids_shared.contracts.alarm_rule import AlarmRule, fit, segments_of
+from canids_shared.contracts.alarm_rule import AlarmRule, fit, segments_of, thresholds_by_vehicle
 
 
 @dataclass
@@ -16,47 +16,66 @@ class OperatingPoint:
     """Where a method alarms.
 
     Attributes:
-        rule: evidence and thresholds that keep the false-alarm budget; None: the method has alarms of its own.
+        rule: evidence and thresholds that keep the false-alarm budget.
+        has_own_alarms: whether its alarms come with its scores; the rule is then what they are held to, None where it is not known.
         f1: the F1-optimal threshold on `calibrate`; None without attacked windows.
         enrolled: thresholds of enrolled vehicles.
-        floor: no threshold lies below it.
     """
 
     rule: AlarmRule | None
     f1: float | None
+    has_own_alarms: bool = False
     enrolled: dict[str, float] = field(default_factory=dict)
-    floor: float = 0.0
 
     def alarms(self, scores: Scores, method: str, enrolled: bool) -> np.ndarray:
         """Alarms, bool [W], of scores after evidence; with the vehicles' own thresholds where they are `enrolled`."""
-        if self.rule is None:
+        if self.has_own_alarms or self.rule is None:
             return scores.alarm[method]
         rule = replace(self.rule, vehicles=self.enrolled) if enrolled else self.rule
-        # A budget is a ceiling: below even odds a classifier holds a window for attack-free, and does not alarm to use it up.
-        threshold = np.maximum(rule.thresholds(scores.keys["vehicle"]), self.floor)
-        alarm: np.ndarray = scores.score[method] > threshold
+        alarm: np.ndarray = scores.score[method] > rule.thresholds(scores.keys["vehicle"])
         return alarm & ~scores.unlike[method] if method in scores.unlike else alarm
 
+    def enrol(self, method: str, scores: Scores, budget: float) -> None:
+        """Set the thresholds of the vehicles of the split `enrolment`; methods with alarms of their own bring them along."""
+        if self.has_own_alarms:
+            rule = scores.rules.get(method)
+            self.enrolled = {v: rule.vehicles[v] for v in scores.keys["vehicle"].unique().sort()} if rule else {}
+        elif self.rule:
+            score = self.rule.evidence.over(scores.score[method], segments_of(scores.keys))
+            own = thresholds_by_vehicle(score, scores.keys, budget)
+            self.enrolled = {v: max(t, scores.even_odds_of.get(v, {}).get(method, 0.0)) for v, t in own.items()}
+
     def as_json(self) -> dict[str, Any]:
-        """For `metrics.json`; `budget` is the threshold of vehicles never met."""
-        if self.rule is None:
-            return {"budget": None, "f1": self.f1, "evidence": None, "vehicles": {}, "enrolled": {}}
-        own, enrolled = ({v: max(t, self.floor) for v, t in at.items()} for at in (self.rule.vehicles, self.enrolled))
-        evidence = [self.rule.evidence.needed, self.rule.evidence.windows]
-        budget = max(self.rule.threshold, self.floor)
-        return {"budget": budget, "f1": self.f1, "evidence": evidence, "vehicles": own, "enrolled": enrolled}
+        """For `metrics.json`; `budget` is the threshold of vehicles never met, null of methods with alarms of their own."""
+        values: dict[str, Any] = {
+            "budget": None,
+            "f1": self.f1,
+            "evidence": None,
+            "vehicles": {},
+            "enrolled": self.enrolled,
+        }
+        if self.rule:
+            evidence = [self.rule.evidence.needed, self.rule.evidence.windows]
+            values |= {"evidence": evidence, "vehicles": dict(self.rule.vehicles)}
+            values |= {"budget": self.rule.threshold} if not self.has_own_alarms else {}
+        return values
 
 
 def operating_point(method: str, calibrate: Scores, config: Mapping[str, Any]) -> OperatingPoint:
     """The operating point of a method, on the windows of `calibrate` that it has a score for (not NaN)."""
-    score, rule = calibrate.score[method], None
-    if method not in calibrate.alarm:
+    score, has_own_alarms = calibrate.score[method], method in calibrate.alarm
+    if has_own_alarms:
+        rule = calibrate.rules.get(method)
+    else:
         rule = fit(score, calibrate.keys, config["false_alarm_budget"], config["evidence"])
+        # A budget is a ceiling: below even odds a classifier holds a window for attack-free, and does not alarm to use it up.
+        floor = calibrate.even_odds.get(method, 0.0)
+        own = {vehicle: max(threshold, floor) for vehicle, threshold in rule.vehicles.items()}
+        rule = replace(rule, threshold=max(rule.threshold, floor), vehicles=own)
         score = rule.evidence.over(score, segments_of(calibrate.keys))
     label = calibrate.keys["label"].fill_null(2).to_numpy()
     counted = (label < 2) & ~np.isnan(score)
-    best = f1_optimal(label[counted] == 1, score[counted])
-    return OperatingPoint(rule, best, floor=calibrate.even_odds.get(method, 0.0))
+    return OperatingPoint(rule, f1_optimal(label[counted] == 1, score[counted]), has_own_alarms)
 
 
 def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
@@ -73,10 +92,18 @@ def f1_optimal(attacked: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def is_alarm(action: np.ndarray | None, alarm: np.ndarray | None) -> bool:
-    """Whether actions i16 [N] are the alarms bool [N] themselves: 0 silence, 1 alarm, and both occur."""
+    """Whether actions i16 [N] are silence (0) and alarm (1), without which there is no alarm, bool [N]; both occur.
+
+    An alarm that is held to the false-alarm budget may be off where the action would have it on.
+    """
     if action is None or alarm is None or alarm.all() or not alarm.any():
         return False
-    return bool((action == alarm).all())
+    return acted_first(action, alarm)
+
+
+def acted_first(action: np.ndarray, alarm: np.ndarray) -> bool:
+    """Whether each action is 0 or 1, and 1 wherever there is an alarm."""
+    return bool((action <= 1).all() and (action >= alarm).all())
 
 
 def implied_threshold(alarm: np.ndarray, score: np.ndarray) -> tuple[float, float] | None:

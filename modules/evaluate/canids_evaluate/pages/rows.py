@@ -10,6 +10,9 @@ from canids_shared.errors import CanidsError
 FUSION = "fusion"
 FUSION_BASELINES = {
     "fixed_weight": "Fixed weight",
+    "max": "Maximum of scores",
+    "mean": "Mean of scores",
+    "noisy_or": "Noisy-or of scores",
     "hysteresis": "Fixed weight, hysteresis",
     "cusum": "Fixed weight, CUSUM",
     "logistic": "Logistic regression",

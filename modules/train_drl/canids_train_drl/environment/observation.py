@@ -53,6 +53,7 @@ class Observer:
         detectors: the D detectors.
         columns: names of the C detector outputs that it was fitted to.
         scales: common scale of each detector's score.
+        usual: raw score of each detector that nine in ten attack-free windows of any training vehicle do not exceed, D floats.
         centre, spread: median and scaled interquartile range of each column, C floats.
         fast, slow: time constants of the exponential means, windows.
         recent: length of the running maximum, windows.
@@ -62,6 +63,7 @@ class Observer:
     detectors: tuple[Detector, ...]
     columns: tuple[str, ...]
     scales: tuple[QuantileScale, ...]
+    usual: tuple[float, ...]
     centre: tuple[float, ...]
     spread: tuple[float, ...]
     fast: float
@@ -77,10 +79,14 @@ class Observer:
         # 1.349: the interquartile range of a normal distribution in standard deviations.
         spread = np.maximum((high - low) / 1.349, 1e-3 * np.maximum(1.0, np.abs(middle)))
         score_columns = [calibrate.columns.index(detector.score) for detector in calibrate.detectors]
+        vehicle = calibrate.keys["vehicle"].to_numpy()[calibrate.labels == 0]
+        scores = attack_free[:, score_columns]
+        by_vehicle = [np.quantile(scores[vehicle == name], 0.9, axis=0) for name in sorted(set(vehicle))]
         return cls(
             detectors=calibrate.detectors,
             columns=calibrate.columns,
             scales=tuple(QuantileScale.fit(attack_free[:, column]) for column in score_columns),
+            usual=tuple(map(float, np.max(by_vehicle, axis=0))),
             centre=tuple(map(float, middle)),
             spread=tuple(map(float, spread)),
             fast=float(config["history"]["fast"]),
@@ -178,13 +184,18 @@ class Observer:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Observer":
         """The inverse of `to_json`; raises `ValueError` where the parts do not fit together."""
-        tuples = {name: tuple(value[name]) for name in ("columns", "centre", "spread")}
+        tuples = {name: tuple(value[name]) for name in ("columns", "usual", "centre", "spread")}
         scales = tuple(QuantileScale(tuple(s["knots"]), tuple(s["levels"]), s["slope"]) for s in value["scales"])
         detectors = tuple(Detector(**detector) for detector in value["detectors"])
         observer = cls(**{**value, **tuples, "scales": scales, "detectors": detectors})
         lengths = {len(observer.columns), len(observer.centre), len(observer.spread)}
         absent = {detector.score for detector in detectors} - set(observer.columns)
-        if len(lengths) > 1 or absent or len(scales) != len(detectors) or not all(s.is_rising for s in scales):
+        if (
+            len(lengths) > 1
+            or absent
+            or {len(scales), len(observer.usual)} != {len(detectors)}
+            or not all(s.is_rising for s in scales)
+        ):
             raise ValueError("observer")
         return observer
 

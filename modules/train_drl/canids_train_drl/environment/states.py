@@ -83,10 +83,10 @@ def _segments(consecutive: np.ndarray) -> np.ndarray:
     return np.append(np.flatnonzero(~consecutive), len(consecutive))
 
 
-def by_capture(states: States) -> list[States]:
-    """The states of every capture by itself, in their order."""
-    capture = states.keys["capture"]
-    return [states.select(np.flatnonzero(capture == name)) for name in capture.unique(maintain_order=True)]
+def by(column: str, states: States) -> dict[str, States]:
+    """The states of every `capture`, or `vehicle`, by itself, in their order."""
+    names = states.keys[column]
+    return {name: states.select(np.flatnonzero(names == name)) for name in names.unique(maintain_order=True)}
 
 
 def stretch(states: States, count: int) -> States:

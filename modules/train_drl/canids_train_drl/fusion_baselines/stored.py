@@ -1,10 +1,11 @@
-"""File of the fusion baselines (contract `fusion_baselines/3`): what each of them learnt, and the observer through which they see the traffic."""
+"""File of the fusion baselines (contract `fusion_baselines/4`): what each of them learnt, and the observer through which they see the traffic."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from canids_shared.contracts.alarm_rule import AlarmRule
 from canids_shared.contracts.model_file import FUSION_BASELINES, Arrays, check_arrays, load_arrays, save_arrays
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
@@ -12,9 +13,11 @@ from canids_train_drl.environment.fusion_environment import Actions
 from canids_train_drl.environment.observation import Observer
 from canids_train_drl.environment.rollout import Fusion
 from canids_train_drl.fusion_baselines.networks import Classifier, Player
-from canids_train_drl.fusion_baselines.thresholds import Cusum, FixedWeight, Hysteresis
+from canids_train_drl.fusion_baselines.thresholds import Combined, Cusum, FixedWeight, Hysteresis
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (FixedWeight, Hysteresis, Cusum, Classifier, Player)}
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (FixedWeight, Combined, Hysteresis, Cusum, Classifier, Player)
+}
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,13 @@ class FusionBaselines:
         fusions: each of them, by name.
         observer: how they see a window.
         budget: the false-alarm budget that they keep to.
+        rules: what the alarms of each are held to.
     """
 
     fusions: dict[str, Any]
     observer: Observer
     budget: float
+    rules: dict[str, AlarmRule]
 
     def save(self, path: Path, identity: Mapping[str, str] | None = None) -> None:
         """Write them whole; the same fusion baselines give the same bytes. `identity` says which run they are of."""
@@ -45,6 +50,7 @@ class FusionBaselines:
                     arrays |= {f"{name}.{number}.weight": weight, f"{name}.{number}.bias": bias}
                 entry["layers"] = len(entry["layers"])
             entries[name] = entry
+            entry["rule"] = self.rules[name].to_json()
         header = {
             **(identity or {}),
             "contract": FUSION_BASELINES,
@@ -62,11 +68,12 @@ class FusionBaselines:
         """
         arrays, header = load_arrays(path, FUSION_BASELINES)
         fusions: dict[str, Fusion] = {}
+        rules: dict[str, AlarmRule] = {}
         with reading(path, "file of fusion baselines"):
             seen = Observer.from_json(header["observer"])
             check_arrays(path, arrays, _expected(header["fusion_baselines"], arrays, len(seen.layout)))
             for name, entry in header["fusion_baselines"].items():
-                kind = _KINDS[entry.pop("kind")]
+                kind, rules[name] = _KINDS[entry.pop("kind")], AlarmRule.from_json(entry.pop("rule"))
                 if "actions" in entry:
                     entry["actions"] = Actions(**entry["actions"])
                 if len(entry.get("weights", seen.detectors)) != len(seen.detectors):
@@ -77,7 +84,7 @@ class FusionBaselines:
                     numbers = range(entry["layers"])
                     entry["layers"] = tuple((arrays[f"{name}.{n}.weight"], arrays[f"{name}.{n}.bias"]) for n in numbers)
                 fusions[name] = kind(**entry)
-            stored = cls(fusions, seen, header["false_alarm_budget"])
+            stored = cls(fusions, seen, header["false_alarm_budget"], rules)
         if observer not in (None, stored.observer):
             raise CanidsError(f"{path}: learnt from other detectors than the policy was; delete it and run again")
         return stored

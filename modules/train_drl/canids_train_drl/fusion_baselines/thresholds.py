@@ -1,6 +1,7 @@
 """Fusions without learning beyond a grid search, as an engineer would deploy them.
 
 - `fixed_weight`: score = Σ w_d · score of detector d, alarm above a threshold;
+- `max`, `mean`, `noisy_or`: nothing is weighted; the highest score, their mean, 1 − Π (1 − score);
 - `hysteresis`: the same score, alarm on above `high`, off below `low`;
 - `cusum`: S ← min(max(0, S) + score − drift, ceiling), alarm where S exceeds a threshold (Page 1954; the ceiling lets an
   alarm end soon after the attack).
@@ -103,6 +104,31 @@ class FixedWeight:
         return FusionOutput(score, score > self.threshold), None
 
 
+_COMBINED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "max": lambda scores: scores.max(axis=-1),
+    "mean": lambda scores: scores.mean(axis=-1),
+    "noisy_or": lambda scores: 1 - (1 - scores).prod(axis=-1),
+}
+"""Scores [..., D] to one [...], which is at most 1 as they are."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Alarm where the detectors' scores, combined as `how` says (`_COMBINED`), exceed the threshold."""
+
+    how: str
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if self.how not in _COMBINED:
+            raise ValueError("how")
+
+    def step(self, windows: Traffic, state: None) -> tuple[FusionOutput, None]:
+        """Decide on the next windows (`rollout.Fusion`); nothing is remembered."""
+        score = _COMBINED[self.how](_recorded(windows))
+        return FusionOutput(score, score > np.float32(self.threshold)), None
+
+
 @dataclass(frozen=True)
 class Hysteresis:
     """The same score, alarm on above `high`, off below `low`; its score is how far that lies above the one in force."""
@@ -149,6 +175,17 @@ class Cusum:
 def fixed_weight(data: FusionData, setup: FusionSetup) -> FixedWeight:
     """The best fixed weights, which the setup has."""
     return FixedWeight(setup.weights, setup.threshold)
+
+
+def combined(how: str) -> Callable[[FusionData, FusionSetup], Combined]:
+    """What fits a combination of scores without weights: it has a threshold to choose."""
+
+    def fit(data: FusionData, setup: FusionSetup) -> Combined:
+        search = ThresholdSearch(data, setup.config["false_alarm_budget"])
+        score, calibrate = (_COMBINED[how](scores) for scores in (search.scores, search.calibrate_scores[0]))
+        return Combined(how, search.threshold(score, calibrate))
+
+    return fit
 
 
 def _search(data: FusionData, setup: FusionSetup) -> tuple[ThresholdSearch, np.ndarray, np.ndarray]:
