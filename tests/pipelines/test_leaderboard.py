@@ -176,7 +176,7 @@ def test_ablations_repeat_nothing_of_the_folds(workflow_dir: Path) -> None:
     found = planned(workflow_dir, "--configfile", ablations, CONFIG)
     more = {rule: count - plain[rule] for rule, count in found.items() if count != plain[rule]}
     names = yaml.safe_load((workflow_dir / ablations).read_text())["folds"]["ablations"]
-    reached = {stage: sum(stage in overrides for overrides in names.values()) for stage in ("preprocess", "train_gnn")}
+    reached = {stage: sum(stage in a["overrides"] for a in names.values()) for stage in ("preprocess", "train_gnn")}
     # Of simulated captures alone, auxiliary captures change no byte, but the graphs are made for the instance all the same.
     assert more["graphs"] == 2 * reached["preprocess"]
     assert more["gat_small_nokd"] == 2 * (reached["preprocess"] + reached["train_gnn"])
