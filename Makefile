@@ -200,9 +200,10 @@ docs: .venv/development
 	NO_MKDOCS_2_WARNING=1 $(RUN_MODULE) mkdocs build --quiet
 	@echo "Documentation: build/site/index.html"
 
-# The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion.
+# The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion; of leaderboard with
+# OPTIONS='--config data_root=FOLDER'.
 rulegraph: .venv/runtime
-	@$(RUN_MODULE) snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet
+	@$(RUN_MODULE) snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet $(OPTIONS)
 
 # The tables of results in the READMEs, from finished runs: make seeds, make folds, make hours.
 readme-results: .venv/runtime

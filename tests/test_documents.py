@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -74,6 +75,8 @@ def newcomer(new_checkout: Callable[[], Checkout], tmp_path_factory: pytest.Temp
     simulated = checkout.folder.parent / "captures/sim_to_real/manifest.yaml"
     simulated.parent.mkdir()
     simulated.write_bytes((REPOSITORY / "pipelines/kd_fusion/sim_to_real.manifest.yaml").read_bytes())
+    for dataset in ("leaderboard", "smoke"):
+        shutil.copytree(REPOSITORY / "tests/data" / dataset, checkout.folder.parent / "captures" / dataset)
     resources = checkout.folder / "results/resources/profile/config.yaml"  # as `make resources` writes it
     resources.parent.mkdir(parents=True)
     resources.write_text("set-resources: {gat_large: {mem_mb: 1000 * attempt}}\n")
@@ -383,7 +386,8 @@ def test_the_rule_graph_of_a_pipeline_is_printed(pipeline: str, newcomer: Checko
         ).stdout.splitlines()
         if "--rulegraph" in row
     )
-    done = newcomer.snakemake(*shlex.split(line.partition("snakemake ")[2]))
+    captures = f"data_root={newcomer.folder.parent / 'captures'}"
+    done = newcomer.snakemake(*shlex.split(line.partition("snakemake ")[2]), "--config", captures)
     assert done.returncode == 0, done.stderr
     assert "flowchart TB" in done.stdout
     assert f"[all_{pipeline}]" in done.stdout

@@ -12,13 +12,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 
-from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, LEFT_OUT, SPLITS, UNSEEN
+from canids_shared.contracts.graph_store import GraphStore, writing
+from canids_shared.contracts.manifest import ENROLMENT, LEFT_OUT, SPLITS, UNSEEN
 from canids_shared.contracts.tables import DECISIONS, read, write
+from canids_shared.errors import CanidsError
 from canids_shared.files import sha256_of
 
 pytestmark = pytest.mark.workflow("leaderboard")
@@ -83,9 +85,28 @@ def altered(workflow_dir: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def rewrite(store: GraphStore, path: Path, instance: str, shift: int = 0) -> None:
+    """Write a graph store as that of another instance, each window with the label of the one `shift` further on."""
+    arrays = {name: np.array(store[name]) for name in store.arrays}
+    arrays |= {name: np.roll(arrays[name], shift, axis=0) for name in ("y", "n_attacked", "attack")}
+    source, target = arrays.pop("edge_index")
+    counts = {f"{unit}_counts": np.diff(arrays.pop(f"{unit}_ptr")) for unit in ("node", "edge")}
+    rows = {"windows": len(store), "nodes": len(arrays["x"]), "edges": len(source)}
+    made = path.with_suffix(".new")
+    with writing(made, {**store.header, "instance": instance}, **rows) as writer:
+        writer.append({**arrays, "edge_source": source, "edge_target": target, **counts})
+    os.replace(made, path)
+
+
 def test_a_vehicle_that_is_left_out_and_trained_on_is_found(altered: Path) -> None:
     graphs = altered / "results/leaderboard"
-    shutil.copy(graphs / "graphs@without-compact/fit.safetensors", graphs / "graphs@without-van/fit.safetensors")
+    own, other = graphs / "graphs@without-van/fit.safetensors", graphs / "graphs@without-compact/fit.safetensors"
+    # Of another instance, it is no file that any job reads.
+    shutil.copy(other, own)
+    with pytest.raises(CanidsError, match="is of instance '@without-compact', not '@without-van'"):
+        leaks(altered, "@without-van", "van")
+    # Neither is it when it says that it is the fold's.
+    rewrite(GraphStore(other), own, "@without-van")
     assert leaks(altered, "@without-van", "van") == [
         "vgae_small_nokd: results/leaderboard/graphs@without-van/fit.safetensors is not the fold's",
         "gat_small_nokd: results/leaderboard/graphs@without-van/fit.safetensors is not the fold's",
@@ -102,41 +123,34 @@ def test_a_training_on_the_files_of_another_instance_is_found(altered: Path) -> 
     ]
 
 
-def roll_labels(path: Path) -> None:
-    """Give each window of decisions the label of another one, half of the file away."""
-    rows, header = read(path, DECISIONS)
-    by = len(rows) // 2
-    rows = rows.with_columns(pl.concat([rows[name][by:], rows[name][:by]]).alias(name) for name in ("label", "attack"))
-    write(path, DECISIONS, rows, {key: value for key, value in header.items() if key not in ("contract", "digest")})
-
-
-def thresholds(folder: Path) -> dict[str, Any]:
-    """Thresholds of an evaluation that is made again after its decisions were altered."""
-    target = "experimentruns/leaderboard/eval_small_nokd@without-van/metrics.json"
-    snakemake(
-        folder, "--configfile", CONFIG, "--rerun-triggers", "mtime", "--forcerun", "eval_small_nokd", "--", target
+def thresholds(folder: Path) -> tuple[dict[str, Any], list[float]]:
+    """Thresholds of networks and window baselines, and the F1 of two of them, by what is there now."""
+    paths = (
+        "experimentruns/leaderboard/eval_small_nokd@without-van",
+        "results/leaderboard/window_baselines@without-van",
     )
-    content: dict[str, Any] = json.loads((folder / target).read_text())
-    return content
+    snakemake(folder, "--configfile", CONFIG, "--rerun-triggers", "mtime", "--", f"{paths[0]}/metrics.json")
+    networks, baselines = (json.loads((folder / path / "metrics.json").read_text()) for path in paths)
+    f1 = [networks["scenarios"][LEFT_OUT]["vgae"]["f1"], baselines["scenarios"][LEFT_OUT]["extra_trees"]["f1"]]
+    return {**networks["thresholds"], **baselines["thresholds"]}, f1
 
 
 def test_no_threshold_depends_on_a_label_that_is_judged(altered: Path) -> None:
-    target = altered / "experimentruns/leaderboard/eval_small_nokd@without-van/metrics.json"
-    before = json.loads(target.read_text())
+    before, f1_before = thresholds(altered)
+    graphs = altered / "results/leaderboard/graphs@without-van"
+    for path in graphs.glob(f"{LEFT_OUT}*.safetensors"):
+        store = GraphStore(path)
+        rewrite(store, path, "@without-van", shift=len(store) // 2)
+    after, f1_after = thresholds(altered)
+    assert after == before
+    assert all(new != old for new, old in zip(f1_after, f1_before, strict=True)), "labels serve to judge, and only so"
+    # On purpose: thresholds from windows that are judged are other ones, so what is held above can fail.
     decisions = altered / "results/leaderboard/decisions/small_nokd@without-van"
-    roll_labels(decisions / f"{LEFT_OUT}.parquet")
-    if (decisions / f"{LEFT_OUT}{ENROLLED}.parquet").exists():
-        roll_labels(decisions / f"{LEFT_OUT}{ENROLLED}.parquet")
-    after = thresholds(altered)
-    assert after["thresholds"] == before["thresholds"]
-    f1 = [content["scenarios"][LEFT_OUT]["vgae"]["f1"] for content in (before, after)]
-    assert f1[0] != f1[1], "the labels were read, and only to judge"
-    # The same on purpose: thresholds from windows that are judged are other ones, so the check above can fail.
     judged, _ = read(decisions / f"{LEFT_OUT}.parquet", DECISIONS)
     _, header = read(decisions / "calibrate.parquet", DECISIONS)
     kept = {key: value for key, value in header.items() if key not in ("contract", "digest")}
     write(decisions / "calibrate.parquet", DECISIONS, judged, kept)
-    assert thresholds(altered)["thresholds"] != before["thresholds"]
+    assert thresholds(altered)[0] != before
 
 
 def planned(folder: Path, *arguments: str) -> Counter[str]:
@@ -162,7 +176,7 @@ def test_ablations_repeat_nothing_of_the_folds(workflow_dir: Path) -> None:
     found = planned(workflow_dir, "--configfile", ablations, CONFIG)
     more = {rule: count - plain[rule] for rule, count in found.items() if count != plain[rule]}
     names = yaml.safe_load((workflow_dir / ablations).read_text())["folds"]["ablations"]
-    reached = {stage: sum(stage in overrides for overrides in names.values()) for stage in ("preprocess", "train_gnn")}
+    reached = {stage: sum(stage in a["overrides"] for a in names.values()) for stage in ("preprocess", "train_gnn")}
     # Of simulated captures alone, auxiliary captures change no byte, but the graphs are made for the instance all the same.
     assert more["graphs"] == 2 * reached["preprocess"]
     assert more["gat_small_nokd"] == 2 * (reached["preprocess"] + reached["train_gnn"])
