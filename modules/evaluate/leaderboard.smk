@@ -1,17 +1,17 @@
 # Folds, seeds and regimes in one table, with the detectors of others; included where there are folds.
 from canids_evaluate.planning import BOARD_FIGURES, own_scores_of, own_scores_of_folds
 
-
-rule all_leaderboard:
-    input:
-        expand("results/{dataset}/leaderboard/leaderboard.md", dataset=[d for d in stage.datasets if folds(stage, d)]),
+enrolment = lambda wildcards: stage.enrolment(wildcards.dataset, wildcards.instance)
 
 
 rule own_scores:
     input:
         calibrate=own_scores_of(stage, "calibrate"),
         scenarios=own_scores_of(stage, scenarios),
-        graphs=stage.upstream("<graphs>{instance}/{split}.safetensors", splits=lambda w: ["calibrate", *scenarios(w)]),
+        enrolment=own_scores_of(stage, enrolment),
+        graphs=stage.upstream(
+            "<graphs>{instance}/{split}.safetensors", splits=lambda w: ["calibrate", *scenarios(w), *enrolment(w)]
+        ),
     output:
         metrics="<leaderboard>/own_scores/{own}{instance}/metrics.json",
         curves="<leaderboard>/own_scores/{own}{instance}/curves.json",
@@ -39,7 +39,8 @@ rule own_scores:
     shell:
         '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.evaluate --spec {params.spec:q}'
         " --metrics {output.metrics} --curves {output.curves}"
-        " --calibrate {input.calibrate:q} --scenarios {input.scenarios:q} --graphs {input.graphs}" + LOGGED
+        " --calibrate {input.calibrate:q} --scenarios {input.scenarios:q} --enrolment {input.enrolment:q} --graphs {input.graphs}"
+        + LOGGED
 
 
 rule leaderboard:

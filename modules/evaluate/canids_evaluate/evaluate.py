@@ -127,7 +127,7 @@ def main(call: Call) -> None:
 if __name__ == "__main__":
     entry_point.run(
         main,
-        inputs=["calibrate", "scenarios", "window_baselines", "window_baseline_curves", "graphs"],
+        inputs=["calibrate", "scenarios", "enrolment", "window_baselines", "window_baseline_curves", "graphs"],
         outputs=["metrics", "curves"],
         alone="metrics",
     )

@@ -36,7 +36,9 @@ def recall(path: Path, document: Document) -> None:
     ]
     chosen = {place: best(document, *place) for place in shown}
     folds = list(dict.fromkeys(f for found in chosen.values() for e in found for f in e["attacks"]))
-    kinds = sorted({a for found in chosen.values() for e in found for of in e["attacks"].values() for a in of})
+    # Data sets spell kinds of attack differently: DoS, dos.
+    named = {a.casefold(): a for found in chosen.values() for e in found for of in e["attacks"].values() for a in of}
+    kinds = [named[kind] for kind in sorted(named)]
     if not kinds:
         style.empty(path, "No attack was judged on any fold.")
         return
@@ -57,7 +59,8 @@ def recall(path: Path, document: Document) -> None:
 
 
 def _heat(ax: Axes, entry: Entry | None, folds: Sequence[str], kinds: Sequence[str]) -> None:
-    cells = [[entry["attacks"].get(f, {}).get(k) if entry else None for k in kinds] for f in folds]
+    found = {(f, k.casefold()): cell for f, of in (entry["attacks"] if entry else {}).items() for k, cell in of.items()}
+    cells = [[found.get((f, k.casefold())) for k in kinds] for f in folds]
     shares = np.array(
         [[np.nan if c is None or c["recall"] is None else 100 * c["recall"] for c in row] for row in cells]
     )
