@@ -2,10 +2,6 @@
 from canids_evaluate.planning import BOARD_FIGURES, own_scores_of, own_scores_of_folds
 
 
-rule all_standings:
-    input:
-        expand("results/{dataset}/leaderboard/leaderboard.md", dataset=[d for d in stage.datasets if folds(stage, d)]),
-
 
 rule own_scores:
     input:
@@ -42,8 +38,8 @@ rule own_scores:
     shell:
         '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.evaluate --spec {params.spec:q}'
         " --metrics {output.metrics} --curves {output.curves}"
-        " --calibrate {input.calibrate:q} --scenarios {input.scenarios:q} --enrolment {input.enrolment:q}"
-        " --graphs {input.graphs}" + LOGGED
+        " --calibrate {input.calibrate:q} --scenarios {input.scenarios:q} --enrolment {input.enrolment:q} --graphs {input.graphs}"
+        + LOGGED
 
 
 rule leaderboard:

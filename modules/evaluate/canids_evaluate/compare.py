@@ -3,6 +3,9 @@
     python -m canids_evaluate.compare experimentruns/hcrl_sa/eval_large@* results/hcrl_sa/window_baselines@*
     python -m canids_evaluate.compare --markdown RUN RUN …
 
+    python -m canids_evaluate.compare before/leaderboard.json after/leaderboard.json
+
+Leaderboards are compared with each other if they are of one protocol and of the same data, and refused otherwise.
 RUN is a folder with `metrics.json` and `curves.json`, or the former's path. Instances that differ by seed alone share a
 row: `@seed-1` belongs to the plain run (seed 0), `@without-dos-seed-1` to the fold `@without-dos`. A cell is the mean ±
 the standard deviation over the seeds (spread of training), and the 95 % bootstrap interval of that mean (spread of the
@@ -105,15 +108,42 @@ def figure(path: Path, results: list[MethodResults]) -> None:
     figures.dots(path, rows, {m: COLUMNS[m] for m in COMPARED})
 
 
+def _leaderboards(paths: list[Path]) -> Iterator[tuple[str, Table]]:
+    from canids_evaluate.standings import board_compare  # noqa: PLC0415 - as above
+
+    documents = board_compare.read_comparable(paths)
+    files = [
+        [str(number), path, f"seeds {', '.join(map(str, d['seeds']))}"]
+        for number, (path, d) in enumerate(documents.items(), start=1)
+    ]
+    yield "Leaderboards", Table(["Number", "File", "Of"], files, names=3)
+    yield from board_compare.side_by_side(list(documents.values()))
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="canids_evaluate.compare", description="Evaluations side by side.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder with metrics.json and curves.json")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder with metrics.json and curves.json, or a leaderboard.json",
+    )
     parser.add_argument("--markdown", action="store_true", help="print Markdown instead of aligned columns")
     parser.add_argument("--output", type=Path, help="write Markdown to this file")
     parser.add_argument("--figure", type=Path, help="draw the comparison into this file, as SVG")
     given = parser.parse_args()
     try:
+        if any(path.name.endswith("leaderboard.json") for path in given.runs):
+            if given.figure:
+                raise CanidsError(f"{given.figure}: leaderboards have figures of their own, and none of a comparison")
+            sections = _leaderboards(given.runs)
+            text = "\n\n".join(
+                f"{name}\n\n{t.markdown() if given.markdown or given.output else t.terminal()}" for name, t in sections
+            )
+            write_text(given.output, text + "\n") if given.output else print(text)
+            return
         results = read_results(given.runs)
         if given.output:
             write_text(given.output, markdown(results))

@@ -38,12 +38,15 @@ def html(made: dict[str, Any], drawn: dict[str, str]) -> str:
     warnings = board_pages.warnings(made)
     return page.render(
         title=f"Leaderboard on {made['dataset']}",
-        short={**({"Warnings": warnings} if warnings else {}), **board_pages.findings(made)},
+        short=page.plain({**({"Warnings": warnings} if warnings else {}), **board_pages.findings(made)}),
         overview=board_tables.overview(made),
-        method=board_pages.METHOD,
+        method=board_pages.METHOD.replace("`", ""),
         scenarios=[{"name": n, "counts": size, "tables": t} for n, size, t in board_pages.sections(made)],
         figures=drawn,
-        facts={"Protocol": board_pages.provenance(made), "Code that made this page": provenance.code()},
+        facts={
+            "Protocol": board_pages.provenance(made).replace("`", ""),
+            "Code that made this page": provenance.code(),
+        },
         tables={"Captures": Table(["Capture", "Vehicle", "Attack", "SHA-256"], captures, names=4)},
         configs={},
         cards={},

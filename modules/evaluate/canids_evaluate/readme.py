@@ -1,12 +1,14 @@
 """Put the results of finished runs into a document.
 
     python -m canids_evaluate.readme [--folds] [--metrics METRIC …] [--methods METHOD …] [--marks NAME] --datasets DATASET … --document README.md
+    python -m canids_evaluate.readme --leaderboard results/leaderboard/leaderboard/leaderboard.json --document README.md
 
 Every method on every scenario, from the `metrics.json` of the plain run and of all its seeds, between the marks
-`<!-- results -->`; or, with `--folds`, on every fold, between the marks `<!-- folds -->`.
+`<!-- results -->`; or, with `--folds`, on every fold, between the marks `<!-- folds -->`. With `--leaderboard` the head of a leaderboard, between the marks `<!-- leaderboard -->`, with the commit and the day.
 """
 
 import argparse
+import datetime
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +18,10 @@ from canids_evaluate.compare import overview
 from canids_evaluate.judging.evaluation import incompatible_settings
 from canids_evaluate.pages.comparison import fold_and_seed, read_results
 from canids_evaluate.pages.tables import COLUMNS
+from canids_evaluate.runs.reading_log import commit
+from canids_evaluate.standings import board_pages, board_tables
 from canids_shared.contracts import training_run
-from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation
+from canids_shared.contracts.evaluation import METRICS_CONTRACT, read_evaluation, read_leaderboard
 from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
@@ -98,6 +102,19 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
     return _tables(title, [*evaluations, *baselines], metrics, methods)
 
 
+def leaderboard_block(path: Path) -> str:
+    """The overview of a `leaderboard.json`, what follows from it, its warnings, and of which protocol, data, code and day it is."""
+    made = read_leaderboard(path)
+    revision, dirty = commit()
+    of = f"commit `{revision[:10]}`{' with changes' if dirty else ''}" if revision else "an installed canids"
+    day = datetime.date.today().isoformat()
+    parts = [f"Put here on {day} by {of}. {board_pages.provenance(made)}", board_tables.overview(made).markdown()]
+    parts += [f"**{heading}.** {' '.join(sentences)}" for heading, sentences in board_pages.findings(made).items()]
+    if warnings := board_pages.warnings(made):
+        parts.append("\n".join(["Warnings:\n", *(f"- {warning}" for warning in warnings)]))
+    return "\n\n".join(parts)
+
+
 def insert(document: Path, mark: str, content: str) -> None:
     """Replace the text of a document between `<!-- mark -->` and `<!-- /mark -->`; the marks stay.
 
@@ -116,7 +133,9 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="canids_evaluate.readme", description="Results into a document.")
     parser.add_argument("--document", type=Path, required=True)
-    parser.add_argument("--datasets", nargs="+", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--datasets", nargs="+")
+    what.add_argument("--leaderboard", type=Path, help="a leaderboard.json")
     parser.add_argument("--metrics", nargs="+", default=["f1"], choices=COLUMNS)
     parser.add_argument(
         "--methods", nargs="+", default=[], help="methods of the variants to show; baselines always are"
@@ -125,8 +144,11 @@ def main() -> None:
     parser.add_argument("--marks", help="name of the marks, instead of results or folds")
     given = parser.parse_args()
     make = folds_table if given.folds else table
-    marks = given.marks or ("folds" if given.folds else "results")
+    marks = given.marks or ("leaderboard" if given.leaderboard else "folds" if given.folds else "results")
     try:
+        if given.leaderboard:
+            insert(given.document, marks, leaderboard_block(given.leaderboard))
+            return
         insert(given.document, marks, "\n\n".join(make(d, given.metrics, given.methods) for d in given.datasets))
     except CanidsError as error:
         sys.exit(f"error: {error}")

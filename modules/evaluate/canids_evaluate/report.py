@@ -115,7 +115,7 @@ def main(call: Call) -> None:
     content = page.render(
         title=f"Results on {dataset}{call.instance}",
         short={
-            **({"Warnings": warnings} if warnings else {}),
+            **(page.plain({"Warnings": warnings}) if warnings else {}),
             **_short(grouped, changes, fusion_and_detectors(metrics)),
         },
         overview=None,

@@ -84,6 +84,11 @@ def image(path: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
+def plain(sentences: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Sentences without Markdown's marks of code."""
+    return {heading: [text.replace("`", "") for text in texts] for heading, texts in sentences.items()}
+
+
 def render(**content: Any) -> str:
     """The page.
 

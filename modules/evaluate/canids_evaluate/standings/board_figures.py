@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from canids_evaluate.pages import style
 from canids_evaluate.standings.board_tables import COMPARED, Document, Entry, best, fold_name, places
-from canids_evaluate.standings.places import MAKES, VEHICLE
+from canids_evaluate.standings.places import ATTACK, MAKES, VEHICLE
 
 _COLOURS = ("#0072B2", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00", "#000000", "#882255", "#999933")
 _MARKERS = "osD^vPX*<"
@@ -20,6 +20,7 @@ _NAMES = {
     "recall_at_10_per_hour": "Recall at 10/h",
     "episodes_found_at_10_per_hour": "Episodes found at 10/h",
 }
+_TITLES = {VEHICLE: "vehicle left out", MAKES: "other vehicles", ATTACK: "kind of attack left out"}
 CAPTIONS = {
     "recall": "Recall by kind of attack and what was left out, in percent; below it the number of attacked windows. Of each family of methods the best by mean "
     "F1 on these same folds.",
@@ -36,7 +37,9 @@ def recall(path: Path, document: Document) -> None:
     ]
     chosen = {place: best(document, *place) for place in shown}
     folds = list(dict.fromkeys(f for found in chosen.values() for e in found for f in e["attacks"]))
-    kinds = sorted({a for found in chosen.values() for e in found for of in e["attacks"].values() for a in of})
+    # Data sets spell kinds of attack differently: DoS, dos.
+    named = {a.casefold(): a for found in chosen.values() for e in found for of in e["attacks"].values() for a in of}
+    kinds = [named[kind] for kind in sorted(named)]
     if not kinds:
         style.empty(path, "No attack was judged on any fold.")
         return
@@ -57,7 +60,8 @@ def recall(path: Path, document: Document) -> None:
 
 
 def _heat(ax: Axes, entry: Entry | None, folds: Sequence[str], kinds: Sequence[str]) -> None:
-    cells = [[entry["attacks"].get(f, {}).get(k) if entry else None for k in kinds] for f in folds]
+    found = {(f, k.casefold()): cell for f, of in (entry["attacks"] if entry else {}).items() for k, cell in of.items()}
+    cells = [[found.get((f, k.casefold())) for k in kinds] for f in folds]
     shares = np.array(
         [[np.nan if c is None or c["recall"] is None else 100 * c["recall"] for c in row] for row in cells]
     )
@@ -102,7 +106,7 @@ def false_alarms(path: Path, document: Document) -> None:
                 ax.axvline(rate, color="0.35", linewidth=0.8, linestyle=":")
             style.grid(ax, "x")
             ax.set_xlabel("False alarms an hour")
-            ax.set_title(style.title(f"{'vehicle left out' if place[0] == VEHICLE else place[0]}, {place[1]}"))
+            ax.set_title(style.title(f"{_TITLES.get(place[0], place[0])}, {place[1]}"))
         handles = [
             Line2D(
                 [], [], color=_COLOURS[i % len(_COLOURS)], marker=_MARKERS[i % len(_MARKERS)], linestyle="", label=label
@@ -143,7 +147,7 @@ def ablations(path: Path, document: Document) -> None:
             ax.set_yticks(range(len(names)), [textwrap.fill(labels[n], 34) for n in names])
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.tick_params(axis="y", length=0)
-            ax.locator_params(axis="x", nbins=5)
+            ax.locator_params(axis="x", nbins=4)
             style.grid(ax, "x")
             ax.set_xlabel(f"{_NAMES[metric]}: ablated\nless whole")
         handles = [

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.pages.rows import FUSION
-from canids_evaluate.pages.tables import UNDEFINED, Table
+from canids_evaluate.pages.tables import Table
 from canids_evaluate.standings.board_tables import (
     Document,
     Entry,
@@ -56,7 +56,7 @@ def _sentences(document: Document, setting: str, regime: str) -> Iterator[str]:
                 share, budget = e["traffic"]["fpr"], document["protocol"]["config"].get("false_alarm_budget", 0)
                 kept = "within" if share <= budget else "beyond"
                 yield (
-                    f"{e['label']} ({e['variant'] or UNDEFINED}) alarms in {share:.2%} of the attack-free windows, {kept} the budget of {budget:.2%}: "
+                    f"{_name(e)} alarms in {share:.2%} of the attack-free windows, {kept} the budget of {budget:.2%}: "
                     f"{false_alarms(e['traffic'])} false alarms an hour."
                 )
         return
@@ -69,9 +69,13 @@ def _sentences(document: Document, setting: str, regime: str) -> Iterator[str]:
     yield from _compared(entries(document, setting, regime, "differences"), fusion)
 
 
+def _name(e: Entry) -> str:
+    return f"{e['label']} ({e['variant']})" if e["variant"] else str(e["label"])
+
+
 def _placed(begin: str, document: Document, e: Entry) -> str:
     return (
-        f"{begin} {e['label']} ({e['variant'] or UNDEFINED}): F1 {shown_mean(e, 'f1')}, at worst {shown_worst(document, e, 'f1')}; "
+        f"{begin} {_name(e)}: F1 {shown_mean(e, 'f1')}, at worst {shown_worst(document, e, 'f1')}; "
         f"{false_alarms(e['traffic'])} false alarms an hour."
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, leaves_out_zero, number, with_interval
-from canids_evaluate.standings.places import MAKES, REGIMES, SETTINGS, VEHICLE, ZERO_SHOT
+from canids_evaluate.standings.places import MAKES, REGIMES, SETTINGS
 
 Document = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -197,25 +197,27 @@ def ablations(document: Document, setting: str, regime: str) -> Table:
 
 
 def overview(document: Document) -> Table:
-    """Vehicles never met, both regimes side by side, for README and the head of the page."""
+    """Vehicles never met, the regimes side by side, for README and the head of the page."""
     found = {p: {(e["variant"], e["method"]): e for e in entries(document, *p)} for p in places(document)}
-    first = next((p for p in ((VEHICLE, ZERO_SHOT), *found) if p in found), None)
+    setting = next((s for s, _ in found if s != MAKES), MAKES)
+    regimes = [regime for regime in REGIMES if (setting, regime) in found]
+    elsewhere = [regime for regime in REGIMES if (MAKES, regime) in found]
     header = ["Method", "Variant"]
-    for regime in REGIMES:
+    for regime in regimes:
         header += [f"F1, {regime}", "worst", f"Episodes found at 10/h, {regime}"]
-    header += [f"False-alarm windows elsewhere, {regime}" for regime in REGIMES]
+    header += [f"FPR on traffic of other vehicles, {regime}" for regime in elsewhere]
     rows = []
-    for key, e in found[first].items() if first else ():
+    for key, e in found[setting, regimes[0]].items() if regimes else ():
         cells = []
-        for regime in REGIMES:
-            if here := found.get((first[0], regime), {}).get(key):
-                cells += [shown_mean(here, "f1"), shown_worst(document, here, "f1"), shown_mean(here, _RATES)]
-            else:
-                cells += [UNDEFINED] * 3
-        for regime in REGIMES:
-            here = found.get((MAKES, regime), {}).get(key)
-            fpr = here["traffic"]["fpr"] if here else None
-            cells.append(UNDEFINED if fpr is None else f"{100 * fpr:.2f} %")
+        for regime in regimes:
+            here = found[setting, regime].get(key)
+            shown = (
+                (shown_mean(here, "f1"), shown_worst(document, here, "f1"), shown_mean(here, _RATES)) if here else ()
+            )
+            cells += shown or [UNDEFINED] * 3
+        for regime in elsewhere:
+            here = found[MAKES, regime].get(key)
+            cells.append(number("fpr", here["traffic"]["fpr"] if here else None))
         rows.append([e["label"], e["variant"] or UNDEFINED, *cells])
     return Table(header, rows, names=2)
 

@@ -7,6 +7,7 @@ read, so `states` of a module in the place of train_gnn are such files. Labels c
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -24,12 +25,12 @@ _REMEDY = "write it again, a row for each window of the graphs"
 
 
 def reader(call: Call) -> Callable[[Path], Scores]:
-    """Reader of the files of a call, each with the graphs of its split (inputs `graphs`: calibrate's, the scenarios', the enrolment's).
+    """Reader of the files of a call, each with the graphs of its split (inputs `graphs`: of calibrate, the scenarios, enrolment).
 
     Raises `CanidsError` naming the file if it is absent or damaged, lacks a column, has a score that is no finite number, or another
     window than the graphs have in its place.
     """
-    enrolment = call.inputs.get("enrolment", [])
+    enrolment = call.inputs.get(ENROLMENT, [])
     splits = ["calibrate", *call.constants["scenarios"], *(ENROLMENT for _ in enrolment)]
     files = [*call.inputs["calibrate"], *call.inputs["scenarios"], *enrolment]
     graphs = {f: (g, s) for f, g, s in zip(files, call.inputs["graphs"], splits, strict=True)}
@@ -42,7 +43,7 @@ def reader(call: Call) -> Callable[[Path], Scores]:
     return scores_of
 
 
-def read(path: Path, column: str, keys: pl.DataFrame) -> "pl.Series":
+def read(path: Path, column: str, keys: pl.DataFrame) -> np.ndarray:
     """The scores [W] of the windows `keys`, f64."""
     wanted = {**SCORES, column: pl.Float64}
     with (
@@ -74,4 +75,4 @@ def read(path: Path, column: str, keys: pl.DataFrame) -> "pl.Series":
         raise CanidsError(
             f"{path}: row {int((~finite).arg_max() or 0)}: column '{column}' holds no finite number; {_REMEDY}"
         )
-    return frame[column]
+    return frame[column].to_numpy()

@@ -7,7 +7,7 @@ are the vehicles at hand, are not drawn: beside the mean stands the worst.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
@@ -196,7 +196,7 @@ def _mean_of(result: MethodResults, attack: str, metric: str) -> float | None:
 
 
 def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
-    """Results gathered by place, variant and method, the folds of each together; best mean F1 first within a place.
+    """Results gathered by place, variant and method, the folds of each together.
 
     Args:
         results: of the folds alone.
@@ -206,7 +206,8 @@ def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[s
     for r in results:
         place = place_of(r.scenario, left_out.get(r.fold, {}))
         made = found.setdefault((place, r.variant, r.method), Standing(place, r.variant, r.method, r.methods))
-        made.folds[r.fold] = r
+        # Seeds in their order, whatever that of the files was: equal inputs give equal bytes.
+        made.folds[r.fold] = replace(r, runs=dict(sorted(r.runs.items(), key=lambda item: int(item[0]))))
     return list(found.values())
 
 
