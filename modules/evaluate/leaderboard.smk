@@ -2,7 +2,6 @@
 from canids_evaluate.planning import BOARD_FIGURES, own_scores_of, own_scores_of_folds
 
 
-
 rule own_scores:
     input:
         calibrate=own_scores_of(stage, "calibrate"),
