@@ -21,7 +21,7 @@ import polars as pl
 from canids_evaluate.judging.evaluation import calibrated
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
-from canids_shared.contracts.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.manifest import ENROLMENT
