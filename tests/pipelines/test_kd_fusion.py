@@ -19,6 +19,7 @@ from sklearn.metrics import average_precision_score, matthews_corrcoef, precisio
 from workflows import CACHED, EVALUATIONS, TRAININGS, VARIANTS, check_card
 
 from canids_evaluate.runs.measured import measured
+from canids_shared.alarm_rule import AlarmRule, Evidence, segments_of
 from canids_shared.contracts import manifest, training_run
 from canids_shared.contracts.detectors import DETECTORS, declared
 from canids_shared.contracts.graph_store import GraphStore, writing
@@ -32,7 +33,18 @@ METRICS = ("f1", "precision", "recall", "mcc", "auroc", "pr_auc", "fpr")
 METRICS += ("false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s", "episodes_found")
 METRICS += tuple(f"{what}_at_{rate}_per_hour" for what in ("recall", "episodes_found") for rate in (1, 10))
 COUNTS = ("n_windows", "n_attacked", "n_episodes")
-FUSION_BASELINES = ("fixed_weight", "hysteresis", "cusum", "logistic", "mlp", "bandit", "sb3_dqn")
+FUSION_BASELINES = (
+    "fixed_weight",
+    "max",
+    "mean",
+    "noisy_or",
+    "hysteresis",
+    "cusum",
+    "logistic",
+    "mlp",
+    "bandit",
+    "sb3_dqn",
+)
 BASELINES = {
     "id_rate",
     "isolation_forest",
@@ -174,7 +186,7 @@ def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> No
     reports = [(metrics(workflow_dir, v), v, {"gat", "vgae", "fusion", *FUSION_BASELINES}) for v in VARIANTS]
     for report, variant, methods in [*reports, (baselines(workflow_dir), None, BASELINES)]:
         identity = {"contract", "dataset", "variant", "instance", "detectors", "seed", "code", "config", "digest"}
-        assert report.keys() == {*identity, "thresholds", "scenarios"}
+        assert report.keys() == {*identity, "thresholds", "enrolment", "scenarios"}
         assert (report["dataset"], report["variant"], report["instance"]) == ("smoke", variant, "")
         assert set(report["scenarios"]) == set(SCENARIOS)
         assert set(report["thresholds"]) == methods
@@ -185,6 +197,12 @@ def test_metrics_have_every_key_and_lie_where_they_can(workflow_dir: Path) -> No
                 assert set(values["intervals"]) == set(METRICS)
                 for group in (*values["per_attack"].values(), *values["per_capture"].values()):
                     check_ranges(group)
+
+
+def rule_of(report: dict[str, Any], method: str) -> AlarmRule:
+    """The rule that `metrics.json` states."""
+    thresholds = report["thresholds"][method]
+    return AlarmRule(thresholds["budget"], thresholds["vehicles"], Evidence(*thresholds["evidence"]))
 
 
 def check_ranges(values: dict[str, Any]) -> None:
@@ -210,7 +228,10 @@ def test_metrics_follow_from_the_decisions(workflow_dir: Path, variant: str) -> 
         scores = {m: rows[f"{m}_score"].to_numpy() for m in ("fusion", "gat", "vgae")}
         scores |= {r: rows[f"baseline_{r}_score"].to_numpy() for r in FUSION_BASELINES}
         for method in ("gat", "vgae"):
-            alarms[method] = scores[method] > report["thresholds"][method]["budget"]
+            rule = rule_of(report, method)
+            scores[method] = rule.evidence.over(scores[method].astype(float), segments_of(rows))
+            alarms[method] = scores[method] > rule.thresholds(rows["vehicle"])
+            alarms[method] &= rows[f"unlike_{method}"].to_numpy() == 0
         for method, alarm in alarms.items():
             values = report["scenarios"][scenario][method]
             assert values["n_windows"] == len(label)
@@ -227,10 +248,15 @@ def test_metrics_follow_from_the_decisions(workflow_dir: Path, variant: str) -> 
 
 def test_thresholds_keep_the_false_alarm_budget(workflow_dir: Path) -> None:
     for variant in VARIANTS:
-        free = decisions(workflow_dir, variant, "calibrate").filter(pl.col("label") == 0)
+        rows = decisions(workflow_dir, variant, "calibrate")
+        free = rows["label"].to_numpy() == 0
         for method in ("gat", "vgae"):
-            threshold = metrics(workflow_dir, variant)["thresholds"][method]["budget"]
-            assert (free[f"{method}_score"] > threshold).mean() <= 0.005
+            rule = rule_of(metrics(workflow_dir, variant), method)
+            score = rule.evidence.over(rows[f"{method}_score"].to_numpy().astype(float), segments_of(rows))
+            assert (score > rule.threshold)[free].mean() <= 0.005
+            for vehicle, threshold in rule.vehicles.items():
+                own = free & (rows["vehicle"] == vehicle).to_numpy()
+                assert (score > threshold)[own].mean() <= 0.005
 
 
 def test_every_run_is_measured_and_can_be_repeated(workflow_dir: Path) -> None:

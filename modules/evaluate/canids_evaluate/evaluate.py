@@ -24,7 +24,7 @@ from canids_evaluate.judging.evaluation import calibrated
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.runs.reading_log import record
 from canids_evaluate.standings import own_scores
-from canids_shared.contracts.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
 from canids_shared.contracts.manifest import ENROLMENT

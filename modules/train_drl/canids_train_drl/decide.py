@@ -24,8 +24,8 @@ import numpy as np
 import polars as pl
 import torch
 
+from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts import detectors, tables
-from canids_shared.contracts.alarm_rule import AlarmRule
 from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SPLITS
 from canids_shared.contracts.model_file import refuse_mixture
 from canids_shared.contracts.tables import DECISIONS

@@ -20,8 +20,8 @@ import polars as pl
 import pyarrow as pa
 import torch
 
+from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts import streams
-from canids_shared.contracts.alarm_rule import AlarmRule
 from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError

@@ -15,7 +15,7 @@ from canids_evaluate import window_baselines
 from canids_evaluate.judging.evaluation import calibrated
 from canids_evaluate.judging.own_traffic import METHODS, OwnTraffic
 from canids_evaluate.judging.scores import Scores
-from canids_shared.contracts.alarm_rule import AlarmRule, guarantee
+from canids_shared.alarm_rule import AlarmRule, guarantee
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import ENROLMENT
 from canids_shared.errors import CanidsError

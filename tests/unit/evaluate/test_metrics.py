@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_
 from canids_evaluate.judging import bounds, metrics
 from canids_evaluate.judging.thresholds import f1_optimal
 from canids_evaluate.judging.windows import Windows, windows_of
-from canids_shared.contracts.alarm_rule import within_budget
+from canids_shared.alarm_rule import within_budget
 
 
 def evaluated(

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from canids_shared.contracts import alarm_rule
-from canids_shared.contracts.alarm_rule import AlarmRule, Evidence
+from canids_shared import alarm_rule
+from canids_shared.alarm_rule import AlarmRule, Evidence
 from canids_shared.contracts.tables import KEYS
 
 

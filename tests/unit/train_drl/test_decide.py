@@ -195,7 +195,10 @@ def test_without_attacks_a_threshold_within_the_budget_decides(tmp_path: Path) -
     # Forty blocks of a second say nothing of one alarm in a hundred windows: the highest score is the threshold.
     assert not decisions["alarm"].any()
     loud = replace(calibrate, values=calibrate.values + 50)
-    assert decide.decide(alone, baselines.fusions, loud, "fixed_weight", baselines.rules, all_vote=True)["alarm"].mean() > 0.99
+    assert (
+        decide.decide(alone, baselines.fusions, loud, "fixed_weight", baselines.rules, all_vote=True)["alarm"].mean()
+        > 0.99
+    )
     evidence = baselines.rules["fixed_weight"].evidence
     of_windows = evidence.over(decisions["vgae_score"].to_numpy(), calibrate.segments)
     assert np.array_equal(decisions["fusion_score"], of_windows)

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from canids_shared.alarm_rule import AlarmRule, Evidence, guarantee
 from canids_shared.contracts import tables
-from canids_shared.contracts.alarm_rule import AlarmRule, Evidence, guarantee
 from canids_shared.contracts.manifest import ENROLMENT
 from canids_shared.contracts.tables import DECISIONS
 from canids_shared.errors import CanidsError

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from canids_shared.alarm_rule import segments_of
 from canids_shared.contracts import streams, tables
-from canids_shared.contracts.alarm_rule import segments_of
 from canids_shared.contracts.detectors import DETECTORS, KEY, Detector, as_json
 from canids_shared.contracts.tables import DECISIONS, KEYS
 from canids_shared.errors import CanidsError

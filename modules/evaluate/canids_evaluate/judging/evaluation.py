@@ -14,7 +14,7 @@ from canids_evaluate.judging.curves import WEIGHT_STEP, closeups, curves, timeli
 from canids_evaluate.judging.scores import Scores
 from canids_evaluate.judging.thresholds import OperatingPoint, acted_first, implied_threshold, is_alarm, operating_point
 from canids_evaluate.judging.windows import Windows, windows_of
-from canids_shared.contracts import alarm_rule
+from canids_shared import alarm_rule
 from canids_shared.contracts.detectors import KEY, as_json
 from canids_shared.contracts.evaluation import write_evaluation
 from canids_shared.contracts.graph_store import GraphStore

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from canids_evaluate.judging.windows import of_own_blocks
-from canids_shared.contracts.alarm_rule import AlarmRule, Evidence, segments_of
+from canids_shared.alarm_rule import AlarmRule, Evidence, segments_of
 from canids_shared.contracts.detectors import Detector
 from canids_shared.contracts.manifest import JUDGED
 from canids_shared.errors import CanidsError

@@ -8,7 +8,7 @@ import numpy as np
 
 from canids_evaluate.judging.metrics import ranking_counts
 from canids_evaluate.judging.scores import Scores
-from canids_shared.contracts.alarm_rule import AlarmRule, fit, segments_of, thresholds_by_vehicle
+from canids_shared.alarm_rule import AlarmRule, fit, segments_of, thresholds_by_vehicle
 
 
 @dataclass

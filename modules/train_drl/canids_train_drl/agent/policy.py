@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from canids_shared.contracts.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts.model_file import POLICY, load_arrays, save_arrays
 from canids_shared.contracts.whole import reading
 from canids_shared.jobs.torch_state import built, to_arrays

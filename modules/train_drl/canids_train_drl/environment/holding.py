@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from canids_shared.contracts import alarm_rule
-from canids_shared.contracts.alarm_rule import AlarmRule
+from canids_shared import alarm_rule
+from canids_shared.alarm_rule import AlarmRule
 from canids_train_drl.environment.fusion_data import as_recorded
 from canids_train_drl.environment.observation import Observer
 from canids_train_drl.environment.rollout import Fusion, FusionOutput

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from canids_shared.contracts.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts.model_file import FUSION_BASELINES, Arrays, check_arrays, load_arrays, save_arrays
 from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
