@@ -10,7 +10,7 @@ from workflows import Checkout, copy_tracked
 
 pytestmark = pytest.mark.slow
 SOURCES = ("shared", *(f"modules/{name}" for name in ("preprocess", "train_gnn", "train_drl", "evaluate", "track")))
-CAPTURE = "dri've ö.log"
+CAPTURE, QUIET = "dri've ö.log", "qui'et ö.log"
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,13 @@ def test_the_main_job_and_scoring_run_to_their_end(checkout: Checkout) -> None:
     assert "Report: results/simulated/summary/report.html" in text
     assert (checkout.folder / "experimentruns/simulated/track/receipt.json").exists()
     assert list((checkout.folder / "ca che").iterdir())
-    frames = [f"({k / 100:.6f}) can0 1{k % 9}0#00{k % 256:02X}\n" for k in range(600)]
-    (checkout.folder / CAPTURE).write_text("".join(frames))
-    policy = "RUN=experimentruns/simulated/dqn_small_kd"
-    assert "alarm" in make(checkout, "score", f"CAPTURE={CAPTURE}", policy).lower()
-    make(checkout, "follow", f"SOURCE={CAPTURE}", policy, "OPTIONS=--exit-at-end")
+    for name, step in ((CAPTURE, 3), (QUIET, 1)):
+        frames = [f"({k / 100:.6f}) can0 1{k % 9}0#00{step * k % 256:02X}\n" for k in range(600)]
+        (checkout.folder / name).write_text("".join(frames))
+    policy, profile = "RUN=experimentruns/simulated/dqn_small_kd", "car.safetensors"
+    make(checkout, "enrol", f"CAPTURE={QUIET}", f"PROFILE={profile}")
+    assert "alarm" in make(checkout, "score", f"CAPTURE={CAPTURE}", policy, f"OPTIONS=profile={profile}").lower()
+    make(checkout, "follow", f"SOURCE={CAPTURE}", policy, f"OPTIONS=--exit-at-end --profile {profile}")
     assert list(checkout.folder.glob("results/scored/*/by-simulated/small_kd/follow/*/alarms.csv"))
 
 

@@ -125,7 +125,8 @@ def main(options: argparse.Namespace) -> None:
     decided, features = alarm_tracker.decided_columns(detectors), feature_columns(names, _STREAM)
     if absent := [column for column in decided if column not in stream_schema.names]:
         raise CanidsError(f"{_STREAM}: no column '{absent[0]}' (contract {streams.CONTRACT})")
-    tracker = AlarmTracker(options.episode_gap, options.explained_ids, detectors)
+    enrolled = bool(header.get("profiles"))
+    tracker = AlarmTracker(options.episode_gap, options.explained_ids, detectors, enrolled)
     drifting = _DriftMessages(options.fit, names)
     per_window = ["window", "t_start", "t_end", *alarm_tracker.scores(detectors), "alarm", "action"]
     seen = ended = 0

@@ -43,7 +43,7 @@ def _frames_of(options: argparse.Namespace, folder: Path) -> list[Path]:
         if not capture.is_file():
             raise CanidsError(f"{capture}: no such file")
         entry: dict[str, Any] = {
-            "name": f"{position:04d}",
+            "name": capture.stem,
             "vehicle": options.vehicle,
             "format": "table" if options.table else options.format,
             "attack": None,
@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command_line = parser()
     options = command_line.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("numexpr").setLevel(logging.WARNING)  # says how many threads it has
     if options.back == bool(options.captures):
         command_line.error("name captures, or --back" if not options.back else "--back takes no captures")
     try:

@@ -175,19 +175,19 @@ def wanted_after(frames: int, options: argparse.Namespace) -> Enough:
     return Enough(window - frames if frames < window else stride - (frames - window) % stride, _LATEST_S)
 
 
-def past_of_stretches(options: argparse.Namespace) -> Callable[[], BusState | None]:
-    """Function that makes what is known of the bus where a stretch begins: the profile, if one is named.
+def past_of_stretches(options: argparse.Namespace) -> tuple[Callable[[], BusState | None], dict[str, str]]:
+    """Function that makes what is known of the bus where a stretch begins: the profile, if one is named; and vehicle → its digest.
 
     Raises `CanidsError` if it is damaged, or has several buses and none is named.
     """
     if not options.profile:
-        return lambda: None
+        return lambda: None, {}
     profile = profiles.load(options.profile)
     channel = options.channel or ""
     if profile.number_of(channel) is None:
         names = ", ".join(bus["channel"] or "none" for bus in profile.header["buses"])
         raise CanidsError(f"{options.profile}: has the buses {names}, not '{channel}'; name one of them (--channel)")
-    return lambda: profiles.past_of(profile, channel)
+    return lambda: profiles.past_of(profile, channel), {profile.header["vehicle"]: profile.header["digest"]}
 
 
 def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -227,9 +227,9 @@ def follow(options: argparse.Namespace, timeout: IdleTimeout, stream: BinaryIO) 
     source, quarantine = options.source, options.on_bad_rows == "quarantine"
     name = capture = options.name or Path(source).stem
     config = {key: getattr(options, key) for key in ("window", "stride", "window_unit")} | {"features": "relative"}
-    schema = streams.schema_of_graphs(header_of(source, options))
+    past, digests = past_of_stretches(options)
+    schema = streams.schema_of_graphs({**header_of(source, options), **({"profiles": digests} if digests else {})})
     counts, sent, jumps, in_vain, before = RowCounts(), 0, 0, 0, 0
-    past = past_of_stretches(options)
 
     def wanted() -> Enough:
         return wanted_after(counts.frames - before, options)

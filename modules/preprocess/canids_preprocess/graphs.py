@@ -237,9 +237,9 @@ def main(call: entry_point.Call) -> None:
             intervals = [(a, b, attacks.index(kind[0] if kind else named)) for a, b, *kind in metadata["attacked"]]
             mark = partial(mark_intervals, intervals=intervals)
             ids = {"capture": index, "vehicle": vehicles.index(metadata["vehicle"])}
+            put = partial(append, writer, recording, ids=ids, config=config, attacks=attacks, mark=mark)
             for block, first, _, past in pieces:
-                known = {"first": first, "ids": ids, "past": past()}
-                append(writer, recording, block, **known, config=config, attacks=attacks, mark=mark)
+                put(block, first=first, past=past())
             log.info("%s: %s", metadata["capture"], counts)
 
 

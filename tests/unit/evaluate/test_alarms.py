@@ -266,6 +266,20 @@ def test_alarms_have_a_score_of_every_declared_detector(
     assert windows.columns[3:-2] == columns
 
 
+@pytest.mark.parametrize("enrolled", [False, True])
+def test_of_an_enrolled_vehicle_only_ids_that_its_profile_lacks_are_new(enrolled: bool) -> None:
+    """An alarm from the first window on: SLOW is of the profile, FAST is not, and both go on."""
+    tracker = AlarmTracker(1.0, 3, (), enrolled)
+    window = {"label": None, "alarm": True, "fusion_score": 0.9, "capture": "a"}
+    for number, first_sighting in enumerate([[0.0, 1.0], [0.0, 0.0]]):
+        x = np.zeros((2, 5), np.float32)
+        x[:, FEATURES.index("first_sighting_max")] = first_sighting
+        nodes = Nodes(np.array([SLOW, FAST], np.uint32), np.array([1, 9], np.int32), x, 0.1)
+        tracker.update({**window, "t_start": number * 0.1, "t_end": number * 0.1 + 0.1}, nodes)
+    count, rate = tracker.attribution.new_ids()
+    assert (count, rate) == ((1, pytest.approx(90)) if enrolled else (2, pytest.approx(100)))
+
+
 def test_a_new_capture_ends_the_alarm_of_the_one_before() -> None:
     tracker = AlarmTracker(1.0, 3, ())
     nodes = Nodes(np.array([SLOW], np.uint32), np.ones(1, np.int32), np.zeros((1, 5), np.float32), 0.1)

@@ -19,6 +19,7 @@ from canids_evaluate.pages import comparison
 from canids_evaluate.pages.rows import rows_of
 from canids_evaluate.runs import reading_log, trainings
 from canids_preprocess import graphs, ingest
+from canids_preprocess.enrolment import profiles
 from canids_preprocess.formats import FORMATS, recognise
 from canids_shared.contracts import manifest, streams, tables
 from canids_shared.contracts.graph_store import GraphStore
@@ -104,6 +105,12 @@ def _graphs(path: Path) -> Any:
     store = GraphStore(path)
     batch = TorchStore(store, torch.device("cpu")).batch(torch.arange(len(store)))
     return store.header, dict(store.arrays), store.keys(), store.counts(), batch
+
+
+def _profile(path: Path) -> Any:
+    known = profiles.load(path)
+    state = profiles.past_of(known, "")
+    return known.header["vehicle"], known.header["buses"], known.buses, state and state.arrays()
 
 
 def _frames(path: Path) -> Any:
@@ -279,6 +286,7 @@ def kinds() -> list[Kind]:
     fusing = partial(Kind, names=tuple(str(run[name] / "model.safetensors") for name in ("dqn", "fusion_baselines")))
     return [
         Kind("graphs", Path("graphs.safetensors"), _graphs, SAFETENSORS, share=4),
+        Kind("profile", Path("profile.safetensors"), _profile, SAFETENSORS),
         # Check sums of their pages show damage; whoever writes other frames into the file has made another capture.
         Kind("frames", Path("frames.parquet"), _frames, PARQUET, other=True, names=("frames.parquet", "split 'test_known'")),
         Kind("states", Path("test_known.parquet"), _states, PARQUET, share=0.5),

@@ -19,6 +19,10 @@ from train_drl.test_states import synthetic, written
 
 from canids_evaluate import evaluate
 from canids_preprocess import graphs, ingest
+from canids_preprocess.enrolment import profiles
+from canids_preprocess.enrolment.learning import BusLearner
+from canids_preprocess.windowing.frames import ALL, Recording, chunks
+from canids_preprocess.windowing.splits import Block
 from canids_shared.contracts import streams
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.graph_store import GraphStore
@@ -243,6 +247,8 @@ def make() -> None:
     frames = Path("frames.parquet")
     ingest.main(ingest_call(Path("captures/drive.csv"), "can-train-and-test", frames))
     graphs.main(graphs_call(frames, Path("graphs.safetensors")))
+    (learner := BusLearner("")).learn(chunks(Recording(frames), Block(0, 0, 900), ALL), "0" * 64)
+    profiles.save(Path("profile.safetensors"), [learner], {"vehicle": "van"})
     _trainings()
     _stream()
     (folder := RUNS / "eval_large").mkdir()

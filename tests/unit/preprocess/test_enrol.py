@@ -167,7 +167,8 @@ def test_scored_and_followed_logs_begin_with_the_profile_and_are_equal(tmp_path:
     stream = BytesIO()
     follow.follow(follow.parser().parse_args(arguments), IdleTimeout(at_end=True), stream)
     stream.seek(0)
-    _, _, batches = streams.received(stream)
+    header, _, batches = streams.received(stream)
+    assert header["profiles"] == known.header["profiles"]
     x = np.concatenate([streams.flat(batch, "x") for batch in batches])
     np.testing.assert_array_equal(x, np.asarray(known["x"]).reshape(-1))
 
@@ -193,6 +194,8 @@ def test_buses_of_a_log_are_enrolled_each_and_followed_one_by_one(tmp_path: Path
     with pytest.raises(CanidsError, match=r"has the buses can0, can1, not ''; name one of them \(--channel\)"):
         follow.past_of_stretches(options)
     options = follow.parser().parse_args(["x.log", "--profile", str(made), "--channel", "can1"])
-    state = follow.past_of_stretches(options)()
+    past, digests = follow.past_of_stretches(options)
+    state = past()
+    assert digests == {"unknown": load(made).header["digest"]}
     assert state is not None
     assert state.ids.count == len(PERIODS) + 1

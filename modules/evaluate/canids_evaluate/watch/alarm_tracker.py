@@ -61,14 +61,14 @@ class Event(NamedTuple):
 class AlarmTracker:
     """The alarms of the windows of one capture after the other; memory does not grow with their number."""
 
-    def __init__(self, gap: float, most: int, detectors: Sequence[Detector]) -> None:
-        """`gap`: longest pause (s) within an alarm; `most`: most IDs that are named for an alarm."""
-        self._gap, self._most, self._scores = gap, most, scores(detectors)
+    def __init__(self, gap: float, most: int, detectors: Sequence[Detector], enrolled: bool = False) -> None:
+        """`gap`: longest pause (s) within an alarm; `most`: most IDs that are named for an alarm; `enrolled`: the vehicle has a profile."""
+        self._gap, self._most, self._scores, self._enrolled = gap, most, scores(detectors), enrolled
         self._capture: str | None = None
         self._first = 0.0
         self._alarm: Alarm | None = None
         self._labels = [0, 0]  # labelled windows of the alarm, attacked ones
-        self.attribution = AlarmAttribution()
+        self.attribution = AlarmAttribution(enrolled)
 
     def update(self, decided: dict[str, Any], nodes: Nodes) -> list[Event]:
         """Add the next window (`decided_columns`); returns the end of the alarm before it and the beginning of one with it."""
@@ -76,7 +76,8 @@ class AlarmTracker:
         if decided["capture"] != self._capture:
             # No window of another capture belongs to this one's past.
             events += self.end()
-            self._capture, self._first, self.attribution = decided["capture"], decided["t_start"], AlarmAttribution()
+            self._capture, self._first = decided["capture"], decided["t_start"]
+            self.attribution = AlarmAttribution(self._enrolled)
         # Too long after the last alarmed window for the alarm to go on.
         if self._alarm and decided["t_start"] - self._alarm["end"] > self._gap:
             events += self.end()

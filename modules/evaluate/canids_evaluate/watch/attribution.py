@@ -22,6 +22,7 @@ FEATURES = (
     "first_sighting_max",
 )
 """Node features (README of preprocess) that are compared."""
+_FIRST_SIGHTING = FEATURES.index("first_sighting_max")
 FLOOR = 0.25
 PAST = 8
 """Fewest normal windows with an ID that count as a past."""
@@ -103,7 +104,9 @@ class AlarmAttribution:
     `MOST_IDS`, only those in the past are. For an alarm, sums by ID are kept for at most `MOST_IDS` IDs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, enrolled: bool = False) -> None:
+        """`enrolled`: the vehicle has a profile, by which `first_sighting` is 0 in the first window of the IDs that it knows."""
+        self._enrolled = enrolled
         self._past: deque[Nodes] = deque(maxlen=LONGEST)
         self._known: set[int] = set()
         self._begin()
@@ -148,6 +151,8 @@ class AlarmAttribution:
                 self._ids[can_id] = _IdSum(count, count * x)
 
     def _unknown(self, nodes: Nodes) -> set[int]:
+        if self._enrolled:
+            self._known.update({*nodes.ids[nodes.x[:, _FIRST_SIGHTING] == 0].tolist()} - self._new)
         return {i for i in nodes.ids.tolist() if i not in self._known} if len(self._new) < MOST_IDS else set()
 
     def _forget(self) -> None:
