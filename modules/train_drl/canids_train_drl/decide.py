@@ -114,8 +114,10 @@ def main(call: entry_point.Call) -> None:
     model, (baselines_model,) = next(iter(call.inputs["model"]), None), call.inputs["fusion_baselines"]
     policy, baselines = load(model, baselines_model)
     split = states.read(call.inputs["states"][0], **call.made_for("dataset", "variant", "split"))
-    fusion, recalibrate = call.config["fusion"] if model else THRESHOLD, call.config["recalibrate"]
-    if recalibrate and len(split) and call.wildcards["split"] not in SPLITS:
+    fusion = call.config["fusion"] if model else THRESHOLD
+    # Only what is judged or scored: the scales were fitted to the splits of training.
+    recalibrate = call.config["recalibrate"] if call.wildcards["split"] not in SPLITS else 0
+    if recalibrate and len(split):
         decisions = pl.concat(
             decide(recalibrated(policy, capture, recalibrate), baselines.fusions, capture, fusion)
             for capture in states.by_capture(split)
@@ -130,7 +132,7 @@ def main(call: entry_point.Call) -> None:
         "fusion_baselines": sha256_of(baselines_model),
         "false_alarm_budget": baselines.budget,
         # With scales fitted to each capture the score of even odds differs between captures.
-        "even_odds": {} if recalibrate else policy.observer.even_odds(),
+        "even_odds": {} if call.config["recalibrate"] else policy.observer.even_odds(),
         detectors.KEY: detectors.as_json(split.detectors),
     }
     tables.write(call.output["output"], DECISIONS, decisions, metadata)
