@@ -46,3 +46,22 @@ def test_a_log_that_is_followed_is_decided_on_as_the_finished_one(workflow_dir: 
         pl.read_csv(f).drop("attacked") for f in (folder / "alarms.csv", workflow_dir / "results/followed/alarms.csv")
     ]
     assert_frame_equal(*alarms, rel_tol=0, abs_tol=1e-6)
+
+
+def test_each_bus_of_a_log_is_scored_as_a_log_of_its_own(workflow_dir: Path) -> None:
+    scored = workflow_dir / "results/scored/two_buses/by-smoke"
+    both = read(scored / "decisions/small_kd/score.parquet", DECISIONS)[0]
+    assert both["capture"].unique().sort().to_list() == ["two_buses.can0", "two_buses.can1"]
+    unnamed = ("capture", "vehicle", "label", "attack")
+    for bus, scenario in (("can0", "known"), ("can1", "unknown")):
+        judged = read(workflow_dir / f"results/smoke/decisions/small_kd/test_{scenario}_attack.parquet", DECISIONS)[0]
+        own = both.filter(capture=f"two_buses.{bus}")
+        assert_frame_equal(own.drop(unnamed), judged.drop(unnamed))
+        assert own["label"].null_count() == len(own) == len(judged)
+    alarms = pl.read_parquet(scored / "small_kd/score/alarms.parquet")
+    assert dict(alarms.group_by("capture").agg(pl.col("windows").sum()).iter_rows()) == dict(
+        both.group_by("capture").agg(pl.col("alarm").sum()).filter(pl.col("alarm") > 0).iter_rows()
+    )
+    words = (scored / "small_kd/score/summary.md").read_text()
+    for bus in ("can0", "can1"):
+        assert f"**two_buses.{bus}**: {(both['capture'] == f'two_buses.{bus}').sum():,} windows" in words

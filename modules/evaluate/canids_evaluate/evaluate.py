@@ -27,7 +27,7 @@ from canids_evaluate.standings import own_scores
 from canids_shared.alarm_rule import AlarmRule
 from canids_shared.contracts.detectors import declared
 from canids_shared.contracts.evaluation import CURVES_CONTRACT, METRICS_CONTRACT, read_evaluation
-from canids_shared.contracts.manifest import ENROLMENT
+from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SPLITS
 from canids_shared.contracts.tables import DECISIONS, KEYS, read, read_metadata
 from canids_shared.errors import CanidsError
 from canids_shared.jobs import entry_point
@@ -35,8 +35,8 @@ from canids_shared.jobs.entry_point import Call
 
 BASELINE, SCORE, ALARM, UNLIKE = "baseline_", "_score", "_alarm", "unlike_"
 """Columns of a fusion baseline: `baseline_{name}_score`, `baseline_{name}_alarm`; of a detector `unlike_{name}`."""
-_DECIDED = ("policy", "fusion_baselines", "fusion", "recalibrate", "false_alarm_budget")
-"""Keys of decisions' metadata that are the same in all files of a variant."""
+_DECIDED = ("policy", "fusion_baselines", "fusion", "false_alarm_budget")
+"""Keys of decisions' metadata that are the same in all files of a variant; `recalibrate` is the same in those of all scenarios."""
 
 
 def fusion_baselines(path: Path, columns: list[str]) -> list[str]:
@@ -110,10 +110,21 @@ def refuse_mixture(calibrate: Path, others: Iterable[tuple[str, Path]], budget: 
             f"{calibrate}: decided with false_alarm_budget {theirs}, and evaluate.false_alarm_budget is {budget:g}; "
             "set both to the same"
         )
-    for split, path in [("calibrate", calibrate), *others]:
-        header = read_metadata(path, DECISIONS, split=split, **wanted)
+    judged = {path: read_metadata(path, DECISIONS, split=split, **wanted) for split, path in others}
+    for path, header in judged.items():
         if other := [key for key in _DECIDED if header.get(key) != first.get(key)]:
             raise CanidsError(f"{path}: decided by another {other[0]} than {calibrate}; delete both and run again")
+    # Only scenarios of vehicles that are not enrolled are recalibrated; a split of the training captures is judged as it is.
+    recalibrated = {
+        path: header.get("recalibrate")
+        for path, header in judged.items()
+        if header["split"] not in (*SPLITS, ENROLMENT) and not header["split"].endswith(ENROLLED)
+    }
+    for path, seconds in recalibrated.items():
+        if seconds != next(iter(recalibrated.values())):
+            raise CanidsError(
+                f"{path}: decided by another recalibrate than {next(iter(recalibrated))}; delete both and run again"
+            )
 
 
 def main(call: Call) -> None:

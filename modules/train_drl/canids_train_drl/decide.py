@@ -213,14 +213,20 @@ def main(call: entry_point.Call) -> None:
     model, (baselines_model,) = next(iter(call.inputs["model"]), None), call.inputs["fusion_baselines"]
     policy, baselines = load(model, baselines_model)
     split = states.read(call.inputs["states"][0], **call.made_for("dataset", "variant", "split"))
-    fusion, recalibrate = call.config["fusion"] if model else THRESHOLD, call.config["recalibrate"]
-    rules, name = rules_of(policy, baselines), call.wildcards["split"]
+    fusion, rules, name = (
+        call.config["fusion"] if model else THRESHOLD,
+        rules_of(policy, baselines),
+        call.wildcards["split"],
+    )
     even_odds: dict[str, dict[str, float]] = {}
-    if name == ENROLMENT or name.endswith(ENROLLED):
+    enrolled = name == ENROLMENT or name.endswith(ENROLLED)
+    # Only what is judged or scored: the scales were fitted to the splits of training, or are to the enrolment.
+    recalibrate = 0 if name in SPLITS or enrolled else call.config["recalibrate"]
+    if enrolled:
         wanted = {**call.made_for("dataset", "variant"), "split": ENROLMENT}
         by_vehicle = states.by("vehicle", states.read(call.inputs["enrolment"][0], **wanted))
         decisions, rules, even_odds = decide_enrolled(policy, baselines, split, by_vehicle, fusion)
-    elif recalibrate and len(split) and name not in SPLITS:
+    elif recalibrate and len(split):
         decisions = pl.concat(
             decide(recalibrated(policy, capture, recalibrate), baselines.fusions, capture, fusion, rules)
             for capture in states.by("capture", split).values()
@@ -237,7 +243,7 @@ def main(call: entry_point.Call) -> None:
         "false_alarm_budget": baselines.budget,
         "rules": {("fusion" if name == fusion else name): rule.to_json() for name, rule in rules.items()},
         # With scales fitted to each capture, or vehicle, the score of even odds differs between them.
-        "even_odds": {} if recalibrate or even_odds else policy.observer.even_odds(),
+        "even_odds": {} if call.config["recalibrate"] or even_odds else policy.observer.even_odds(),
         **({"even_odds_of_vehicles": even_odds} if even_odds else {}),
         detectors.KEY: detectors.as_json(split.detectors),
     }

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.manifest import SPLITS
+from canids_shared.planning.pipeline import VARIANTS
 from canids_shared.planning.split_sets import SplitSet, split_sets
 from canids_shared.planning.stage import Stage
 
@@ -27,6 +29,20 @@ def environment(stage: Stage) -> str:
     """The conda environment that the backends of all instances need."""
     wanted = {config["backend"] for config in stage.config.values()}
     return "environment.dgl.yaml" if "dgl" in wanted else "environment.yaml"
+
+
+def exports(stage: Stage) -> list[str]:
+    """The ONNX files, with their reports, of all detectors that are trained: supervised ones only where there are attacks to learn from."""
+    return [
+        f"experimentruns/{dataset}/{detector.name}_{variant}{instance}/{file}"
+        for dataset in stage.datasets
+        for instance in stage.config
+        if stage.has(dataset, instance)
+        for detector in DETECTORS
+        if stage.has_attacks(dataset, instance) or not detector.supervised
+        for variant in VARIANTS
+        for file in ("model.onnx", "export.json")
+    ]
 
 
 def state_sets(stage: Stage) -> list[SplitSet]:

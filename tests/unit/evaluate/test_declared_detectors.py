@@ -91,7 +91,17 @@ def test_one_or_five_detectors(count: int) -> None:
     content = json.loads(Path("eval_large/metrics.json").read_text())
     rows = by_scenario(rows_of([content]))["test_known"]
     assert [row.label for row in rows[: count + 1]] == ["Fusion", *(d.label for d in detectors)]
-    assert "D0" in " ".join(sentences.findings(rows))
+    findings = " ".join(sentences.findings(rows))
+    assert "D0" in findings
+    assert "The episodes are too few" not in findings
+    (fusion,) = (row for row in rows if row.label == "Fusion")
+    fusion.values["minus"]["d0"]["f1"]["interval"] = None
+    few = [
+        sentence
+        for sentence in sentences.findings(rows)
+        if sentence.startswith("The episodes are too few (fewer than 5)")
+    ]
+    assert [("D0 (" in sentence, "D1 (" in sentence) for sentence in few] == [(True, False)]
     curve_figures.policy(Path("policy.svg"), json.loads(Path("eval_large/curves.json").read_text()))
     assert Path("policy.svg").stat().st_size > 0
 

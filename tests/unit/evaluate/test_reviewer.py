@@ -159,7 +159,6 @@ def test_swapped_scenarios_are_noticed() -> None:
         ("policy", "q"),
         ("fusion_baselines", "r"),
         ("fusion", "cusum"),
-        ("recalibrate", 60),
         ("false_alarm_budget", 0.05),
     ],
 )
@@ -168,6 +167,17 @@ def test_decisions_made_otherwise_than_on_calibrate_are_noticed(key: str, value:
     change("test", lambda f: f, **{key: value})
     with pytest.raises(CanidsError, match=rf"test\.parquet: decided by another {key} than calibrate\.parquet"):
         evaluate_decisions()
+
+
+def test_scenarios_are_recalibrated_alike_and_splits_of_training_are_not() -> None:
+    change("test", lambda f: f, recalibrate=60)
+    frame, header = read("test.parquet", DECISIONS)
+    write("other.parquet", DECISIONS, frame, {**header, "split": "other"})
+    scenarios = {split: Path(f"{split}.parquet") for split in ("test", "other")}
+    evaluate.refuse_mixture(Path("calibrate.parquet"), scenarios, CONFIG["false_alarm_budget"])
+    change("other", lambda f: f, recalibrate=30)
+    with pytest.raises(CanidsError, match=r"^other\.parquet: decided by another recalibrate than test\.parquet"):
+        evaluate.refuse_mixture(Path("calibrate.parquet"), scenarios, CONFIG["false_alarm_budget"])
 
 
 def test_detectors_and_fusion_baselines_keep_to_one_budget() -> None:

@@ -3,6 +3,8 @@
 import json
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +16,13 @@ from canids_shared.contracts import detectors, model_file, streams
 from canids_shared.contracts.torch_store import Graphs
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.torch_state import to_arrays
+from canids_shared.planning.pipeline import VARIANTS
+from canids_shared.planning.stage import Stage
 from canids_train_gnn import export, follow, gat, serving
 from canids_train_gnn.models import detector_file
 from canids_train_gnn.models.columns import COLUMNS
 from canids_train_gnn.models.gat_vgae import GAT, VGAE
+from canids_train_gnn.planning import exports
 from canids_train_gnn.states import outputs_of
 
 KINDS = {"gat": GAT, "vgae": VGAE}
@@ -131,3 +136,19 @@ def test_windows_of_a_stream_make_the_batches_of_the_store(tmp_path: Path) -> No
     assert detectors.declared(declared, "stream") == detectors.DETECTORS
     assert declared["node_features"] == header["node_features"]
     assert set(wide.names) == {*schema.names, *COLUMNS}
+
+
+def test_without_attacks_no_supervised_detector_is_exported() -> None:
+    stage = SimpleNamespace(
+        datasets=["quiet", "loud"],
+        config={"": {}, "@seed-1": {}},
+        has=lambda dataset, instance: (dataset, instance) != ("loud", "@seed-1"),
+        has_attacks=lambda dataset, _: dataset == "loud",
+    )
+    folders = {Path(path).parent for path in exports(cast(Stage, stage))}
+    assert {f.name for f in folders if f.parent.name == "quiet"} == {
+        f"vgae_{variant}{instance}" for variant in VARIANTS for instance in ("", "@seed-1")
+    }
+    assert {f.name for f in folders if f.parent.name == "loud"} == {
+        f"{kind}_{variant}" for kind in ("vgae", "gat") for variant in VARIANTS
+    }

@@ -13,6 +13,7 @@ NO_TEST = (
     "which epochs and policies were chosen; results on other captures will be worse."
 )
 """The warning beside what is judged in place of a test scenario."""
+_TOO_FEW = f"The episodes are too few (fewer than {ENOUGH}) to compare it in F1 with"
 
 
 def counts(rows: list[Row], sources: Mapping[str, Mapping[str, Any]]) -> str:
@@ -98,16 +99,20 @@ def findings(rows: list[Row]) -> list[str]:
         f"The fusion ({fusion.variant}) reaches F1 {f1} and AUROC {number('auroc', values['auroc'])}; it finds "
         f"{_episodes(values)} of the attack episodes, {_delay(values)}, and raises {_false_alarms(values)}."
     ]
-    # A method is better or worse only where the interval of the paired difference leaves out zero.
+    # A method is better or worse only where the interval of the paired difference leaves out zero; too few episodes have none.
     others = [r for r in rows if r.method in values["minus"] and r.variant == fusion.variant]
-    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": []}
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not distinguishable from": [], _TOO_FEW: []}
     for row in sorted(others, key=lambda row: row.method):
         paired = values["minus"][row.method]["f1"]
         low, high = paired["interval"] or (-1, 1)
         kind = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+        kind = kind if paired["interval"] else _TOO_FEW
         groups[kind].append(f"{row.label} ({_plain_difference(paired)})")
+    uncertain = groups.pop(_TOO_FEW)
     if compared := [f"{kind} {', '.join(names)}" for kind, names in groups.items() if names]:
         sentences.append("In F1, paired over the same episodes, it is " + "; ".join(compared) + ".")
+    if uncertain:
+        sentences.append(f"{_TOO_FEW} {', '.join(uncertain)}.")
     return [*without_test(rows), *sentences, verdict(rows)]
 
 

@@ -2,13 +2,13 @@
 
 import datetime
 import json
+import logging
 import subprocess
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from canids_shared.contracts.manifest import JUDGED, LEFT_OUT, UNSEEN, base_of
-from canids_shared.errors import CanidsError
 from canids_shared.jobs.locks import locked_folder
 
 READINGS = Path("experimentruns/test_readings.jsonl")
@@ -16,6 +16,7 @@ READINGS = Path("experimentruns/test_readings.jsonl")
 _TEXT = dict.fromkeys(("time", "code", "dataset", "rule", "instance"), str)
 _TYPES: dict[str, Any] = {**_TEXT, "commit": (str, NoneType), "dirty": (bool, NoneType)}
 """What report and cards read of a line."""
+log = logging.getLogger(__name__)
 
 
 def _git(*arguments: str) -> str | None:
@@ -74,7 +75,7 @@ def rule_of(metrics: dict[str, Any]) -> str:
 def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
     """The last line of the log for the run and code that made a `metrics.json`; None where there is none, as for folds.
 
-    Raises `CanidsError` naming file and line if the log is damaged.
+    A damaged line is passed over, and named in the job's log: it holds no result, and a report does without.
     """
     wanted = {"rule": rule_of(metrics), **{k: metrics[k] for k in ("code", "dataset", "instance")}}
     last = None
@@ -87,5 +88,5 @@ def reading_behind(metrics: dict[str, Any]) -> dict[str, Any] | None:
             if all(line[k] == v for k, v in wanted.items()):
                 last = line
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise CanidsError(f"{READINGS}: line {number} is damaged; repair or remove it") from None
+            log.warning("%s: line %d is damaged and passed over; repair or remove it", READINGS, number)
     return last
