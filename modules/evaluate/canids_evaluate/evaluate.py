@@ -12,6 +12,7 @@ for the paired bootstrap: fusion minus each method on the same resamples.
 Without a variant (rule `own_scores`) scores of anyone's detector are evaluated in the same way, with the graphs that their windows are of.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +104,8 @@ def main(call: Call) -> None:
     variant, calibrate = call.constants["variant"], call.inputs["calibrate"][0]
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
     dataset = call.wildcards["dataset"]
-    read_scores = scores_of
-    if variant is None:
-        read_scores = own_scores.reader(call)
-    else:
+    read_scores: Callable[[Path], Scores] = own_scores.reader(call) if variant is None else scores_of
+    if variant is not None:
         refuse_mixture(calibrate, scenarios, call.config["false_alarm_budget"], dataset=dataset, variant=variant)
     evaluation = calibrated(call.config, read_scores(calibrate))
     record(f"eval_{variant}" if variant else "own_scores", call.wildcards, call.constants["code"], list(scenarios))

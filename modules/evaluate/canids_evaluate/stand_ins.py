@@ -97,7 +97,7 @@ def leaderboard(call: Call) -> None:
     """The document and the table's header without a method."""
     protocol = {"version": PROTOCOL, "config": {}, "enrolment": 0, "left_out": {}}
     empty: dict[str, Any] = {"code": {}, "seeds": [], "standings": [], "best": {}, "differences": [], "warnings": {}}
-    data, ablations = {"captures": {}, "windows": {}}, {"labels": {}, "missing": [], "changes": []}
+    empty |= {"data": {"captures": {}, "windows": {}}, "ablations": {"labels": {}, "missing": [], "changes": []}}
     content = {
         "dataset": call.wildcards["dataset"],
         "protocol": protocol,
