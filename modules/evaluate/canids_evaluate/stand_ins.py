@@ -98,13 +98,7 @@ def leaderboard(call: Call) -> None:
     protocol = {"version": PROTOCOL, "config": {}, "enrolment": 0, "left_out": {}}
     empty: dict[str, Any] = {"code": {}, "seeds": [], "standings": [], "best": {}, "differences": [], "warnings": {}}
     empty |= {"data": {"captures": {}, "windows": {}}, "ablations": {"labels": {}, "missing": [], "changes": []}}
-    content = {
-        "dataset": call.wildcards["dataset"],
-        "protocol": protocol,
-        "data": data,
-        "ablations": ablations,
-        **empty,
-    }
+    content = {"dataset": call.wildcards["dataset"], "protocol": protocol, **empty}
     write_json(call.output["json"], LEADERBOARD_CONTRACT, content)
     write_text(call.output["csv"], ",".join(board_tables.CSV_COLUMNS) + "\n")
 
