@@ -205,8 +205,9 @@ docs: .venv/development
 rulegraph: .venv/runtime
 	@$(RUN_MODULE) snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet $(OPTIONS)
 
-# The tables of results in the READMEs, from finished runs: make seeds, make folds, make hours.
+# The tables of results in the READMEs, from finished runs: make leaderboard, make seeds, make folds, make hours.
 readme-results: .venv/runtime
+	$(RUN_MODULE) canids_evaluate.readme --leaderboard results/leaderboard/leaderboard/leaderboard.json --document README.md
 	$(RUN_MODULE) canids_evaluate.readme --datasets hcrl_sa --document README.md --methods fusion gat vgae hysteresis cusum logistic
 	$(RUN_MODULE) canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
 	$(RUN_MODULE) canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \

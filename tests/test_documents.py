@@ -284,7 +284,7 @@ CHECKS: dict[str, Check] = {
     r"(.venv/bin/)?snakemake .*--draft-notebook .*": drafts,
     r"(.venv/bin/)?snakemake -c\d -s modules/\w+/Snakefile": plans_all_again,
     r".venv/bin/snakemake --profile shared/profiles/\w+ .*": plans,
-    r"snakemake -c2 -s examples/own_detector/Snakefile": plans,
+    r"snakemake -c2 -s examples/own_detector/(leaderboard/)?Snakefile": plans,
     r"snakemake -c2 -s examples/own_detector/score/Snakefile .*": elsewhere(
         "tests/examples/test_own_detector_pipeline.py", "own_detector/score/Snakefile"
     ),

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from evaluate_data import episodes, write_decisions, write_split, write_training
 from workflows import TRAININGS, VARIANTS, Checkout, check_card
 
+from canids_shared.contracts.evaluation import read_leaderboard
+from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.contracts.manifest import LEFT_OUT
 
 pytestmark = pytest.mark.slow
@@ -41,10 +44,10 @@ _SEEN = """<script>addEventListener("load", () => {
 def write_splits(folder: Path, scenarios: tuple[str, ...], fold: str = "", seeds: tuple[str, ...] = ("",)) -> None:
     """Graphs of a fold (or of the plain run), and decisions of each of its seeds."""
     rng = np.random.default_rng(0)
-    for split in ("fit", "fuse", "calibrate", *scenarios):
+    for split in ("fit", "select", "fuse", "calibrate", *scenarios):
         captures = {f"{split}-{a}": (a, episodes(200, 0.4, rng)) for a in ("dos", "fuzzing")}
         keys = write_split(folder / f"results/demo/graphs{fold}/{split}.safetensors", captures, rng)
-        for seed in seeds if split not in ("fit", "fuse") else ():
+        for seed in seeds if split not in ("fit", "select", "fuse") else ():
             for i, variant in enumerate(VARIANTS):
                 path = folder / f"results/demo/decisions/{variant}{fold}{seed}/{split}.parquet"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,14 +186,22 @@ def test_the_notebook_runs(evaluated: Checkout) -> None:
         assert {row["kind"] for row in csv.DictReader(stream)} <= {"missed", "false alarm"}
 
 
-def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkout: Callable[[], Checkout]) -> None:
+def test_folds_and_seeds_come_into_one_table_and_the_leaderboard_without_a_test_scenario(
+    new_checkout: Callable[[], Checkout],
+) -> None:
     checkout = new_checkout()
     write_upstream(checkout.folder)
     write_splits(checkout.folder, (LEFT_OUT,), "@without-x", ("", "-seed-1"))
+    for split in ("calibrate", LEFT_OUT):
+        keys = GraphStore(checkout.folder / f"results/demo/graphs@without-x/{split}.safetensors").keys()
+        path = checkout.folder / f"own/demo@without-x/{split}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keys.select("capture", "window", "t_start", odds=pl.col("label") * 2.0).write_parquet(path)
     names = ["without-x", "without-x-seed-1"]
     same = {name: name for name in names}
     config = {
         **yaml.safe_load((checkout.folder / CONFIG).read_text()),
+        "own_scores": {"mine": {"folder": "own/{dataset}{instance}", "column": "odds"}},
         "instances": {name: {} for name in names},
         "folds": {name: {"vehicles": ["van"]} for name in names},
         "ports": {
@@ -200,7 +211,8 @@ def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkou
         },
     }
     (checkout.folder / "folds.yaml").write_text(yaml.safe_dump(config))
-    done = checkout.module("evaluate", "all_folds", "--configfile", "folds.yaml")
+    board = "results/demo/leaderboard/leaderboard"
+    done = checkout.module("evaluate", "all_folds", f"{board}.md", "--configfile", "folds.yaml")
     assert done.returncode == 0, done.stderr
     table = (checkout.folder / "results/demo/folds/results.md").read_text()
     assert re.search(
@@ -209,5 +221,10 @@ def test_folds_and_seeds_come_into_one_table_without_a_test_scenario(new_checkou
     assert "Fusion minus …, F1" in table
     assert re.search(r"\| Extra Trees \| – \| 1 \|", table)
     assert (checkout.folder / "results/demo/folds/methods.svg").stat().st_size > 10_000
+    made = read_leaderboard(checkout.folder / f"{board}.json")
+    fusion, mine = (next(e for e in made["standings"] if e["method"] == m) for m in ("fusion", "mine"))
+    assert (fusion["seeds"], mine["seeds"], mine["setting"]) == ([0, 1], [0], "vehicle")
+    assert mine["metrics"]["f1"]["mean"] == 1.0
+    assert made["protocol"]["left_out"] == {"@without-x": {"vehicles": ["van"]}}
     assert not (checkout.folder / "experimentruns/test_readings.jsonl").exists()
     assert all("@without-x" in p.name for p in checkout.folder.glob("experimentruns/demo/eval_*"))

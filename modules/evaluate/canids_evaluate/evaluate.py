@@ -13,7 +13,7 @@ for the paired bootstrap: fusion minus each method on the same resamples.
 Without a variant (rule `own_scores`) scores of anyone's detector are evaluated in the same way, with the graphs that their windows are of.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +133,10 @@ def main(call: Call) -> None:
     scenarios = dict(zip(call.constants["scenarios"], call.inputs["scenarios"], strict=True))
     enrolment = call.inputs.get("enrolment", [])
     dataset = call.wildcards["dataset"]
-    read_scores = scores_of
-    if variant is None:
-        read_scores = own_scores.reader(call)
-    else:
-        refuse_mixture(
-            calibrate,
-            [*scenarios.items(), *((ENROLMENT, path) for path in enrolment)],
-            call.config["false_alarm_budget"],
-            dataset=dataset,
-            variant=variant,
-        )
+    read_scores: Callable[[Path], Scores] = own_scores.reader(call) if variant is None else scores_of
+    if variant is not None:
+        others = [*scenarios.items(), *((ENROLMENT, path) for path in enrolment)]
+        refuse_mixture(calibrate, others, call.config["false_alarm_budget"], dataset=dataset, variant=variant)
     evaluation = calibrated(call.config, read_scores(calibrate))
     for path in enrolment:
         evaluation.enrol(read_scores(path))

@@ -105,14 +105,8 @@ def leaderboard(call: Call) -> None:
     """The document and the table's header without a method."""
     protocol = {"version": PROTOCOL, "config": {}, "enrolment": 0, "left_out": {}}
     empty: dict[str, Any] = {"code": {}, "seeds": [], "standings": [], "best": {}, "differences": [], "warnings": {}}
-    data, ablations = {"captures": {}, "windows": {}}, {"labels": {}, "missing": [], "changes": []}
-    content = {
-        "dataset": call.wildcards["dataset"],
-        "protocol": protocol,
-        "data": data,
-        "ablations": ablations,
-        **empty,
-    }
+    empty |= {"data": {"captures": {}, "windows": {}}, "ablations": {"labels": {}, "missing": [], "changes": []}}
+    content = {"dataset": call.wildcards["dataset"], "protocol": protocol, **empty}
     write_json(call.output["json"], LEADERBOARD_CONTRACT, content)
     write_text(call.output["csv"], ",".join(board_tables.CSV_COLUMNS) + "\n")
 

@@ -12,7 +12,7 @@ from canids_shared.errors import CanidsError
 
 def read_comparable(paths: Sequence[Path]) -> dict[str, Document]:
     """Leaderboards by path; raises `CanidsError` naming the first whose protocol or data are not those of the first one."""
-    documents = {str(path): read_leaderboard(path) for path in paths}
+    documents: dict[str, Document] = {str(path): read_leaderboard(path) for path in paths}
     first = next(iter(documents))
     for path, found in documents.items():
         if difference := difference_of(documents[first], found):
@@ -42,8 +42,8 @@ def side_by_side(documents: Sequence[Document]) -> list[tuple[str, Table]]:
         rows = []
         for key, any_of in {k: e for of in found for k, e in of.items()}.items():
             each = [of.get(key) for of in found]
-            ends = [e["metrics"]["f1"]["mean"] if e else None for e in (each[0], each[-1])]
-            change = number("f1", None if None in ends else ends[1] - ends[0], sign=True)
+            first, last = (e["metrics"]["f1"]["mean"] if e else None for e in (each[0], each[-1]))
+            change = number("f1", None if first is None or last is None else last - first, sign=True)
             f1 = [shown_mean(e, "f1") if e else UNDEFINED for e in each]
             alarms = [false_alarms(e["traffic"]) if e else UNDEFINED for e in each]
             rows.append([any_of["label"], any_of["variant"] or UNDEFINED, *f1, change, *alarms])

@@ -208,7 +208,7 @@ def overview(document: Document) -> Table:
     header += [f"FPR on traffic of other vehicles, {regime}" for regime in elsewhere]
     rows = []
     for key, e in found[setting, regimes[0]].items() if regimes else ():
-        cells = []
+        cells: list[str] = []
         for regime in regimes:
             here = found[setting, regime].get(key)
             shown = (

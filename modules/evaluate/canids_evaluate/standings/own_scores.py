@@ -6,6 +6,7 @@ read, so `states` of a module in the place of train_gnn are such files. Labels c
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from canids_shared.contracts.whole import reading
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
-SCORES = {"capture": pl.String, "window": pl.Int32, "t_start": pl.Float64}
+SCORES: dict[str, Any] = {"capture": pl.String, "window": pl.Int32, "t_start": pl.Float64}
 """Columns beside the score, by which a row is held against its window."""
 _REMEDY = "write it again, a row for each window of the graphs"
 
@@ -45,7 +46,7 @@ def reader(call: Call) -> Callable[[Path], Scores]:
 
 def read(path: Path, column: str, keys: pl.DataFrame) -> np.ndarray:
     """The scores [W] of the windows `keys`, f64."""
-    wanted = {**SCORES, column: pl.Float64}
+    wanted: dict[str, Any] = {**SCORES, column: pl.Float64}
     with (
         reading(path, "table of scores", pa.ArrowException, pl.exceptions.PolarsError, again=_REMEDY),
         opened(path) as file,
