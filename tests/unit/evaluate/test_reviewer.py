@@ -173,7 +173,7 @@ def test_scenarios_are_recalibrated_alike_and_splits_of_training_are_not() -> No
     change("test", lambda f: f, recalibrate=60)
     frame, header = read("test.parquet", DECISIONS)
     write("other.parquet", DECISIONS, frame, {**header, "split": "other"})
-    scenarios = {split: Path(f"{split}.parquet") for split in ("test", "other")}
+    scenarios = [(split, Path(f"{split}.parquet")) for split in ("test", "other")]
     evaluate.refuse_mixture(Path("calibrate.parquet"), scenarios, CONFIG["false_alarm_budget"])
     change("other", lambda f: f, recalibrate=30)
     with pytest.raises(CanidsError, match=r"^other\.parquet: decided by another recalibrate than test\.parquet"):
