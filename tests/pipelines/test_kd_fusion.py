@@ -49,7 +49,6 @@ BASELINES = {
     "id_rate",
     "isolation_forest",
     "extra_trees",
-    "relative_trees",
     "gradient_boosting",
     "node_pca",
     "staleness",

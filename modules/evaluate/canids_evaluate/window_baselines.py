@@ -6,7 +6,7 @@
         [--enrolment enrolment.safetensors]
 
 Known vehicles alone: `id_rate` holds the IDs and rates of attack-free traffic. Learnt from labelled window statistics: `extra_trees` (Geurts et
-al. 2006), `relative_trees`, the same without statistics that are absolute, `gradient_boosting` (Friedman 2001). Learnt from attack-free windows:
+al. 2006), `gradient_boosting` (Friedman 2001). Learnt from attack-free windows:
 `isolation_forest` (Liu et al. 2008) and `node_pca`, principal components of node features (Jackson and Mudholkar 1979). Learnt from nothing:
 `staleness`; `always_attack` alarms on every window. Where vehicles are enrolled (scenarios `…_enrolled`), thresholds are set on their enrolment,
 and `isolation_forest` and `node_pca` are fitted to it instead of to the training captures (`judging/own_traffic.py`).
@@ -35,14 +35,9 @@ from canids_shared.jobs.entry_point import Call
 
 log = logging.getLogger(__name__)
 Scorer = Callable[[GraphStore], np.ndarray]
-_ABSOLUTE = {
-    *("dlc_mean", "dlc_std", "dlc_min", "dlc_max"),
-    *("distinct_ids", "largest_share", "id_entropy", "edges", "frames_per_s"),
-}
-"""Window statistics that say what the vehicle is like, and not what is unusual for it."""
 _CHOSEN_ON = ("select", "fuse")
 """Splits that are looked at for their warnings alone."""
-_CLASSIFIERS = ("extra_trees", "relative_trees", "gradient_boosting")
+_CLASSIFIERS = ("extra_trees", "gradient_boosting")
 
 
 def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[str, Scorer]:
@@ -61,15 +56,11 @@ def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[
             f"{fit.path}: no attacked window, and classifiers learn from both classes; "
             "give the dataset a labelled training capture with an attack, or `fit` a larger share"
         )
-    relative = [i for i, name in enumerate(fit.header["statistics"]) if name not in _ABSOLUTE]
-    everything = list(range(statistics.shape[1]))
 
-    def classifier(model: Any, columns: list[int]) -> Scorer:
+    def classifier(model: Any) -> Scorer:
         if attacks:
-            model.fit(statistics[label >= 0][:, columns], label[label >= 0])
-        return lambda store: np.asarray(
-            model.predict_proba(np.asarray(store["statistics"])[:, columns])[:, 1], np.float64
-        )
+            model.fit(statistics[label >= 0], label[label >= 0])
+        return lambda store: np.asarray(model.predict_proba(np.asarray(store["statistics"]))[:, 1], np.float64)
 
     balanced: dict[str, Any] = {"class_weight": "balanced", "random_state": seed}
     forest = IsolationForest(n_estimators=trees, random_state=seed, n_jobs=1)
@@ -77,22 +68,16 @@ def learn(fit: GraphStore, trees: int, seed: int, attacks: bool = True) -> dict[
     pca = node_pca.learn(fit, seed)
     scorers: dict[str, Scorer] = {
         "id_rate": lambda store: np.where(store.is_auxiliary, np.nan, rule.score(store)),
-        "extra_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), everything),
-        "relative_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced), relative),
+        "extra_trees": classifier(ExtraTreesClassifier(trees, n_jobs=1, **balanced)),
         "gradient_boosting": classifier(
-            HistGradientBoostingClassifier(max_iter=trees, early_stopping=False, **balanced), everything
+            HistGradientBoostingClassifier(max_iter=trees, early_stopping=False, **balanced)
         ),
         "isolation_forest": lambda store: np.asarray(-forest.score_samples(store["statistics"]), dtype=np.float64),
         "node_pca": lambda store: pca(store, None),
         "staleness": staleness.scores,
         "always_attack": lambda store: np.ones(len(store)),
     }
-    # Features of the published pipeline are all absolute.
-    left_out = {
-        *([] if attacks else _CLASSIFIERS),
-        *(["relative_trees"] if fit.header.get("features") == "published" else []),
-    }
-    return {name: scorer for name, scorer in scorers.items() if name not in left_out}
+    return {name: scorer for name, scorer in scorers.items() if attacks or name not in _CLASSIFIERS}
 
 
 def scores_of(store: GraphStore, scorers: dict[str, Scorer]) -> Scores:

@@ -187,7 +187,7 @@ def test_baselines_write_the_contract() -> None:
     assert content["variant"] is None
     methods = content["scenarios"]["test_known"]
     assert methods.keys() == WINDOW_BASELINES.keys()
-    assert [methods[m]["f1"] for m in ("id_rate", "extra_trees", "relative_trees")] == [1, 1, 1]
+    assert [methods[m]["f1"] for m in ("id_rate", "extra_trees")] == [1, 1]
     assert (methods["always_attack"]["recall"], methods["always_attack"]["mcc"]) == (1, None)
 
 
@@ -320,9 +320,6 @@ def test_buses_of_a_log_and_windows_of_one_time_are_judged() -> None:
 def test_extra_trees_are_left_out_where_there_is_no_attack_to_learn_from() -> None:
     write_store(Path("fit.safetensors"), [{0: 1}] * 40, [0] * 40, capture="free")
     fit = GraphStore(Path("fit.safetensors"))
-    assert (
-        not {"extra_trees", "relative_trees", "gradient_boosting"}
-        & window_baselines.learn(fit, 5, 0, attacks=False).keys()
-    )
+    assert not {"extra_trees", "gradient_boosting"} & window_baselines.learn(fit, 5, 0, attacks=False).keys()
     with pytest.raises(CanidsError, match="no attacked window, and classifiers learn from both classes"):
         window_baselines.learn(fit, 5, 0)

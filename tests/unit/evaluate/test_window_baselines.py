@@ -1,4 +1,4 @@
-"""Baselines by hand: silence of IDs, principal components of nodes, and trees that see nothing absolute."""
+"""Baselines by hand: silence of IDs, principal components of nodes."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from evaluate_data import write_split, write_store
 
-from canids_evaluate import window_baselines
 from canids_evaluate.judging import node_pca, staleness
 from canids_shared.contracts.graph_store import GraphStore
 
@@ -15,12 +14,7 @@ from canids_shared.contracts.graph_store import GraphStore
 class Store(dict[str, Any]):
     """The arrays and the header of a store, as the baselines use them."""
 
-    header: dict[str, Any]
     path = Path("fit.safetensors")
-    is_auxiliary = np.zeros(0, dtype=bool)
-
-    def __len__(self) -> int:
-        return len(self["node_ptr"]) - 1
 
 
 def test_staleness_by_hand(tmp_path: Path) -> None:
@@ -61,25 +55,3 @@ def test_nodes_off_the_components_score_high() -> None:
     learn = node_pca.learn(nodes(np.concatenate([usual, attacked]), 6, np.repeat([0, 1], [100, 10])), 0)
     assert learn(nodes(usual, 6, np.zeros(100))).max() < 1e-6
     assert learn(nodes(attacked, 6, np.ones(10))).min() > 0.3
-
-
-def test_relative_trees_do_not_see_what_is_absolute() -> None:
-    rng = np.random.default_rng(2)
-    label = np.repeat([0, 1], 60)
-    names = ["interval_ratio_mean", "dlc_mean", "frames_per_s", "dlc_changed_mean"]
-    statistics = rng.normal(size=(120, 4)) + label[:, None] * [2, 9, 9, 0]
-    fit = Store(
-        y=label,
-        statistics=statistics,
-        x=rng.normal(size=(120, 2)),
-        node_ptr=np.arange(121),
-        node_id=np.ones(120, np.uint32),
-        node_count=np.ones(120),
-    )
-    fit.header, fit.is_auxiliary = {"statistics": names}, np.zeros(120, dtype=bool)
-    scorers = window_baselines.learn(cast(GraphStore, fit), 20, 0)
-    other = Store(fit, statistics=statistics * [1, -5, 7, 1])
-    other.header, other.is_auxiliary = fit.header, fit.is_auxiliary
-    stores = [cast(GraphStore, store) for store in (fit, other)]
-    same = {m: np.array_equal(*map(scorers[m], stores)) for m in ("relative_trees", "extra_trees", "gradient_boosting")}
-    assert same == {"relative_trees": True, "extra_trees": False, "gradient_boosting": False}

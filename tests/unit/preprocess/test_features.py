@@ -85,11 +85,10 @@ def test_more_ids_than_the_first_allocation_holds(seed: int) -> None:
 
 def test_regular_id_deviates_in_nothing() -> None:
     values = regular(60)
-    silent = set(FRAME_FEATURES) - {"young", "dlc"}
+    silent = set(FRAME_FEATURES) - {"young"}
     assert {name for name in silent if values[name].any()} == set()
     settled = PERIOD * np.arange(60) / 2.0  # 2 s after its first frame a bus has settled
     np.testing.assert_array_equal(values["young"], (settled / np.arange(1, 61)).astype(np.float32))
-    assert set(values["dlc"].tolist()) == {1.0}
 
 
 @pytest.mark.parametrize(("periods", "ratio"), [(4, 2.0), (0.25, -2.0), (2**12, 8.0), (0, -8.0)])
@@ -128,20 +127,21 @@ def test_what_is_usual_outlasts_a_flood(before: int) -> None:
 @pytest.mark.parametrize("early", [0.1, 0.5, 0.85, 0.97, 0.999])
 def test_one_injected_frame_leaves_no_trace_on_a_periodic_id(early: float) -> None:
     """The sender's next frame is compared with the sender's last one, not with the injector's."""
-    times = PERIOD * np.arange(40)
-    times = np.insert(times, 30, times[29] + early * PERIOD)
-    payload = [bytes(8)] * 41
-    payload[30] = b"\xff" * 5
-    values = features(frames(times, [0x10] * 41, payload))
-    assert values["interval_ratio"][30] == pytest.approx(np.log2(early), abs=1e-3)
-    assert values["payload_distance"][30] == 1.0
-    assert values["dlc_changed"][30] == 1.0
+    times = PERIOD * np.arange(50)
+    times = np.insert(times, 40, times[39] + early * PERIOD)
+    payload = [bytes(8)] * 51
+    payload[40] = b"\xff" * 5
+    values = features(frames(times, [0x10] * 51, payload))
+    assert values["interval_ratio"][40] == pytest.approx(np.log2(early), abs=1e-3)
+    assert values["payload_distance"][40] == values["novel_bits"][40] == pytest.approx(np.log2(1 + 40))
+    assert values["dlc_changed"][40] == 1.0
     # One that comes when the sender's is due is mistaken for it, until the next but one.
-    clean = 31 if early < 0.9 else 32
-    for name in ("payload_distance", "dlc_changed", "alternation", "byte_jump", "novel_bits"):
+    clean = 41 if early < 0.9 else 42
+    for name in ("payload_distance", "dlc_changed", "novel_bits"):
         assert not values[name][clean:].any()
     assert np.abs(values["payload_deviation"][clean:]).max() < 1.0
-    assert np.abs(values["interval_ratio"][clean:]).max() < 0.05
+    for name in ("interval_ratio", "byte_jump"):
+        assert np.abs(values[name][clean:]).max() < 0.05
 
 
 def test_an_irregular_id_has_no_early_frames() -> None:
@@ -149,13 +149,21 @@ def test_an_irregular_id_has_no_early_frames() -> None:
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.exponential(1.0, 60))
     payload = [bytes([i % 2] * 8) for i in range(60)]
-    assert (features(frames(times, [0x10] * 60, payload))["payload_distance"][1:] == 8 / 64).all()
+    values = features(frames(times, [0x10] * 60, payload))
+    assert values["payload_distance"][_ESTABLISHED:] == pytest.approx(np.log2(1 + 8 / (1 + 8)))
+    assert not values["extra_frame"].any()
 
 
-def test_payload_distance_counts_bits() -> None:
+def test_payload_distance_counts_bits_that_move() -> None:
+    # Seven bits move at first; from then on frames differ by 7, 3, 4 and no bits.
+    moving = [b"\x00\x00", b"\x55\x07"] * (_ESTABLISHED // 2)
+    values = regular(_ESTABLISHED + 4, payload=[*moving, b"\x00\x00", b"\x00\x07", b"\x55\x07", b"\x55\x07"])
+    expected = [np.log2(1 + bits / (1 + 7)) for bits in (7, 3, 4, 0)]
+    assert values["payload_distance"].tolist() == pytest.approx([0] * _ESTABLISHED + expected)
+
+
+def test_payload_deviation_is_against_the_usual_distance() -> None:
     values = regular(4, payload=[b"\x00\x00", b"\x00\x07", b"\xff\x07", b"\xff\x07"])
-    assert values["payload_distance"].tolist() == [0, 3 / 16, 8 / 16, 0]
-    assert values["bytes_changed"].tolist() == [0, 1 / 2, 1 / 2, 0]
     # Against the running medians of distance (3, then 8) and of its deviation (0, then 5), plus one bit; trusted in
     # full after eight sightings.
     assert values["payload_deviation"] == pytest.approx([0, 0, 2 / 8 * 5 / 1, 3 / 8 * -8 / 6])
@@ -167,31 +175,23 @@ def test_payload_distance_counts_bits() -> None:
 )
 def test_a_measurement_that_carries_over_has_hardly_changed(before: int, after: int, bits: int) -> None:
     """127 to 128, or of a signed value 0 to −1, turns eight bits over, yet the value changes by one."""
-    moving = [bytes([1, n, before]) for n in (0, 255, before, after)]
-    assert regular(4, payload=moving)["payload_distance"][-1] == pytest.approx(bits / 24)
+    moving = [bytes([1, n, before]) for n in (0, 255) * (_ESTABLISHED // 2)]
+    # Of the byte in the middle, eight bits move.
+    values = regular(_ESTABLISHED + 2, payload=[*moving, bytes([1, before, before]), bytes([1, after, before])])
+    assert values["payload_distance"][-1] == pytest.approx(np.log2(1 + bits / 9))
     # In a byte that never moved so, each bit counts.
-    still = [bytes([1, before, before]), bytes([1, after, before])]
-    assert regular(2, payload=still)["payload_distance"][-1] == pytest.approx((before ^ after).bit_count() / 24)
-
-
-def test_alternation_tells_an_injector_from_the_sender() -> None:
-    a, b = b"\x00" * 8, b"\x55" + b"\x00" * 7
-    values = regular(6, payload=[a, b, a, b, b, b])["alternation"]
-    # Distance to the frame before less that to the one before that: 4 − 0 bits of 64 as long as two senders alternate.
-    assert values.tolist() == [0, 0, 4 / 64, 4 / 64, 0, 0]
-
-
-def test_alternation_across_a_change_of_length() -> None:
-    values = regular(5, payload=[b"\xff" * 8, b"", b"\xff" * 8, b"", b""])["alternation"]
-    # Bytes that a frame lacks count as zero, also two frames later.
-    assert values.tolist() == [0, 0, 1.0, 0, 0]
+    values = regular(_ESTABLISHED + 1, payload=[bytes([1, before])] * _ESTABLISHED + [bytes([1, after])])
+    assert values["payload_distance"][-1] == pytest.approx(np.log2(1 + (before ^ after).bit_count()))
 
 
 def test_bits_that_never_toggled_before() -> None:
     quiet, odd = bytes(8), b"\x03" + bytes(7)
     n = _ESTABLISHED
     values = regular(n + 4, payload=[quiet] * n + [odd, quiet, odd, quiet])["novel_bits"]
-    assert values.tolist() == [0] * n + [2 / 64, 0, 0, 0]
+    assert values.tolist() == [0] * n + [np.float32(np.log2(1 + 2)), 0, 0, 0]
+    # The more an ID's payload moves, the less are two bits.
+    lively = [bytes([0, 255 * (i % 2)]) for i in range(n)]
+    assert regular(n + 1, payload=[*lively, b"\x03\xff"])["novel_bits"][-1] == pytest.approx(np.log2(1 + 2 / 9))
     # An ID seen less often has not shown yet which bits it toggles.
     assert not regular(n + 4, payload=[quiet] * (n - 1) + [odd] + [quiet] * 4)["novel_bits"].any()
 
@@ -203,22 +203,80 @@ def test_jump_of_a_byte_against_its_usual_change() -> None:
     assert regular(6, payload=jumping)["byte_jump"].tolist() == [0, 0, 0, 0, 0, 5 / 8 * 2.0]  # log2((1 + 7) / (1 + 1))
 
 
-def test_length_and_its_change() -> None:
-    values = regular(4, payload=[bytes(8), bytes(64), bytes(64), b""])
-    assert values["dlc"].tolist() == [1.0, 8.0, 8.0, 0.0]
-    assert values["dlc_changed"].tolist() == [0, 1, 0, 1]
+def test_change_of_length() -> None:
+    assert regular(4, payload=[bytes(8), bytes(64), bytes(64), b""])["dlc_changed"].tolist() == [0, 1, 0, 1]
 
 
 def test_all_64_bytes_are_compared() -> None:
-    values = regular(3, payload=[bytes(64), bytes(63) + b"\xff", bytes(63) + b"\xff"])
-    assert values["payload_distance"].tolist() == [0, 8 / 512, 0]
+    quiet = [bytes(64)] * _ESTABLISHED
+    values = regular(_ESTABLISHED + 2, payload=[*quiet, bytes(63) + b"\xff", bytes(63) + b"\xff"])
+    assert values["payload_distance"][-2:].tolist() == pytest.approx([np.log2(1 + 8), 0])
 
 
-def test_newcomer_is_the_share_of_the_time_before_the_id_appeared() -> None:
+def test_newcomer_is_the_share_of_the_time_without_another_new_id() -> None:
     values = features(frames([10.0, 12.0, 14.0, 16.0, 18.0], [1, 1, 2, 2, 2]))["newcomer"]
     assert values == pytest.approx([0, 0, 1, 4 / 6, 4 / 8])
     stepping_back = features(frames([10.0, 9.9997, 9.9998, 10.0001], [1, 2, 1, 2]))["newcomer"]
     assert ((stepping_back >= 0) & (stepping_back <= 1)).all()
+
+
+def test_of_ids_that_appear_together_one_is_a_newcomer() -> None:
+    """A bus that wakes up: five IDs appear after 10 s, and stay; so does another one at 20 s."""
+    begins = {0: 0.0, **{i: 10 + 0.001 * i for i in range(1, 6)}, 6: 20.0}
+    times = [begin + PERIOD * np.arange(int((30 - begin) / PERIOD)) for begin in begins.values()]
+    order = np.argsort(np.concatenate(times), kind="stable")
+    ids = np.repeat(list(begins), [len(t) for t in times])[order]
+    timestamp = np.concatenate(times)[order]
+    newcomer = features(frames(timestamp, ids))["newcomer"]
+    last = {i: float(newcomer[ids == i][-1]) for i in begins}
+    assert [last[i] for i in (0, 1, 6)] == pytest.approx([0, 10 / 30, 10 / 30], abs=1e-3)
+    assert max(last[i] for i in range(2, 6)) < 1e-3
+
+
+@pytest.mark.parametrize("slowest", [0.5, 5.0])
+def test_a_new_id_is_news_once_the_slowest_could_have_been_seen_twice(slowest: float) -> None:
+    times = slowest * np.arange(40)
+    known = np.repeat(slowest * np.arange(4), 2)
+    for seconds in (1.5, 8.0, 14.0):
+        seen = known[known < seconds]
+        values = features(frames([*seen, seconds], [*([1, 2] * len(seen))[: len(seen)], 3]))["first_sighting"]
+        longest = slowest if len(seen) == len(known) else 1.0
+        assert values[-1] == pytest.approx(min(seconds / (2 * max(longest, 1.0)), 1.0))
+    assert not features(frames(times, [1] * 40))["first_sighting"].any()
+
+
+# --- one frame too many ------------------------------------------------------------------------------------------
+
+
+def between(phase: float, injected: bytes, sender: list[bytes]) -> np.ndarray:
+    """Feature `extra_frame` of a periodic ID with a frame injected behind the 40th, `phase` periods later."""
+    times = PERIOD * np.arange(len(sender))
+    payload = [*sender[:41], injected, *sender[41:]]
+    return features(frames(np.insert(times, 41, times[40] + phase * PERIOD), [7] * len(payload), payload))[
+        "extra_frame"
+    ]
+
+
+@pytest.mark.parametrize("phase", [0.05, 0.3, 0.5, 0.7, 0.95])
+@pytest.mark.parametrize("injected", [bytes(8), b"\x07" + bytes(7)])
+def test_an_injected_frame_is_one_too_many_wherever_it_lies(phase: float, injected: bytes) -> None:
+    """With the sender's own payload too: nothing but the count betrays it."""
+    values = between(phase, injected, [bytes(8)] * 60)
+    assert values[42] == pytest.approx(1.0, abs=0.1)
+    assert not values[:41].any()
+    assert not values[44:].any()
+
+
+def test_an_event_that_brings_a_change_is_none_too_many() -> None:
+    quiet, event = bytes(8), b"\x07" + bytes(7)
+    assert not between(0.3, event, [quiet] * 41 + [event] * 19).any()
+    assert between(0.3, event, [quiet] * 60)[42] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_late_frame_is_none_too_many() -> None:
+    times = PERIOD * np.arange(60)
+    times[40] += 0.25 * PERIOD
+    assert not features(frames(times, [7] * 60))["extra_frame"].any()
 
 
 def test_silent_id_is_overdue_until_it_is_forgotten() -> None:
@@ -228,9 +286,9 @@ def test_silent_id_is_overdue_until_it_is_forgotten() -> None:
     timestamp = PERIOD * np.concatenate([np.arange(both), both + 2.0 * np.arange(4 * _OVERDUE_EVERY)])
     ids = np.concatenate([np.arange(both) % 2, np.zeros(4 * _OVERDUE_EVERY, int)])
     values = features(frames(timestamp, ids))["overdue"]
-    # At the count B, one of two known IDs, is silent for `alone` of its intervals; at the next, for too many.
+    # At the count B is silent for `alone` of its intervals; at the next, for too many.
     assert not values[: counted - 1].any()
-    assert set(values[counted - 1 : counted + _OVERDUE_EVERY - 1].tolist()) == {0.5}
+    assert set(values[counted - 1 : counted + _OVERDUE_EVERY - 1].tolist()) == {1.0}
     assert not values[counted + _OVERDUE_EVERY - 1 :].any()
 
 

@@ -25,7 +25,6 @@ FUSION_BASELINES = {
 WINDOW_BASELINES = {
     "id_rate": "ID and rate",
     "extra_trees": "Extra Trees",
-    "relative_trees": "Extra Trees, relative",
     "gradient_boosting": "Gradient boosting",
     "isolation_forest": "Isolation Forest",
     "node_pca": "PCA of nodes",

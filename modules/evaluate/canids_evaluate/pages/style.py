@@ -41,7 +41,6 @@ _DETECTORS: tuple[tuple[str, Any], ...] = (
 _BASELINES: dict[str, tuple[str, Any]] = {
     "id_rate": ("#000000", ":"),
     "extra_trees": ("#CC79A7", (0, (5, 1))),
-    "relative_trees": ("#CC79A7", (0, (2, 2))),
     "gradient_boosting": ("#AA4499", "-."),
     "isolation_forest": ("#E69F00", (0, (3, 1, 1, 1, 1, 1))),
     "node_pca": ("#661100", "--"),

@@ -44,7 +44,7 @@ class IdAttribution:
         can_id: bit 31 is set for a 29-bit ID.
         frames, frames_per_s: in the alarm; usual_frames_per_s: before it.
         interval: mean interval between its frames as a multiple of the usual one.
-        novel_bits: share of the payload's bits that change and never changed before.
+        novel_bits: mean of the feature: bits that change and never changed before, against those that do (README of preprocess).
         deviation: largest deviation of a feature, in standard deviations; infinite for an ID without a past.
         what: the same in words.
     """
@@ -219,7 +219,7 @@ def _words(past: int | None, rate: float, usual: float, interval: float, payload
     if not 0.67 < interval < 1.5:
         parts.append(f"intervals {interval:.2g} times as long as usual")
     if novel > 0.005:
-        parts.append(f"{100 * novel:.1f} % of the bits change that never had before")
+        parts.append("bits change that never had before")
     elif abs(payload) > 1:
         parts.append("payloads change more than usual" if payload > 0 else "payloads change less than usual")
     return "; ".join(parts) or "little that stands out by itself"

@@ -11,16 +11,14 @@ from numba import njit
 
 FRAME_FEATURES = (
     "interval_ratio",
+    "extra_frame",
     "payload_distance",
     "payload_deviation",
-    "alternation",
-    "bytes_changed",
     "novel_bits",
     "byte_jump",
     "first_sighting",
     "young",
     "newcomer",
-    "dlc",
     "dlc_changed",
     "bus_gap_ratio",
     "overdue",
@@ -33,7 +31,10 @@ _SHORTEST = 1e-6  # s; two frames of a classical bus at 1 Mbit/s cannot follow e
 _CLIP = 8.0  # log2 units; a factor of 256
 _ESTABLISHED = 32  # sightings after which an ID has an interval worth the name
 _TRUSTED = 8.0  # sightings after which deviations from the ID's own past count in full
-_SETTLING = 2.0  # s from the first frame of a bus until an ID not seen before is news
+_SETTLING = 2.0  # s, and multiple of the longest usual interval, from a bus's first frame until an unseen ID is news
+_PACED = 3  # intervals of an ID after which their mean counts towards the longest
+_CROWDED = 2.0**-0.25  # two intervals that are together shorter than so much of two usual ones hold one frame too many
+_MOST_CROWDED = 2.0  # octaves
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
 _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyond, the ID is no longer expected
 _SLOWEST = 1.0 / 4096.0  # octaves; smallest step of a running median, so that seconds of attack move it little
@@ -48,10 +49,14 @@ SEEN, _LEVEL, _IRREGULAR, _DISTANCE, _SPREAD, _FIRST = range(6)
 _LAST, _DLC, _OLDER_DLC = range(6, 9)  # of the last frame on time, and the one before it
 LATEST, _LATEST_DLC = range(9, 11)  # of the last frame, on time or not
 _DUE, _GIVEN_UP = range(11, 13)  # times from which, and up to which, an established periodic ID is overdue
-WIDTH = 13
+_MOVING = 13  # bits that ever changed
+_BEFORE, _PERIOD = range(14, 16)  # time of the frame before the last; usual interval, of an established periodic ID
+_ALONE = 16  # s from the last first sighting of another ID that stayed to this one's
+_JUMP = 17  # running median of the largest of the bytes' jumps
+WIDTH = 18
 COLUMNS = (
     *("seen", "level", "irregular", "distance", "spread", "first", "last", "dlc", "older_dlc"),
-    *("latest", "latest_dlc", "due", "given_up"),
+    *("latest", "latest_dlc", "due", "given_up", "moving", "before", "period", "alone", "jump"),
 )
 """Names of the columns, for profiles."""
 
@@ -70,15 +75,6 @@ def _set_bits(word: np.uint64) -> int:
     word = (word & _FOURS) + ((word >> _U(2)) & _FOURS)
     word = (word + (word >> _U(4))) & _EIGHTS
     return int((word * _ONES) >> _U(56))
-
-
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def _set_bytes(word: np.uint64) -> int:
-    """How many bytes of a word are not zero."""
-    word |= word >> _U(4)
-    word |= word >> _U(2)
-    word |= word >> _U(1)
-    return _set_bits(word & _ONES)
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
@@ -110,7 +106,7 @@ class IdStates(NamedTuple):
     """What is remembered of each arbitration ID, a row per ID; payloads as words of eight bytes, zeros behind their end.
 
     Attributes:
-        state: float64 [IDs, 13] columns as above (`SEEN`, …).
+        state: float64 [IDs, 18] columns as above (`SEEN`, …).
         last, older: uint64 [IDs, 8] payload of the last frame on time, and of the one before it.
         latest: uint64 [IDs, 8] payload of the last frame, on time or not.
         toggled: uint64 [IDs, 8] bits that ever changed.
@@ -127,7 +123,7 @@ class IdStates(NamedTuple):
 
 def shift(by_id: IdStates, bus: np.ndarray, n_ids: int, seconds: float) -> None:
     """Move all times of the first `n_ids` rows and of the bus by some seconds, in place."""
-    by_id.state[:n_ids, [_FIRST, _LAST, LATEST, _DUE, _GIVEN_UP]] += seconds
+    by_id.state[:n_ids, [_FIRST, _LAST, LATEST, _DUE, _GIVEN_UP, _BEFORE]] += seconds
     bus[[0, 4]] += seconds
 
 
@@ -142,7 +138,7 @@ def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
     # A period of an ID seen but once is longer than all that was seen.
     once = state[:, SEEN] == 1
     state[once, _LEVEL], state[once, _IRREGULAR] = np.log2(max(-bus[4], _SHORTEST)), 1.0
-    state[:, [_LAST, LATEST]] = -np.inf
+    state[:, [_LAST, LATEST, _BEFORE]] = -np.inf
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -156,10 +152,11 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
     n_ids: int,
     out: np.ndarray,
 ) -> None:
-    """Write the features of every frame of a chunk into `out` [n, 14], and update all state in place.
+    """Write the features of every frame of a chunk into `out` [n, 12], and update all state in place.
 
     `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. `bus` holds the time of the last frame, the running level
-    of the gap between frames, the number of frames, the share of overdue IDs, and the time of the first frame.
+    of the gap between frames, the number of frames, the feature `overdue`, the time of the first frame, how long after it an ID was first seen
+    that stayed, and the longest usual interval.
     """
     state, last, older, latest, toggled, usual_change = by_id
     until_overdue = _OVERDUE_EVERY - int(bus[2]) % _OVERDUE_EVERY
@@ -170,7 +167,6 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         # Frames to compare with: none where the past is a profile, and this is the first frame behind it.
         compared = seen if state[row, _LAST] > -np.inf else 0.0
         size = offset[i + 1] - offset[i]
-        bits = 8.0 * max(size, 1)
 
         # Bus: gap to the frame before against a running median of its logarithm, slow enough to outlast an attack. The
         # median moves by 2/n octaves at first, so that it arrives soon, then by less and less.
@@ -189,15 +185,13 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         bus[2] += 1
         until_overdue -= 1
         if until_overdue == 0:
-            # Share of the periodic IDs that are silent for too long: a pass over all of them, so only now and then.
+            # Periodic IDs that are silent for too long: a pass over all of them, so only now and then.
             until_overdue = _OVERDUE_EVERY
-            known, overdue = 0, 0
+            overdue = 0
             for s in range(n_ids):
-                if state[s, SEEN] >= _ESTABLISHED and now <= state[s, _GIVEN_UP]:
-                    known += 1
-                    if now >= state[s, _DUE]:
-                        overdue += 1
-            bus[3] = overdue / max(known, 1)
+                if state[s, SEEN] >= _ESTABLISHED and state[s, _DUE] <= now <= state[s, _GIVEN_UP]:
+                    overdue += 1
+            bus[3] = np.log2(1.0 + overdue)
 
         # Interval of this ID against a running median of its logarithm (frugal streaming: Ma, Muthukrishnan and
         # Sandler 2013), from the ID's last frame on time or from its last frame, whichever fits better: after an injected
@@ -222,10 +216,16 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
             state[row, _LEVEL] += min(max(ratio, -learn), learn)
             state[row, _IRREGULAR] += min(max(abs(ratio) - irregular, -learn), learn)
 
-        # Payload against the frame that the interval counts from, and for alternation against the last on time before
-        # that; the bits that ever toggled; each byte's usual change. Of a shorter frame the rest counts as zeros. A word
-        # of eight bytes at a time: XOR gives all bits that flipped at once.
-        distance, distance_older, changed, novel, jump = 0, 0, 0, 0, 1.0
+        # One frame too many: a periodic ID's last three frames took less time than two of its intervals. Wherever between two
+        # of the sender's frames an injected one lies, these two are one interval apart.
+        pair = now - state[row, _BEFORE]
+        crowded = state[row, _PERIOD] > 0.0 and pair < 2.0 * _CROWDED * state[row, _PERIOD]
+        middle_is_early = state[row, LATEST] > state[row, _LAST]
+        moved, differs = 0, 0
+
+        # Payload against the frame that the interval counts from; the bits that ever toggled; each byte's usual change. Of
+        # a shorter frame the rest counts as zeros. A word of eight bytes at a time: XOR gives all bits that flipped at once.
+        distance, novel, learnt, jump = 0, 0, 0, 1.0
         most = _BYTE * learn if on_time else 0.0
         longest = max(size, int(max(state[row, _DLC], state[row, _OLDER_DLC], state[row, _LATEST_DLC])))
         for w in range((longest + _WORD - 1) // _WORD):
@@ -244,11 +244,16 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 # `mask` leaves out what the frame lacks: a shorter payload is no change of the bytes behind its end.
                 previous = (latest[row, w] if fits_latest else on_time_word) & mask
                 flipped = value ^ previous
-                earlier = (on_time_word if fits_latest else older[row, w]) & mask
-                distance_older += _distance(value, earlier, toggled[row, w], min(left, _WORD))
+                if crowded:
+                    middle, before_it = latest[row, w], on_time_word if middle_is_early else older[row, w]
+                    moved += _set_bits(middle ^ before_it)
+                    differs += _set_bits(value ^ middle)
                 distance += _distance(value, previous, toggled[row, w], min(left, _WORD))
-                novel += _set_bits(flipped & ~toggled[row, w])
-                changed += _set_bytes(flipped)
+                fresh = flipped & ~toggled[row, w]
+                if fresh != _U(0):
+                    novel += _set_bits(fresh)
+                    if on_time:
+                        learnt += _set_bits(fresh)
                 if on_time:
                     toggled[row, w] |= flipped
                 was = value ^ flipped
@@ -262,6 +267,14 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 older[row, w] = on_time_word if compared > 0 else value
                 last[row, w] = value
 
+        # An event explains the frame in between if it brings a change that stays, or is this frame's own.
+        extra = 0.0
+        if crowded:
+            early = now - state[row, LATEST] < state[row, LATEST] - state[row, _BEFORE]
+            explained = 2 * differs < moved if moved > 0 else differs > 0 and early
+            if not explained:
+                extra = min(np.log2(2.0 * state[row, _PERIOD] / max(pair, _SHORTEST)), _MOST_CROWDED)
+
         # Distance against its own running median, in units of the running deviation and one bit.
         deviation = 0.0
         if compared == 1:
@@ -273,30 +286,47 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 state[row, _DISTANCE] += min(max(off, -_BIT * learn), _BIT * learn)
                 state[row, _SPREAD] += min(max(abs(off) - spread, -_BIT * learn), _BIT * learn)
 
-        # An ID that is new means little on a bus just switched on, and a deviation little from what was seen but twice.
-        settled = min(max(now - bus[4], 0.0) / _SETTLING, 1.0)
+        # The largest jump of a byte too counts against the usual one: of many bytes it is larger.
+        leap = np.log2(jump) if jump > 1.0 else 0.0
+        off = leap - state[row, _JUMP]
+        if on_time and compared > 1:
+            state[row, _JUMP] += min(max(off, -learn), learn)
+
+        # An ID that is new means little before the slowest one seen could have been seen twice, and a deviation little from
+        # what was seen but twice. It means little too where others are new as well: a bus that wakes up.
+        age = max(now - bus[4], 0.0)
+        settled = min(age / (_SETTLING * max(bus[6], 1.0)), 1.0)
         trust = min(seen / _TRUSTED, 1.0)
         if seen == 0:
             state[row, _FIRST] = now
+        elif seen == _PACED:
+            bus[6] = max(bus[6], (now - state[row, _FIRST]) / _PACED)
+        if seen < _ESTABLISHED:
+            appeared = state[row, _FIRST] - bus[4]
+            state[row, _ALONE] = max(appeared - bus[5], 0.0)
+            if seen == _ESTABLISHED - 1:
+                bus[5] = max(appeared, bus[5])
         before = state[row, _LATEST_DLC if fits_latest else _DLC]
         out[i, 0] = ratio * trust
-        out[i, 1] = distance / bits
-        out[i, 2] = deviation * trust
-        out[i, 3] = max(distance - distance_older, 0) / bits if compared > 1 else 0.0
-        out[i, 4] = changed / max(size, 1)
-        out[i, 5] = novel / bits if seen >= _ESTABLISHED else 0.0
-        out[i, 6] = np.log2(jump) * trust if compared > 1 and jump > 1.0 else 0.0
-        out[i, 7] = settled if seen == 0 else 0.0
-        out[i, 8] = settled / (1.0 + seen)
-        out[i, 9] = min(max((state[row, _FIRST] - bus[4]) / max(now - bus[4], _SETTLING), 0.0), 1.0)
-        out[i, 10] = size / 8.0
-        out[i, 11] = 1.0 if seen > 0 and before != size else 0.0
-        out[i, 12] = min(max(gap_ratio, -_CLIP), _CLIP)
-        out[i, 13] = bus[3]
+        out[i, 1] = extra
+        # Bits count against those of the ID that ever moved, so that constant ones, which pad many payloads, do not count.
+        moving = 1.0 + state[row, _MOVING]
+        out[i, 2] = np.log2(1.0 + distance / moving) if seen >= _ESTABLISHED and distance > 0 else 0.0
+        out[i, 3] = deviation * trust
+        out[i, 4] = np.log2(1.0 + novel / moving) if seen >= _ESTABLISHED and novel > 0 else 0.0
+        out[i, 5] = off * trust if compared > 1 else 0.0
+        out[i, 6] = settled if seen == 0 else 0.0
+        out[i, 7] = settled / (1.0 + seen)
+        out[i, 8] = min(state[row, _ALONE] / max(age, _SETTLING), 1.0)
+        out[i, 9] = 1.0 if seen > 0 and before != size else 0.0
+        out[i, 10] = min(max(gap_ratio, -_CLIP), _CLIP)
+        out[i, 11] = bus[3]
+        state[row, _MOVING] += learnt
 
         # Only what is on time becomes what the next frames are compared with. Of a periodic ID that was seen often enough
         # the time from which it counts as overdue is known from here on.
         state[row, SEEN] = seen + 1
+        state[row, _BEFORE] = state[row, LATEST]
         state[row, LATEST] = max(now, state[row, LATEST]) if seen > 0 else now
         state[row, _LATEST_DLC] = size
         if on_time:
@@ -305,5 +335,6 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
             state[row, _DLC] = size
         if seen + 1 >= _ESTABLISHED:
             period = np.exp2(state[row, _LEVEL]) if state[row, _IRREGULAR] < _REGULAR else -np.inf
+            state[row, _PERIOD] = period
             state[row, _DUE] = state[row, _LAST] + _OVERDUE_FROM * period
             state[row, _GIVEN_UP] = state[row, _LAST] + _OVERDUE_TO * period

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from canids_preprocess.features.relative import BusState
-from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
+from canids_preprocess.features.topology import SUMMARIES, Topology
 
 BYTES = 8
 BYTE_FEATURES = tuple(f"byte_{b}" for b in range(BYTES))
@@ -29,7 +29,7 @@ EDGE_FEATURES = (
     "degree_product",
     "degree_ratio",
 )
-STATISTICS = (*(f"{name}_{how}" for name in BYTE_FEATURES for how in SUMMARIES), *COMMON_STATISTICS)
+STATISTICS = tuple(f"{name}_{how}" for name in BYTE_FEATURES for how in SUMMARIES)
 _ID_BITS = 0x1FFFFFFF
 
 

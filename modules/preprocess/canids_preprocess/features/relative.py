@@ -23,11 +23,11 @@ from canids_preprocess.features.frame_kernel import (
     shift,
 )
 from canids_preprocess.features.id_index import IdIndex
-from canids_preprocess.features.topology import COMMON_STATISTICS, SUMMARIES, Topology
+from canids_preprocess.features.topology import SUMMARIES, Topology
 
-NODE_FEATURES = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in ("mean", "min", "max")), "share")
-EDGE_FEATURES = ("count", "share", "gap_mean", "gap_min", "position", "reciprocal")
-STATISTICS = (*(f"{name}_{how}" for name in FRAME_FEATURES for how in SUMMARIES), *COMMON_STATISTICS)
+NODE_FEATURES = tuple(f"{name}_{how}" for name in FRAME_FEATURES for how in ("mean", "min", "max"))
+EDGE_FEATURES = ("gap_mean", "gap_min", "reciprocal")
+STATISTICS = tuple(f"{name}_{how}" for name in FRAME_FEATURES for how in SUMMARIES)
 _SHORTEST = 1e-6  # s, as in `frame_kernel`
 
 
@@ -38,14 +38,14 @@ class BusState:
 
     Attributes:
         ids: the IDs; their indices are the rows of `by_id`.
-        bus: float64 [5], as in `frame_kernel.frame_features`.
+        bus: float64 [7], as in `frame_kernel.frame_features`.
         by_id: a row per ID.
         at_rest: whether times count from the next frame on, whose time is unknown yet.
     """
 
     def __init__(self) -> None:
         self.ids = IdIndex()
-        self.bus = np.zeros(5)
+        self.bus = np.zeros(7)
         words = {name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")}
         self.by_id = IdStates(np.zeros((64, WIDTH)), usual_change=np.zeros((64, MAX_BYTES), np.float32), **words)
         self.at_rest = False
@@ -81,7 +81,7 @@ class BusState:
         state.bus[:] = arrays["bus"]
         for name, array in state.by_id._asdict().items():
             array[: state.ids.count] = arrays[name]
-        state.by_id.state[: state.ids.count, [COLUMNS.index("last"), LATEST]] = -np.inf
+        state.by_id.state[: state.ids.count, [COLUMNS.index("last"), LATEST, COLUMNS.index("before")]] = -np.inf
         state.at_rest = True
         return state
 
@@ -164,7 +164,7 @@ def fill(
     x: np.ndarray,
     edge_attr: np.ndarray,
 ) -> None:
-    """Fill in the features of nodes, `x` [ΣN, 3 P + 1], and edges, `edge_attr` [ΣE, 6], of windows `starts[w]:stops[w]`.
+    """Fill in the features of nodes, `x` [ΣN, 3 P], and edges, `edge_attr` [ΣE, 3], of windows `starts[w]:stops[w]`.
 
     Args:
         features: [n, P] frame features.
@@ -178,11 +178,12 @@ def fill(
     total = np.empty((most, n_features))
     low = np.empty((most, n_features), np.float32)
     high = np.empty((most, n_features), np.float32)
+    transitions = np.empty(graph.edge_counts.max(), np.int64)
     row, node, edge = 0, 0, 0
     for w in range(len(starts)):
         first, window, n, e = starts[w], stops[w] - starts[w], graph.node_counts[w], graph.edge_counts[w]
         met = np.uint64(0)  # nodes so far, which are numbered in the order of their first frames
-        edge_attr[edge : edge + e] = 0.0
+        transitions[:e] = 0
         # Gaps count against the window's mean gap, in octaves: a slower bus has the same features.
         span = max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
         usual_gap = np.log2(span / window)
@@ -203,15 +204,15 @@ def fill(
                     low[here, p] = min(low[here, p], value)
                     high[here, p] = max(high[here, p], value)
             if k > 0:
-                # Until all frames are seen, column 0 counts the transitions and column 2 sums their gaps.
+                # Until all frames are seen, column 0 sums the gaps.
                 gap = np.log2(max(timestamp[f] - timestamp[f - 1], _SHORTEST)) - usual_gap
-                at = edge + graph.edge_of_frame[row + k]
-                if edge_attr[at, 0] == 0.0:
-                    edge_attr[at, 3] = gap
-                    edge_attr[at, 4] = k / window
-                edge_attr[at, 0] += 1.0
-                edge_attr[at, 2] += gap
-                edge_attr[at, 3] = min(edge_attr[at, 3], gap)
+                j = graph.edge_of_frame[row + k]
+                if transitions[j] == 0:
+                    edge_attr[edge + j, 0] = 0.0
+                    edge_attr[edge + j, 1] = gap
+                transitions[j] += 1
+                edge_attr[edge + j, 0] += gap
+                edge_attr[edge + j, 1] = min(edge_attr[edge + j, 1], gap)
 
         for j in range(n):
             count = graph.node_count[node + j]
@@ -219,13 +220,9 @@ def fill(
                 x[node + j, 3 * p] = total[j, p] / count
                 x[node + j, 3 * p + 1] = low[j, p]
                 x[node + j, 3 * p + 2] = high[j, p]
-            x[node + j, 3 * n_features] = count / window
-        for j in range(edge, edge + e):
-            count = edge_attr[j, 0]
-            edge_attr[j, 0] = np.log2(1.0 + count)
-            edge_attr[j, 1] = count / graph.node_count[node + graph.source[j]]
-            edge_attr[j, 2] /= count
-            edge_attr[j, 5] = 1.0 if graph.reciprocal[j] else 0.0
+        for j in range(e):
+            edge_attr[edge + j, 0] /= transitions[j]
+            edge_attr[edge + j, 2] = 1.0 if graph.reciprocal[edge + j] else 0.0
         row += window
         node += n
         edge += e

@@ -14,8 +14,6 @@ import numpy as np
 from numba import njit
 
 SUMMARIES = ("mean", "std", "min", "max")
-COMMON_STATISTICS = ("distinct_ids", "largest_share", "id_entropy", "edges", "frames_per_s")
-_SHORTEST = 1e-6  # s; shortest duration of a window, as that of an interval
 
 
 class Topology(NamedTuple):
@@ -140,19 +138,12 @@ def label(
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def summarise(
-    features: np.ndarray,
-    timestamp: np.ndarray,
-    starts: np.ndarray,
-    stops: np.ndarray,
-    graph: Topology,
-) -> np.ndarray:
-    """Statistics of each window, float32 [W, 4 P + 5]: `SUMMARIES` of each of P frame features, then `COMMON_STATISTICS`."""
+def summarise(features: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Statistics of each window, float32 [W, 4 P]: `SUMMARIES` of each of P frame features."""
     n_features = features.shape[1]
-    out = np.empty((len(starts), 4 * n_features + 5), np.float32)
+    out = np.empty((len(starts), 4 * n_features), np.float32)
     mean, square = np.empty(n_features), np.empty(n_features)
     low, high = np.empty(n_features, np.float32), np.empty(n_features, np.float32)
-    node = 0
     for w in range(len(starts)):
         first, window = starts[w], stops[w] - starts[w]
         mean[:] = 0.0
@@ -175,18 +166,4 @@ def summarise(
             out[w, 4 * p + 1] = np.sqrt(square[p] / window)
             out[w, 4 * p + 2] = low[p]
             out[w, 4 * p + 3] = high[p]
-
-        # How evenly the window's frames are spread over its IDs.
-        entropy, largest = 0.0, 0.0
-        for j in range(node, node + graph.node_counts[w]):
-            share = graph.node_count[j] / window
-            entropy -= share * np.log2(share)
-            largest = max(largest, share)
-        node += graph.node_counts[w]
-        common = out[w, 4 * n_features :]
-        common[0] = graph.node_counts[w]
-        common[1] = largest
-        common[2] = entropy
-        common[3] = graph.edge_counts[w]
-        common[4] = window / max(timestamp[stops[w] - 1] - timestamp[first], _SHORTEST)
     return out
