@@ -258,7 +258,9 @@ def recipe(command: str, request: pytest.FixtureRequest) -> None:
     """A target of make: every line of its recipe is itself a known command."""
     checkout = request.getfixturevalue("newcomer")
     target = shlex.split(command.replace(" …", " x").replace("=…", "=x"))[1:]
-    needed = [f"{name}=../captures" for name in ("DATA", "DIR", "CAPTURE", "RUN", "SOURCE", "PROFILE")] + ["NAME=late_fusion"]
+    needed = [f"{name}=../captures" for name in ("DATA", "DIR", "CAPTURE", "RUN", "SOURCE", "PROFILE")] + [
+        "NAME=late_fusion"
+    ]
     given = {a.partition("=")[0] for a in target}
     arguments = [*target, *(n for n in needed if n.partition("=")[0] not in given)]
     done = subprocess.run(

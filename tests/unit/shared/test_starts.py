@@ -30,7 +30,10 @@ HEAVY = {
 }
 NEEDED = {
     "canids_preprocess": {
-        **{name: {"numba"} for name in ("draft", "follow", "graphs", "ingest", "label", "simulated")},
+        **{
+            name: {"numba"}
+            for name in ("draft", "enrol", "follow", "graphs", "ingest", "label", "profile", "simulated")
+        },
         "stand_ins": {"numba"},  # names of features, which stand beside their kernels
     },
     "canids_train_gnn": {name: {"torch"} for name in ("export", "follow", "gat", "states", "vgae")},
