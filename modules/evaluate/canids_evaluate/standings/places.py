@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from canids_evaluate.pages.comparison import MethodResults
-from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES, Methods
+from canids_evaluate.pages.rows import Methods
 from canids_shared.contracts.manifest import ENROLLED, UNSEEN, base_of
 
 VEHICLE, MAKES, ATTACK, KNOWN = "vehicle", "makes", "attack", "known"
@@ -68,11 +68,6 @@ def families(found: Iterable[str]) -> list[str]:
 
 ALWAYS = "always_attack"
 """The method that says nothing, and is never the best of its family."""
-
-
-def known_names() -> set[str]:
-    """Names that a detector of another cannot have."""
-    return {FUSION, *WINDOW_BASELINES}
 
 
 def split_ablations(
