@@ -54,7 +54,7 @@ rule leaderboard:
         csv="<leaderboard>/leaderboard.csv",
         page="<leaderboard>/leaderboard.html",
     log:
-        "<leaderboard>/log.txt",
+        "<leaderboard>/leaderboard.log",
     conda:
         "environment.yaml"
     threads: 1

@@ -45,7 +45,8 @@ def write_splits(folder: Path, scenarios: tuple[str, ...], fold: str = "", seeds
     """Graphs of a fold (or of the plain run), and decisions of each of its seeds."""
     rng = np.random.default_rng(0)
     for split in ("fit", "select", "fuse", "calibrate", *scenarios):
-        captures = {f"{split}-{a}": (a, episodes(200, 0.4, rng)) for a in ("dos", "fuzzing")}
+        # `fuse` has no attack, which is warned of.
+        captures = {f"{split}-{a}": (a, episodes(200, 0.4 * (split != "fuse"), rng)) for a in ("dos", "fuzzing")}
         keys = write_split(folder / f"results/demo/graphs{fold}/{split}.safetensors", captures, rng)
         for seed in seeds if split not in ("fit", "select", "fuse") else ():
             for i, variant in enumerate(VARIANTS):
@@ -90,6 +91,14 @@ def test_the_report_needs_nothing_else(evaluated: Checkout) -> None:
     page = (evaluated.folder / SUMMARY / "report.html").read_text()
     assert page.count('<img src="data:image/svg+xml;base64,') == page.count("<img") == FIGURES
     assert not re.search(r"<script|<iframe|@import|url\(|(?:src|href)=\"(?!data:|#)", page)
+
+
+def test_what_the_data_warn_of_is_in_log_results_report_and_cards(evaluated: Checkout) -> None:
+    log = evaluated.folder / "experimentruns/demo/window_baselines/log.txt"
+    pages = [log, *(evaluated.folder / SUMMARY / page for page in ("results.md", "report.html", "cards/gat_large.md"))]
+    for page in pages:
+        text = page.read_text().replace("`", "")
+        assert "No recorded attacked window in fuse: nor any other." in text, page
 
 
 def test_the_report_has_the_numbers_of_the_metrics(evaluated: Checkout) -> None:
@@ -222,6 +231,7 @@ def test_folds_and_seeds_come_into_one_table_and_the_leaderboard_without_a_test_
     assert re.search(r"\| Extra Trees \| – \| 1 \|", table)
     assert (checkout.folder / "results/demo/folds/methods.svg").stat().st_size > 10_000
     made = read_leaderboard(checkout.folder / f"{board}.json")
+    assert made["warnings"]["@without-x"] == ["No recorded attacked window in `fuse`: nor any other."]
     fusion, mine = (next(e for e in made["standings"] if e["method"] == m) for m in ("fusion", "mine"))
     assert (fusion["seeds"], mine["seeds"], mine["setting"]) == ([0, 1], [0], "vehicle")
     assert mine["metrics"]["f1"]["mean"] == 1.0

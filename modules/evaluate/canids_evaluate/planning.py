@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from canids_evaluate.pages.rows import FUSION, FUSION_BASELINES, WINDOW_BASELINES
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.errors import CanidsError
 from canids_shared.planning.pipeline import POLICY_KIND, VARIANTS
@@ -130,6 +131,9 @@ def own_scores_of_folds(stage: Stage, file: str) -> InputFunction:
     """Input function: `metrics.json` or `curves.json` of all `own_scores`, once of each fold's graphs; ablations have none."""
     graphs = stage.upstream("<graphs>{instance}")
     own, ablations = (stage.config[""][key] for key in ("own_scores", "ablations"))
+    names = {FUSION, *FUSION_BASELINES, *WINDOW_BASELINES, *(d.name for d in DETECTORS)}
+    if taken := [name for name in own if name in names]:
+        raise CanidsError(f"evaluate.own_scores.{taken[0]}: is the name of another method; give it another")
 
     def files(wildcards: Any) -> list[str]:
         whole = [

@@ -149,6 +149,11 @@ def test_limits_are_what_the_data_say(scenario: dict[str, Any], changes: dict[st
     assert any(expected in sentence for sentence in limits(subject(scenario, **changes)))
 
 
+def test_warnings_of_the_data_are_limits() -> None:
+    made = subject(evaluated({"DoS": 0.5}, ["c"]), warnings=["No recorded window of van in `calibrate`."])
+    assert "- No recorded window of van in `calibrate`." in cards.card(made)
+
+
 def test_nothing_is_said_that_the_data_do_not_say() -> None:
     result = limits(subject(evaluated({"dos": 1.0}, ["c"])))
     assert [s.split(" ")[0] for s in result] == ["Every", "One", "Its"]  # known vehicles, one seed, the threshold

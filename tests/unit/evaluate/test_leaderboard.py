@@ -20,6 +20,7 @@ from canids_evaluate.standings.board_compare import difference_of
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.evaluation import read_leaderboard, write_evaluation
 from canids_shared.contracts.whole import write_json
+from canids_shared.errors import CanidsError
 from canids_shared.jobs.entry_point import Call
 
 LEFT_OUT = {
@@ -217,6 +218,19 @@ def test_an_ablation_is_subtracted_from_its_own_fold(board: dict[str, Any]) -> N
     assert made["ablations"]["missing"] == ["no_sim"]
     assert "Ablations that no fold was run of: Without simulation." in board_pages.warnings(made)
     assert "@without-a-no_edges" not in made["protocol"]["left_out"]
+
+
+def test_an_ablation_on_other_windows_is_refused(tmp_path: Path) -> None:
+    paths = [
+        write_run(tmp_path, f"@without-a{a}", "large", {"left_out": {"fusion": of_scenario({"a1": 1}, 0.5)}})
+        for a in ("", "-no_edges")
+    ]
+    drawn = paths[1].with_name("curves.json")
+    content = json.loads(drawn.read_text())
+    content["scenarios"]["left_out"]["windows"] = {"w": "others"}
+    write_json(drawn, content["contract"], content)
+    with pytest.raises(CanidsError, match="@without-a-no_edges, left_out: judged on other windows than @without-a"):
+        make(tmp_path / "one", paths)
 
 
 def test_the_fusion_is_compared_with_every_method_and_the_best_of_each_family_is_shown(

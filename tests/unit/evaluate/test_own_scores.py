@@ -14,6 +14,7 @@ from evaluate_data import call, episodes, write_split
 from canids_evaluate import evaluate
 from canids_evaluate.planning import own_scores_of, own_scores_of_folds
 from canids_evaluate.watch.cautions import cautions
+from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 
@@ -102,9 +103,9 @@ def test_a_damaged_file_is_refused() -> None:
         evaluated()
 
 
-def stage(folder: str, folds: list[str]) -> Any:
+def stage(folder: str, folds: list[str], name: str = "mine") -> Any:
     """A stage with folds whose seeds share graphs."""
-    config = {"": {"own_scores": {"mine": {"folder": folder, "column": "score"}}, "ablations": {"no_x": "x"}}}
+    config = {"": {"own_scores": {name: {"folder": folder, "column": "score"}}, "ablations": {"no_x": "x"}}}
     graphs = {f: [f"<graphs>{f.partition('-seed')[0]}"] for f in folds}
     return SimpleNamespace(
         config={**config, **{fold: {} for fold in folds}},
@@ -126,6 +127,12 @@ def test_the_folder_may_name_dataset_and_fold_and_nothing_else() -> None:
     assert files == ["mine/d@without-a/calibrate.parquet", "mine/d@without-a/left_out.parquet"]
     with pytest.raises(CanidsError, match=r"own_scores.mine.folder: 'mine/\{split\}' may hold"):
         own_scores_of(stage("mine/{split}", []), "calibrate")(wildcards)
+
+
+@pytest.mark.parametrize("name", ["fusion", "extra_trees", "cusum", DETECTORS[0].name])
+def test_no_detector_of_another_has_the_name_of_a_method(name: str) -> None:
+    with pytest.raises(CanidsError, match=f"own_scores.{name}: is the name of another method"):
+        own_scores_of_folds(stage("f", [], name), "metrics.json")
 
 
 class Changed(GraphStore):

@@ -93,8 +93,9 @@ def document(
         own: methods that are detectors of others.
         enrolment: seconds.
 
-    Raises `CanidsError` if there is no fold among the results.
+    Raises `CanidsError` if there is no fold among the results, or an ablation was judged on other windows than its fold.
     """
+    _refuse_other_windows(notes.windows, ablations)
     whole, changes = split_ablations(results, ablations)
     if not whole:
         raise CanidsError(f"dataset '{dataset}': no fold was evaluated, so there is nothing to rank")
@@ -130,6 +131,16 @@ def document(
         },
         "warnings": {**notes.warnings, **_mixed_code(notes)},
     }
+
+
+def _refuse_other_windows(windows: Mapping[str, str], ablations: Iterable[str]) -> None:
+    for place, digest in windows.items():
+        fold, scenario = place.split(" ")
+        whole, name = ablation_of(fold, ablations)
+        if name and windows.get(f"{whole} {scenario}", digest) != digest:
+            raise CanidsError(
+                f"{fold}, {scenario}: judged on other windows than {whole}, so nothing can be subtracted; an ablation must not change windows"
+            )
 
 
 def _mixed_code(notes: Notes) -> dict[str, list[str]]:

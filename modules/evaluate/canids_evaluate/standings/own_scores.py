@@ -58,8 +58,8 @@ def read(path: Path, column: str, keys: pl.DataFrame) -> np.ndarray:
             )
         table = file.read(columns=list(wanted))
         frame = pl.DataFrame({name: pl.Series(name, table[name].to_pylist(), strict=False) for name in wanted}).cast(
-            wanted
-        )  # type: ignore[arg-type]
+            pl.Schema(wanted)
+        )
     if len(frame) != len(keys):
         raise CanidsError(f"{path}: {len(frame):,} rows, and the graphs have {len(keys):,} windows; {_REMEDY}")
     same = pl.all_horizontal(*(pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in SCORES))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from canids_evaluate.pages.comparison import MethodResults
-from canids_evaluate.pages.rows import FUSION, WINDOW_BASELINES, Methods
+from canids_evaluate.pages.rows import Methods
 from canids_shared.contracts.manifest import ENROLLED, UNSEEN, base_of
 
 VEHICLE, MAKES, ATTACK, KNOWN = "vehicle", "makes", "attack", "known"
@@ -20,7 +20,7 @@ ZERO_SHOT, ENROLLED_REGIME = "zero-shot", "enrolled"
 REGIMES = (ZERO_SHOT, ENROLLED_REGIME)
 _OF_FOLDS = {"vehicles": VEHICLE, "attacks": ATTACK}
 """Key of `leave_out` → what such a fold judges; any other leaves captures of known vehicles out."""
-_CLASSIFIERS = ("extra_trees", "relative_trees", "gradient_boosting")
+_CLASSIFIERS = ("extra_trees", "gradient_boosting")
 _BASELINES, _LEARNT, _ONE_CLASS, _OWN = (
     *("Fusion baselines", "Classifiers of window statistics"),
     *("Rules and models of attack-free traffic", "Detectors of others"),
@@ -68,11 +68,6 @@ def families(found: Iterable[str]) -> list[str]:
 
 ALWAYS = "always_attack"
 """The method that says nothing, and is never the best of its family."""
-
-
-def known_names() -> set[str]:
-    """Names that a detector of another cannot have."""
-    return {FUSION, *WINDOW_BASELINES}
 
 
 def split_ablations(
