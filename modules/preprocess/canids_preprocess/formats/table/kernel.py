@@ -472,7 +472,7 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
                         used_here += 1
                 elif role == TIME:
                     seconds = moment(text, begin, end, form, comma)
-                    if form != NUMBER and form != TIME_OF_DAY and not np.isnan(seconds):
+                    if YMD <= form <= MDY and not np.isnan(seconds):
                         midnight, date_size = _midnight(text, begin, end, form)
                         date_at, date_size = begin, date_size - begin
                 elif role == ID:
