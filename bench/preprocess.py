@@ -224,9 +224,9 @@ def main() -> None:
         written = spelt(tenth, spelling)
         both = [(measured(spelling, written), measured("can-train-and-test", tenth)) for _ in range(ROUNDS)]
         table, built_in = (min(made["seconds"] for made in times) for times in zip(*both, strict=True))
-        name = f"table_ns_per_frame_{spelling}"
         cost = 1e9 * table / (options.frames // 10)
-        rows.append(result(name, cost, "ns", "can-train-and-test's reader", table / built_in))
+        peer = "can-train-and-test's reader"
+        rows.append(result(f"table_ns_per_frame_{spelling}", cost, "ns", peer, table / built_in))
     whole = capture(options.folder, most, most)
     peak = max(measured(kind, whole)["peak_rss_mb"] for kind in ("preprocess", "preprocess_fit"))
     rows.append(result("preprocess_peak_rss_mb", peak, f"MiB at {most:,} frames", most=2048))
