@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +49,42 @@ def _refuse_to_replace(outputs: Any) -> None:
 
 @cache
 def remember_producers() -> None:
-    """Let Snakemake look for the rules that make a file once, and not for every job that reads it.
+    """Let Snakemake look for the rules that make a file once, and not for every job that reads it, and only among those that fit.
 
-    It holds a path against the patterns of every rule whose paths begin and end alike: with a dozen rules that make a
-    `model.safetensors`, that is a tenth of planning. Does nothing where no Snakemake reads a Snakefile.
+    It holds a path against the patterns of all outputs of every rule of which one begins and ends alike: with a dozen rules that
+    make a `model.safetensors`, that is a tenth of planning. Here a path is held against the patterns that end with its name, or
+    with a wildcard within it. Does nothing where no Snakemake reads a Snakefile.
     """
     if (index := sys.modules.get("snakemake.output_index")) is None:
         return
-    look_up = index.OutputIndex.match_producers
+    begin, look_up = index.OutputIndex.__init__, index.OutputIndex.match_producers
+
+    def __init__(self: Any, rules: Any) -> None:  # noqa: N807
+        rules = list(rules)
+        begin(self, rules)
+        self.known_producers, self.by_name = {}, {}
+        for rule in rules:
+            for product in rule.products():
+                # What is constant may be the whole name, or only its end.
+                ends = str(product.constant_prefix()), str(product.constant_suffix())
+                _, slash, name = ends[1].rpartition("/")
+                self.by_name.setdefault(name if slash else "", []).append((*ends, rule, product))
 
     def match_producers(self: Any, targetfile: str) -> Any:
-        known = self.__dict__.setdefault("known_producers", {})
+        known = self.known_producers
         if targetfile not in known:
-            known[targetfile] = look_up(self, targetfile)
+            fitting = chain(self.by_name.get(os.path.basename(targetfile), ()), self.by_name.get("", ()))
+            try:
+                known[targetfile] = {
+                    rule
+                    for prefix, suffix, rule, product in fitting
+                    if targetfile.startswith(prefix) and targetfile.endswith(suffix) and product.match(targetfile)
+                }
+            except ValueError:  # Snakemake's message names the rule
+                known[targetfile] = look_up(self, targetfile)
         return known[targetfile]
 
-    index.OutputIndex.match_producers = match_producers
+    index.OutputIndex.__init__, index.OutputIndex.match_producers = __init__, match_producers
 
 
 class Stage:

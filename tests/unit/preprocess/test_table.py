@@ -210,6 +210,64 @@ def test_dates_are_seconds_since_1970(tmp_path: Path, form: str, written_as: str
     assert frames["timestamp"].to_list() == [datetime(2024, 2, 29, 13, 14, 15, 250000, UTC).timestamp()]
 
 
+def test_dates_that_follow_each_other_are_each_read_as_alone(tmp_path: Path) -> None:
+    # The day of the row above, another day of as many or more characters, other separators, parts that are out of range or missing.
+    times = [
+        "2024-02-28 23:59:59.9",
+        "2024-02-28 23:59:59.95",
+        "2024-02-29 00:00:00",
+        "2024-02-29T00:00:00.5",
+        "2024-02-29 1:2:3.25",
+    ]
+    times += [
+        "2024-02-29 01:02:61",
+        "2024-02-29 01:02",
+        "2024-02-29 01:02:04Z",
+        "2024-02-29 01:02:05.000001",
+        "2024-2-29 01:02:06",
+        "2024-2-29 01:02:07.5",
+    ]
+    times += [
+        "2024-02-29 01:02:08,5",
+        "2024-02-29",
+        "2024-02-29 01:02:09.",
+        "2024-02-290 01:02:10",
+        "2024-02-29  01:02:11",
+    ]
+
+    def seconds(rows: list[str]) -> dict[str, float]:
+        lines = [f"{row};100;{n:02x}" for n, row in enumerate(rows)]
+        mapping = {**FOUR, "delimiter": ";", "skip": 0, "time": {"column": 1, "form": "date"}}
+        frames, _ = read(written(tmp_path, "\n".join([*lines, ""])), "table", table=mapping)
+        return {rows[payload[0]]: t for payload, t in frames.select("payload", "timestamp").iter_rows()}
+
+    alone = {row: second for time in times for row, second in seconds([time]).items()}
+    assert seconds(times) == alone
+    assert len(alone) == 11
+    assert alone["2024-02-29 1:2:3.25"] == datetime(2024, 2, 29, 1, 2, 3, 250000, UTC).timestamp()
+
+
+@pytest.mark.parametrize("base", [10, 16])
+def test_a_byte_a_column_is_read_in_every_spelling(tmp_path: Path, base: int) -> None:
+    cells = [*map(str, range(256)), "007", "0", "1234", "256", "999", "-1", "1.5", "ff", " 8", '"9"', "x", ""]
+
+    def byte(cell: str) -> int | None:
+        text = cell.strip(' "')
+        try:
+            return value if (value := int(text, base)) < 256 and text.isalnum() else None
+        except ValueError:
+            return None
+
+    rows = [f"{n}.5,100,1,{cell}" for n, cell in enumerate(cells)]
+    mapping = {**FOUR, "skip": 0, "dlc": 3, "payload": {"columns": [4], "base": base}}
+    frames, rejects = read(written(tmp_path, "\n".join([*rows, ""])), "table", table=mapping)
+    wanted = {n: byte(cell) for n, cell in enumerate(cells)}
+    assert dict(zip((frames["timestamp"] - 0.5).to_list(), map(list, frames["payload"]), strict=True)) == {
+        n: [value] for n, value in wanted.items() if value is not None
+    }
+    assert len(rejects) == sum(value is None for value in wanted.values())
+
+
 def test_times_since_the_row_above_and_counters_that_begin_again(tmp_path: Path) -> None:
     rows = "0,1,00,R\n5,1,0,R\n3,1,00,R\n"
     frames, rejects = four(tmp_path, rows, time={"column": 1, "form": "delta"})

@@ -132,7 +132,9 @@ def test_a_training_step_does_not_load_the_compiler() -> None:
 
 
 def test_snakemake_looks_for_the_producers_of_a_file_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OutputIndex, "match_producers", OutputIndex.match_producers)  # put back afterwards
+    original = OutputIndex.match_producers
+    monkeypatch.setattr(OutputIndex, "match_producers", original)  # put back afterwards
+    monkeypatch.setattr(OutputIndex, "__init__", OutputIndex.__init__)
     remember_producers.__wrapped__()
     asked = []
 
@@ -143,18 +145,34 @@ def test_snakemake_looks_for_the_producers_of_a_file_once(monkeypatch: pytest.Mo
         def constant_suffix(self) -> str:
             return self.rpartition("}")[2]
 
+        def match(self, path: str) -> bool:
+            asked.append(path)
+            return re.fullmatch(re.sub("{[a-z]+}", "[a-z]+", self), path) is not None
+
     class Rule:
+        def __init__(self, *products: str) -> None:
+            self.paths = [Product(path) for path in products]
+
         def products(self) -> list[Product]:
-            return [Product("results/{name}.txt")]
+            return self.paths
 
         def is_producer(self, path: str) -> bool:
-            asked.append(path)
-            return "odd" not in path
+            return any(product.match(path) for product in self.paths)
 
-    rule = Rule()
-    index = OutputIndex([rule])
-    for _ in range(3):
-        assert index.match_producers("results/a.txt") == {rule}
-        assert index.match_producers("results/odd.txt") == set()
-    assert asked == ["results/a.txt", "results/odd.txt"]
+    rules = [
+        Rule("runs/{run}/model.txt", "runs/{run}/log.txt"),
+        Rule("runs/gat_{run}/model.txt", "runs/all.txt"),
+        Rule("{any}.txt"),
+        Rule("results/{name}.txt", "results/{name}_log.txt", "readme.txt"),
+    ]
+    index = OutputIndex(rules)
+    paths = ["runs/a/model.txt", "runs/gat_a/model.txt", "runs/a/log.txt", "runs/all.txt", "results/b.txt"]
+    paths += ["results/b_log.txt", "readme.txt", "runs/a/b/model.txt", "runs/1/model.txt", "other"]
+    found = {path: index.match_producers(path) for path in paths}
+    assert [len(found[path]) for path in paths] == [1, 1, 1, 1, 1, 1, 2, 0, 0, 0]
+    assert asked.count("runs/a/log.txt") == 1 + 1, "the product of that name, and the one that begins and ends so"
+    count = len(asked)
+    assert {path: index.match_producers(path) for path in paths} == found
+    assert len(asked) == count
+    assert {path: original(index, path) for path in paths} == found
     assert OutputIndex([]).match_producers("results/a.txt") == set(), "each index has its own"

@@ -26,6 +26,8 @@ _EXACT, _MOST = 1 << 53, 900_000_000_000_000_000
 _LENGTHS = np.array(FD_LENGTHS)
 _BOUNDS = (MAX_STANDARD_ID, MAX_EXTENDED_ID, MAX_BYTES[False], MAX_BYTES[True])
 _BLANK, _TAB, _LINE_END, _RETURN, _QUOTE = 32, 9, 10, 13, 34
+_DATED, _DECIMAL = 100, 101
+"""How the usual spelling of a date or time of day, and of a byte in base 10, is read."""
 _POINT, _COMMA, _COLON, _MINUS, _PLUS, _SLASH = 46, 44, 58, 45, 43, 47
 _DAY_S = 86400.0
 
@@ -117,8 +119,8 @@ def _clock(text: np.ndarray, begin: int, end: int) -> float:
 
 
 @njit(cache=True, inline="never")  # type: ignore[untyped-decorator]
-def _date(text: np.ndarray, begin: int, end: int, form: int) -> float:
-    """Seconds since 1970 of a date and a time of day; NaN: something else."""
+def _midnight(text: np.ndarray, begin: int, end: int, form: int) -> tuple[float, int]:
+    """Seconds since 1970 of the date that a date and a time of day begin with, and where the latter begins; NaN: something else."""
     at, first, second, third = begin, 0, 0, 0
     for part in range(3):
         start, number = at, 0
@@ -126,25 +128,32 @@ def _date(text: np.ndarray, begin: int, end: int, form: int) -> float:
             number = number * 10 + text[at] - 48
             at += 1
         if at == start or at >= end:
-            return np.nan
+            return np.nan, at
         if part < 2 and text[at] != _MINUS and text[at] != _SLASH and text[at] != _POINT:
-            return np.nan
+            return np.nan, at
         at += part < 2
         first, second, third = second, third, number
     if text[at] != _BLANK and text[at] != 84 and text[at] != 116:
-        return np.nan
+        return np.nan, at
     year, month, day = first, second, third
     if form != YMD:
         year = third
         day, month = (first, second) if form == DMY else (second, first)
     if year < 1970 or not 1 <= month <= 12 or not 1 <= day <= 31:
-        return np.nan
+        return np.nan, at
     # Days since 1970 (Hinnant, "chrono-compatible low-level date algorithms").
     year -= month <= 2
     of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
     of_era = year % 400 * 365 + year % 400 // 4 - year % 400 // 100 + of_year
     days = year // 400 * 146097 + of_era - 719468
-    return days * _DAY_S + _clock(text, at + 1, end)
+    return days * _DAY_S, at + 1
+
+
+@njit(cache=True, inline="never")  # type: ignore[untyped-decorator]
+def _date(text: np.ndarray, begin: int, end: int, form: int) -> float:
+    """Seconds since 1970 of a date and a time of day; NaN: something else."""
+    seconds, at = _midnight(text, begin, end, form)
+    return seconds if np.isnan(seconds) else seconds + _clock(text, at, end)
 
 
 @njit(cache=True, inline="never")  # type: ignore[untyped-decorator]
@@ -265,8 +274,11 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
     known = len(roles)
     usuals = roles.copy()
     for number in range(known):
-        slow = (roles[number] == TIME and form != NUMBER) or (roles[number] == PAYLOAD and base != 16)
-        usuals[number] = SKIP if slow else roles[number]
+        usuals[number] = SKIP if roles[number] == PAYLOAD and base != 16 else roles[number]
+        if roles[number] == TIME and form != NUMBER:
+            usuals[number] = _DATED
+        elif roles[number] == BYTE and base == 10:
+            usuals[number] = _DECIMAL
     letters = np.full(256, 2, np.uint8)  # label of a word of one character
     for number in range(len(word_table)):
         if word_table[number, 0] == LABEL and word_table[number, 2] - word_table[number, 1] == 1:
@@ -275,6 +287,8 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
             letters[letter - 32 * (97 <= letter <= 122)] = word_table[number, 3]
     at, lines, frames, others, spaced, size, used = 0, 0, 0, 0, 0, 0, 0
     n_cells, needed = 0, 0
+    # Where the date of the last row stands, with what follows it, how long it is (-1: none yet), and its first second.
+    date_at, date_size, midnight = 0, 0 if form == TIME_OF_DAY else -1, 0.0
     untimed = 0.0
     for number in range(known):
         if roles[number] == TIME:
@@ -327,6 +341,33 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
                 whole = digits > 0 and digits + decimals <= 18 and value < _EXACT
                 if whole:
                     seconds = value / _POWERS[decimals]
+            elif usual == _DATED:
+                # Mostly it is the date of the row above, and only the time of day is read.
+                whole = date_size >= 0
+                while whole and at - begin < date_size:
+                    whole = text[at] == text[date_at + at - begin]
+                    at += 1
+                total = 0.0
+                for part in range(3):
+                    number_of, first = 0, at
+                    while at - first < 2 and 48 <= text[at] <= 57:
+                        number_of = number_of * 10 + text[at] - 48
+                        at += 1
+                    total = total * 60 + number_of
+                    whole = whole and at > first and (part == 0 or number_of <= 60)
+                    if part < 2:
+                        whole = whole and text[at] == _COLON
+                        at += whole
+                if whole and text[at] == _POINT:
+                    value, decimals = np.int64(0), 0
+                    at += 1
+                    while decimals < 15 and 48 <= text[at] <= 57:
+                        value = value * 10 + text[at] - 48
+                        at += 1
+                        decimals += 1
+                    total += value / _POWERS[decimals]
+                if whole:
+                    seconds = midnight + total
             elif usual == ID:
                 if text[at] == 48 and (text[at + 1] | 32) == 120 and base_of_id == 16:
                     at += 2
@@ -351,6 +392,21 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
                     at += 1
                 whole = at > begin and cell < 256
                 if whole:
+                    payload[size + places[place]] = cell
+                    filled |= np.uint64(1) << np.uint64(places[place])
+                    nonzero |= np.uint64(cell > 0) << np.uint64(places[place])
+            elif usual == _DECIMAL and at + 2 < len(text):
+                # Without a branch on how many digits there are, which can hardly be predicted.
+                cell = np.int64(text[at]) - 48
+                second, third = np.int64(text[at + 1]) - 48, np.int64(text[at + 2]) - 48
+                whole = 0 <= cell <= 9
+                has_second = np.int64(0 <= second <= 9)
+                has_third = has_second & np.int64(0 <= third <= 9)
+                cell += has_second * (9 * cell + second)
+                cell += has_third * (9 * cell + third)
+                whole = whole and cell < 256
+                if whole:
+                    at += 1 + has_second + has_third
                     payload[size + places[place]] = cell
                     filled |= np.uint64(1) << np.uint64(places[place])
                     nonzero |= np.uint64(cell > 0) << np.uint64(places[place])
@@ -416,6 +472,9 @@ def _parse(  # noqa: PLR0912, PLR0915 (one compiled loop)
                         used_here += 1
                 elif role == TIME:
                     seconds = moment(text, begin, end, form, comma)
+                    if YMD <= form <= MDY and not np.isnan(seconds):
+                        midnight, date_size = _midnight(text, begin, end, form)
+                        date_at, date_size = begin, date_size - begin
                 elif role == ID:
                     number = _number(text, begin, end, base_of_id)
                 elif role == PAYLOAD:
