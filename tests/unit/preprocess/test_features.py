@@ -101,7 +101,8 @@ def test_interval_against_the_usual_one(periods: float, ratio: float) -> None:
 def test_one_late_frame_leaves_its_trace() -> None:
     values = regular(20, late={16: 4})
     assert values["interval_ratio"][17] == -1 / 16  # after 16 sightings the running median moves by 1/16
-    assert values["bus_gap_ratio"][16] == 2.0
+    # A gap of four among the last sixteen, whose running median has moved by 2/15 octave at most.
+    assert values["bus_pace"][16] == pytest.approx(-np.log2((15 + 4) / 16), abs=0.01)
 
 
 def test_an_id_that_appears_late_is_news() -> None:
@@ -215,22 +216,27 @@ def test_all_64_bytes_are_compared() -> None:
 
 def test_newcomer_is_the_share_of_the_time_without_another_new_id() -> None:
     values = features(frames([10.0, 12.0, 14.0, 16.0, 18.0], [1, 1, 2, 2, 2]))["newcomer"]
-    assert values == pytest.approx([0, 0, 1, 4 / 6, 4 / 8])
+    assert values == pytest.approx([0, 0, 0, 0, 4 / 8])  # from the third frame on
     stepping_back = features(frames([10.0, 9.9997, 9.9998, 10.0001], [1, 2, 1, 2]))["newcomer"]
     assert ((stepping_back >= 0) & (stepping_back <= 1)).all()
 
 
 def test_of_ids_that_appear_together_one_is_a_newcomer() -> None:
-    """A bus that wakes up: five IDs appear after 10 s, and stay; so does another one at 20 s."""
-    begins = {0: 0.0, **{i: 10 + 0.001 * i for i in range(1, 6)}, 6: 20.0}
-    times = [begin + PERIOD * np.arange(int((30 - begin) / PERIOD)) for begin in begins.values()]
+    """A bus that wakes up: five IDs appear after 10 s, and stay; another one and one a tenth as fast appear at 20 and 25 s."""
+    begins = {0: 0.0, **{i: 10 + 0.001 * i for i in range(1, 6)}, 6: 20.0, 7: 25.0}
+    periods = [PERIOD * (10 if i == 7 else 1) for i in begins]
+    times = [t + p * np.arange(int((30 - t) / p)) for t, p in zip(begins.values(), periods, strict=True)]
     order = np.argsort(np.concatenate(times), kind="stable")
     ids = np.repeat(list(begins), [len(t) for t in times])[order]
     timestamp = np.concatenate(times)[order]
-    newcomer = features(frames(timestamp, ids))["newcomer"]
-    last = {i: float(newcomer[ids == i][-1]) for i in begins}
-    assert [last[i] for i in (0, 1, 6)] == pytest.approx([0, 10 / 30, 10 / 30], abs=1e-3)
+    values = features(frames(timestamp, ids))
+    last = {i: float(values["newcomer"][ids == i][-1]) for i in begins}
+    assert [last[i] for i in (0, 1, 6, 7)] == pytest.approx([0, 10 / 30, 10 / 30, 5 / 30 / 10], abs=5e-3)
     assert max(last[i] for i in range(2, 6)) < 1e-3
+    # Its pace, six times as fast as before, is soon the usual one.
+    pace = values["bus_pace"]
+    assert pace[(timestamp > 10.1) & (timestamp < 10.4)].max() > 1.5
+    assert np.abs(pace[(timestamp > 11) & (timestamp < 20)]).max() < 0.5
 
 
 @pytest.mark.parametrize("slowest", [0.5, 5.0])

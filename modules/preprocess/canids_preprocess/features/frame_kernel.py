@@ -20,7 +20,7 @@ FRAME_FEATURES = (
     "young",
     "newcomer",
     "dlc_changed",
-    "bus_gap_ratio",
+    "bus_pace",
     "overdue",
 )
 MAX_BYTES = 64
@@ -35,10 +35,13 @@ _SETTLING = 2.0  # s, and multiple of the longest usual interval, from a bus's f
 _PACED = 3  # intervals of an ID after which their mean counts towards the longest
 _CROWDED = 2.0**-0.25  # two intervals that are together shorter than so much of two usual ones hold one frame too many
 _MOST_CROWDED = 2.0  # octaves
+_LITTLE = 1.0 / 64.0  # `newcomer` of an ID that is not alone
+_FAST = 0.25  # of the highest usual rate of an ID
 _OVERDUE_EVERY = 50  # frames between two counts of overdue IDs
 _OVERDUE_FROM, _OVERDUE_TO = 4.0, 16.0  # multiples of the usual interval; beyond, the ID is no longer expected
 _SLOWEST = 1.0 / 4096.0  # octaves; smallest step of a running median, so that seconds of attack move it little
 _WARM_UP_BUS, _SLOWEST_BUS = 512, 1.0 / 131072.0  # the same for the gap between any two frames
+_PACE_OVER = 32.0  # gaps that their mean is over
 _BIT, _BYTE = 64.0, 256.0  # bits, and values of a byte, that are learnt as fast as an octave
 _EARLY = 1.0 / 16.0  # octaves, beside four times the usual scatter; what comes earlier is not a periodic ID's own
 _REGULAR = 0.25  # log2 units; the running median of |interval_ratio| below which an ID counts as periodic
@@ -155,8 +158,9 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
     """Write the features of every frame of a chunk into `out` [n, 12], and update all state in place.
 
     `payload[offset[i]:offset[i + 1]]` are the bytes of frame i. `bus` holds the time of the last frame, the running level
-    of the gap between frames, the number of frames, the feature `overdue`, the time of the first frame, how long after it an ID was first seen
-    that stayed, and the longest usual interval.
+    of the mean gap, the number of frames, the feature `overdue`, the time of the first frame, how long after it an ID was first seen
+    that stayed, the longest usual interval, the mean of the last gaps, the highest usual rate of an ID,
+    and the frames that its pace is learnt from.
     """
     state, last, older, latest, toggled, usual_change = by_id
     until_overdue = _OVERDUE_EVERY - int(bus[2]) % _OVERDUE_EVERY
@@ -168,15 +172,17 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         compared = seen if state[row, _LAST] > -np.inf else 0.0
         size = offset[i + 1] - offset[i]
 
-        # Bus: gap to the frame before against a running median of its logarithm, slow enough to outlast an attack. The
-        # median moves by 2/n octaves at first, so that it arrives soon, then by less and less.
-        gap_ratio = 0.0
+        # Bus: mean of the last gaps against a running median of its logarithm, slow enough to outlast an attack. The median
+        # moves by 2/n octaves at first, so that it arrives soon, then by less and less.
+        pace = 0.0
         if bus[2] > 0:
-            gap = np.log2(max(now - bus[0], _SHORTEST))
+            bus[7] += (max(now - bus[0], 0.0) - bus[7]) / min(bus[2], _PACE_OVER)
+            gap = np.log2(max(bus[7], _SHORTEST))
             if bus[2] > 1:
-                gap_ratio = gap - bus[1]
-                step = 2.0 / bus[2] if bus[2] < _WARM_UP_BUS else _SLOWEST_BUS
-                bus[1] += min(max(gap_ratio, -step), step)
+                pace = bus[1] - gap
+                bus[9] += 1
+                step = 2.0 / bus[9] if bus[9] < _WARM_UP_BUS else _SLOWEST_BUS
+                bus[1] -= min(max(pace, -step), step)
             else:
                 bus[1] = gap
         else:
@@ -306,6 +312,11 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
             state[row, _ALONE] = max(appeared - bus[5], 0.0)
             if seen == _ESTABLISHED - 1:
                 bus[5] = max(appeared, bus[5])
+                # Several fast IDs that appear together and stay: the bus woke up, and its pace is learnt once more.
+                rate = np.exp2(-state[row, _LEVEL])
+                if state[row, _ALONE] < _LITTLE * max(age, _SETTLING) and rate > _FAST * bus[8]:
+                    bus[9] = 0.0
+                bus[8] = max(rate, bus[8])
         before = state[row, _LATEST_DLC if fits_latest else _DLC]
         out[i, 0] = ratio * trust
         out[i, 1] = extra
@@ -317,9 +328,13 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         out[i, 5] = off * trust if compared > 1 else 0.0
         out[i, 6] = settled if seen == 0 else 0.0
         out[i, 7] = settled / (1.0 + seen)
-        out[i, 8] = min(state[row, _ALONE] / max(age, _SETTLING), 1.0)
+        # Only an ID as fast as the bus's fastest floods it; its first two frames are told by `first_sighting` and `young`.
+        newcomer = min(state[row, _ALONE] / max(age, _SETTLING), 1.0) if seen > 1 else 0.0
+        if newcomer > _LITTLE and bus[8] > 0.0:
+            newcomer *= min(np.exp2(-state[row, _LEVEL]) / bus[8], 1.0)
+        out[i, 8] = newcomer
         out[i, 9] = 1.0 if seen > 0 and before != size else 0.0
-        out[i, 10] = min(max(gap_ratio, -_CLIP), _CLIP)
+        out[i, 10] = min(max(pace, -_CLIP), _CLIP)
         out[i, 11] = bus[3]
         state[row, _MOVING] += learnt
 
