@@ -49,7 +49,8 @@ class OwnTraffic:
         Raises `CanidsError` naming the file and the vehicle that has too few windows.
         """
         vehicle, free = np.asarray(store["vehicle"]), np.asarray(store["y"]) == 0
-        second, models = np.zeros(len(store), dtype=bool), {}
+        second = np.zeros(len(store), dtype=bool)
+        models: dict[str, dict[str, tuple[Scorer, Scorer]]] = {}
         for number in np.unique(vehicle):
             name, rows = store.header["vehicles"][number], np.flatnonzero((vehicle == number) & free)
             if len(rows) < 2 * _FEWEST:
@@ -58,14 +59,9 @@ class OwnTraffic:
                     "set enrolment to more seconds"
                 )
             second[rows[len(rows) // 2 :]] = True
-            parts = [(vehicle == number) & free & (second == half) for half in (False, True)]
-            forests, pcas = (
-                tuple(learn(part) for part in parts)
-                for learn in (
-                    lambda part: _forest(store, part, trees, seed),
-                    lambda part: node_pca.learn(store, seed, part),
-                )
-            )
+            first, last = ((vehicle == number) & free & (second == half) for half in (False, True))
+            forests = _forest(store, first, trees, seed), _forest(store, last, trees, seed)
+            pcas = node_pca.learn(store, seed, first), node_pca.learn(store, seed, last)
             models[name] = dict(zip(METHODS, (forests, pcas), strict=True))
         return cls(store, second, models)
 

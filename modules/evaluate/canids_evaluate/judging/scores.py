@@ -67,12 +67,13 @@ class Scores:
 
     def only(self, rows: np.ndarray) -> "Scores":
         """Some of the windows, bool [W]."""
-        columns = {
-            name: {key: column[rows] for key, column in getattr(self, name).items()}
-            for name in ("score", "alarm", "values", "unlike")
-        }
+        score, alarm, values, unlike = (
+            {name: column[rows] for name, column in columns.items()}
+            for columns in (self.score, self.alarm, self.values, self.unlike)
+        )
         action = None if self.action is None else self.action[rows]
-        return replace(self, keys=self.keys.filter(rows), action=action, **columns)
+        keys = self.keys.filter(rows)
+        return replace(self, keys=keys, score=score, alarm=alarm, action=action, values=values, unlike=unlike)
 
     def strengthened(self, evidence: Mapping[str, Evidence]) -> "Scores":
         """The scores after the evidence that each method's alarms take; methods that are not named stay as they are."""

@@ -39,11 +39,12 @@ class OperatingPoint:
         """Set the thresholds of the vehicles of the split `enrolment`; methods with alarms of their own bring them along."""
         if self.has_own_alarms:
             rule = scores.rules.get(method)
-            self.enrolled = {v: rule.vehicles[v] for v in scores.keys["vehicle"].unique().sort()} if rule else {}
+            own = rule.vehicles if rule else {}
+            self.enrolled = {v: own[v] for v in scores.keys["vehicle"].unique().sort() if v in own}
         elif self.rule:
             score = self.rule.evidence.over(scores.score[method], segments_of(scores.keys))
-            own = thresholds_by_vehicle(score, scores.keys, budget)
-            self.enrolled = {v: max(t, scores.even_odds_of.get(v, {}).get(method, 0.0)) for v, t in own.items()}
+            by_vehicle = thresholds_by_vehicle(score, scores.keys, budget)
+            self.enrolled = {v: max(t, scores.even_odds_of.get(v, {}).get(method, 0.0)) for v, t in by_vehicle.items()}
 
     def as_json(self) -> dict[str, Any]:
         """For `metrics.json`; `budget` is the threshold of vehicles never met, null of methods with alarms of their own."""

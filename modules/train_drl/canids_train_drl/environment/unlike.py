@@ -46,7 +46,7 @@ def step(observer: Observer, values: np.ndarray, state: Likeness | None) -> tupl
     centre = np.array(observer.centre, dtype=values.dtype)
     for number, detector in enumerate(observer.detectors):
         columns = [c for c, name in enumerate(observer.columns) if name.startswith(detector.prefix)]
-        voting[np.ix_(unlike[:, number], columns)] = centre[columns]
+        voting[np.flatnonzero(unlike[:, number])[:, None], columns] = centre[columns]
     return (
         unlike,
         voting,
