@@ -51,7 +51,7 @@ folds: .venv/runtime
 # leaderboard/ with a manifest of its own, such as tests/data (OPTIONS=preset=smoke).
 leaderboard: .venv/runtime
 	@test -d $(call quoted,$(DATA)/hcrl_sa) -o -f $(call quoted,$(DATA)/leaderboard/manifest.yaml) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make leaderboard DATA=FOLDER, which holds hcrl_sa/, ctt_a/, ctt_c/ and benign/, or leaderboard/manifest.yaml" >&2; exit 1; }
-	$(SNAKEMAKE) -s pipelines/leaderboard/Snakefile --config $(call quoted,data_root=$(DATA)) $(OPTIONS)
+	$(SNAKEMAKE) -s pipelines/leaderboard/Snakefile --config 'datasets=[leaderboard]' $(call quoted,data_root=$(DATA)) $(OPTIONS)
 	@cat results/leaderboard/leaderboard/leaderboard.md
 
 # The main job on hours of simulated driving: false alarms an hour, detection delay over many episodes.
@@ -200,8 +200,7 @@ docs: .venv/development
 	NO_MKDOCS_2_WARNING=1 $(RUN_MODULE) mkdocs build --quiet
 	@echo "Documentation: build/site/index.html"
 
-# The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion; of leaderboard with
-# OPTIONS='--config data_root=FOLDER'.
+# The rule graph of a pipeline as Mermaid text: PIPELINE is a folder of pipelines/, by default kd_fusion.
 rulegraph: .venv/runtime
 	@$(RUN_MODULE) snakemake -s pipelines/$(or $(PIPELINE),kd_fusion)/Snakefile --rulegraph mermaid-js --forceall --quiet $(OPTIONS)
 

@@ -23,13 +23,18 @@ KNOWN = "known"
 log = logging.getLogger(__name__)
 
 
+class NothingLeftOutError(CanidsError):
+    """A dataset in which nothing of a kind can be left out, or nothing would be left."""
+
+
 def joined(config: Config) -> Config:
     """The pipeline's config with an instance for every fold, ablation and seed; the section `folds` itself is gone.
 
     A fold has the same name in all datasets that have what it leaves out; the others have no such fold. Folds come first, each
     with its seeds, then the ablations, which read whatever they do not change from the folds.
 
-    Raises `CanidsError` naming the key, or the dataset in which nothing can be left out.
+    Raises `CanidsError` naming the key, or the dataset in which nothing can be left out; of a list of kinds, only where there is
+    nothing of any of them.
     """
     if not config.get("folds"):
         raise CanidsError("config: folds is missing: it says what to leave out")
@@ -39,9 +44,19 @@ def joined(config: Config) -> Config:
     data, folds = _data(config), dict[str, Config]()
     if KNOWN in kinds and len(data["datasets"]) > 1:
         raise CanidsError(f"folds.leave_out: '{KNOWN}' is of one dataset; the manifest of one can include others")
+    refused: CanidsError | None = None
     for dataset in data["datasets"]:
         for kind in kinds:
-            folds |= _folds_of(dataset, data["data_root"], kind)
+            try:
+                folds |= _folds_of(dataset, data["data_root"], kind)
+            except NothingLeftOutError as error:
+                if not isinstance(chosen, list):
+                    raise
+                # Of several kinds, those that a dataset has.
+                refused = error
+                log.warning("%s: no such fold", error)
+    if refused and not folds:
+        raise refused
     rest = {k: v for k, v in config.items() if k != "folds"}
     instances: dict[str, Config] = dict(config.get("instances") or {})
     ablations = section["ablations"]
@@ -76,7 +91,7 @@ def _folds_of(dataset: str, data_root: str, what: str) -> dict[str, Config]:
         dataset, data_root: of the manifest.
         what: `vehicles`, `attacks`, or `known`: the last one of a vehicle's captures with the same attack, or without any.
 
-    Raises `CanidsError` if there is nothing that could be left out, or nothing would be left.
+    Raises `NothingLeftOutError` if there is nothing that could be left out, or nothing would be left.
     """
     training = [c for c in manifest.load(dataset, data_root).values() if c.role == "train"]
     attacked = [c for c in training if c.content == "labelled"]
@@ -86,7 +101,7 @@ def _folds_of(dataset: str, data_root: str, what: str) -> dict[str, Config]:
             alike.setdefault((c.vehicle, *c.attacks), []).append(c.name)
         last = [names[-1] for names in alike.values() if len(names) > 1]
         if not last:
-            raise CanidsError(
+            raise NothingLeftOutError(
                 f"dataset '{dataset}': no vehicle has two training captures of the same attack, or without"
             )
         return {KNOWN: {"captures": last}}
@@ -97,7 +112,7 @@ def _folds_of(dataset: str, data_root: str, what: str) -> dict[str, Config]:
         groups.setdefault((what == "attacks" and kind_of(name)) or name, []).append(name)
     if not groups or len({*known} - {*next(iter(groups.values()))}) == 0:
         has = f"only {', '.join(dict.fromkeys(known))}" if known else "none"
-        raise CanidsError(
+        raise NothingLeftOutError(
             f"dataset '{dataset}': to leave one out, its training captures need two {what}; they have {has}"
         )
     for vehicle in dict.fromkeys(k for k in known if k not in attackable):

@@ -113,6 +113,20 @@ def test_folds_of_every_kind_their_seeds_then_their_ablations(workplace: Path) -
         folds.joined(config("a", "b", leave_out="known"))
 
 
+def test_of_several_kinds_of_folds_a_dataset_has_those_that_it_can(
+    workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("a", ("kia", "DoS"), ("spark", "DoS"))
+    everything = ["vehicles", "attacks", "known"]
+    assert list(folds.joined(config("a", leave_out=everything))["instances"]) == ["without-kia", "without-spark"]
+    assert caplog.messages == [
+        "dataset 'a': to leave one out, its training captures need two attacks; they have only DoS: no such fold",
+        "dataset 'a': no vehicle has two training captures of the same attack, or without: no such fold",
+    ]
+    with pytest.raises(CanidsError, match=r"no vehicle has two training captures of the same attack, or without$"):
+        folds.joined(config("a", leave_out=["attacks", "known"]))
+
+
 def test_instances_with_other_splits_have_rules_of_their_own(workplace: Path) -> None:
     """Where vehicles are enrolled, folds differ in their scenarios: a fold of attacks has no attack-free capture to enrol by."""
     write("a", ("kia", "DoS"), ("kia", None), ("spark", "fuzzing"), test="tram")
