@@ -40,7 +40,7 @@ NEEDED = {
     "canids_train_drl": {name: {"torch"} for name in ("decide", "dqn", "fit_baselines", "follow")},
     "canids_evaluate": {
         **{name: {"matplotlib"} for name in ("alarms", "summary")},
-        "report": {"matplotlib", "jinja2"},
+        **{name: {"matplotlib", "jinja2"} for name in ("leaderboard", "report")},
         "sweep": {"matplotlib"},
         "window_baselines": {"sklearn"},
     },
