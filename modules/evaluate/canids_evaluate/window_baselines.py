@@ -14,6 +14,7 @@ and `isolation_forest` and `node_pca` are fitted to it instead of to the trainin
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def main(call: Call) -> None:
     for store in enrolment:
         own = OwnTraffic.learn(store, *options)
         enrolled = {**scorers, **{method: partial(own.scores, method=method) for method in METHODS}}
-        evaluation.enrol(scores_of(store, enrolled))
+        evaluation.enrol(replace(scores_of(store, enrolled), refitted=frozenset(METHODS)))
     for scenario, store in stores.items():
         judging = enrolled if scenario.endswith(ENROLLED) else scorers
         evaluation.add(scenario, scores_of(store, judging).judged(scenario, call.constants["captures"]))

@@ -67,7 +67,7 @@ def test_an_enrolled_vehicle_is_judged_by_its_own_threshold(caplog: pytest.LogCa
     assert point["vehicles"].keys() == {"van"}
     assert point["budget"] < 0.2 < point["enrolled"]["new"] == pytest.approx(0.6, abs=0.01)
     assert evaluation.points["fusion"].as_json()["enrolled"] == {"new": 0.62}
-    assert evaluation.enrolment == {"new": {"blocks": 120, "guarantee": 0.01}}
+    assert evaluation.enrolment == {"new": {"blocks": 120, "guarantee": guarantee(120, 0.01)}}
 
 
 def test_what_cannot_be_judged_so_is_refused() -> None:

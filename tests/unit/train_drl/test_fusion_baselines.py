@@ -113,7 +113,7 @@ def test_everyone_learns_to_fuse_and_is_read_back(everyone: Path, tmp_path: Path
     # The bandit is left out: what an action is worth is far from linear in what it sees.
     assert min(f for n, f in f1_by_name.items() if n != "bandit") > 0.7, str(f1_by_name)
     again = tmp_path / "again.safetensors"
-    assert stored.budget == 0.005
+    assert stored.budget == 0.01
     header = header_of(everyone)
     assert header["run"].startswith("fusion_baselines_")
     stored.save(again, {key: header[key] for key in ("dataset", "run", "variant", "instance", "code")})

@@ -32,6 +32,7 @@ class Scores:
         even_odds: method → the score of windows that are attacked or attack-free with equal probability, where that is known.
         even_odds_of: vehicle → the same, of methods whose scores are on a scale of the enrolled vehicle's own.
         rules: method with alarms of its own → what these are held to, where its decisions say so.
+        refitted: methods whose scores on enrolled vehicles are of other models than on `calibrate`.
         unlike: method → bool [W], where a detector says that the traffic is unlike that of its training: it does not alarm there.
     """
 
@@ -45,6 +46,7 @@ class Scores:
     even_odds: dict[str, float] = field(default_factory=dict)
     even_odds_of: dict[str, dict[str, float]] = field(default_factory=dict)
     rules: dict[str, AlarmRule] = field(default_factory=dict)
+    refitted: frozenset[str] = frozenset()
     unlike: dict[str, np.ndarray] = field(default_factory=dict)
 
     def judged(self, scenario: str, captures: list[str]) -> "Scores":

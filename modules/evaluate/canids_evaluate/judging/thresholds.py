@@ -43,7 +43,8 @@ class OperatingPoint:
             self.enrolled = {v: own[v] for v in scores.keys["vehicle"].unique().sort() if v in own}
         elif self.rule:
             score = self.rule.evidence.over(scores.score[method], segments_of(scores.keys))
-            by_vehicle = thresholds_by_vehicle(score, scores.keys, budget)
+            tail = () if method in scores.refitted else self.rule.tail
+            by_vehicle = thresholds_by_vehicle(score, scores.keys, budget, tail)
             self.enrolled = {v: max(t, scores.even_odds_of.get(v, {}).get(method, 0.0)) for v, t in by_vehicle.items()}
 
     def as_json(self) -> dict[str, Any]:

@@ -29,10 +29,10 @@ def rule_of(fusion: Fusion, observer: Observer, calibrate: States, config: dict[
 def enrolled_rule(
     fusion: Fusion, observer: Observer, rule: AlarmRule, enrolment: States, vehicle: str, budget: float
 ) -> AlarmRule:
-    """The rule with a threshold of the vehicle's own, from the fusion's scores on its enrolment, seen through `observer`."""
+    """The rule with a threshold of the vehicle's own, from the fusion's scores on its enrolment, seen through `observer`, and its tail."""
     score = fusion.step(as_recorded(enrolment, observer), None)[0].score
     score = rule.evidence.over(score, enrolment.segments)
-    own = alarm_rule.own_threshold(score, alarm_rule.blocks_of(enrolment.keys), budget)
+    own = alarm_rule.own_threshold(score, alarm_rule.blocks_of(enrolment.keys), budget, rule.tail)
     return replace(rule, vehicles={**rule.vehicles, vehicle: own})
 
 
