@@ -60,7 +60,7 @@ def test_decisions_follow_the_contract(model: Path, beside: Path, tmp_path: Path
     decisions, metadata = tables.read(output, DECISIONS)
     assert metadata["split"] == "test"
     assert metadata["digests"] == tables.digests(decisions)
-    assert metadata["false_alarm_budget"] == 0.005
+    assert metadata["false_alarm_budget"] == 0.01
     logit = frame["gat_logit"].to_numpy()
     above = decisions["gat_score"].to_numpy() > metadata["even_odds"]["gat"]
     assert 0 < above.sum() < len(above)
@@ -192,8 +192,7 @@ def test_without_attacks_a_threshold_within_the_budget_decides(tmp_path: Path) -
     assert list(baselines.fusions) == ["fixed_weight"]
     calibrate = read(files["calibrate"])
     decisions = decide.decide(alone, baselines.fusions, calibrate, "fixed_weight", baselines.rules)
-    # Forty blocks of a second say nothing of one alarm in a hundred windows: the highest score is the threshold.
-    assert not decisions["alarm"].any()
+    assert 0 < decisions["alarm"].mean() <= 0.02
     loud = replace(calibrate, values=calibrate.values + 50)
     assert (
         decide.decide(alone, baselines.fusions, loud, "fixed_weight", baselines.rules, all_vote=True)["alarm"].mean()
