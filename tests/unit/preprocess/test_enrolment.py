@@ -17,6 +17,7 @@ from canids_preprocess.enrolment.stretches import halves, stretches
 from canids_preprocess.features.frame_kernel import FRAME_FEATURES
 from canids_preprocess.features.relative import BusState, step
 from canids_preprocess.windowing.members import metadata_of
+from canids_shared.contracts.arrays.profile import write as write_profile
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
@@ -287,6 +288,30 @@ def test_profile_of_other_features_or_damaged_is_refused(tmp_path: Path, monkeyp
     made.write_bytes(content)
     with pytest.raises(CanidsError, match="was changed since it was written"):
         load(made)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("dlc", 65, "dlc, older_dlc or latest_dlc"),
+        ("older_dlc", 1e6, "dlc, older_dlc or latest_dlc"),
+        ("latest_dlc", -1, "dlc, older_dlc or latest_dlc"),
+        ("seen", -1, "seen"),
+        (2, -1, "the bus's counts of frames"),
+        (9, -1, "the bus's counts of frames"),
+    ],
+)
+def test_profile_of_impossible_values_is_refused(tmp_path: Path, column: str | int, value: float, named: str) -> None:
+    """Compiled code reads as many words as the lengths say."""
+    made = load(enrolled(tmp_path, free(tmp_path, "a")))
+    (bus,) = made.buses
+    if isinstance(column, str):
+        bus["state"][1, made.header["columns"].index(column)] = value
+    else:
+        bus["bus"][column] = value
+    write_profile(made.path, {k: v for k, v in made.header.items() if k not in ("digest", "contract")}, [bus])
+    with pytest.raises(CanidsError, match=f"bus 0: impossible values in {named}; enrol the vehicle again"):
+        load(made.path)
 
 
 # --- planning ----------------------------------------------------------------------------------------------------

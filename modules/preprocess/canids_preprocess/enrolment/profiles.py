@@ -8,7 +8,7 @@ from typing import Any
 from canids_preprocess.enrolment.learning import BusLearner
 from canids_preprocess.enrolment.stretches import bus_name
 from canids_preprocess.enrolment.suspicion import id_name
-from canids_preprocess.features.frame_kernel import COLUMNS
+from canids_preprocess.features.frame_kernel import COLUMNS, out_of_range
 from canids_preprocess.features.relative import BusState
 from canids_preprocess.windowing.frames import Recording
 from canids_shared.contracts.arrays import profile
@@ -43,6 +43,8 @@ def load(path: Path) -> Profile:
         expected = BusState.layout(known["ids"])
         named = {f"{number}.{name}": shape for name, shape in expected.items()}
         check_arrays(path, {f"{number}.{name}": array for name, array in bus.items()}, named)
+        if wrong := out_of_range(bus["state"], bus["bus"]):
+            raise CanidsError(f"{path}: bus {number}: impossible values in {wrong}; enrol the vehicle again")
     return read
 
 

@@ -130,6 +130,19 @@ def shift(by_id: IdStates, bus: np.ndarray, n_ids: int, seconds: float) -> None:
     bus[[0, 4]] += seconds
 
 
+def out_of_range(state: np.ndarray, bus: np.ndarray) -> str:
+    """What of a bus as a file has it the loop cannot start from, by name; empty if all is possible.
+
+    Lengths count the words that the loop reads, and compiled code checks no bounds; counts are divisors.
+    """
+    lengths = state[:, [_DLC, _OLDER_DLC, _LATEST_DLC]]
+    if not ((lengths >= 0) & (lengths <= MAX_BYTES)).all():
+        return "dlc, older_dlc or latest_dlc"
+    if not (state[:, SEEN] >= 0).all():
+        return "seen"
+    return "" if (bus[[2, 9]] >= 0).all() else "the bus's counts of frames"
+
+
 def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
     """Make what is remembered the past of traffic that begins at time 0, in place: a profile.
 
