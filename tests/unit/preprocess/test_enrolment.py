@@ -255,6 +255,15 @@ def test_id_that_is_silent_from_the_first_frame_on_is_missed_after_its_period() 
     assert features(later)["overdue"].max() == 0
 
 
+def test_id_that_fell_silent_at_the_end_of_the_enrolment_is_not_overdue_on_the_next_drive() -> None:
+    ended = traffic(10.0, 5).filter((pl.col("can_id") != 0x300) | (pl.col("timestamp") < 1.6e9 + 9.2))
+    state = BusState()
+    overdue = step(fed(ended), state)[0][:, FRAME_FEATURES.index("overdue")]
+    assert overdue[-1] == 1  # one ID, when the enrolment ends
+    later = named(traffic(3.0, 6, begin=1.7e9, offset=0.9), BusState.of(state.arrays()))
+    assert later["overdue"].max() == 0
+
+
 def test_features_behind_a_profile_are_causal_and_the_same_in_chunks_of_any_size() -> None:
     later = traffic(2.0, 6, begin=1.7e9)
     whole = step(fed(later), past())[0]

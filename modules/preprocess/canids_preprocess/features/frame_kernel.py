@@ -147,7 +147,8 @@ def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
     """Make what is remembered the past of traffic that begins at time 0, in place: a profile.
 
     The first frame comes when the bus usually sends the next one. IDs keep their statistics, but the first frame of each is
-    compared with none before it: how its last one in the profile relates to it is unknown.
+    compared with none before it: how its last one in the profile relates to it is unknown. So an ID is overdue as if its last
+    frame had come at time 0, however long ago that was in the profile, and none is yet.
     """
     state = by_id.state[:n_ids]
     shift(by_id, bus, n_ids, -bus[0] - np.exp2(bus[1]))
@@ -155,6 +156,9 @@ def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
     once = state[:, SEEN] == 1
     state[once, _LEVEL], state[once, _IRREGULAR] = np.log2(max(-bus[4], _SHORTEST)), 1.0
     state[:, [_LAST, LATEST, _BEFORE]] = -np.inf
+    period = np.where(state[:, _PERIOD] > 0, state[:, _PERIOD], -np.inf)
+    state[:, _DUE], state[:, _GIVEN_UP] = _OVERDUE_FROM * period, _OVERDUE_TO * period
+    bus[3] = 0.0
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
