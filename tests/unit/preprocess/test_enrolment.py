@@ -78,12 +78,13 @@ def built(folder: Path, split: str, paths: list[Path], profiles: list[Path], **c
     [
         ([20.0], 5.0, [5.0]),
         ([20.0], 15.0, [10.0]),  # shorter than twice that: the first half
-        ([4.0, 20.0, 20.0], 10.0, [4.0, 6.0]),  # a shorter one counts whole, and the next goes on
-        ([4.0, 3.0], 60.0, [3.5]),
-        ([4.0, 6.0], 60.0, [4.0, 1.0]),
+        ([20.0, 20.0, 20.0], 9.0, [3.0, 3.0, 3.0]),
+        ([4.0, 20.0, 20.0], 12.0, [2.0, 5.0, 5.0]),  # what a short one lacks, the others give
+        ([20.0, 8.0, 4.0], 12.0, [6.0, 4.0, 2.0]),
+        ([4.0, 6.0], 60.0, [2.0, 3.0]),
     ],
 )
-def test_stretches_are_the_beginnings_of_captures_in_order_of_their_names(
+def test_stretches_are_equal_shares_of_the_beginnings_of_captures(
     tmp_path: Path, lengths: list[float], seconds: float, expected: list[float]
 ) -> None:
     paths = [free(tmp_path, f"free-{n}", length) for n, length in enumerate(lengths)]
@@ -95,9 +96,9 @@ def test_stretches_are_the_beginnings_of_captures_in_order_of_their_names(
         times = pl.read_parquet(stretch.recording.path)["timestamp"]
         assert times[stretch.block.stop - 1] - times[0] == pytest.approx(stretch.seconds, abs=0.02)
     first, second = halves(of_bus)
-    sizes = [sum(s.block.stop - s.block.start for s in half) for half in (first, second)]
-    assert abs(sizes[0] - sizes[1]) <= 1
-    assert sum(sizes) == sum(s.block.stop for s in of_bus)
+    for whole, one, other in zip(of_bus, first, second, strict=True):
+        assert (one.block.start, one.block.stop, other.block.stop) == (0, other.block.start, whole.block.stop)
+        assert one.block.stop == whole.block.stop // 2
 
 
 def test_profile_says_how_much_it_covers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -107,8 +108,9 @@ def test_profile_says_how_much_it_covers(tmp_path: Path, caplog: pytest.LogCaptu
     (bus,) = made.header["buses"]
     assert made.header["vehicle"] == "van"
     assert bus["seconds"] == pytest.approx(10.0, abs=0.1)
-    assert bus["sources"]["a"] == pl.read_parquet(paths[0]).height
-    assert set(bus["sources"]) == {"a", "b"}
+    for path, seconds in zip(paths, (2.0, 4.0, 4.0), strict=True):
+        times = pl.read_parquet(path)["timestamp"]
+        assert bus["sources"][path.stem] == pytest.approx((times < times[0] + seconds).sum(), abs=4)
     assert bus["ids"] == 4
     assert bus["rare"] == [RARE]
     assert "fewer than five periods seen of 500" in caplog.text
@@ -134,15 +136,16 @@ def test_both_regimes_judge_the_same_windows(tmp_path: Path, config: dict[str, A
     profiles = [enrolled(tmp_path, *paths[:2], seconds=6.0)]
     zero, known = (built(tmp_path, split, paths, profiles, **config) for split in ("test", "test_enrolled"))
     assert zero.keys().equals(known.keys())
-    assert zero.header["captures"] == known.header["captures"] == ["b", "dos"]  # by all of `a` the vehicle was enrolled
+    assert zero.header["captures"] == known.header["captures"] == ["a", "b", "dos"]
     for name in ("node_id", "node_count", "edge_index", "n_attacked"):
         np.testing.assert_array_equal(zero[name], known[name])
     assert not np.array_equal(zero["x"], known["x"])
     assert set(known.header["profiles"]) == {"van"}
     assert "profiles" not in zero.header
     # What the vehicle was enrolled by is judged in neither.
-    enrolment = pl.read_parquet(paths[1])["timestamp"][load(profiles[0]).header["buses"][0]["sources"]["b"] - 1]
-    assert zero.keys().filter(capture="b")["t_start"].min() > enrolment
+    for path in paths[:2]:
+        enrolment = pl.read_parquet(path)["timestamp"][load(profiles[0]).header["buses"][0]["sources"][path.stem] - 1]
+        assert zero.keys().filter(capture=path.stem)["t_start"].min() > enrolment
 
 
 def test_zero_shot_knows_nothing_of_the_vehicle(tmp_path: Path) -> None:
@@ -182,6 +185,15 @@ def test_no_window_of_the_enrolment_meets_a_profile_that_contains_it(tmp_path: P
         past = enrolled_by(tmp_path, table[other])
         alone = built(tmp_path, "test_enrolled", [free(tmp_path, "half", table=table[own])], [past])
         np.testing.assert_array_equal(store["statistics"][windows], alone["statistics"])
+
+
+def test_each_half_of_the_enrolment_has_windows_of_all_captures(tmp_path: Path) -> None:
+    paths = [free(tmp_path, "a"), free(tmp_path, "b")]
+    keys = built(tmp_path, "enrolment", paths, [], enrolment=8.0).keys()
+    for name in ("a", "b"):
+        windows = keys.filter(capture=name)
+        (cut,) = np.flatnonzero(np.diff(windows["window"]) != 1)
+        assert len(windows) / 2 - 2 < cut + 1 < len(windows) / 2 + 2
 
 
 def enrolled_by(folder: Path, table: pl.DataFrame) -> Path:
