@@ -22,6 +22,8 @@ from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 
+SMALL = {**GRAPHS, "window": 10, "stride": 10}
+"""Five seconds of `traffic` have 80 windows."""
 PERIODS = {0x100: 0.01, 0x200: 0.02, 0x300: 0.1}
 RARE = 0x500
 
@@ -55,17 +57,17 @@ def attacked(folder: Path, name: str = "dos", vehicle: str = "van") -> Path:
     return write_frames(folder / f"{name}.parquet", table, vehicle=vehicle)
 
 
-def enrolled(folder: Path, *paths: Path, vehicle: str = "van", seconds: float = 5.0) -> Path:
+def enrolled(folder: Path, *paths: Path, vehicle: str = "van", seconds: float = 5.0, **config: Any) -> Path:
     output = folder / f"profile-{vehicle}.safetensors"
     wildcards = {"dataset": "fleet", "instance": "", "vehicle": vehicle}
-    profile.main(call(wildcards, {"enrolment": seconds}, output, {"frames": list(paths)}))
+    profile.main(call(wildcards, {**SMALL, "enrolment": seconds, **config}, output, {"frames": list(paths)}))
     return output
 
 
 def built(folder: Path, split: str, paths: list[Path], profiles: list[Path], **config: Any) -> GraphStore:
     output = folder / f"{split}.safetensors"
     wildcards = {"dataset": "fleet", "split": split, "instance": ""}
-    config = {**GRAPHS, "enrolment": 5.0, **config}
+    config = {**SMALL, "enrolment": 5.0, **config}
     graphs.main(call(wildcards, config, output, {"frames": paths, "profiles": profiles}))
     return GraphStore(output)
 
@@ -120,11 +122,31 @@ def test_profile_says_how_much_it_covers(tmp_path: Path, caplog: pytest.LogCaptu
         assert 2 ** known[can_id] == pytest.approx(period, rel=0.02)
 
 
-def test_vehicle_without_attack_free_traffic_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        CanidsError, match="vehicle 'van': its attack-free captures last no time; it cannot be enrolled"
-    ):
-        enrolled(tmp_path, attacked(tmp_path))
+@pytest.mark.parametrize(
+    ("lengths", "count"), [([], 0), ([6.2], 48), ([3.1, 3.1], 48)]
+)  # of ten frames each, of half of the traffic
+def test_vehicle_of_too_few_windows_has_no_enrolment_and_is_judged_zero_shot_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lengths: list[float], count: int
+) -> None:
+    short = [attacked(tmp_path), *(free(tmp_path, f"short-{n}", seconds) for n, seconds in enumerate(lengths))]
+    long = free(tmp_path, "long", vehicle="kia")
+    made = [enrolled(tmp_path, *short), enrolled(tmp_path, long, vehicle="kia")]
+    assert f"van: {count} windows of attack-free traffic are too few to enrol it by (50)" in caplog.text
+    assert load(made[0], may_be_empty=True).buses == []
+    with pytest.raises(CanidsError, match="knows no bus, its traffic was too short"):
+        load(made[0])
+    paths = [*short, long]
+    zero = built(tmp_path, "test", paths, made)
+    assert set(zero.header["vehicles"]) == {"kia", "van"}
+    for path in short:  # nothing of it is set aside
+        assert zero.header["counts"][path.stem]["frames"] == pl.read_parquet(path).height
+    known = built(tmp_path, "test_enrolled", paths, made)
+    assert known.header["captures"] == ["long"]
+    assert set(known.header["profiles"]) == {"kia"}
+    assert built(tmp_path, "enrolment", paths[1:], []).header["captures"] == ["long"]
+    for split in ("test_enrolled", "enrolment"):
+        with pytest.raises(CanidsError, match=f"split '{split}' of dataset 'fleet': no vehicle is enrolled"):
+            built(tmp_path, split, short, made[:1])
 
 
 # --- both regimes ------------------------------------------------------------------------------------------------

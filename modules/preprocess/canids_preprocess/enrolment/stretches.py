@@ -4,6 +4,10 @@ from typing import Any, NamedTuple
 
 from canids_preprocess.windowing.frames import Recording, clock_of
 from canids_preprocess.windowing.splits import Block
+from canids_preprocess.windowing.windows import survey
+
+FEWEST = 50
+"""Windows of a vehicle's enrolment, of all its buses together, that a threshold and the scales of scores can be fitted to."""
 
 
 class Stretch(NamedTuple):
@@ -69,3 +73,9 @@ def halves(of_bus: list[Stretch]) -> tuple[list[Stretch], list[Stretch]]:
             first.append(stretch._replace(block=Block(0, 0, cut), seconds=stretch.seconds * cut / stop))
         second.append(stretch._replace(block=Block(cut, cut, stop), seconds=stretch.seconds * (stop - cut) / stop))
     return first, second
+
+
+def windows(by_bus: dict[str, list[Stretch]], config: dict[str, Any]) -> int:
+    """How many windows the split `enrolment` has of a vehicle's stretches, which are cut in halves; `config` as in `survey`."""
+    parts = [stretch for of_bus in by_bus.values() for half in halves(of_bus) for stretch in half]
+    return sum(survey(stretch.recording, stretch.block, config)["windows"] for stretch in parts)
