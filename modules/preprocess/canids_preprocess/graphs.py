@@ -3,7 +3,7 @@
 `python -m canids_preprocess.graphs --spec JSON --output X.safetensors --frames A.parquet B.parquet … [--profiles P.safetensors …]`
 
 With a list `each` of splits in the spec, as many outputs. Frames of auxiliary captures follow `--auxiliary`; the spec's `auxiliary`
-is the name of their dataset, which comes before theirs in the store: `simulated_fleet.dos-van-2`.
+is the name of their dataset, which comes before those of captures and vehicles in the store: `simulated_fleet.dos-van-2`.
 
 Frames by which a vehicle was enrolled are in no window of a scenario. In one that ends in `_enrolled` captures begin with the profile of
 their vehicle as their past, and those of vehicles without one are left out. The split `enrolment` has the windows of the enrolment, each half
