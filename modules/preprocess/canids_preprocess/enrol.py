@@ -3,8 +3,8 @@
     python -m canids_preprocess.enrol quiet_drive.log --output profiles/mycar.safetensors
     python -m canids_preprocess.enrol quiet_drive.log --output profiles/mycar.safetensors --seconds 60
 
-A minute is enough for most arbitration IDs, an hour also for what is rare. Of several captures the later ones go on where the earlier
-ones end. `make score` and `make follow` start from the profile (`profile=FILE`, `--profile FILE`).
+A minute is enough for most arbitration IDs, an hour also for what is rare. With `--seconds`, of several captures
+each gives an equal share, as far as it lasts. `make score` and `make follow` start from the profile (`profile=FILE`, `--profile FILE`).
 
 A profile that is there already is kept beside the new one, as `mycar.1.safetensors`, `mycar.2.safetensors` and so on; `--back` brings the
 latest of these back. Traffic that itself looks attacked is refused unless `--accept` says that it is not.

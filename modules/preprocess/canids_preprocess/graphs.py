@@ -3,7 +3,7 @@
 `python -m canids_preprocess.graphs --spec JSON --output X.safetensors --frames A.parquet B.parquet … [--profiles P.safetensors …]`
 
 With a list `each` of splits in the spec, as many outputs. Frames of auxiliary captures follow `--auxiliary`; the spec's `auxiliary`
-is the name of their dataset, which comes before theirs in the store: `simulated_fleet.dos-van-2`.
+is the name of their dataset, which comes before those of captures and vehicles in the store: `simulated_fleet.dos-van-2`.
 
 Frames by which a vehicle was enrolled are in no window of a scenario. In one that ends in `_enrolled` captures begin with the profile of
 their vehicle as their past, and those of vehicles without one are left out. The split `enrolment` has the windows of the enrolment, each half
@@ -20,7 +20,7 @@ import numpy as np
 
 from canids_preprocess.enrolment.learning import learnt
 from canids_preprocess.enrolment.profiles import Profiles
-from canids_preprocess.enrolment.stretches import halves, stretches
+from canids_preprocess.enrolment.stretches import FEWEST, halves, stretches, windows
 from canids_preprocess.features.relative import BusState
 from canids_preprocess.windowing.clock import Clock
 from canids_preprocess.windowing.cutting import check_windows
@@ -165,13 +165,20 @@ def _of_scenario(
 
 
 def _of_enrolment(captures: dict[Recording, dict[str, Any]], config: dict[str, Any]) -> list[_Part]:
-    """The split `enrolment`: each half of a bus's stretches with the profile of the other half, so that no window meets itself."""
+    """The split `enrolment`: each half of a bus's stretches with the profile of the other half, so that no window meets itself.
+
+    A vehicle with too few windows has none, as it has no profile (rule `profile`, which says so).
+    """
     by_vehicle: dict[str, dict[Recording, dict[str, Any]]] = {}
     for recording, metadata in captures.items():
         by_vehicle.setdefault(metadata["vehicle"], {})[recording] = metadata
     pieces: dict[Recording, list[_Piece]] = {}
-    for of_vehicle in by_vehicle.values():
-        for bus, of_bus in stretches(of_vehicle, config["enrolment"]).items():
+    for vehicle, of_vehicle in by_vehicle.items():
+        by_bus = stretches(of_vehicle, config["enrolment"])
+        if (count := windows(by_bus, config)) < FEWEST:
+            log.warning("%s is not enrolled: %d windows of attack-free traffic, not %d", vehicle, count, FEWEST)
+            continue
+        for bus, of_bus in by_bus.items():
             two = halves(of_bus)
             for half, other in (two, two[::-1]):
                 arrays = learnt(bus, other).state.arrays() if other else None
@@ -222,6 +229,11 @@ def main(call: entry_point.Call) -> None:
     parts = _parts(call, captures, profiles)
     amount = sum((piece.size for part in parts for piece in part.pieces), Counter())
     if not amount["windows"]:
+        if split == ENROLMENT or split.endswith(ENROLLED):
+            raise CanidsError(
+                f"split '{split}' of dataset '{call.wildcards['dataset']}': no vehicle is enrolled, for none has {FEWEST} windows of "
+                "attack-free traffic to be enrolled by; set enrolment to 0, or take longer attack-free captures"
+            )
         raise CanidsError(
             f"split '{split}' of dataset '{call.wildcards['dataset']}' has no whole window of "
             f"{config['window']} {config['window_unit']}"

@@ -138,6 +138,19 @@ def test_a_fold_without_an_attack_has_no_auxiliary_captures_with_it_and_none_in_
         graphs.main(call(wildcards, wrong, tmp_path / "x", paths, auxiliary="fleet"))
 
 
+def test_a_vehicle_of_the_fleet_is_not_the_recorded_one_of_the_same_name(tmp_path: Path) -> None:
+    recorded = capture(tmp_path, "own", None, vehicle="van")
+    fleet = capture(tmp_path, "free", None, vehicle="van")
+    wildcards = {"dataset": "d", "split": "fit", "instance": ""}
+    paths = {"frames": [recorded], "auxiliary": [fleet]}
+    graphs.main(call(wildcards, GRAPHS, tmp_path / "g", paths, auxiliary="fleet"))
+    store = GraphStore(tmp_path / "g")
+    keys = store.keys()
+    assert set(keys.select("capture", "vehicle").unique().rows()) == {("own", "van"), ("fleet.free", "fleet.van")}
+    assert store.header["sources"]["fleet.free"]["vehicle"] == "fleet.van"
+    assert keys["vehicle"].eq("fleet.van").to_numpy().tolist() == store.is_auxiliary.tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "kept"),
     [

@@ -17,10 +17,13 @@ from canids_preprocess.enrolment.stretches import halves, stretches
 from canids_preprocess.features.frame_kernel import FRAME_FEATURES
 from canids_preprocess.features.relative import BusState, step
 from canids_preprocess.windowing.members import metadata_of
+from canids_shared.contracts.arrays.profile import write as write_profile
 from canids_shared.contracts.graph_store import GraphStore
 from canids_shared.errors import CanidsError
 from canids_shared.planning.stage import Stage
 
+SMALL = {**GRAPHS, "window": 10, "stride": 10}
+"""Five seconds of `traffic` have 80 windows."""
 PERIODS = {0x100: 0.01, 0x200: 0.02, 0x300: 0.1}
 RARE = 0x500
 
@@ -54,17 +57,17 @@ def attacked(folder: Path, name: str = "dos", vehicle: str = "van") -> Path:
     return write_frames(folder / f"{name}.parquet", table, vehicle=vehicle)
 
 
-def enrolled(folder: Path, *paths: Path, vehicle: str = "van", seconds: float = 5.0) -> Path:
+def enrolled(folder: Path, *paths: Path, vehicle: str = "van", seconds: float = 5.0, **config: Any) -> Path:
     output = folder / f"profile-{vehicle}.safetensors"
     wildcards = {"dataset": "fleet", "instance": "", "vehicle": vehicle}
-    profile.main(call(wildcards, {"enrolment": seconds}, output, {"frames": list(paths)}))
+    profile.main(call(wildcards, {**SMALL, "enrolment": seconds, **config}, output, {"frames": list(paths)}))
     return output
 
 
 def built(folder: Path, split: str, paths: list[Path], profiles: list[Path], **config: Any) -> GraphStore:
     output = folder / f"{split}.safetensors"
     wildcards = {"dataset": "fleet", "split": split, "instance": ""}
-    config = {**GRAPHS, "enrolment": 5.0, **config}
+    config = {**SMALL, "enrolment": 5.0, **config}
     graphs.main(call(wildcards, config, output, {"frames": paths, "profiles": profiles}))
     return GraphStore(output)
 
@@ -77,12 +80,13 @@ def built(folder: Path, split: str, paths: list[Path], profiles: list[Path], **c
     [
         ([20.0], 5.0, [5.0]),
         ([20.0], 15.0, [10.0]),  # shorter than twice that: the first half
-        ([4.0, 20.0, 20.0], 10.0, [4.0, 6.0]),  # a shorter one counts whole, and the next goes on
-        ([4.0, 3.0], 60.0, [3.5]),
-        ([4.0, 6.0], 60.0, [4.0, 1.0]),
+        ([20.0, 20.0, 20.0], 9.0, [3.0, 3.0, 3.0]),
+        ([4.0, 20.0, 20.0], 12.0, [2.0, 5.0, 5.0]),  # what a short one lacks, the others give
+        ([20.0, 8.0, 4.0], 12.0, [6.0, 4.0, 2.0]),
+        ([4.0, 6.0], 60.0, [2.0, 3.0]),
     ],
 )
-def test_stretches_are_the_beginnings_of_captures_in_order_of_their_names(
+def test_stretches_are_equal_shares_of_the_beginnings_of_captures(
     tmp_path: Path, lengths: list[float], seconds: float, expected: list[float]
 ) -> None:
     paths = [free(tmp_path, f"free-{n}", length) for n, length in enumerate(lengths)]
@@ -94,9 +98,9 @@ def test_stretches_are_the_beginnings_of_captures_in_order_of_their_names(
         times = pl.read_parquet(stretch.recording.path)["timestamp"]
         assert times[stretch.block.stop - 1] - times[0] == pytest.approx(stretch.seconds, abs=0.02)
     first, second = halves(of_bus)
-    sizes = [sum(s.block.stop - s.block.start for s in half) for half in (first, second)]
-    assert abs(sizes[0] - sizes[1]) <= 1
-    assert sum(sizes) == sum(s.block.stop for s in of_bus)
+    for whole, one, other in zip(of_bus, first, second, strict=True):
+        assert (one.block.start, one.block.stop, other.block.stop) == (0, other.block.start, whole.block.stop)
+        assert one.block.stop == whole.block.stop // 2
 
 
 def test_profile_says_how_much_it_covers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -106,8 +110,9 @@ def test_profile_says_how_much_it_covers(tmp_path: Path, caplog: pytest.LogCaptu
     (bus,) = made.header["buses"]
     assert made.header["vehicle"] == "van"
     assert bus["seconds"] == pytest.approx(10.0, abs=0.1)
-    assert bus["sources"]["a"] == pl.read_parquet(paths[0]).height
-    assert set(bus["sources"]) == {"a", "b"}
+    for path, seconds in zip(paths, (2.0, 4.0, 4.0), strict=True):
+        times = pl.read_parquet(path)["timestamp"]
+        assert bus["sources"][path.stem] == pytest.approx((times < times[0] + seconds).sum(), abs=4)
     assert bus["ids"] == 4
     assert bus["rare"] == [RARE]
     assert "fewer than five periods seen of 500" in caplog.text
@@ -117,11 +122,31 @@ def test_profile_says_how_much_it_covers(tmp_path: Path, caplog: pytest.LogCaptu
         assert 2 ** known[can_id] == pytest.approx(period, rel=0.02)
 
 
-def test_vehicle_without_attack_free_traffic_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        CanidsError, match="vehicle 'van': its attack-free captures last no time; it cannot be enrolled"
-    ):
-        enrolled(tmp_path, attacked(tmp_path))
+@pytest.mark.parametrize(
+    ("lengths", "count"), [([], 0), ([6.2], 48), ([3.1, 3.1], 48)]
+)  # of ten frames each, of half of the traffic
+def test_vehicle_of_too_few_windows_has_no_enrolment_and_is_judged_zero_shot_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lengths: list[float], count: int
+) -> None:
+    short = [attacked(tmp_path), *(free(tmp_path, f"short-{n}", seconds) for n, seconds in enumerate(lengths))]
+    long = free(tmp_path, "long", vehicle="kia")
+    made = [enrolled(tmp_path, *short), enrolled(tmp_path, long, vehicle="kia")]
+    assert f"van: {count} windows of attack-free traffic are too few to enrol it by (50)" in caplog.text
+    assert load(made[0], may_be_empty=True).buses == []
+    with pytest.raises(CanidsError, match="knows no bus, its traffic was too short"):
+        load(made[0])
+    paths = [*short, long]
+    zero = built(tmp_path, "test", paths, made)
+    assert set(zero.header["vehicles"]) == {"kia", "van"}
+    for path in short:  # nothing of it is set aside
+        assert zero.header["counts"][path.stem]["frames"] == pl.read_parquet(path).height
+    known = built(tmp_path, "test_enrolled", paths, made)
+    assert known.header["captures"] == ["long"]
+    assert set(known.header["profiles"]) == {"kia"}
+    assert built(tmp_path, "enrolment", paths[1:], []).header["captures"] == ["long"]
+    for split in ("test_enrolled", "enrolment"):
+        with pytest.raises(CanidsError, match=f"split '{split}' of dataset 'fleet': no vehicle is enrolled"):
+            built(tmp_path, split, short, made[:1])
 
 
 # --- both regimes ------------------------------------------------------------------------------------------------
@@ -133,15 +158,16 @@ def test_both_regimes_judge_the_same_windows(tmp_path: Path, config: dict[str, A
     profiles = [enrolled(tmp_path, *paths[:2], seconds=6.0)]
     zero, known = (built(tmp_path, split, paths, profiles, **config) for split in ("test", "test_enrolled"))
     assert zero.keys().equals(known.keys())
-    assert zero.header["captures"] == known.header["captures"] == ["b", "dos"]  # by all of `a` the vehicle was enrolled
+    assert zero.header["captures"] == known.header["captures"] == ["a", "b", "dos"]
     for name in ("node_id", "node_count", "edge_index", "n_attacked"):
         np.testing.assert_array_equal(zero[name], known[name])
     assert not np.array_equal(zero["x"], known["x"])
     assert set(known.header["profiles"]) == {"van"}
     assert "profiles" not in zero.header
     # What the vehicle was enrolled by is judged in neither.
-    enrolment = pl.read_parquet(paths[1])["timestamp"][load(profiles[0]).header["buses"][0]["sources"]["b"] - 1]
-    assert zero.keys().filter(capture="b")["t_start"].min() > enrolment
+    for path in paths[:2]:
+        enrolment = pl.read_parquet(path)["timestamp"][load(profiles[0]).header["buses"][0]["sources"][path.stem] - 1]
+        assert zero.keys().filter(capture=path.stem)["t_start"].min() > enrolment
 
 
 def test_zero_shot_knows_nothing_of_the_vehicle(tmp_path: Path) -> None:
@@ -181,6 +207,15 @@ def test_no_window_of_the_enrolment_meets_a_profile_that_contains_it(tmp_path: P
         past = enrolled_by(tmp_path, table[other])
         alone = built(tmp_path, "test_enrolled", [free(tmp_path, "half", table=table[own])], [past])
         np.testing.assert_array_equal(store["statistics"][windows], alone["statistics"])
+
+
+def test_each_half_of_the_enrolment_has_windows_of_all_captures(tmp_path: Path) -> None:
+    paths = [free(tmp_path, "a"), free(tmp_path, "b")]
+    keys = built(tmp_path, "enrolment", paths, [], enrolment=8.0).keys()
+    for name in ("a", "b"):
+        windows = keys.filter(capture=name)
+        (cut,) = np.flatnonzero(np.diff(windows["window"]) != 1)
+        assert len(windows) / 2 - 2 < cut + 1 < len(windows) / 2 + 2
 
 
 def enrolled_by(folder: Path, table: pl.DataFrame) -> Path:
@@ -254,6 +289,15 @@ def test_id_that_is_silent_from_the_first_frame_on_is_missed_after_its_period() 
     assert features(later)["overdue"].max() == 0
 
 
+def test_id_that_fell_silent_at_the_end_of_the_enrolment_is_not_overdue_on_the_next_drive() -> None:
+    ended = traffic(10.0, 5).filter((pl.col("can_id") != 0x300) | (pl.col("timestamp") < 1.6e9 + 9.2))
+    state = BusState()
+    overdue = step(fed(ended), state)[0][:, FRAME_FEATURES.index("overdue")]
+    assert overdue[-1] == 1  # one ID, when the enrolment ends
+    later = named(traffic(3.0, 6, begin=1.7e9, offset=0.9), BusState.of(state.arrays()))
+    assert later["overdue"].max() == 0
+
+
 def test_features_behind_a_profile_are_causal_and_the_same_in_chunks_of_any_size() -> None:
     later = traffic(2.0, 6, begin=1.7e9)
     whole = step(fed(later), past())[0]
@@ -287,6 +331,30 @@ def test_profile_of_other_features_or_damaged_is_refused(tmp_path: Path, monkeyp
     made.write_bytes(content)
     with pytest.raises(CanidsError, match="was changed since it was written"):
         load(made)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("dlc", 65, "dlc, older_dlc or latest_dlc"),
+        ("older_dlc", 1e6, "dlc, older_dlc or latest_dlc"),
+        ("latest_dlc", -1, "dlc, older_dlc or latest_dlc"),
+        ("seen", -1, "seen"),
+        (2, -1, "the bus's counts of frames"),
+        (9, -1, "the bus's counts of frames"),
+    ],
+)
+def test_profile_of_impossible_values_is_refused(tmp_path: Path, column: str | int, value: float, named: str) -> None:
+    """Compiled code reads as many words as the lengths say."""
+    made = load(enrolled(tmp_path, free(tmp_path, "a")))
+    (bus,) = made.buses
+    if isinstance(column, str):
+        bus["state"][1, made.header["columns"].index(column)] = value
+    else:
+        bus["bus"][column] = value
+    write_profile(made.path, {k: v for k, v in made.header.items() if k not in ("digest", "contract")}, [bus])
+    with pytest.raises(CanidsError, match=f"bus 0: impossible values in {named}; enrol the vehicle again"):
+        load(made.path)
 
 
 # --- planning ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from canids_preprocess.enrolment.learning import BusLearner
 from canids_preprocess.enrolment.stretches import bus_name
 from canids_preprocess.enrolment.suspicion import id_name
-from canids_preprocess.features.frame_kernel import COLUMNS
+from canids_preprocess.features.frame_kernel import COLUMNS, out_of_range
 from canids_preprocess.features.relative import BusState
 from canids_preprocess.windowing.frames import Recording
 from canids_shared.contracts.arrays import profile
@@ -34,15 +34,23 @@ def save(path: Path, learners: Iterable[BusLearner], header: dict[str, Any]) -> 
     return made
 
 
-def load(path: Path) -> Profile:
-    """Read a profile for the frame features of this version. Raises `CanidsError` naming the file if it is of others."""
+def load(path: Path, may_be_empty: bool = False) -> Profile:
+    """Read a profile for the frame features of this version.
+
+    Raises `CanidsError` naming the file if it is of others, holds values that cannot be, or, unless it may, knows no bus: of a vehicle
+    whose enrolment was too short.
+    """
     read = profile.read(path)
+    if not read.buses and not may_be_empty:
+        raise CanidsError(f"{path}: knows no bus, its traffic was too short; enrol the vehicle by longer traffic")
     if read.header["columns"] != list(COLUMNS):
         raise CanidsError(f"{path}: was made for other frame features; enrol the vehicle again")
     for number, (bus, known) in enumerate(zip(read.buses, read.header["buses"], strict=True)):
         expected = BusState.layout(known["ids"])
         named = {f"{number}.{name}": shape for name, shape in expected.items()}
         check_arrays(path, {f"{number}.{name}": array for name, array in bus.items()}, named)
+        if wrong := out_of_range(bus["state"], bus["bus"]):
+            raise CanidsError(f"{path}: bus {number}: impossible values in {wrong}; enrol the vehicle again")
     return read
 
 
@@ -60,9 +68,10 @@ class Profiles:
     """
 
     def __init__(self, paths: Iterable[Path], for_all: bool = False) -> None:
-        """Read profiles; `for_all`: there is one at most, whatever the vehicle's name."""
-        read = [load(path) for path in paths]
-        self.by_vehicle: dict[str | None, Profile] = {None if for_all else p.header["vehicle"]: p for p in read}
+        """Read profiles; `for_all`: there is one at most, whatever the vehicle's name. Vehicles of which no bus is known have none."""
+        read = [load(path, may_be_empty=not for_all) for path in paths]
+        named = {None if for_all else p.header["vehicle"]: p for p in read if p.buses}
+        self.by_vehicle: dict[str | None, Profile] = named
 
     def of(self, metadata: dict[str, Any]) -> Profile | None:
         """The profile of a capture's vehicle, if there is one."""

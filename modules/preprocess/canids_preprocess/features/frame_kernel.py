@@ -130,11 +130,25 @@ def shift(by_id: IdStates, bus: np.ndarray, n_ids: int, seconds: float) -> None:
     bus[[0, 4]] += seconds
 
 
+def out_of_range(state: np.ndarray, bus: np.ndarray) -> str:
+    """What of a bus as a file has it the loop cannot start from, by name; empty if all is possible.
+
+    Lengths count the words that the loop reads, and compiled code checks no bounds; counts are divisors.
+    """
+    lengths = state[:, [_DLC, _OLDER_DLC, _LATEST_DLC]]
+    if not ((lengths >= 0) & (lengths <= MAX_BYTES)).all():
+        return "dlc, older_dlc or latest_dlc"
+    if not (state[:, SEEN] >= 0).all():
+        return "seen"
+    return "" if (bus[[2, 9]] >= 0).all() else "the bus's counts of frames"
+
+
 def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
     """Make what is remembered the past of traffic that begins at time 0, in place: a profile.
 
     The first frame comes when the bus usually sends the next one. IDs keep their statistics, but the first frame of each is
-    compared with none before it: how its last one in the profile relates to it is unknown.
+    compared with none before it: how its last one in the profile relates to it is unknown. So an ID is overdue as if its last
+    frame had come at time 0, however long ago that was in the profile, and none is yet.
     """
     state = by_id.state[:n_ids]
     shift(by_id, bus, n_ids, -bus[0] - np.exp2(bus[1]))
@@ -142,6 +156,9 @@ def rest(by_id: IdStates, bus: np.ndarray, n_ids: int) -> None:
     once = state[:, SEEN] == 1
     state[once, _LEVEL], state[once, _IRREGULAR] = np.log2(max(-bus[4], _SHORTEST)), 1.0
     state[:, [_LAST, LATEST, _BEFORE]] = -np.inf
+    period = np.where(state[:, _PERIOD] > 0, state[:, _PERIOD], -np.inf)
+    state[:, _DUE], state[:, _GIVEN_UP] = _OVERDUE_FROM * period, _OVERDUE_TO * period
+    bus[3] = 0.0
 
 
 @njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]

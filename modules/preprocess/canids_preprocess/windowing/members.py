@@ -33,7 +33,9 @@ def metadata_of(call: Call) -> dict[Recording, dict[str, Any]]:
             raise CanidsError(f"{path}: its metadata lacks '{missing[0]}'; delete it and run again")
         metadata["auxiliary"] = path in joining
         if metadata["auxiliary"]:
-            metadata["capture"] = f"{call.constants['auxiliary']}.{metadata['capture']}"
+            # Also the vehicle: a recorded `van` has thresholds and scales of its own, whatever the simulator calls its vehicles.
+            for key in ("capture", "vehicle"):
+                metadata[key] = f"{call.constants['auxiliary']}.{metadata[key]}"
     return dict(chain.from_iterable(_by_bus(path, metadata) for path, metadata in captures.items()))
 
 
