@@ -19,6 +19,8 @@ BLOCK_S = 1.0
 """Length of the blocks that stand for independent pieces of a vehicle's traffic: twenty windows or so, which resemble each other."""
 FEWEST_BLOCKS = 20
 """Blocks of `calibrate` from which on a vehicle has a threshold of its own; of fewer the bound 1 / (blocks + 1) says too little."""
+FEWEST_WINDOWS = 50
+"""Windows that scales or models of a vehicle's own can be fitted to; one enrolled by fewer is left out of the enrolled scenarios."""
 VEHICLES_ABOVE = 0.1
 """Share of vehicles never met that may need a higher threshold than they get."""
 TOLERANCE = 0.002
@@ -180,6 +182,21 @@ def blocks_by_vehicle(keys: pl.DataFrame) -> dict[str, int]:
     frame = pl.DataFrame({"vehicle": keys["vehicle"], "block": blocks_of(keys)}).filter(keys["label"].fill_null(2) == 0)
     counted = frame.group_by("vehicle").agg(pl.col("block").n_unique()).sort("vehicle")
     return dict(counted.iter_rows())
+
+
+def enrolled_vehicles(keys: pl.DataFrame) -> tuple[list[str], list[str]]:
+    """Vehicles of the split `enrolment` with at least `FEWEST_WINDOWS` attack-free windows, and what to say of each other one.
+
+    All methods ask here, those that decide and those that evaluate, so that they judge the same vehicles.
+    """
+    counted = keys.group_by("vehicle").agg((pl.col("label") == 0).sum().alias("windows")).sort("vehicle")
+    enough = counted.filter(pl.col("windows") >= FEWEST_WINDOWS)["vehicle"].to_list()
+    few = [
+        f"{vehicle} is enrolled by {windows} windows, too few to learn from ({FEWEST_WINDOWS} at least), and left out; "
+        "set enrolment to more seconds, or give it a longer attack-free capture"
+        for vehicle, windows in counted.filter(pl.col("windows") < FEWEST_WINDOWS).iter_rows()
+    ]
+    return enough, few
 
 
 def fit(score: np.ndarray, keys: pl.DataFrame, budget: float, longest: int = 1) -> AlarmRule:

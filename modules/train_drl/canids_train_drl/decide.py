@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from canids_shared.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import FEWEST_WINDOWS, AlarmRule, enrolled_vehicles
 from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SPLITS
 from canids_shared.contracts.model_file import refuse_mixture
@@ -51,8 +51,6 @@ Decider = Policy | FusionBaselines
 Rules = Mapping[str, AlarmRule]
 """Fusion → what its alarms are held to."""
 _UNHELD: Rules = {}
-FEWEST = 50
-"""Windows that a scale can be fitted to."""
 
 
 def refitted(policy: Decider, attack_free: States) -> Decider:
@@ -75,10 +73,10 @@ def recalibrated(policy: Decider, split: States, seconds: float) -> Decider:
     """
     first = np.flatnonzero(split.keys["t_end"] - split.keys["t_start"].min() <= seconds)
     where = f"first {seconds:g} s"
-    if len(first) < FEWEST:
+    if len(first) < FEWEST_WINDOWS:
         raise CanidsError(
             f"{split.path}: {split.keys['capture'][0]} has {len(first)} windows in its {where}, too few to fit scales to; "
-            f"set recalibrate to more seconds ({FEWEST} windows at least)"
+            f"set recalibrate to more seconds ({FEWEST_WINDOWS} windows at least)"
         )
     if (split.labels[first] == 1).any():
         raise CanidsError(
@@ -92,25 +90,30 @@ def enrolled(decider: Decider, baselines: FusionBaselines, enrolment: States) ->
 
     The windows that set the thresholds also set the scales. For a single detector this makes no difference, for a scale keeps
     the order of scores; to the guarantee for a mixture of detectors (`alarm_rule.own_threshold`) it adds what few quantiles can fit.
-
-    Raises `CanidsError` if they are too few.
     """
     vehicle = enrolment.keys["vehicle"][0]
-    if len(enrolment) < FEWEST:
-        raise CanidsError(
-            f"{enrolment.path}: {vehicle} is enrolled by {len(enrolment)} windows, too few to fit scales to; "
-            f"set enrolment to more seconds ({FEWEST} windows at least)"
-        )
-    if (enrolment.labels == 1).any():
-        raise CanidsError(
-            f"{enrolment.path}: {vehicle} has windows labelled as attacked, and is enrolled by attack-free ones alone"
-        )
     own, rules = refitted(decider, enrolment), rules_of(decider, baselines)
     fusions = {**baselines.fusions, **({"dqn": own} if isinstance(own, Policy) else {})}
     return own, {
         name: enrolled_rule(fusion, own.observer, rules[name], enrolment, vehicle, baselines.budget)
         for name, fusion in fusions.items()
     }
+
+
+def _enrolment(split: States) -> dict[str, States]:
+    """The windows of each vehicle that the split `enrolment` enrols; the log names those with too few.
+
+    Raises `CanidsError` naming the vehicle that has windows labelled as attacked.
+    """
+    if (attacked := split.labels == 1).any():
+        raise CanidsError(
+            f"{split.path}: {split.keys['vehicle'].filter(attacked)[0]} has windows labelled as attacked, "
+            "and is enrolled by attack-free ones alone"
+        )
+    enough, few = enrolled_vehicles(split.keys)
+    for reason in few:
+        log.warning("%s: %s", split.path, reason)
+    return {vehicle: part for vehicle, part in states.by("vehicle", split).items() if vehicle in enough}
 
 
 def decide(
@@ -224,7 +227,7 @@ def main(call: entry_point.Call) -> None:
     recalibrate = 0 if name in SPLITS or enrolled else call.config["recalibrate"]
     if enrolled:
         wanted = {**call.made_for("dataset", "variant"), "split": ENROLMENT}
-        by_vehicle = states.by("vehicle", states.read(call.inputs["enrolment"][0], **wanted))
+        by_vehicle = _enrolment(states.read(call.inputs["enrolment"][0], **wanted))
         decisions, rules, even_odds = decide_enrolled(policy, baselines, split, by_vehicle, fusion)
     elif recalibrate and len(split):
         decisions = pl.concat(

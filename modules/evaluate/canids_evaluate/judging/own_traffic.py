@@ -12,15 +12,13 @@ import numpy as np
 from sklearn.ensemble import IsolationForest
 
 from canids_evaluate.judging import node_pca
+from canids_shared.alarm_rule import enrolled_vehicles
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.errors import CanidsError
 
 Scorer = Callable[[GraphStore, np.ndarray], np.ndarray]
 """A store and the windows to judge, bool [W], to their scores in [0, 1]."""
 METHODS = ("isolation_forest", "node_pca")
 """The window baselines whose place these take where vehicles are enrolled."""
-_FEWEST = 20
-"""Windows of a half from which models are learnt."""
 
 
 def _forest(store: GraphStore, learnt: np.ndarray, trees: int, seed: int) -> Scorer:
@@ -44,20 +42,13 @@ class OwnTraffic:
 
     @classmethod
     def learn(cls, store: GraphStore, trees: int, seed: int) -> "OwnTraffic":
-        """Fit both halves of every vehicle.
-
-        Raises `CanidsError` naming the file and the vehicle that has too few windows.
-        """
+        """Fit both halves of every vehicle with windows enough (`alarm_rule.enrolled_vehicles`)."""
         vehicle, free = np.asarray(store["vehicle"]), np.asarray(store["y"]) == 0
         second = np.zeros(len(store), dtype=bool)
         models: dict[str, dict[str, tuple[Scorer, Scorer]]] = {}
-        for number in np.unique(vehicle):
-            name, rows = store.header["vehicles"][number], np.flatnonzero((vehicle == number) & free)
-            if len(rows) < 2 * _FEWEST:
-                raise CanidsError(
-                    f"{store.path}: {name} is enrolled by {len(rows)} windows, too few to learn from ({2 * _FEWEST} at least); "
-                    "set enrolment to more seconds"
-                )
+        for name in enrolled_vehicles(store.keys())[0]:
+            number = store.header["vehicles"].index(name)
+            rows = np.flatnonzero((vehicle == number) & free)
             second[rows[len(rows) // 2 :]] = True
             first, last = ((vehicle == number) & free & (second == half) for half in (False, True))
             forests = _forest(store, first, trees, seed), _forest(store, last, trees, seed)
