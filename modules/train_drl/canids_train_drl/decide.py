@@ -124,7 +124,7 @@ def decide(
     rules: Rules = _UNHELD,
     all_vote: bool = False,
 ) -> pl.DataFrame:
-    """Decisions (contract `decisions/3`) on every window of `split`.
+    """Decisions (contract `decisions/4`) on every window of `split`.
 
     The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
     values of the action it takes and of the best other one. Where fusion baselines stand in place of the policy, there are none.

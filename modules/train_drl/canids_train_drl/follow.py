@@ -1,4 +1,4 @@
-"""Decide on every window that comes on standard input (contract `follow/1`).
+"""Decide on every window that comes on standard input (contract `follow/2`).
 
     … | python -m canids_train_gnn.follow … | python -m canids_train_drl.follow --model MODEL --fusion_baselines MODEL | …
 
