@@ -131,6 +131,13 @@ def test_no_window_is_scored_by_a_model_that_has_seen_it() -> None:
     assert not OwnTraffic.learn(few, trees=10, seed=0).scores(few, "node_pca").any(), "left out, not refused"
 
 
+def test_every_capture_is_halved() -> None:
+    rng, lengths = np.random.default_rng(0), {"drive": 61, "other bus": 31, "short": 1, "shorter": 1}
+    write_split(Path("enrolment.safetensors"), {c: ("dos", [0] * n) for c, n in lengths.items()}, rng)
+    own = OwnTraffic.learn(GraphStore("enrolment.safetensors"), trees=5, seed=0)
+    assert own.halves.tolist() == [False] * 30 + [True] * 31 + [False] * 16 + [True] * 15 + [True, False]
+
+
 def test_window_baselines_in_both_regimes() -> None:
     inputs, rng = stores(["left_out"]), np.random.default_rng(1)
     write_split(Path("plain.safetensors"), {"own": ("dos", [0] * 120)}, rng)

@@ -1,7 +1,7 @@
 """Isolation Forest and PCA fitted to each enrolled vehicle's own attack-free traffic.
 
-Cross-fitted, so that no window is judged by a model that has seen it: of a vehicle's enrolment one model learns the first half, one
-the second. Windows of the enrolment, on which thresholds are set, have the score of the half that they are not in; others have
+Cross-fitted, so that no window is judged by a model that has seen it: one model learns the first half of each capture of a vehicle's
+enrolment, one the second halves. Windows of the enrolment, on which thresholds are set, have the score of the half that they are not in; others have
 the mean of both (cross-conformal prediction, Vovk 2015).
 """
 
@@ -32,8 +32,8 @@ class OwnTraffic:
 
     Attributes:
         store: the enrolment.
-        halves: which windows of it are of each vehicle's second half, bool [W].
-        models: vehicle → method → the models of the first and of the second half.
+        halves: which windows of it are of a capture's second half, bool [W].
+        models: vehicle → method → the models of the first and of the second halves.
     """
 
     store: GraphStore
@@ -42,15 +42,17 @@ class OwnTraffic:
 
     @classmethod
     def learn(cls, store: GraphStore, trees: int, seed: int) -> "OwnTraffic":
-        """Fit both halves of every vehicle with windows enough (`alarm_rule.enrolled_vehicles`)."""
-        vehicle, free = np.asarray(store["vehicle"]), np.asarray(store["y"]) == 0
+        """Fit to both halves of every vehicle with windows enough (`alarm_rule.enrolled_vehicles`)."""
+        vehicle, capture, free = np.asarray(store["vehicle"]), np.asarray(store["capture"]), np.asarray(store["y"]) == 0
         second = np.zeros(len(store), dtype=bool)
         models: dict[str, dict[str, tuple[Scorer, Scorer]]] = {}
         for name in enrolled_vehicles(store.keys())[0]:
             number = store.header["vehicles"].index(name)
-            rows = np.flatnonzero((vehicle == number) & free)
-            second[rows[len(rows) // 2 :]] = True
-            first, last = ((vehicle == number) & free & (second == half) for half in (False, True))
+            own = (vehicle == number) & free
+            for turn, of in enumerate(np.unique(capture[own])):
+                rows = np.flatnonzero(own & (capture == of))
+                second[rows[(len(rows) + turn % 2) // 2 :]] = True  # the window in the middle goes to each half in turn
+            first, last = (own & (second == half) for half in (False, True))
             forests = _forest(store, first, trees, seed), _forest(store, last, trees, seed)
             pcas = node_pca.learn(store, seed, first), node_pca.learn(store, seed, last)
             models[name] = dict(zip(METHODS, (forests, pcas), strict=True))
