@@ -62,6 +62,8 @@ def test_an_enrolled_vehicle_is_judged_by_its_own_threshold(caplog: pytest.LogCa
     assert enrolled["recall"] == 1
     assert enrolled["fpr"] <= guarantee(120, 0.01) * 2
     assert enrolled["n_windows"] == usual["n_windows"] == 350, "the other vehicle is left out"
+    assert usual["f1_optimal"]["f1"] is not None
+    assert set(enrolled["f1_optimal"].values()) == {None}, "the best threshold on calibrate is on another scale"
     point = evaluation.points["gat"].as_json()
     assert point["enrolled"].keys() == {"new"}
     assert point["vehicles"].keys() == {"van"}

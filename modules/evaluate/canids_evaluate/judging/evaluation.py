@@ -94,7 +94,8 @@ class Evaluation:
         results: dict[str, dict[str, Any]] = {}
         stored = {}
         for method, score in scores.score.items():
-            alarm, optimal = alarms[method], self.points[method].f1
+            # An enrolled vehicle's scales, or models, are its own: a threshold chosen on those of `calibrate` says nothing there.
+            alarm, optimal = alarms[method], None if enrolled else self.points[method].f1
             replicates = metrics.replicates(whole, whole.take(alarm), whole.take(score), weights)
             stored[method] = paired.stored(replicates)
             values = metrics.evaluate(whole, whole.take(alarm), whole.take(score))
