@@ -23,6 +23,8 @@ FEWEST_BLOCKS = 5
 """Blocks of `calibrate` from which on a vehicle has a threshold of its own."""
 _STEPS = 64
 """Most steps of the tail of other vehicles that are kept."""
+FEWEST_WINDOWS = 50
+"""Windows that scales or models of a vehicle's own can be fitted to; one enrolled by fewer is left out of the enrolled scenarios."""
 TOLERANCE = 0.002
 """Rules whose F1 differs by less count as equal, and the one that asks for the most evidence is taken."""
 _CANDIDATES = ((1, 1), (2, 3), (2, 2), (3, 5), (3, 4), (3, 3))
@@ -206,6 +208,21 @@ def _tail(score: np.ndarray, vehicle: np.ndarray, budget: float) -> tuple[tuple[
     kept = np.flatnonzero(above <= 2 * budget + 1e-9)
     kept = kept[np.unique(np.linspace(0, len(kept) - 1, _STEPS).round().astype(np.int64))]
     return tuple(zip(scores[kept].tolist(), above[kept].tolist(), strict=True))
+
+
+def enrolled_vehicles(keys: pl.DataFrame) -> tuple[list[str], list[str]]:
+    """Vehicles of the split `enrolment` with at least `FEWEST_WINDOWS` attack-free windows, and what to say of each other one.
+
+    All methods ask here, those that decide and those that evaluate, so that they judge the same vehicles.
+    """
+    counted = keys.group_by("vehicle").agg((pl.col("label") == 0).sum().alias("windows")).sort("vehicle")
+    enough = counted.filter(pl.col("windows") >= FEWEST_WINDOWS)["vehicle"].to_list()
+    few = [
+        f"{vehicle} is enrolled by {windows} windows, too few to learn from ({FEWEST_WINDOWS} at least), and left out; "
+        "set enrolment to more seconds, or give it a longer attack-free capture"
+        for vehicle, windows in counted.filter(pl.col("windows") < FEWEST_WINDOWS).iter_rows()
+    ]
+    return enough, few
 
 
 def fit(score: np.ndarray, keys: pl.DataFrame, budget: float, longest: int = 1) -> AlarmRule:

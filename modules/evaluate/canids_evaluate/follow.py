@@ -1,4 +1,4 @@
-"""Alarms as they begin and end, of the windows on standard input (contract `follow/1`).
+"""Alarms as they begin and end, of the windows on standard input (contract `follow/2`).
 
     … | python -m canids_train_drl.follow … | python -m canids_evaluate.follow --csv alarms.csv
 

@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from canids_shared.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import FEWEST_WINDOWS, AlarmRule, enrolled_vehicles
 from canids_shared.contracts import detectors, tables
 from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SPLITS
 from canids_shared.contracts.model_file import refuse_mixture
@@ -53,8 +53,6 @@ Rules = Mapping[str, AlarmRule]
 _UNHELD: Rules = {}
 STRANGE = 0.5
 """Share of the windows of an enrolment in which a detector finds them unlike its training, above which it gets a scale of the vehicle's."""
-FEWEST = 50
-"""Windows that a scale can be fitted to."""
 
 
 def refitted(policy: Decider, attack_free: States) -> Decider:
@@ -87,10 +85,10 @@ def recalibrated(policy: Decider, split: States, seconds: float) -> Decider:
     """
     first = np.flatnonzero(split.keys["t_end"] - split.keys["t_start"].min() <= seconds)
     where = f"first {seconds:g} s"
-    if len(first) < FEWEST:
+    if len(first) < FEWEST_WINDOWS:
         raise CanidsError(
             f"{split.path}: {split.keys['capture'][0]} has {len(first)} windows in its {where}, too few to fit scales to; "
-            f"set recalibrate to more seconds ({FEWEST} windows at least)"
+            f"set recalibrate to more seconds ({FEWEST_WINDOWS} windows at least)"
         )
     if (split.labels[first] == 1).any():
         raise CanidsError(
@@ -104,19 +102,8 @@ def enrolled(decider: Decider, baselines: FusionBaselines, enrolment: States) ->
 
     The scale of a detector that finds the vehicle unlike all that it was trained on is fitted to the vehicle's own windows; the others
     keep theirs, which many vehicles made: scales of a minute alone took the policy's false alarms from 2 to 600 an hour on the folds.
-
-    Raises `CanidsError` if they are too few.
     """
     vehicle = enrolment.keys["vehicle"][0]
-    if len(enrolment) < FEWEST:
-        raise CanidsError(
-            f"{enrolment.path}: {vehicle} is enrolled by {len(enrolment)} windows, too few to fit scales to; "
-            f"set enrolment to more seconds ({FEWEST} windows at least)"
-        )
-    if (enrolment.labels == 1).any():
-        raise CanidsError(
-            f"{enrolment.path}: {vehicle} has windows labelled as attacked, and is enrolled by attack-free ones alone"
-        )
     unlike, _ = over(decider.observer, enrolment.values, enrolment.segments)
     strange, rules = unlike.mean(axis=0) > STRANGE, rules_of(decider, baselines)
     own = _with_scales(decider, enrolment, strange) if strange.any() else decider
@@ -127,6 +114,22 @@ def enrolled(decider: Decider, baselines: FusionBaselines, enrolment: States) ->
     }
 
 
+def _enrolment(split: States) -> dict[str, States]:
+    """The windows of each vehicle that the split `enrolment` enrols; the log names those with too few.
+
+    Raises `CanidsError` naming the vehicle that has windows labelled as attacked.
+    """
+    if (attacked := split.labels == 1).any():
+        raise CanidsError(
+            f"{split.path}: {split.keys['vehicle'].filter(attacked)[0]} has windows labelled as attacked, "
+            "and is enrolled by attack-free ones alone"
+        )
+    enough, few = enrolled_vehicles(split.keys)
+    for reason in few:
+        log.warning("%s: %s", split.path, reason)
+    return {vehicle: part for vehicle, part in states.by("vehicle", split).items() if vehicle in enough}
+
+
 def decide(
     policy: Decider,
     fusion_baselines: Mapping[str, Fusion],
@@ -135,7 +138,7 @@ def decide(
     rules: Rules = _UNHELD,
     all_vote: bool = False,
 ) -> pl.DataFrame:
-    """Decisions (contract `decisions/3`) on every window of `split`.
+    """Decisions (contract `decisions/4`) on every window of `split`.
 
     The columns of a baseline are `baseline_{name}_score` and `baseline_{name}_alarm`; `q_chosen` and `q_other` are the policy's
     values of the action it takes and of the best other one. Where fusion baselines stand in place of the policy, there are none.
@@ -238,7 +241,7 @@ def main(call: entry_point.Call) -> None:
     recalibrate = 0 if name in SPLITS or enrolled else call.config["recalibrate"]
     if enrolled:
         wanted = {**call.made_for("dataset", "variant"), "split": ENROLMENT}
-        by_vehicle = states.by("vehicle", states.read(call.inputs["enrolment"][0], **wanted))
+        by_vehicle = _enrolment(states.read(call.inputs["enrolment"][0], **wanted))
         decisions, rules, even_odds = decide_enrolled(policy, baselines, split, by_vehicle, fusion)
     elif recalibrate and len(split):
         decisions = pl.concat(

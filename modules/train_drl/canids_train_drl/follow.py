@@ -1,4 +1,4 @@
-"""Decide on every window that comes on standard input (contract `follow/1`).
+"""Decide on every window that comes on standard input (contract `follow/2`).
 
     … | python -m canids_train_gnn.follow … | python -m canids_train_drl.follow --model MODEL --fusion_baselines MODEL | …
 
@@ -20,14 +20,14 @@ import polars as pl
 import pyarrow as pa
 import torch
 
-from canids_shared.alarm_rule import AlarmRule
+from canids_shared.alarm_rule import FEWEST_WINDOWS, AlarmRule
 from canids_shared.contracts import streams
 from canids_shared.contracts.detectors import Detector, declared
 from canids_shared.contracts.tables import KEYS
 from canids_shared.errors import CanidsError
 from canids_shared.jobs.options import DAY_S, number, whole_number
 from canids_train_drl.agent.policy import Policy
-from canids_train_drl.decide import FEWEST, UNLIKE, load, recalibrated
+from canids_train_drl.decide import UNLIKE, load, recalibrated
 from canids_train_drl.environment import unlike
 from canids_train_drl.environment.fusion_environment import Traffic
 from canids_train_drl.environment.observation import Observer, ObserverState
@@ -133,7 +133,7 @@ def main(options: argparse.Namespace) -> None:
     if held:
         table = pa.Table.from_batches(held[first:]).combine_chunks().to_batches()[0]
         seconds = table["t_end"][len(table) - 1].as_py() - table["t_start"][0].as_py()
-        if seconds <= options.recalibrate and len(table) < FEWEST:
+        if seconds <= options.recalibrate and len(table) < FEWEST_WINDOWS:
             # Someone stopped it, or the log is short: no fault, but nothing to decide by either.
             text = "ended after %.1f of the %g s that set the scales: no decision on its %d windows"
             log.warning(text, seconds, options.recalibrate, sum(map(len, held)))

@@ -1,4 +1,4 @@
-"""Outputs of the two detectors of a run for every window that arrives on standard input (contract `follow/1`).
+"""Outputs of the two detectors of a run for every window that arrives on standard input (contract `follow/2`).
 
     python -m canids_preprocess.follow SOURCE | python -m canids_train_gnn.follow --vgae MODEL [--gat MODEL] | …
 

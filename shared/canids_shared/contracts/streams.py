@@ -1,4 +1,4 @@
-"""The Arrow IPC stream on the pipes between the stages that follow a bus (contract `follow/1`).
+"""The Arrow IPC stream on the pipes between the stages that follow a bus (contract `follow/2`).
 
 A row is a window. Every stage passes on the columns that it read and adds its own:
 
@@ -9,11 +9,11 @@ A row is a window. Every stage passes on the columns that it read and adds its o
 | `node_id`, `node_count` | list of u32, i32: arbitration ID (bit 31: extended) and frames of each node | preprocess |
 | `edge_source`, `edge_target` | list of i16: nodes of each edge | preprocess |
 | `{detector}_*` | f32, as in `states/3` | train_gnn |
-| `{detector}_score`, `fusion_score`, `alarm`, `action` | as in `decisions/3` | train_drl |
+| `{detector}_score`, `unlike_{detector}`, `fusion_score`, `alarm`, `action` | as in `decisions/4` | train_drl |
 
-The stream's metadata is the header of a graph store (names of features, window, stride); train_gnn adds the detectors
-(`canids_shared.contracts.detectors.KEY`). It precedes the first window, so that a stage can load its models, or refuse, before
-there is traffic.
+The stream's metadata is the header of a graph store (names of features, window, stride), with `profiles`, vehicle → digest, where the past begins
+with a profile; train_gnn adds the detectors (`canids_shared.contracts.detectors.KEY`). It precedes the first window, so that a stage
+can load its models, or refuse, before there is traffic.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from canids_shared.contracts.whole import check_contract, reading
 from canids_shared.errors import CanidsError
 from canids_shared.files import HEADER_KEY, canonical_json
 
-CONTRACT = "follow/1"
+CONTRACT = "follow/2"
 GONE = 3
 """Exit status of a stage whose neighbour has ended or sends no windows: the fault is not its own."""
 CHAINED = "CANIDS_CHAINED"

@@ -143,13 +143,14 @@ STATES = Table(
     bounds=_OF_KEYS,
 )
 DECISIONS = Table(
-    "decisions/3",
+    "decisions/4",
     {**KEYS, "fusion_score": pl.Float32, "alarm": pl.Boolean, "action": pl.Int16},
     nullable=frozenset({"label"}),
     prefixes=("baseline_", "q_", "unlike_"),
     of_detector=("decided",),
     bounds=(*_OF_KEYS, ("action", 0, math.inf), ("_score", 0, 1), ("_alarm", 0, 1)),
 )
+"""Scores of fusions are after the evidence that their rule asks for, and alarms are held to it (`alarm_rule`, metadata `rules`)."""
 
 
 def _check(frame: pl.DataFrame, table: Table, path: Path, wanted: list[str] | None = None) -> None:

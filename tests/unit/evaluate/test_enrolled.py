@@ -56,12 +56,14 @@ def test_an_enrolled_vehicle_is_judged_by_its_own_threshold(caplog: pytest.LogCa
     )
     with caplog.at_level(logging.WARNING):
         evaluation.add("left_out_enrolled", both)
-    assert "not judged with enrolment: not enrolled has none" in caplog.text
+    assert "not judged with enrolment: not enrolled has none, or too little" in caplog.text
     usual, enrolled = (evaluation.scenarios[s]["gat"] for s in ("left_out", "left_out_enrolled"))
     assert usual["fpr"] == 1, "the threshold of the van, as of the only vehicle that is known"
     assert enrolled["recall"] == 1
     assert enrolled["fpr"] <= guarantee(120, 0.01) * 2
     assert enrolled["n_windows"] == usual["n_windows"] == 350, "the other vehicle is left out"
+    assert usual["f1_optimal"]["f1"] is not None
+    assert set(enrolled["f1_optimal"].values()) == {None}, "the best threshold on calibrate is on another scale"
     point = evaluation.points["gat"].as_json()
     assert point["enrolled"].keys() == {"new"}
     assert point["vehicles"].keys() == {"van"}
@@ -76,12 +78,23 @@ def test_what_cannot_be_judged_so_is_refused() -> None:
         CanidsError, match="enrolment: an attacked window, and vehicles are enrolled by attack-free ones"
     ):
         evaluation.enrol(scores("enrolment", 0.5, [0] * 20 + [1], "new"))
-    evaluation.enrol(scores("enrolment", 0.5, [0] * 20, "new"))
-    with pytest.raises(CanidsError, match=r"test: no vehicle of it is enrolled \(stranger\)"):
-        evaluation.add("left_out_enrolled", scores("test", 0.5, [0] * 20, "stranger"))
     # Alarms that are not held to the rule that their file states.
     with pytest.raises(CanidsError, match="test: 'fusion' alarms below the threshold that its alarms are held to"):
         evaluation.add("left_out", scores("test", 0.5, [0] * 20 + [1] * 5, "new", {"fusion": AlarmRule(0.99)}))
+
+
+def test_a_vehicle_with_too_little_traffic_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    evaluation = calibrated({**CONFIG, "bootstrap": 5}, scores("calibrate", 0.1, [0] * 100, "van"))
+    with caplog.at_level(logging.WARNING):
+        evaluation.enrol(scores("enrolment", 0.5, [0] * 49, "short"))
+        evaluation.add("left_out_enrolled", scores("test", 0.5, [0] * 20 + [1] * 5, "short"))
+    assert (
+        "enrolment: short is enrolled by 49 windows, too few to learn from (50 at least), and left out" in caplog.text
+    )
+    assert "test: not judged with enrolment: short has none, or too little" in caplog.text
+    assert evaluation.enrolment == evaluation.points["gat"].enrolled == {}
+    values = evaluation.scenarios["left_out_enrolled"]["gat"]
+    assert (values["n_windows"], values["fpr"], values["recall"]) == (0, None, None)
 
 
 def test_a_detector_without_a_vote_does_not_alarm_and_keeps_its_ranking() -> None:
@@ -116,8 +129,15 @@ def test_no_window_is_scored_by_a_model_that_has_seen_it() -> None:
     rows = np.ones(200, dtype=bool)
     np.testing.assert_allclose(own.scores(again, "node_pca"), (first(again, rows) + second(again, rows)) / 2)
     write_split(Path("few.safetensors"), {"a": ("dos", [0] * 30)}, rng)
-    with pytest.raises(CanidsError, match=r"few\.safetensors: van is enrolled by 30 windows, too few to learn from"):
-        OwnTraffic.learn(GraphStore("few.safetensors"), trees=10, seed=0)
+    few = GraphStore("few.safetensors")
+    assert not OwnTraffic.learn(few, trees=10, seed=0).scores(few, "node_pca").any(), "left out, not refused"
+
+
+def test_every_capture_is_halved() -> None:
+    rng, lengths = np.random.default_rng(0), {"drive": 61, "other bus": 31, "short": 1, "shorter": 1}
+    write_split(Path("enrolment.safetensors"), {c: ("dos", [0] * n) for c, n in lengths.items()}, rng)
+    own = OwnTraffic.learn(GraphStore("enrolment.safetensors"), trees=5, seed=0)
+    assert own.halves.tolist() == [False] * 30 + [True] * 31 + [False] * 16 + [True] * 15 + [True, False]
 
 
 def test_window_baselines_in_both_regimes() -> None:

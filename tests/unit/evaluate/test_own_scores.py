@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from evaluate_data import call, episodes, write_split
+from evaluate_data import CONFIG, call, episodes, write_split
 
 from canids_evaluate import evaluate
 from canids_evaluate.planning import own_scores_of, own_scores_of_folds
+from canids_evaluate.standings import own_scores
 from canids_evaluate.watch.cautions import cautions
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
@@ -54,6 +55,32 @@ def test_scores_are_evaluated_like_those_of_a_detector() -> None:
     assert values["recall"] == pytest.approx((keys["window"] % 3 > 0).mean())
     assert values["fpr"] == 0
     assert made["thresholds"]["mine"]["budget"] < 5
+
+
+def test_the_scale_of_scores_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONFIG, "evidence", 3)
+    before = evaluated()["scenarios"]["left_out"]["mine"]
+    for name in SPLITS:  # all below 0, attacked windows at -10
+        frame = pl.read_parquet(f"{name}.parquet").with_columns(score=8 * pl.col("score") - 50)
+        frame.write_parquet(f"{name}.parquet")
+    after = evaluated()["scenarios"]["left_out"]["mine"]
+    assert before["recall"] > 0.5
+    for metric in ("f1", "recall", "fpr", "auroc", "recall_at_1_per_hour"):
+        assert after[metric] == pytest.approx(before[metric]), metric
+
+
+def test_places_among_scores_of_calibrate_keep_their_order() -> None:
+    calibrate = np.array([-3.0, 0, 0, 0, 2, 1e-9])
+    score = np.array([-1e300, -50, -3.1, -3, -1, 0, 1e-10, 1e-9, 1, 2, 2 + 1e-9, 3, 1e9, 1.1e9, 1e300])
+    placed = own_scores.ranked(score, calibrate)
+    assert (np.diff(placed) > 0).all()
+    assert placed.min() > 0
+    assert placed.max() < 1
+    assert own_scores.ranked(np.array([0.0]), calibrate) == pytest.approx(0.1 + 0.8 * 2.5 / 6)
+    alone = own_scores.ranked(np.array([6.0, 7, 8]), np.full(9, 7.0))
+    assert 0 < alone[0] < alone[1] == 0.5 < alone[2] < 1
+    extreme = np.array([-1.0, 1]) * np.finfo(float).max
+    assert np.isfinite(own_scores.ranked(extreme, extreme)).all()
 
 
 def test_labels_in_the_file_are_not_read() -> None:

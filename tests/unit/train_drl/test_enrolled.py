@@ -78,12 +78,16 @@ def test_an_enrolled_vehicle_has_scales_and_thresholds_of_its_own(model: Path, t
     assert (seen["fusion_score"].to_numpy() > own).mean() <= guarantee(60, 0.005)
 
 
-def test_what_no_vehicle_can_be_enrolled_by_is_named(model: Path, tmp_path: Path) -> None:
+def test_what_no_vehicle_can_be_enrolled_by_is_named(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frame = synthetic(5, 1, 60, ())
-    with pytest.raises(
-        CanidsError, match=r"enrolment\.parquet: compact is enrolled by 49 windows, too few to fit scales"
-    ):
-        decided(tmp_path, model, "left_out_enrolled", frame, frame[:49])
+    with caplog.at_level(logging.WARNING):
+        few, _ = decided(tmp_path, model, "left_out_enrolled", frame, frame[:49])
+    assert "enrolment.parquet: compact is enrolled by 49 windows, too few to learn from (50 at least)" in caplog.text
+    usual, _ = decided(tmp_path, model, "left_out", frame, frame)
+    assert few.equals(usual), "decided on as never met"
+    assert not decided(tmp_path, model, ENROLMENT, frame[:0], frame[:0])[0].height
     attacked = frame.with_columns(label=pl.lit(1, pl.UInt8), attack=pl.lit("dos"))
     with pytest.raises(CanidsError, match=r"enrolment\.parquet: compact has windows labelled as attacked"):
         decided(tmp_path, model, "left_out_enrolled", frame, attacked)

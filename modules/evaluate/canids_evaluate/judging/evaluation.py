@@ -54,12 +54,16 @@ class Evaluation:
     def enrol(self, scores: Scores) -> None:
         """Set every method's threshold for the vehicles of `enrolment`, by their own attack-free windows there.
 
+        Vehicles with too few (`alarm_rule.enrolled_vehicles`) are left out, and named in the log.
         Raises `CanidsError` if its methods are not those of `calibrate`, or a window is attacked.
         """
         self._refuse_other_methods(scores, own_thresholds=True)
         if (scores.keys["label"] == 1).any():  # nulls are unlabelled traffic, which counts for nothing here
             raise CanidsError(f"{scores.path}: an attacked window, and vehicles are enrolled by attack-free ones alone")
-        budget = self.config["false_alarm_budget"]
+        budget, (enough, few) = self.config["false_alarm_budget"], alarm_rule.enrolled_vehicles(scores.keys)
+        for reason in few:
+            log.warning("%s: %s", scores.path, reason)
+        scores = scores.only(scores.keys["vehicle"].is_in(enough).to_numpy())
         self.enrolment = {
             vehicle: {"blocks": blocks, "guarantee": alarm_rule.guarantee(blocks, budget)}
             for vehicle, blocks in alarm_rule.blocks_by_vehicle(scores.keys).items()
@@ -90,7 +94,8 @@ class Evaluation:
         results: dict[str, dict[str, Any]] = {}
         stored = {}
         for method, score in scores.score.items():
-            alarm, optimal = alarms[method], self.points[method].f1
+            # An enrolled vehicle's scales, or models, are its own: a threshold chosen on those of `calibrate` says nothing there.
+            alarm, optimal = alarms[method], None if enrolled else self.points[method].f1
             replicates = metrics.replicates(whole, whole.take(alarm), whole.take(score), weights)
             stored[method] = paired.stored(replicates)
             values = metrics.evaluate(whole, whole.take(alarm), whole.take(score))

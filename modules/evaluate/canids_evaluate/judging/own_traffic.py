@@ -1,7 +1,7 @@
 """Isolation Forest and PCA fitted to each enrolled vehicle's own attack-free traffic.
 
-Cross-fitted, so that no window is judged by a model that has seen it: of a vehicle's enrolment one model learns the first half, one
-the second. Windows of the enrolment, on which thresholds are set, have the score of the half that they are not in; others have
+Cross-fitted, so that no window is judged by a model that has seen it: one model learns the first half of each capture of a vehicle's
+enrolment, one the second halves. Windows of the enrolment, on which thresholds are set, have the score of the half that they are not in; others have
 the mean of both (cross-conformal prediction, Vovk 2015).
 """
 
@@ -12,15 +12,13 @@ import numpy as np
 from sklearn.ensemble import IsolationForest
 
 from canids_evaluate.judging import node_pca
+from canids_shared.alarm_rule import enrolled_vehicles
 from canids_shared.contracts.graph_store import GraphStore
-from canids_shared.errors import CanidsError
 
 Scorer = Callable[[GraphStore, np.ndarray], np.ndarray]
 """A store and the windows to judge, bool [W], to their scores in [0, 1]."""
 METHODS = ("isolation_forest", "node_pca")
 """The window baselines whose place these take where vehicles are enrolled."""
-_FEWEST = 20
-"""Windows of a half from which models are learnt."""
 
 
 def _forest(store: GraphStore, learnt: np.ndarray, trees: int, seed: int) -> Scorer:
@@ -34,8 +32,8 @@ class OwnTraffic:
 
     Attributes:
         store: the enrolment.
-        halves: which windows of it are of each vehicle's second half, bool [W].
-        models: vehicle → method → the models of the first and of the second half.
+        halves: which windows of it are of a capture's second half, bool [W].
+        models: vehicle → method → the models of the first and of the second halves.
     """
 
     store: GraphStore
@@ -44,22 +42,17 @@ class OwnTraffic:
 
     @classmethod
     def learn(cls, store: GraphStore, trees: int, seed: int) -> "OwnTraffic":
-        """Fit both halves of every vehicle.
-
-        Raises `CanidsError` naming the file and the vehicle that has too few windows.
-        """
-        vehicle, free = np.asarray(store["vehicle"]), np.asarray(store["y"]) == 0
+        """Fit to both halves of every vehicle with windows enough (`alarm_rule.enrolled_vehicles`)."""
+        vehicle, capture, free = np.asarray(store["vehicle"]), np.asarray(store["capture"]), np.asarray(store["y"]) == 0
         second = np.zeros(len(store), dtype=bool)
         models: dict[str, dict[str, tuple[Scorer, Scorer]]] = {}
-        for number in np.unique(vehicle):
-            name, rows = store.header["vehicles"][number], np.flatnonzero((vehicle == number) & free)
-            if len(rows) < 2 * _FEWEST:
-                raise CanidsError(
-                    f"{store.path}: {name} is enrolled by {len(rows)} windows, too few to learn from ({2 * _FEWEST} at least); "
-                    "set enrolment to more seconds"
-                )
-            second[rows[len(rows) // 2 :]] = True
-            first, last = ((vehicle == number) & free & (second == half) for half in (False, True))
+        for name in enrolled_vehicles(store.keys())[0]:
+            number = store.header["vehicles"].index(name)
+            own = (vehicle == number) & free
+            for turn, of in enumerate(np.unique(capture[own])):
+                rows = np.flatnonzero(own & (capture == of))
+                second[rows[(len(rows) + turn % 2) // 2 :]] = True  # the window in the middle goes to each half in turn
+            first, last = (own & (second == half) for half in (False, True))
             forests = _forest(store, first, trees, seed), _forest(store, last, trees, seed)
             pcas = node_pca.learn(store, seed, first), node_pca.learn(store, seed, last)
             models[name] = dict(zip(METHODS, (forests, pcas), strict=True))

@@ -12,7 +12,6 @@ from canids_evaluate.judging.windows import of_own_blocks
 from canids_shared.alarm_rule import AlarmRule, Evidence, segments_of
 from canids_shared.contracts.detectors import Detector
 from canids_shared.contracts.manifest import JUDGED
-from canids_shared.errors import CanidsError
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +53,10 @@ class Scores:
         return self if scenario != JUDGED else self.only(of_own_blocks(self.keys, captures))
 
     def of_vehicles(self, enrolled: Mapping[str, object]) -> "Scores":
-        """The windows of vehicles that are enrolled; the log names the others.
-
-        Raises `CanidsError` if none is.
-        """
+        """The windows of vehicles that are enrolled, none where no vehicle is; the log names the others."""
         vehicles = self.keys["vehicle"].unique().sort().to_list()
         if absent := [name for name in vehicles if name not in enrolled]:
-            log.warning("%s: not judged with enrolment: %s has none", self.path, ", ".join(absent))
-        if vehicles and len(absent) == len(vehicles):
-            raise CanidsError(
-                f"{self.path}: no vehicle of it is enrolled ({', '.join(absent)}); give one an attack-free capture, or set enrolment to 0"
-            )
+            log.warning("%s: not judged with enrolment: %s has none, or too little", self.path, ", ".join(absent))
         return self.only(self.keys["vehicle"].is_in(list(enrolled)).to_numpy()) if absent else self
 
     def only(self, rows: np.ndarray) -> "Scores":

@@ -45,7 +45,9 @@ class OperatingPoint:
             score = self.rule.evidence.over(scores.score[method], segments_of(scores.keys))
             tail = () if method in scores.refitted else self.rule.tail
             by_vehicle = thresholds_by_vehicle(score, scores.keys, budget, tail)
-            self.enrolled = {v: max(t, scores.even_odds_of.get(v, {}).get(method, 0.0)) for v, t in by_vehicle.items()}
+            self.enrolled = {
+                v: max(t, scores.even_odds_of.get(v, {}).get(method, -np.inf)) for v, t in by_vehicle.items()
+            }
 
     def as_json(self) -> dict[str, Any]:
         """For `metrics.json`; `budget` is the threshold of vehicles never met, null of methods with alarms of their own."""
@@ -71,7 +73,7 @@ def operating_point(method: str, calibrate: Scores, config: Mapping[str, Any]) -
     else:
         rule = fit(score, calibrate.keys, config["false_alarm_budget"], config["evidence"])
         # A budget is a ceiling: below even odds a classifier holds a window for attack-free, and does not alarm to use it up.
-        floor = calibrate.even_odds.get(method, 0.0)
+        floor = calibrate.even_odds.get(method, -np.inf)
         own = {vehicle: max(threshold, floor) for vehicle, threshold in rule.vehicles.items()}
         rule = replace(rule, threshold=max(rule.threshold, floor), vehicles=own)
         score = rule.evidence.over(score, segments_of(calibrate.keys))

@@ -25,7 +25,7 @@ def scores(detectors: Sequence[Detector]) -> list[str]:
 
 
 def decided_columns(detectors: Sequence[Detector]) -> list[str]:
-    """The columns of `decisions/3` that `AlarmTracker.update` reads."""
+    """The columns of `decisions/4` that `AlarmTracker.update` reads."""
     return ["capture", "t_start", "t_end", "label", "alarm", *scores(detectors)]
 
 
