@@ -15,6 +15,7 @@ from canids_evaluate import compare, leaderboard, readme
 from canids_evaluate.judging.bounds import binomial, poisson
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.planning import BOARD_FIGURES
+from canids_evaluate.pages import tables
 from canids_evaluate.standings import board_pages, board_tables
 from canids_evaluate.standings.board_compare import difference_of
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
@@ -346,3 +347,9 @@ def test_the_readme_gets_the_overview(board: dict[str, Any], monkeypatch: pytest
     assert text.endswith("<!-- /leaderboard -->\nafter\n")
     assert "| Fusion | large | 0.6750 [" in text
     assert "\nold\n" not in text
+
+
+def test_one_sentence_says_how_thresholds_are_set(board: dict[str, Any]) -> None:
+    module = Path(leaderboard.__file__).parents[1]
+    for text in (board_pages.METHOD, tables.METHOD, Path("one/b.md").read_text(), (module / "README.md").read_text()):
+        assert tables.THRESHOLDS in text

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.pages.rows import FUSION
-from canids_evaluate.pages.tables import Table
+from canids_evaluate.pages.tables import THRESHOLDS, Table
 from canids_evaluate.standings.board_tables import (
     Document,
     Entry,
@@ -30,9 +30,9 @@ METHOD = (
     "Each value is the mean over folds of the mean over seeds; beside it stands the worst fold. Intervals (95 %) draw attack episodes, attack-free pieces "
     f"and seeds, not the folds; below {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
     "traffic that counts once however many folds and seeds judged it, with exact (Poisson) bounds of their mean number; an alarm that never ends has 3,600 seconds an hour. "
-    "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. Point: "
-    "`budget` alarms above the threshold that the false-alarm budget sets on attack-free traffic, `own` by rules of its own. Every method runs once, with the pipeline's "
-    "options: none was tuned on these folds. A delay cannot be shorter than the window behind ≥."
+    "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. "
+    f"{THRESHOLDS} Point: `budget` alarms above such a threshold, `own` by decisions of its own. Every method runs once with the pipeline's options. Features, schedules and defaults of "
+    "canids' own methods were chosen on folds of these same vehicles. A delay cannot be shorter than the window behind ≥."
 )
 """How to read the tables."""
 
