@@ -14,8 +14,8 @@ import pytest
 from canids_evaluate import compare, leaderboard, readme
 from canids_evaluate.judging.bounds import binomial, poisson
 from canids_evaluate.judging.metrics import METRICS
-from canids_evaluate.planning import BOARD_FIGURES
 from canids_evaluate.pages import tables
+from canids_evaluate.planning import BOARD_FIGURES
 from canids_evaluate.standings import board_pages, board_tables
 from canids_evaluate.standings.board_compare import difference_of
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
@@ -261,7 +261,23 @@ def test_below_five_episodes_there_are_counts(tmp_path: Path) -> None:
     e = entry(read_leaderboard(tmp_path / "few/leaderboard.json"), "vehicle", "zero-shot", "fusion")
     assert e["metrics"]["f1"]["interval"] is None
     assert board_tables.shown_mean(e, "episodes_found_at_10_per_hour") == "2 of 4"
-    assert "too few for intervals" in (tmp_path / "few/b.md").read_text()
+    assert "(4 in kia: too few for intervals" in (tmp_path / "few/b.md").read_text()
+
+
+def test_one_fold_of_few_episodes_leaves_counts_for_all(tmp_path: Path) -> None:
+    runs = []
+    for fold, capture, n in (("@without-kia", "k", 4), ("@without-a", "a1", 12)):
+        values, stored = of_scenario({capture: 0}, 0.5)
+        methods = {m: ({**values, "n_episodes": n}, stored) for m in ("fusion", "gat")}
+        runs.append(write_run(tmp_path, fold, "large", {"left_out": methods}))
+    make(tmp_path / "one", runs)
+    made = read_leaderboard(tmp_path / "one/leaderboard.json")
+    e = entry(made, "vehicle", "zero-shot", "fusion")
+    assert e["metrics"]["f1"]["interval"] is None
+    assert board_tables.shown_mean(e, "episodes_found_at_10_per_hour") == "8 of 16"
+    assert entry(made, "vehicle", "zero-shot", "gat", "differences")["metrics"]["f1"]["interval"] is None
+    (sentences,) = board_pages.findings(made).values()
+    assert "too few episodes to compare with GAT" in " ".join(sentences)
 
 
 def test_pages_say_what_the_document_says(board: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from canids_evaluate.standings.board_tables import (
     differences,
     entries,
     false_alarms,
+    few,
     fold_name,
     overview,
     places,
@@ -28,7 +29,7 @@ from canids_shared.planning.pipeline import VARIANTS
 
 METHOD = (
     "Each value is the mean over folds of the mean over seeds; beside it stands the worst fold. Intervals (95 %) draw attack episodes, attack-free pieces "
-    f"and seeds, not the folds; below {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
+    f"and seeds, not the folds; where a fold has fewer than {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
     "traffic that counts once however many folds and seeds judged it, with exact (Poisson) bounds of their mean number; an alarm that never ends has 3,600 seconds an hour. "
     "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. "
     f"{THRESHOLDS} Point: `budget` alarms above such a threshold, `own` by decisions of its own. Every method runs once with the pipeline's options. Features, schedules and defaults of "
@@ -89,7 +90,7 @@ def _compared(differences_: Sequence[Entry], fusion: Entry | None) -> Iterator[s
             continue
         interval = e["metrics"]["f1"]["interval"]
         kind = (
-            "too few episodes to compare with" if interval is None and e["n_episodes"] < ENOUGH
+            "too few episodes to compare with" if interval is None and few(e)
             else "no interval against" if interval is None
             else "better than" if interval[0] > 0
             else "worse than" if interval[1] < 0

@@ -35,11 +35,17 @@ def fold_name(document: Document, fold: str) -> str:
     return ", ".join(name for names in left.values() for name in names) or fold.removeprefix("@")
 
 
+def few(e: Entry) -> dict[str, int]:
+    """Folds with fewer attack episodes than an interval needs, and how many these are."""
+    return {fold: n for fold, n in e["episodes"].items() if 0 < n < ENOUGH}
+
+
 def shown_mean(e: Entry, metric: str) -> str:
-    """The mean with its interval; of few episodes how many were found."""
+    """The mean with its interval; where a fold has few episodes, how many of all were found."""
     m = e["metrics"][metric]
-    if metric.startswith("episodes_found") and m["mean"] is not None and e["n_episodes"] < ENOUGH:
-        return f"{m['mean'] * e['n_episodes']:.1f} of {e['n_episodes']}".replace(".0 of", " of")
+    if metric.startswith("episodes_found") and m["mean"] is not None and few(e):
+        found = sum(share * e["episodes"][fold] for fold, share in m["folds"].items())
+        return f"{found:.1f} of {sum(e['episodes'][fold] for fold in m['folds'])}".replace(".0 of", " of")
     return with_interval(metric, number(metric, m["mean"]), m["interval"])
 
 
@@ -123,13 +129,14 @@ def _of_makes(document: Document, regime: str) -> Table:
 def size(document: Document, setting: str, regime: str) -> str:
     """What the values of a place rest on."""
     e = entries(document, setting, regime)[0]
-    few = f", too few for intervals (from {ENOUGH} on)" if 0 < e["n_episodes"] < ENOUGH else ""
+    short = ", ".join(f"{n} in {fold_name(document, fold)}" for fold, n in few(e).items())
+    too_few = f" ({short}: too few for intervals, from {ENOUGH} in every fold on)" if short else ""
     folds = [fold_name(document, f) for f in e["metrics"]["fpr"]["folds"] or e["metrics"]["f1"]["folds"]]
     hours = e["traffic"]["attack_free_hours"]
     judged = f"vehicles {', '.join(e['traffic']['vehicles'])}" if setting == MAKES else f"left out: {', '.join(folds)}"
     return (
         f"{e['folds']} fold{'s' * (e['folds'] != 1)} ({judged}), seeds {', '.join(map(str, document['seeds']))}; {e['n_attacked']:,} attacked windows in "
-        f"{e['n_episodes']:,} episodes{few}; {hours * 60:.1f} minutes of attack-free traffic."
+        f"{e['n_episodes']:,} episodes{too_few}; {hours * 60:.1f} minutes of attack-free traffic."
     )
 
 

@@ -183,7 +183,7 @@ def _difference(s: Standing) -> dict[str, Any]:
     metrics = {
         m: {"mean": s.average(m), "interval": s.interval(m), "folds": s.by_fold(m)} for m in sorted(first.replicates)
     }
-    return {**_identity(s), "metrics": metrics, "n_episodes": s.counts["n_episodes"]}
+    return {**_identity(s), "metrics": metrics, "episodes": s.episodes}
 
 
 def _in_order(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -98,6 +98,11 @@ class Standing:
         return {k: sum(v.get(k) or 0 for v in first) for k in ("n_episodes", "n_attacked", "n_windows")}
 
     @property
+    def episodes(self) -> dict[str, int]:
+        """Fold → its attack episodes."""
+        return {fold: _first(result)["n_episodes"] for fold, result in self.folds.items()}
+
+    @property
     def delay_floor(self) -> float | None:
         """Mean over the folds of the shortest delay that their windows allow (s)."""
         floors = [_first(r).get("delay_floor_s") for r in self.folds.values()]
@@ -109,9 +114,9 @@ class Standing:
         return sorted({int(seed) for result in self.folds.values() for seed in result.runs})
 
     def interval(self, metric: str) -> Interval:
-        """95 % interval of `average`; None below five episodes, or where no replicates are kept."""
+        """95 % interval of `average`; None where a fold in it has fewer than five episodes, or no replicates are kept."""
         folds = [self.folds[fold] for fold in self.by_fold(metric)]
-        if not folds or self.counts["n_episodes"] < ENOUGH:
+        if not folds or min(_first(result)["n_episodes"] for result in folds) < ENOUGH:
             return None
         rng, drawn = np.random.default_rng(0), []
         for result in folds:
@@ -175,7 +180,12 @@ class Standing:
                 "worst_fold": worst and worst[1],
                 "folds": self.by_fold(metric),
             }
-        head = {"seeds": self.seeds, "folds": len(self.folds), "delay_floor_s": self.delay_floor}
+        head = {
+            "seeds": self.seeds,
+            "folds": len(self.folds),
+            "delay_floor_s": self.delay_floor,
+            "episodes": self.episodes,
+        }
         return {"metrics": metrics, **head, **self.counts}
 
 
