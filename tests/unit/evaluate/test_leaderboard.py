@@ -187,8 +187,8 @@ def test_the_regimes_and_the_kinds_of_folds_are_kept_apart(board: dict[str, Any]
         *[("vehicle", "zero-shot"), ("vehicle", "enrolled"), ("makes", "zero-shot"), ("attack", "zero-shot")]
     ]
     enrolled = entry(made, "vehicle", "enrolled", "fusion")
-    # Five episodes, all found by everyone: no resample differs, and the bound is that of zero errors in five.
-    assert enrolled["metrics"]["f1"]["interval"] == pytest.approx(binomial(5, 5))
+    # Five episodes, all found by everyone: no resample differs, and the run's own interval is taken.
+    assert enrolled["metrics"]["f1"]["interval"] == pytest.approx([0.1, 1.0])
     assert entry(made, "attack", "zero-shot", "fusion")["metrics"]["f1"]["mean"] == 0.7
     unseen = entry(made, "makes", "zero-shot", "fusion")
     assert unseen["metrics"]["f1"] == {"mean": None, "interval": None, "worst": None, "worst_fold": None, "folds": {}}
@@ -262,6 +262,41 @@ def test_below_five_episodes_there_are_counts(tmp_path: Path) -> None:
     assert e["metrics"]["f1"]["interval"] is None
     assert board_tables.shown_mean(e, "episodes_found_at_10_per_hour") == "2 of 4"
     assert "(4 in kia: too few for intervals" in (tmp_path / "few/b.md").read_text()
+
+
+def test_attacks_on_traffic_that_every_fold_judges_count_once(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, fold, "large", {"left_out": {"fusion": of_scenario({c: 0}, 0.5)}, "unseen": {"fusion": of_scenario({"w": 0}, f1)}})
+        for fold, c, f1 in (("@without-kia", "k", 0.2), ("@without-a", "a1", 0.4))
+    ]  # fmt: skip
+    make(tmp_path / "one", runs)
+    made = read_leaderboard(tmp_path / "one/leaderboard.json")
+    makes, vehicles = (entry(made, setting, "zero-shot", "fusion") for setting in ("makes", "vehicle"))
+    assert (makes["n_episodes"], makes["n_attacked"], makes["n_windows"]) == (5, 50, 250)
+    assert (vehicles["n_episodes"], vehicles["n_windows"]) == (10, 500)
+    assert makes["attacks"].keys() == {"all folds"}
+    assert makes["attacks"]["all folds"]["dos"]["recall"] == pytest.approx(0.3)
+    assert makes["attacks"]["all folds"]["dos"]["n_episodes"] == 5
+
+
+def test_a_fold_without_spread_brings_its_own_bounds(tmp_path: Path) -> None:
+    runs = []
+    for fold, capture, f1 in (("@without-kia", "k", 1.0), ("@without-a", "a1", 0.5)):
+        methods = {}
+        for method, less in (("fusion", 0.0), ("gat", 1.0)):
+            value = max(f1 - less, 0.0)
+            values, stored = of_scenario({capture: 0}, value, spread=0.0 if value in (0, 1) else 0.2)
+            own = binomial(int(5 * value), 5) if value in (0, 1) else [0.4, 0.6]
+            methods[method] = ({**values, "intervals": dict.fromkeys(METRICS, own)}, stored)
+        runs.append(write_run(tmp_path, fold, "large", {"left_out": methods}))
+    make(tmp_path / "one", runs)
+    made = read_leaderboard(tmp_path / "one/leaderboard.json")
+    low, high = entry(made, "vehicle", "zero-shot", "fusion")["metrics"]["f1"]["interval"]
+    # Half of what five of five found leave open, beside half of the other fold's spread of 0.2.
+    assert low == pytest.approx(0.75 - (1 - binomial(5, 5)[0]) / 2 - 0.05, abs=0.01)
+    assert high == pytest.approx(0.8, abs=0.01)
+    low, high = entry(made, "vehicle", "zero-shot", "gat", "differences")["metrics"]["f1"]["interval"]
+    assert -1 <= low < 0.75 < high <= 1
 
 
 def test_one_fold_of_few_episodes_leaves_counts_for_all(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def _of_makes(document: Document, regime: str) -> Table:
 def size(document: Document, setting: str, regime: str) -> str:
     """What the values of a place rest on."""
     e = entries(document, setting, regime)[0]
-    short = ", ".join(f"{n} in {fold_name(document, fold)}" for fold, n in few(e).items())
+    short = ", ".join(f"{n} in {fold_name(document, fold)}" for fold, n in few(e).items() if setting != MAKES)
+    short = short or (str(e["n_episodes"]) if few(e) else "")
     too_few = f" ({short}: too few for intervals, from {ENOUGH} in every fold on)" if short else ""
     folds = [fold_name(document, f) for f in e["metrics"]["fpr"]["folds"] or e["metrics"]["f1"]["folds"]]
     hours = e["traffic"]["attack_free_hours"]

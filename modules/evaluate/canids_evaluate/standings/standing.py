@@ -16,11 +16,12 @@ import numpy as np
 from canids_evaluate.judging.bounds import ENOUGH, Interval, binomial, poisson
 from canids_evaluate.judging.metrics import METRICS, percentiles
 from canids_evaluate.judging.paired import STORED
-from canids_evaluate.pages.comparison import MethodResults
+from canids_evaluate.pages.comparison import MethodResults, Run
 from canids_evaluate.pages.rows import Methods
-from canids_evaluate.standings.places import Place, place_of
+from canids_evaluate.standings.places import MAKES, Place, place_of
 
 LESS_IS_BETTER = ("fpr", "false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s")
+ALL_FOLDS = "all folds"
 Vehicles = Mapping[str, str]
 """Capture → vehicle."""
 
@@ -93,9 +94,9 @@ class Standing:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Episodes, attacked windows and windows that the values rest on, each fold once."""
-        first = [next(iter(r.runs.values())).values for r in self.folds.values()]
-        return {k: sum(v.get(k) or 0 for v in first) for k in ("n_episodes", "n_attacked", "n_windows")}
+        """Episodes, attacked windows and windows that the values rest on, each capture once however many folds judged it."""
+        captures = {name: values for r in self.folds.values() for name, values in _first(r)["per_capture"].items()}
+        return {k: sum(v[k] for v in captures.values()) for k in ("n_episodes", "n_attacked", "n_windows")}
 
     @property
     def episodes(self) -> dict[str, int]:
@@ -118,28 +119,23 @@ class Standing:
         folds = [self.folds[fold] for fold in self.by_fold(metric)]
         if not folds or min(_first(result)["n_episodes"] for result in folds) < ENOUGH:
             return None
-        rng, drawn = np.random.default_rng(0), []
+        rng, drawn, beyond = np.random.default_rng(0), [], []
         for result in folds:
             runs = [run for run in result.runs.values() if run.values[metric] is not None]
-            if not all(metric in run.replicates for run in runs):
+            if not all(metric in run.replicates and run.values["intervals"][metric] for run in runs):
                 return None
             values = np.array([run.resampled(metric) for run in runs])  # [seeds, B]
             seeds = rng.integers(len(runs), size=values.shape)
             drawn.append(np.take_along_axis(values, seeds, axis=0).mean(axis=0))
+            beyond.append(np.mean([_beyond(run, metric, result.difference) for run in runs], axis=0))
         if len({len(values) for values in drawn}) > 1:
             return None
         interval = percentiles(np.mean(drawn, axis=0))
-        if interval and interval[0] == interval[1]:
-            return self._exact(metric, interval[0])
-        return interval
-
-    def _exact(self, metric: str, value: float) -> Interval:
-        """In place of an interval without width: where no resample differs, exact bounds of a share of so many episodes."""
-        n = self.counts["n_episodes"]
-        if any(result.difference for result in self.folds.values()):
-            most = binomial(0, n)[1]  # of which one of the two methods may be worse
-            return [value - most, value + most]
-        return binomial(round(value * n), n)
+        if interval is None:
+            return None
+        # Added end to end, as if all folds and seeds erred to the same side: rather too wide.
+        low, high = (float(end) for end in np.array(interval) + np.mean(beyond, axis=0))
+        return [max(low, -1.0 if any(result.difference for result in folds) else 0.0), min(high, 1.0)]
 
     def traffic(self, vehicles: Vehicles) -> dict[str, Traffic]:
         """Vehicle → its attack-free traffic; a capture that several folds or seeds judged counts once, by its mean."""
@@ -156,16 +152,20 @@ class Standing:
         return found
 
     def attacks(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
-        """Fold → kind of attack → recall, share of episodes found (means over seeds), and what they rest on."""
+        """Fold → kind of attack → recall, share of episodes found (means over seeds), and what they rest on.
+
+        Of traffic that every fold judges the means over all of them, by the name `ALL_FOLDS`.
+        """
+        together = {ALL_FOLDS: list(self.folds.values())} if self.place.setting == MAKES else None
         return {
             fold: {
                 attack: {
-                    **{m: _mean_of(result, attack, m) for m in ("recall", "episodes_found")},
-                    **{k: _first(result)["per_attack"][attack][k] for k in ("n_attacked", "n_episodes")},
+                    **{m: _mean_of(results, attack, m) for m in ("recall", "episodes_found")},
+                    **{k: _first(results[0])["per_attack"][attack][k] for k in ("n_attacked", "n_episodes")},
                 }
-                for attack in sorted(_first(result)["per_attack"])
+                for attack in sorted(_first(results[0])["per_attack"])
             }
-            for fold, result in self.folds.items()
+            for fold, results in (together or {fold: [result] for fold, result in self.folds.items()}).items()
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -189,6 +189,21 @@ class Standing:
         return {"metrics": metrics, **head, **self.counts}
 
 
+def _beyond(run: Run, metric: str, difference: bool) -> tuple[float, float]:
+    """How far a run's own interval lies below and above its value, where no resample differs; else 0, 0.
+
+    That is the exact bound of a run without an error, which the resamples do not show.
+    """
+    drawn = run.resampled(metric)
+    if np.ptp(drawn[np.isfinite(drawn)]) != 0:
+        return 0.0, 0.0
+    (low, high), value, n = run.values["intervals"][metric], run.values[metric], run.values["n_episodes"]
+    if low == high and metric != "auroc":  # scores that are all equal have an AUROC of one half for certain
+        most = binomial(0, n)[1]  # of which one of two methods may be worse
+        low, high = (value - most, value + most) if difference else binomial(round(value * n), n)
+    return min(low - value, 0.0), max(high - value, 0.0)
+
+
 def _traffic(values: Mapping[str, Any]) -> Traffic:
     hours, windows = values["attack_free_hours"], values["n_windows"] - values["n_attacked"]
     seconds = (values["alarm_seconds_per_hour"] or 0) * hours
@@ -199,10 +214,11 @@ def _first(result: MethodResults) -> Mapping[str, Any]:
     return next(iter(result.runs.values())).values
 
 
-def _mean_of(result: MethodResults, attack: str, metric: str) -> float | None:
-    values = [run.values["per_attack"].get(attack, {}).get(metric) for run in result.runs.values()]
-    defined = [v for v in values if v is not None]
-    return mean(defined) if defined else None
+def _mean_of(folds: Iterable[MethodResults], attack: str, metric: str) -> float | None:
+    """Mean over folds of the means over seeds, where they are defined."""
+    by_fold = [[r.values["per_attack"].get(attack, {}).get(metric) for r in fold.runs.values()] for fold in folds]
+    defined = [[v for v in values if v is not None] for values in by_fold]
+    return mean(mean(values) for values in defined if values) if any(defined) else None
 
 
 def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
