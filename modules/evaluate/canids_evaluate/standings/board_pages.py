@@ -30,7 +30,8 @@ from canids_shared.planning.pipeline import VARIANTS
 METHOD = (
     "Each value is the mean over folds of the mean over seeds; beside it stands the worst fold. Intervals (95 %) draw attack episodes, attack-free pieces "
     f"and seeds, not the folds; where a fold has fewer than {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
-    "traffic that counts once however many folds and seeds judged it, with exact (Poisson) bounds of their mean number; an alarm that never ends has 3,600 seconds an hour. "
+    "traffic that counts once however many folds and seeds judged it, with bounds from the lower exact (Poisson) one of the runs with the fewest to the upper of those with the most, "
+    "which assume that alarms come independently of each other; an alarm that never ends has 3,600 seconds an hour. "
     "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. "
     f"{THRESHOLDS} Point: `budget` alarms above such a threshold, `own` by decisions of its own. Every method runs once with the pipeline's options. Features, schedules and defaults of "
     "canids' own methods were chosen on folds of these same vehicles. A delay cannot be shorter than the window behind ≥."

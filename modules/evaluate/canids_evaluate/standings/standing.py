@@ -5,7 +5,6 @@ within each fold (the replicates of `curves.json`) and seeds with replacement (E
 are the vehicles at hand, are not drawn: beside the mean stands the worst.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean
@@ -34,6 +33,7 @@ class Traffic:
         false_alarms: runs of false alarms; hours: that they rest on, each capture counted once.
         seconds: in false alarm.
         windows, alarmed: attack-free windows, and those alarmed.
+        fewest, most: false alarms in the runs that raised the fewest and the most.
     """
 
     false_alarms: float
@@ -41,17 +41,16 @@ class Traffic:
     seconds: float
     windows: float
     alarmed: float
+    fewest: float
+    most: float
 
     def __add__(self, other: "Traffic") -> "Traffic":
         return Traffic(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     @property
     def bounds(self) -> Interval:
-        """Exact bounds of the false alarms an hour, of a count between whole ones the wider."""
-        low, high = (
-            poisson(math.floor(self.false_alarms), self.hours),
-            poisson(math.ceil(self.false_alarms), self.hours),
-        )
+        """Bounds of the false alarms an hour: the lower exact one of the best runs to the upper of the worst."""
+        low, high = poisson(int(self.fewest), self.hours), poisson(int(self.most), self.hours)
         return [low[0], high[1]] if low and high else None
 
     def as_json(self) -> dict[str, Any]:
@@ -147,6 +146,7 @@ class Standing:
         found: dict[str, Traffic] = {}
         for capture, runs in sorted(judged.items()):
             average = Traffic(*(mean(column) for column in zip(*(vars(t).values() for t in runs), strict=True)))
+            average = replace(average, fewest=min(t.fewest for t in runs), most=max(t.most for t in runs))
             vehicle = vehicles.get(capture, capture)
             found[vehicle] = found[vehicle] + average if vehicle in found else average
         return found
@@ -207,7 +207,8 @@ def _beyond(run: Run, metric: str, difference: bool) -> tuple[float, float]:
 def _traffic(values: Mapping[str, Any]) -> Traffic:
     hours, windows = values["attack_free_hours"], values["n_windows"] - values["n_attacked"]
     seconds = (values["alarm_seconds_per_hour"] or 0) * hours
-    return Traffic(values["n_false_alarms"], hours, seconds, windows, (values["fpr"] or 0) * windows)
+    alarms = values["n_false_alarms"]
+    return Traffic(alarms, hours, seconds, windows, (values["fpr"] or 0) * windows, alarms, alarms)
 
 
 def _first(result: MethodResults) -> Mapping[str, Any]:
@@ -239,4 +240,4 @@ def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[s
 
 def total(traffic: Iterable[Traffic]) -> Traffic:
     """The traffic of several vehicles together."""
-    return sum(traffic, Traffic(0, 0, 0, 0, 0))
+    return sum(traffic, Traffic(0, 0, 0, 0, 0, 0, 0))
