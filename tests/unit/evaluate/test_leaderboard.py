@@ -398,7 +398,12 @@ def test_the_readme_gets_the_overview(board: dict[str, Any], monkeypatch: pytest
     text = Path("R.md").read_text()
     assert text.startswith("before\n<!-- leaderboard -->\nPut here on ")
     assert text.endswith("<!-- /leaderboard -->\nafter\n")
+    # Of each family the best, of which the alarm that never ends is none; warnings by number.
+    assert "| Vehicles never met: best of each family |" in text
     assert "| Fusion | large | 0.6750 [" in text
+    assert "| Always attack |" not in text
+    assert "Warnings of the data: 2, by name in [" in text
+    assert "No recorded attacked window" not in text
     assert "\nold\n" not in text
 
 
@@ -406,3 +411,13 @@ def test_one_sentence_says_how_thresholds_are_set(board: dict[str, Any]) -> None
     module = Path(leaderboard.__file__).parents[1]
     for text in (board_pages.METHOD, tables.METHOD, Path("one/b.md").read_text(), (module / "README.md").read_text()):
         assert tables.THRESHOLDS in text
+
+
+def test_warnings_of_one_kind_are_one(board: dict[str, Any]) -> None:
+    few = "Fewer than 5 attack episodes in `left_out` ({}): counts instead of intervals."
+    board["warnings"] = {"@without-a": [few.format(4), "Other."], "@without-kia": [few.format(3)]}
+    board["ablations"]["missing"] = []
+    assert board_pages.warnings(board) == [
+        "Fewer than 5 attack episodes in `left_out` (4 without a; 3 without kia): counts instead of intervals.",
+        "Without a: Other.",
+    ]

@@ -1,6 +1,7 @@
 """The leaderboard's document as sentences and pages."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.pages.rows import FUSION
@@ -27,6 +28,9 @@ from canids_evaluate.standings.board_tables import (
 from canids_evaluate.standings.places import MAKES, SETTINGS
 from canids_shared.planning.pipeline import VARIANTS
 
+_WORDS_OF_A_KIND = 3
+_PARTS = re.compile(r"[\w.]*\w|.", re.DOTALL)
+"""Words and whatever stands between them."""
 METHOD = (
     "Each value is the mean over folds of the mean over seeds; beside it stands the worst fold. Intervals (95 %) draw attack episodes, attack-free pieces "
     f"and seeds, not the folds; where a fold has fewer than {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
@@ -120,14 +124,35 @@ def sections(document: Document) -> Iterator[tuple[str, str, dict[str, Table]]]:
 
 
 def warnings(document: Document) -> list[str]:
-    """Warnings, each with the folds that it is of."""
-    folds: dict[str, list[str]] = {}
+    """Warnings, each with the folds that it is of; those that begin alike are one."""
+    kinds: dict[str, dict[str, list[str]]] = {}
     for fold, texts in document["warnings"].items():
         for text in texts:
-            folds.setdefault(text, []).append(fold_name(document, fold) if fold else "")
-    made = [f"{text}" if names == [""] else f"Without {'; '.join(names)}: {text}" for text, names in folds.items()]
+            names = kinds.setdefault(" ".join(text.split()[:_WORDS_OF_A_KIND]), {}).setdefault(text, [])
+            names.append(fold_name(document, fold) if fold else "")
+    made = [_merged(folds) for folds in kinds.values()]
     missing = [document["ablations"]["labels"][name] for name in document["ablations"]["missing"]]
     return made + ([f"Ablations that no fold was run of: {', '.join(missing)}."] if missing else [])
+
+
+def _merged(folds: Mapping[str, Sequence[str]]) -> str:
+    """One sentence of several that differ in their middle: `Fewer than 5 episodes in (4 without kia; 3 without sonata): counts.`"""
+    if len(folds) == 1:
+        ((text, names),) = folds.items()
+        return text if list(names) == [""] else f"Without {'; '.join(names)}: {text}"
+    parts = {text: _PARTS.findall(text) for text in folds}
+    before = _beginning(list(parts.values()))
+    rest = [p[len(before) :] for p in parts.values()]
+    after = _beginning([p[::-1] for p in rest])[::-1]
+    middles = ["".join(p[: len(p) - len(after)]) for p in rest]
+    differing = [f"{m} without {', '.join(n)}".strip() for m, n in zip(middles, folds.values(), strict=True)]
+    return "".join(before) + "; ".join(differing) + "".join(after)
+
+
+def _beginning(lists: Sequence[list[str]]) -> list[str]:
+    """What all of them begin with."""
+    differing = (i for i, column in enumerate(zip(*lists, strict=False)) if len(set(column)) > 1)
+    return lists[0][: next(differing, min(map(len, lists)))]
 
 
 def provenance(document: Document) -> str:

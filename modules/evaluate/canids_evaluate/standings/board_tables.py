@@ -205,17 +205,23 @@ def ablations(document: Document, setting: str, regime: str) -> Table:
 
 
 def overview(document: Document) -> Table:
-    """Vehicles never met, the regimes side by side, for README and the head of the page."""
+    """The first setting (vehicles never met), the regimes side by side, for README and the head of the page.
+
+    Of each family its best method, as in the figures; every method where none is best.
+    """
     found = {p: {(e["variant"], e["method"]): e for e in entries(document, *p)} for p in places(document)}
     setting = next((s for s, _ in found if s != MAKES), MAKES)
     regimes = [regime for regime in REGIMES if (setting, regime) in found]
     elsewhere = [regime for regime in REGIMES if (MAKES, regime) in found]
-    header = ["Method", "Variant"]
+    chosen = {tuple(best) for best in document["best"].values()}
+    header = [f"{SETTINGS[setting]}: best of each family", "Variant"]
     for regime in regimes:
         header += [f"F1, {regime}", "worst", f"Episodes found at 10/h, {regime}"]
     header += [f"FPR on traffic of other vehicles, {regime}" for regime in elsewhere]
     rows = []
     for key, e in found[setting, regimes[0]].items() if regimes else ():
+        if chosen and key not in chosen:
+            continue
         cells: list[str] = []
         for regime in regimes:
             here = found[setting, regime].get(key)
