@@ -128,8 +128,18 @@ def runs(folder: Path) -> list[Path]:
     made = [
         write_run(folder, "@without-kia", "large", {**both(0.8, 2, 1), **enrolled}),
         write_run(folder, "@without-kia-seed-1", "large", both(0.9, 3, 2)),
-        write_run(folder, "@without-a", "large", both(0.5, 7, 3, "a1")),
-        write_run(folder, "@without-a-no_edges", "large", both(0.4, 7, 3, "a1")),
+        write_run(
+            folder,
+            "@without-a",
+            "large",
+            {s: {**of, "cusum": of["gat"]} for s, of in both(0.5, 7, 3, "a1").items()},
+        ),
+        write_run(
+            folder,
+            "@without-a-no_edges",
+            "large",
+            {s: {**of, "cusum": of["gat"]} for s, of in both(0.4, 7, 3, "a1").items()},
+        ),
         write_run(
             folder, "@without-dos", "large", {"left_out": {m: of_scenario({"d": 0}, 0.7) for m in ("fusion", "gat")}}
         ),
@@ -218,6 +228,8 @@ def test_an_ablation_is_subtracted_from_its_own_fold(board: dict[str, Any]) -> N
     assert change["ablation"] == "no_edges"
     # Resample by resample: the spread that both have cancels out, and 0.4 − 0.5 is left; five episodes bound it.
     assert change["metrics"]["f1"]["mean"] == pytest.approx(-0.1)
+    # Of the networks alone, whose colours the figure has.
+    assert {e["method"] for e in made["ablations"]["changes"]} == {"fusion", "gat"}
     assert made["ablations"]["missing"] == ["no_sim"]
     assert "Ablations that no fold was run of: Without simulation." in board_pages.warnings(made)
     assert "@without-a-no_edges" not in made["protocol"]["left_out"]
@@ -247,6 +259,7 @@ def test_the_fusion_is_compared_with_every_method_and_the_best_of_each_family_is
     assert made["best"] == {
         "Fusion": ["large", "fusion"],
         "GAT": ["large", "gat"],
+        "Fusion baselines": ["large", "cusum"],
         "Classifiers of window statistics": [None, "extra_trees"],
         "Detectors of others": [None, "mine"],
     }

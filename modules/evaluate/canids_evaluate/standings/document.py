@@ -104,7 +104,9 @@ def document(
     entries = _sorted([_entry(s, vehicles, notes, own) for s in made])
     differences = [_difference(s) for s in standings(paired_differences(whole), left_out)]
     of_ablations = [
-        {"ablation": name, **_difference(s)} for name, found in changes.items() for s in standings(found, left_out)
+        {"ablation": name, **_difference(s)}
+        for name, found in changes.items()
+        for s in standings([r for r in found if r.method in r.methods.networks], left_out)
     ]
     folds = sorted({r.fold for r in whole})
     return {
