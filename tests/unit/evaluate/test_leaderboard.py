@@ -434,3 +434,10 @@ def test_warnings_of_one_kind_are_one(board: dict[str, Any]) -> None:
         "Fewer than 5 attack episodes in `left_out` (4 without a; 3 without kia): counts instead of intervals.",
         "Without a: Other.",
     ]
+
+
+def test_without_a_fusion_the_best_method_is_named_on_traffic_of_other_makes(board: dict[str, Any]) -> None:
+    heading = "Traffic of vehicles that nothing is trained on, zero-shot"
+    assert board_pages.findings(board)[heading][0].startswith("Fusion (large) alarms in ")
+    board["standings"] = [e for e in board["standings"] if e["method"] != "fusion"]
+    assert board_pages.findings(board)[heading][0].startswith("GAT (large) alarms in ")
