@@ -334,7 +334,7 @@ def test_pages_say_what_the_document_says(board: dict[str, Any]) -> None:
     made = board
     text, page = Path("one/b.md").read_text(), Path("one/b.html").read_text()
     for said in (
-        "Without kia; a: No recorded attacked window",
+        "Without a; kia: No recorded attacked window",
         "**Vehicles never met, zero-shot.**",
         "0.6750 [",
         "0.5000 (a)",
@@ -441,3 +441,9 @@ def test_without_a_fusion_the_best_method_is_named_on_traffic_of_other_makes(boa
     assert board_pages.findings(board)[heading][0].startswith("Fusion (large) alarms in ")
     board["standings"] = [e for e in board["standings"] if e["method"] != "fusion"]
     assert board_pages.findings(board)[heading][0].startswith("GAT (large) alarms in ")
+
+
+def test_pages_of_the_file_are_those_of_the_run(board: dict[str, Any]) -> None:
+    assert board_pages.markdown(board) == Path("one/b.md").read_text()
+    best = [e["label"] for e in board_tables.best(board, "vehicle", "zero-shot")]
+    assert best == ["Fusion", "GAT", "Fixed weight, CUSUM", "Extra Trees", "mine"]

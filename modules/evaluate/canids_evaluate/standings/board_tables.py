@@ -6,7 +6,7 @@ from typing import Any
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, leaves_out_zero, number, with_interval
-from canids_evaluate.standings.places import MAKES, REGIMES, SETTINGS
+from canids_evaluate.standings.places import MAKES, REGIMES, SETTINGS, families
 
 Document = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -144,7 +144,9 @@ def size(document: Document, setting: str, regime: str) -> str:
 def best(document: Document, setting: str, regime: str) -> list[Entry]:
     """The entries of the best methods of the families, in their order."""
     found = {(e["variant"], e["method"]): e for e in entries(document, setting, regime)}
-    return [found[v, m] for v, m in document["best"].values() if (v, m) in found]
+    # A file has its keys sorted.
+    order = families(sorted(document["best"], key=lambda family: (family != "Fusion", family)))
+    return [found[key] for family in order if (key := tuple(document["best"][family])) in found]
 
 
 def attacks(document: Document, setting: str, regime: str) -> Table:

@@ -14,7 +14,6 @@ from canids_evaluate.standings.places import (
     REGIMES,
     SETTINGS,
     ablation_of,
-    families,
     family_of,
     split_ablations,
 )
@@ -217,8 +216,4 @@ def best_of_families(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str
         defined = e["metrics"]["f1"]["mean"] is not None
         if (e["setting"], e["regime"]) == place and defined and e["method"] != ALWAYS:
             chosen.setdefault(e["family"], [e["variant"], e["method"]])
-    return {family: chosen[family] for family in families(_networks_first(entries)) if family in chosen}
-
-
-def _networks_first(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [str(e["family"]) for e in sorted(entries, key=lambda e: (e["method"] != "fusion", e["label"]))]
+    return chosen
