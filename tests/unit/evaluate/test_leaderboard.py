@@ -338,7 +338,7 @@ def test_pages_say_what_the_document_says(board: dict[str, Any]) -> None:
         "**Vehicles never met, zero-shot.**",
         "0.6750 [",
         "0.5000 (a)",
-        "1 fold (left out: dos)",
+        "1 fold (left out: dos; vehicles kia)",
     ):
         assert said in text, said
     assert "No recorded attacked window" in page
