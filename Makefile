@@ -52,7 +52,8 @@ folds: .venv/runtime
 leaderboard: .venv/runtime
 	@test -d $(call quoted,$(DATA)/hcrl_sa) -o -f $(call quoted,$(DATA)/leaderboard/manifest.yaml) || { echo "no folder "$(call quoted,$(DATA)/hcrl_sa)": make leaderboard DATA=FOLDER, which holds hcrl_sa/, ctt_a/, ctt_c/ and benign/, or leaderboard/manifest.yaml" >&2; exit 1; }
 	$(SNAKEMAKE) -s pipelines/leaderboard/Snakefile --config 'datasets=[leaderboard]' $(call quoted,data_root=$(DATA)) $(OPTIONS)
-	@cat results/leaderboard/leaderboard/leaderboard.md
+	@awk '/^## /{shown = $$0 == "## In short"} shown' results/leaderboard/leaderboard/leaderboard.md
+	@echo "The whole table: results/leaderboard/leaderboard/leaderboard.md and .html"
 
 # The main job on hours of simulated driving: false alarms an hour, detection delay over many episodes.
 hours: .venv/runtime

@@ -22,6 +22,7 @@ from canids_evaluate.judging.paired import COMPARED
 from canids_evaluate.pages.comparison import MethodResults, paired_differences, places, read_results
 from canids_evaluate.pages.rows import Row
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, number
+from canids_shared.contracts.manifest import ENROLLED, UNSEEN, base_of
 from canids_shared.errors import CanidsError
 from canids_shared.files import write_text
 
@@ -45,9 +46,13 @@ def detailed(results: list[MethodResults]) -> Table:
 
 
 def overview(results: list[MethodResults], metric: str) -> Table:
-    """One metric (or the differences in it), a column per place, and the mean over the places where there are several."""
+    """One metric (or the differences in it), a column per place, and the mean over the places where there are several.
+
+    Enrolled vehicles are a regime of their own, and traffic that every fold judges is the same in all: neither enters the mean.
+    """
     columns = places(results)
-    several = len(columns) > 1
+    averaged = [p for p in columns if not p[2].endswith(ENROLLED) and base_of(p[2]) != UNSEEN]
+    several = len(averaged) > 1
     by_place = {(r.variant, r.method, *r.place): r for r in results}
     signed = any(r.difference for r in results)
     rows = []
@@ -55,13 +60,17 @@ def overview(results: list[MethodResults], metric: str) -> Table:
         (r.variant, r.method, r.label) for r in sorted(results, key=lambda r: r.order)
     ):
         cells = [by_place.get((variant, method, *place)) for place in columns]
-        means = [cell.average(metric) if cell else None for cell in cells]
+        means = [
+            cell.average(metric) if cell and place in averaged else None
+            for place, cell in zip(columns, cells, strict=True)
+        ]
         defined = [m for m in means if m is not None]
-        over_places = number(metric, mean(defined), signed) if len(defined) == len(columns) else UNDEFINED
+        over_places = number(metric, mean(defined), signed) if len(defined) == len(averaged) > 0 else UNDEFINED
         texts = [cell.cell(metric) if cell else UNDEFINED for cell in cells]
         rows.append([label, variant or UNDEFINED, *texts, *([over_places] if several else [])])
     title = f"Fusion minus …, {COLUMNS[metric]}" if signed else COLUMNS[metric]
-    header = [title, "Variant", *(_heading(p, columns) for p in columns), *(["Mean"] if several else [])]
+    title_of_mean = "Mean" if averaged == columns else f"Mean (neither enrolled nor {UNSEEN})"
+    header = [title, "Variant", *(_heading(p, columns) for p in columns), *([title_of_mean] if several else [])]
     return Table(header, rows, names=2)
 
 

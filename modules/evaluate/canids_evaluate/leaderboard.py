@@ -67,7 +67,7 @@ def main(call: Call) -> None:
         enrolment=call.config["enrolment"],
     )
     # As its file has it, so that the other outputs are the same when they are made of the file.
-    made = json.loads(json.dumps(made))
+    made = json.loads(json.dumps(made, sort_keys=True))
     for text in board_pages.warnings(made):
         log.warning("%s", text)
     write_json(call.output["json"], LEADERBOARD_CONTRACT, made)

@@ -103,7 +103,7 @@ def folds_table(dataset: str, metrics: Sequence[str] = ("f1",), methods: Sequenc
 
 
 def leaderboard_block(path: Path) -> str:
-    """The overview of a `leaderboard.json`, what follows from it, its warnings, and of which protocol, data, code and day it is."""
+    """The overview of a `leaderboard.json`, what follows from it, how many warnings it has, and of which protocol, data, code and day it is."""
     made = read_leaderboard(path)
     revision, dirty = commit()
     of = f"commit `{revision[:10]}`{' with changes' if dirty else ''}" if revision else "an installed canids"
@@ -111,7 +111,9 @@ def leaderboard_block(path: Path) -> str:
     parts = [f"Put here on {day} by {of}. {board_pages.provenance(made)}", board_tables.overview(made).markdown()]
     parts += [f"**{heading}.** {' '.join(sentences)}" for heading, sentences in board_pages.findings(made).items()]
     if warnings := board_pages.warnings(made):
-        parts.append("\n".join(["Warnings:\n", *(f"- {warning}" for warning in warnings)]))
+        parts.append(
+            f"Warnings of the data: {len(warnings)}, by name in [`leaderboard.md`](modules/evaluate/README.md#leaderboard)."
+        )
     return "\n\n".join(parts)
 
 

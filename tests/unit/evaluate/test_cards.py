@@ -15,6 +15,7 @@ from canids_evaluate.pages.card_data import Split, Subject
 from canids_evaluate.pages.card_limits import limits
 from canids_evaluate.pages.provenance import vehicle_and_attack
 from canids_evaluate.pages.rows import Methods, hosts_of
+from canids_evaluate.pages.tables import THRESHOLDS
 from canids_shared.contracts.detectors import DETECTORS, Detector
 from canids_shared.planning.pipeline import section
 from canids_shared.planning.stage import Stage
@@ -118,6 +119,7 @@ def test_what_is_undefined_is_left_out_of_the_head_and_shown_as_such() -> None:
             {},
             "more attack-free windows than the budget of 0.50%: 2.00% in `test_a`",
         ),
+        (evaluated({"dos": 1.0}, ["c"]), {}, THRESHOLDS),
         (
             evaluated({"dos": 1.0}, ["c"]),
             {"simulated": ["c"]},

@@ -13,6 +13,8 @@ from canids_evaluate import compare, readme
 from canids_evaluate.judging import metrics
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages import comparison
+from canids_evaluate.pages.comparison import MethodResults, Run
+from canids_evaluate.pages.rows import Methods
 from canids_evaluate.pages.tables import Table, number
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.evaluation import write_evaluation
@@ -242,3 +244,17 @@ def test_a_document_without_marks_is_refused(tmp_path: Path) -> None:
     assert document.read_text() == "a\n<!-- results -->\nnew\n<!-- /results -->\nb\n"
     with pytest.raises(CanidsError, match="no marks"):
         readme.insert(document, "graph", "new")
+
+
+def test_the_mean_is_of_vehicles_never_met_and_not_enrolled() -> None:
+    def result(fold: str, scenario: str, f1: float | None) -> MethodResults:
+        run = Run({"f1": f1, "intervals": {"f1": None}}, {})
+        return MethodResults("d", fold, scenario, None, "gat", Methods(DETECTORS), {"0": run})
+
+    folds = (("@without-a", 0.4), ("@without-b", 0.6))
+    plain = [result(fold, "left_out", f1) for fold, f1 in folds]
+    assert compare.overview(plain, "f1").header[-1] == "Mean"
+    others = [result(fold, s, f1) for fold, _ in folds for s, f1 in (("left_out_enrolled", 1.0), ("unseen", None))]
+    table = compare.overview([*plain, *others], "f1")
+    assert table.header[-1] == "Mean (neither enrolled nor unseen)"
+    assert table.rows[0][-1] == "0.5000"

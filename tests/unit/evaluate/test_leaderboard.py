@@ -14,6 +14,7 @@ import pytest
 from canids_evaluate import compare, leaderboard, readme
 from canids_evaluate.judging.bounds import binomial, poisson
 from canids_evaluate.judging.metrics import METRICS
+from canids_evaluate.pages import tables
 from canids_evaluate.planning import BOARD_FIGURES
 from canids_evaluate.standings import board_pages, board_tables
 from canids_evaluate.standings.board_compare import difference_of
@@ -127,8 +128,18 @@ def runs(folder: Path) -> list[Path]:
     made = [
         write_run(folder, "@without-kia", "large", {**both(0.8, 2, 1), **enrolled}),
         write_run(folder, "@without-kia-seed-1", "large", both(0.9, 3, 2)),
-        write_run(folder, "@without-a", "large", both(0.5, 7, 3, "a1")),
-        write_run(folder, "@without-a-no_edges", "large", both(0.4, 7, 3, "a1")),
+        write_run(
+            folder,
+            "@without-a",
+            "large",
+            {s: {**of, "cusum": of["gat"]} for s, of in both(0.5, 7, 3, "a1").items()},
+        ),
+        write_run(
+            folder,
+            "@without-a-no_edges",
+            "large",
+            {s: {**of, "cusum": of["gat"]} for s, of in both(0.4, 7, 3, "a1").items()},
+        ),
         write_run(
             folder, "@without-dos", "large", {"left_out": {m: of_scenario({"d": 0}, 0.7) for m in ("fusion", "gat")}}
         ),
@@ -186,8 +197,8 @@ def test_the_regimes_and_the_kinds_of_folds_are_kept_apart(board: dict[str, Any]
         *[("vehicle", "zero-shot"), ("vehicle", "enrolled"), ("makes", "zero-shot"), ("attack", "zero-shot")]
     ]
     enrolled = entry(made, "vehicle", "enrolled", "fusion")
-    # Five episodes, all found by everyone: no resample differs, and the bound is that of zero errors in five.
-    assert enrolled["metrics"]["f1"]["interval"] == pytest.approx(binomial(5, 5))
+    # Five episodes, all found by everyone: no resample differs, and the run's own interval is taken.
+    assert enrolled["metrics"]["f1"]["interval"] == pytest.approx([0.1, 1.0])
     assert entry(made, "attack", "zero-shot", "fusion")["metrics"]["f1"]["mean"] == 0.7
     unseen = entry(made, "makes", "zero-shot", "fusion")
     assert unseen["metrics"]["f1"] == {"mean": None, "interval": None, "worst": None, "worst_fold": None, "folds": {}}
@@ -206,6 +217,8 @@ def test_false_alarms_rest_on_traffic_that_counts_once(board: dict[str, Any]) ->
     makes = entry(made, "makes", "zero-shot", "fusion")["traffic"]
     assert (makes["n_false_alarms"], makes["attack_free_hours"]) == (6, 3)
     assert makes["vehicles"]["x250"]["fpr"] == pytest.approx(4 / 200)
+    # From the run with the fewest to that with the most, so that runs that differ widen the bounds.
+    assert makes["vehicles"]["wrx"]["interval"] == pytest.approx([poisson(1, 1)[0], poisson(3, 1)[1]])  # type: ignore[index]
 
 
 def test_an_ablation_is_subtracted_from_its_own_fold(board: dict[str, Any]) -> None:
@@ -215,6 +228,8 @@ def test_an_ablation_is_subtracted_from_its_own_fold(board: dict[str, Any]) -> N
     assert change["ablation"] == "no_edges"
     # Resample by resample: the spread that both have cancels out, and 0.4 − 0.5 is left; five episodes bound it.
     assert change["metrics"]["f1"]["mean"] == pytest.approx(-0.1)
+    # Of the networks alone, whose colours the figure has.
+    assert {e["method"] for e in made["ablations"]["changes"]} == {"fusion", "gat"}
     assert made["ablations"]["missing"] == ["no_sim"]
     assert "Ablations that no fold was run of: Without simulation." in board_pages.warnings(made)
     assert "@without-a-no_edges" not in made["protocol"]["left_out"]
@@ -244,6 +259,7 @@ def test_the_fusion_is_compared_with_every_method_and_the_best_of_each_family_is
     assert made["best"] == {
         "Fusion": ["large", "fusion"],
         "GAT": ["large", "gat"],
+        "Fusion baselines": ["large", "cusum"],
         "Classifiers of window statistics": [None, "extra_trees"],
         "Detectors of others": [None, "mine"],
     }
@@ -260,18 +276,69 @@ def test_below_five_episodes_there_are_counts(tmp_path: Path) -> None:
     e = entry(read_leaderboard(tmp_path / "few/leaderboard.json"), "vehicle", "zero-shot", "fusion")
     assert e["metrics"]["f1"]["interval"] is None
     assert board_tables.shown_mean(e, "episodes_found_at_10_per_hour") == "2 of 4"
-    assert "too few for intervals" in (tmp_path / "few/b.md").read_text()
+    assert "(4 in kia: too few for intervals" in (tmp_path / "few/b.md").read_text()
+
+
+def test_attacks_on_traffic_that_every_fold_judges_count_once(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, fold, "large", {"left_out": {"fusion": of_scenario({c: 0}, 0.5)}, "unseen": {"fusion": of_scenario({"w": 0}, f1)}})
+        for fold, c, f1 in (("@without-kia", "k", 0.2), ("@without-a", "a1", 0.4))
+    ]  # fmt: skip
+    make(tmp_path / "one", runs)
+    made = read_leaderboard(tmp_path / "one/leaderboard.json")
+    makes, vehicles = (entry(made, setting, "zero-shot", "fusion") for setting in ("makes", "vehicle"))
+    assert (makes["n_episodes"], makes["n_attacked"], makes["n_windows"]) == (5, 50, 250)
+    assert (vehicles["n_episodes"], vehicles["n_windows"]) == (10, 500)
+    assert makes["attacks"].keys() == {"all folds"}
+    assert makes["attacks"]["all folds"]["dos"]["recall"] == pytest.approx(0.3)
+    assert makes["attacks"]["all folds"]["dos"]["n_episodes"] == 5
+
+
+def test_a_fold_without_spread_brings_its_own_bounds(tmp_path: Path) -> None:
+    runs = []
+    for fold, capture, f1 in (("@without-kia", "k", 1.0), ("@without-a", "a1", 0.5)):
+        methods = {}
+        for method, less in (("fusion", 0.0), ("gat", 1.0)):
+            value = max(f1 - less, 0.0)
+            values, stored = of_scenario({capture: 0}, value, spread=0.0 if value in (0, 1) else 0.2)
+            own = binomial(int(5 * value), 5) if value in (0, 1) else [0.4, 0.6]
+            methods[method] = ({**values, "intervals": dict.fromkeys(METRICS, own)}, stored)
+        runs.append(write_run(tmp_path, fold, "large", {"left_out": methods}))
+    make(tmp_path / "one", runs)
+    made = read_leaderboard(tmp_path / "one/leaderboard.json")
+    low, high = entry(made, "vehicle", "zero-shot", "fusion")["metrics"]["f1"]["interval"]
+    # Half of what five of five found leave open, beside half of the other fold's spread of 0.2.
+    assert low == pytest.approx(0.75 - (1 - binomial(5, 5)[0]) / 2 - 0.05, abs=0.01)
+    assert high == pytest.approx(0.8, abs=0.01)
+    low, high = entry(made, "vehicle", "zero-shot", "gat", "differences")["metrics"]["f1"]["interval"]
+    assert -1 <= low < 0.75 < high <= 1
+
+
+def test_one_fold_of_few_episodes_leaves_counts_for_all(tmp_path: Path) -> None:
+    runs = []
+    for fold, capture, n in (("@without-kia", "k", 4), ("@without-a", "a1", 12)):
+        values, stored = of_scenario({capture: 0}, 0.5)
+        methods = {m: ({**values, "n_episodes": n}, stored) for m in ("fusion", "gat")}
+        runs.append(write_run(tmp_path, fold, "large", {"left_out": methods}))
+    make(tmp_path / "one", runs)
+    made = read_leaderboard(tmp_path / "one/leaderboard.json")
+    e = entry(made, "vehicle", "zero-shot", "fusion")
+    assert e["metrics"]["f1"]["interval"] is None
+    assert board_tables.shown_mean(e, "episodes_found_at_10_per_hour") == "8 of 16"
+    assert entry(made, "vehicle", "zero-shot", "gat", "differences")["metrics"]["f1"]["interval"] is None
+    (sentences,) = board_pages.findings(made).values()
+    assert "too few episodes to compare with GAT" in " ".join(sentences)
 
 
 def test_pages_say_what_the_document_says(board: dict[str, Any]) -> None:
     made = board
     text, page = Path("one/b.md").read_text(), Path("one/b.html").read_text()
     for said in (
-        "Without kia; a: No recorded attacked window",
+        "Without a; kia: No recorded attacked window",
         "**Vehicles never met, zero-shot.**",
         "0.6750 [",
         "0.5000 (a)",
-        "1 fold (left out: dos)",
+        "1 fold (left out: dos; vehicles kia)",
     ):
         assert said in text, said
     assert "No recorded attacked window" in page
@@ -344,5 +411,39 @@ def test_the_readme_gets_the_overview(board: dict[str, Any], monkeypatch: pytest
     text = Path("R.md").read_text()
     assert text.startswith("before\n<!-- leaderboard -->\nPut here on ")
     assert text.endswith("<!-- /leaderboard -->\nafter\n")
+    # Of each family the best, of which the alarm that never ends is none; warnings by number.
+    assert "| Vehicles never met: best of each family |" in text
     assert "| Fusion | large | 0.6750 [" in text
+    assert "| Always attack |" not in text
+    assert "Warnings of the data: 2, by name in [" in text
+    assert "No recorded attacked window" not in text
     assert "\nold\n" not in text
+
+
+def test_one_sentence_says_how_thresholds_are_set(board: dict[str, Any]) -> None:
+    module = Path(leaderboard.__file__).parents[1]
+    for text in (board_pages.METHOD, tables.METHOD, Path("one/b.md").read_text(), (module / "README.md").read_text()):
+        assert tables.THRESHOLDS in text
+
+
+def test_warnings_of_one_kind_are_one(board: dict[str, Any]) -> None:
+    few = "Fewer than 5 attack episodes in `left_out` ({}): counts instead of intervals."
+    board["warnings"] = {"@without-a": [few.format(4), "Other."], "@without-kia": [few.format(3)]}
+    board["ablations"]["missing"] = []
+    assert board_pages.warnings(board) == [
+        "Fewer than 5 attack episodes in `left_out` (4 without a; 3 without kia): counts instead of intervals.",
+        "Without a: Other.",
+    ]
+
+
+def test_without_a_fusion_the_best_method_is_named_on_traffic_of_other_makes(board: dict[str, Any]) -> None:
+    heading = "Traffic of vehicles that nothing is trained on, zero-shot"
+    assert board_pages.findings(board)[heading][0].startswith("Fusion (large) alarms in ")
+    board["standings"] = [e for e in board["standings"] if e["method"] != "fusion"]
+    assert board_pages.findings(board)[heading][0].startswith("GAT (large) alarms in ")
+
+
+def test_pages_of_the_file_are_those_of_the_run(board: dict[str, Any]) -> None:
+    assert board_pages.markdown(board) == Path("one/b.md").read_text()
+    best = [e["label"] for e in board_tables.best(board, "vehicle", "zero-shot")]
+    assert best == ["Fusion", "GAT", "Fixed weight, CUSUM", "Extra Trees", "mine"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from canids_evaluate.pages.card_data import Subject, same
 from canids_evaluate.pages.rows import hosts_of
-from canids_evaluate.pages.tables import number
+from canids_evaluate.pages.tables import THRESHOLDS, number
 from canids_shared.contracts.manifest import JUDGED
 
 RECALL = 0.9
@@ -94,10 +94,7 @@ def _training(subject: Subject) -> Iterator[str]:
 def _operating_point(subject: Subject, method: str, results: dict[str, dict[str, Any]]) -> Iterator[str]:
     budget, free = subject.metrics["config"]["false_alarm_budget"], subject.calibrate.free
     if subject.metrics["thresholds"][method]["budget"] is not None:
-        yield (
-            f"Its threshold was set on {free:,} attack-free windows of the training captures: a budget of {budget:.2%} is "
-            f"{budget * free:.1f} of them."
-        )
+        yield f"Its threshold was set on {free:,} attack-free windows of the training captures, with a budget of {budget:.2%}. {THRESHOLDS}"
     over = [
         f"{values['fpr']:.2%} in `{scenario}` ({number('false_alarms_per_hour', values['false_alarms_per_hour'])} runs of false alarms an hour)"
         for scenario, values in results.items()

@@ -24,9 +24,14 @@ COLUMNS = {
     "episodes_found": "Episodes found",
 }
 _DIGITS = {"f1": 4, "auroc": 4, "pr_auc": 4, "fpr": 4, "false_alarms_per_hour": 1, "alarm_seconds_per_hour": 1}
+THRESHOLDS = (
+    "A method's threshold is the lowest at which the share of false alarms, averaged over the vehicles in calibrate (each counts the same, recorded or simulated), is at most "
+    "the budget; for a vehicle with attack-free traffic of its own (in calibrate or enrolled) that traffic counts half, all others together the other half; none lies below the even odds of a detector that has them. An alarm takes k of the last n "
+    "windows; fusions are held to the same rule."
+)
+"""How thresholds are set: the one sentence of pages, cards and README."""
 METHOD = (
-    "Detectors and window baselines alarm above a threshold set to the false-alarm budget on attack-free calibrate windows (a detector that has "
-    "even odds, not below them); the fusion and the fusion baselines have alarms of their own. The F1-optimal threshold is chosen on calibrate too. Intervals are "
+    f"{THRESHOLDS} The F1-optimal threshold is chosen on calibrate too. Intervals are "
     "95 % bootstrap intervals over attack episodes and attack-free stretches, five of each at least, exact ones for counts of events (of false alarms the wider of both) and "
     "where no error was made; differences are paired over the same resamples, bold where the interval leaves out zero. By event: runs of "
     "false alarms, and seconds in false alarm, an hour of attack-free time (an alarm that never ends has 3,600); mean delay over the episodes "

@@ -24,7 +24,7 @@ _TITLES = {VEHICLE: "vehicle left out", MAKES: "other vehicles", ATTACK: "kind o
 CAPTIONS = {
     "recall": "Recall by kind of attack and what was left out, in percent; below it the number of attacked windows. Of each family of methods the best by mean "
     "F1 on these same folds.",
-    "false_alarms": "False alarms an hour by vehicle, with exact bounds, on traffic without attacks; dotted lines at 1 and 10 an hour.",
+    "false_alarms": "False alarms an hour by vehicle, with bounds from the best run to the worst, on traffic without attacks; dotted lines at 1 and 10 an hour.",
     "ablations": "Ablated methods less the whole ones on vehicles never met, zero-shot; 95 % intervals paired over episodes and seeds.",
 }
 """Figure → caption."""
@@ -80,7 +80,7 @@ def _heat(ax: Axes, entry: Entry | None, folds: Sequence[str], kinds: Sequence[s
 
 
 def false_alarms(path: Path, document: Document) -> None:
-    """Dots with exact bounds, a panel for each place with attack-free traffic, a line for each vehicle."""
+    """Dots with bounds, a panel for each place with attack-free traffic, a line for each vehicle."""
     shown = [p for p in places(document) if p[0] in (VEHICLE, MAKES)] or places(document)
     found = {p: best(document, *p) for p in shown}
     shown = [p for p in shown if any(e["traffic"]["attack_free_hours"] for e in found[p])]

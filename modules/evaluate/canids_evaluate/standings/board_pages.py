@@ -1,10 +1,11 @@
 """The leaderboard's document as sentences and pages."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.pages.rows import FUSION
-from canids_evaluate.pages.tables import Table
+from canids_evaluate.pages.tables import THRESHOLDS, Table
 from canids_evaluate.standings.board_tables import (
     Document,
     Entry,
@@ -14,6 +15,7 @@ from canids_evaluate.standings.board_tables import (
     differences,
     entries,
     false_alarms,
+    few,
     fold_name,
     overview,
     places,
@@ -26,13 +28,17 @@ from canids_evaluate.standings.board_tables import (
 from canids_evaluate.standings.places import MAKES, SETTINGS
 from canids_shared.planning.pipeline import VARIANTS
 
+_WORDS_OF_A_KIND = 3
+_PARTS = re.compile(r"[\w.]*\w|.", re.DOTALL)
+"""Words and whatever stands between them."""
 METHOD = (
     "Each value is the mean over folds of the mean over seeds; beside it stands the worst fold. Intervals (95 %) draw attack episodes, attack-free pieces "
-    f"and seeds, not the folds; below {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
-    "traffic that counts once however many folds and seeds judged it, with exact (Poisson) bounds of their mean number; an alarm that never ends has 3,600 seconds an hour. "
-    "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. Point: "
-    "`budget` alarms above the threshold that the false-alarm budget sets on attack-free traffic, `own` by rules of its own. Every method runs once, with the pipeline's "
-    "options: none was tuned on these folds. A delay cannot be shorter than the window behind ≥."
+    f"and seeds, not the folds; where a fold has fewer than {ENOUGH} episodes there are counts and no interval. False alarms are runs of alarmed attack-free windows, on "
+    "traffic that counts once however many folds and seeds judged it, with bounds from the lower exact (Poisson) one of the runs with the fewest to the upper of those with the most, "
+    "which assume that alarms come independently of each other; an alarm that never ends has 3,600 seconds an hour. "
+    "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. "
+    f"{THRESHOLDS} Point: `budget` alarms above such a threshold, `own` by decisions of its own. Every method runs once with the pipeline's options. Features, schedules and defaults of "
+    "canids' own methods were chosen on folds of these same vehicles. A delay cannot be shorter than the window behind ≥."
 )
 """How to read the tables."""
 
@@ -51,8 +57,11 @@ def _sentences(document: Document, setting: str, regime: str) -> Iterator[str]:
     # Of several variants the first, the teacher: to take the best would be a choice made on these very folds.
     fusion = min((e for e in found if e["method"] == FUSION), key=lambda e: VARIANTS.index(e["variant"]), default=None)
     if setting == MAKES:
-        for e in [fusion, *best(document, setting, regime)][:1]:
-            if e is not None and e["traffic"]["fpr"] is not None:
+        # Without a fusion the best method, by its F1 where there are attacks.
+        ranks = [(e["variant"], e["method"]) for e in document["standings"]]
+        others = sorted(best(document, setting, regime), key=lambda e: ranks.index((e["variant"], e["method"])))
+        for e in [e for e in (fusion, *others) if e is not None][:1]:
+            if e["traffic"]["fpr"] is not None:
                 share, budget = e["traffic"]["fpr"], document["protocol"]["config"].get("false_alarm_budget", 0)
                 kept = "within" if share <= budget else "beyond"
                 yield (
@@ -89,7 +98,7 @@ def _compared(differences_: Sequence[Entry], fusion: Entry | None) -> Iterator[s
             continue
         interval = e["metrics"]["f1"]["interval"]
         kind = (
-            "too few episodes to compare with" if interval is None and e["n_episodes"] < ENOUGH
+            "too few episodes to compare with" if interval is None and few(e)
             else "no interval against" if interval is None
             else "better than" if interval[0] > 0
             else "worse than" if interval[1] < 0
@@ -118,14 +127,35 @@ def sections(document: Document) -> Iterator[tuple[str, str, dict[str, Table]]]:
 
 
 def warnings(document: Document) -> list[str]:
-    """Warnings, each with the folds that it is of."""
-    folds: dict[str, list[str]] = {}
+    """Warnings, each with the folds that it is of; those that begin alike are one."""
+    kinds: dict[str, dict[str, list[str]]] = {}
     for fold, texts in document["warnings"].items():
         for text in texts:
-            folds.setdefault(text, []).append(fold_name(document, fold) if fold else "")
-    made = [f"{text}" if names == [""] else f"Without {'; '.join(names)}: {text}" for text, names in folds.items()]
+            names = kinds.setdefault(" ".join(text.split()[:_WORDS_OF_A_KIND]), {}).setdefault(text, [])
+            names.append(fold_name(document, fold) if fold else "")
+    made = [_merged(folds) for folds in kinds.values()]
     missing = [document["ablations"]["labels"][name] for name in document["ablations"]["missing"]]
     return made + ([f"Ablations that no fold was run of: {', '.join(missing)}."] if missing else [])
+
+
+def _merged(folds: Mapping[str, Sequence[str]]) -> str:
+    """One sentence of several that differ in their middle: `Fewer than 5 episodes in (4 without kia; 3 without sonata): counts.`"""
+    if len(folds) == 1:
+        ((text, names),) = folds.items()
+        return text if list(names) == [""] else f"Without {'; '.join(names)}: {text}"
+    parts = {text: _PARTS.findall(text) for text in folds}
+    before = _beginning(list(parts.values()))
+    rest = [p[len(before) :] for p in parts.values()]
+    after = _beginning([p[::-1] for p in rest])[::-1]
+    middles = ["".join(p[: len(p) - len(after)]) for p in rest]
+    differing = [f"{m} without {', '.join(n)}".strip() for m, n in zip(middles, folds.values(), strict=True)]
+    return "".join(before) + "; ".join(differing) + "".join(after)
+
+
+def _beginning(lists: Sequence[list[str]]) -> list[str]:
+    """What all of them begin with."""
+    differing = (i for i, column in enumerate(zip(*lists, strict=False)) if len(set(column)) > 1)
+    return lists[0][: next(differing, min(map(len, lists)))]
 
 
 def provenance(document: Document) -> str:

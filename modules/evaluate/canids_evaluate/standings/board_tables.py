@@ -6,7 +6,7 @@ from typing import Any
 from canids_evaluate.judging.bounds import ENOUGH
 from canids_evaluate.judging.metrics import METRICS
 from canids_evaluate.pages.tables import COLUMNS, UNDEFINED, Table, leaves_out_zero, number, with_interval
-from canids_evaluate.standings.places import MAKES, REGIMES, SETTINGS
+from canids_evaluate.standings.places import MAKES, REGIMES, SETTINGS, families
 
 Document = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -35,11 +35,17 @@ def fold_name(document: Document, fold: str) -> str:
     return ", ".join(name for names in left.values() for name in names) or fold.removeprefix("@")
 
 
+def few(e: Entry) -> dict[str, int]:
+    """Folds with fewer attack episodes than an interval needs, and how many these are."""
+    return {fold: n for fold, n in e["episodes"].items() if 0 < n < ENOUGH}
+
+
 def shown_mean(e: Entry, metric: str) -> str:
-    """The mean with its interval; of few episodes how many were found."""
+    """The mean with its interval; where a fold has few episodes, how many of all were found."""
     m = e["metrics"][metric]
-    if metric.startswith("episodes_found") and m["mean"] is not None and e["n_episodes"] < ENOUGH:
-        return f"{m['mean'] * e['n_episodes']:.1f} of {e['n_episodes']}".replace(".0 of", " of")
+    if metric.startswith("episodes_found") and m["mean"] is not None and few(e):
+        found = sum(share * e["episodes"][fold] for fold, share in m["folds"].items())
+        return f"{found:.1f} of {sum(e['episodes'][fold] for fold in m['folds'])}".replace(".0 of", " of")
     return with_interval(metric, number(metric, m["mean"]), m["interval"])
 
 
@@ -123,20 +129,25 @@ def _of_makes(document: Document, regime: str) -> Table:
 def size(document: Document, setting: str, regime: str) -> str:
     """What the values of a place rest on."""
     e = entries(document, setting, regime)[0]
-    few = f", too few for intervals (from {ENOUGH} on)" if 0 < e["n_episodes"] < ENOUGH else ""
+    short = ", ".join(f"{n} in {fold_name(document, fold)}" for fold, n in few(e).items() if setting != MAKES)
+    short = short or (str(e["n_episodes"]) if few(e) else "")
+    too_few = f" ({short}: too few for intervals, from {ENOUGH} in every fold on)" if short else ""
     folds = [fold_name(document, f) for f in e["metrics"]["fpr"]["folds"] or e["metrics"]["f1"]["folds"]]
     hours = e["traffic"]["attack_free_hours"]
-    judged = f"vehicles {', '.join(e['traffic']['vehicles'])}" if setting == MAKES else f"left out: {', '.join(folds)}"
+    vehicles = f"vehicles {', '.join(e['traffic']['vehicles'])}"
+    judged = vehicles if setting == MAKES else f"left out: {', '.join(folds)}; {vehicles}"
     return (
         f"{e['folds']} fold{'s' * (e['folds'] != 1)} ({judged}), seeds {', '.join(map(str, document['seeds']))}; {e['n_attacked']:,} attacked windows in "
-        f"{e['n_episodes']:,} episodes{few}; {hours * 60:.1f} minutes of attack-free traffic."
+        f"{e['n_episodes']:,} episodes{too_few}; {hours * 60:.1f} minutes of attack-free traffic."
     )
 
 
 def best(document: Document, setting: str, regime: str) -> list[Entry]:
     """The entries of the best methods of the families, in their order."""
     found = {(e["variant"], e["method"]): e for e in entries(document, setting, regime)}
-    return [found[v, m] for v, m in document["best"].values() if (v, m) in found]
+    # A file has its keys sorted.
+    order = families(sorted(document["best"], key=lambda family: (family != "Fusion", family)))
+    return [found[key] for family in order if (key := tuple(document["best"][family])) in found]
 
 
 def attacks(document: Document, setting: str, regime: str) -> Table:
@@ -197,17 +208,23 @@ def ablations(document: Document, setting: str, regime: str) -> Table:
 
 
 def overview(document: Document) -> Table:
-    """Vehicles never met, the regimes side by side, for README and the head of the page."""
+    """The first setting (vehicles never met), the regimes side by side, for README and the head of the page.
+
+    Of each family its best method, as in the figures; every method where none is best.
+    """
     found = {p: {(e["variant"], e["method"]): e for e in entries(document, *p)} for p in places(document)}
     setting = next((s for s, _ in found if s != MAKES), MAKES)
     regimes = [regime for regime in REGIMES if (setting, regime) in found]
     elsewhere = [regime for regime in REGIMES if (MAKES, regime) in found]
-    header = ["Method", "Variant"]
+    chosen = {tuple(best) for best in document["best"].values()}
+    header = [f"{SETTINGS[setting]}: best of each family", "Variant"]
     for regime in regimes:
         header += [f"F1, {regime}", "worst", f"Episodes found at 10/h, {regime}"]
     header += [f"FPR on traffic of other vehicles, {regime}" for regime in elsewhere]
     rows = []
     for key, e in found[setting, regimes[0]].items() if regimes else ():
+        if chosen and key not in chosen:
+            continue
         cells: list[str] = []
         for regime in regimes:
             here = found[setting, regime].get(key)

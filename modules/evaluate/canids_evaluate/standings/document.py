@@ -14,7 +14,6 @@ from canids_evaluate.standings.places import (
     REGIMES,
     SETTINGS,
     ablation_of,
-    families,
     family_of,
     split_ablations,
 )
@@ -104,7 +103,9 @@ def document(
     entries = _sorted([_entry(s, vehicles, notes, own) for s in made])
     differences = [_difference(s) for s in standings(paired_differences(whole), left_out)]
     of_ablations = [
-        {"ablation": name, **_difference(s)} for name, found in changes.items() for s in standings(found, left_out)
+        {"ablation": name, **_difference(s)}
+        for name, found in changes.items()
+        for s in standings([r for r in found if r.method in r.methods.networks], left_out)
     ]
     folds = sorted({r.fold for r in whole})
     return {
@@ -183,7 +184,7 @@ def _difference(s: Standing) -> dict[str, Any]:
     metrics = {
         m: {"mean": s.average(m), "interval": s.interval(m), "folds": s.by_fold(m)} for m in sorted(first.replicates)
     }
-    return {**_identity(s), "metrics": metrics, "n_episodes": s.counts["n_episodes"]}
+    return {**_identity(s), "metrics": metrics, "episodes": s.episodes}
 
 
 def _in_order(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -215,8 +216,4 @@ def best_of_families(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str
         defined = e["metrics"]["f1"]["mean"] is not None
         if (e["setting"], e["regime"]) == place and defined and e["method"] != ALWAYS:
             chosen.setdefault(e["family"], [e["variant"], e["method"]])
-    return {family: chosen[family] for family in families(_networks_first(entries)) if family in chosen}
-
-
-def _networks_first(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [str(e["family"]) for e in sorted(entries, key=lambda e: (e["method"] != "fusion", e["label"]))]
+    return chosen

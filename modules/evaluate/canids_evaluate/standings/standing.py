@@ -5,7 +5,6 @@ within each fold (the replicates of `curves.json`) and seeds with replacement (E
 are the vehicles at hand, are not drawn: beside the mean stands the worst.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean
@@ -16,11 +15,12 @@ import numpy as np
 from canids_evaluate.judging.bounds import ENOUGH, Interval, binomial, poisson
 from canids_evaluate.judging.metrics import METRICS, percentiles
 from canids_evaluate.judging.paired import STORED
-from canids_evaluate.pages.comparison import MethodResults
+from canids_evaluate.pages.comparison import MethodResults, Run
 from canids_evaluate.pages.rows import Methods
-from canids_evaluate.standings.places import Place, place_of
+from canids_evaluate.standings.places import MAKES, Place, place_of
 
 LESS_IS_BETTER = ("fpr", "false_alarms_per_hour", "alarm_seconds_per_hour", "detection_delay_s")
+ALL_FOLDS = "all folds"
 Vehicles = Mapping[str, str]
 """Capture → vehicle."""
 
@@ -33,6 +33,7 @@ class Traffic:
         false_alarms: runs of false alarms; hours: that they rest on, each capture counted once.
         seconds: in false alarm.
         windows, alarmed: attack-free windows, and those alarmed.
+        fewest, most: false alarms in the runs that raised the fewest and the most.
     """
 
     false_alarms: float
@@ -40,17 +41,16 @@ class Traffic:
     seconds: float
     windows: float
     alarmed: float
+    fewest: float
+    most: float
 
     def __add__(self, other: "Traffic") -> "Traffic":
         return Traffic(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     @property
     def bounds(self) -> Interval:
-        """Exact bounds of the false alarms an hour, of a count between whole ones the wider."""
-        low, high = (
-            poisson(math.floor(self.false_alarms), self.hours),
-            poisson(math.ceil(self.false_alarms), self.hours),
-        )
+        """Bounds of the false alarms an hour: the lower exact one of the best runs to the upper of the worst."""
+        low, high = poisson(int(self.fewest), self.hours), poisson(int(self.most), self.hours)
         return [low[0], high[1]] if low and high else None
 
     def as_json(self) -> dict[str, Any]:
@@ -93,9 +93,14 @@ class Standing:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Episodes, attacked windows and windows that the values rest on, each fold once."""
-        first = [next(iter(r.runs.values())).values for r in self.folds.values()]
-        return {k: sum(v.get(k) or 0 for v in first) for k in ("n_episodes", "n_attacked", "n_windows")}
+        """Episodes, attacked windows and windows that the values rest on, each capture once however many folds judged it."""
+        captures = {name: values for r in self.folds.values() for name, values in _first(r)["per_capture"].items()}
+        return {k: sum(v[k] for v in captures.values()) for k in ("n_episodes", "n_attacked", "n_windows")}
+
+    @property
+    def episodes(self) -> dict[str, int]:
+        """Fold → its attack episodes."""
+        return {fold: _first(result)["n_episodes"] for fold, result in self.folds.items()}
 
     @property
     def delay_floor(self) -> float | None:
@@ -109,32 +114,27 @@ class Standing:
         return sorted({int(seed) for result in self.folds.values() for seed in result.runs})
 
     def interval(self, metric: str) -> Interval:
-        """95 % interval of `average`; None below five episodes, or where no replicates are kept."""
+        """95 % interval of `average`; None where a fold in it has fewer than five episodes, or no replicates are kept."""
         folds = [self.folds[fold] for fold in self.by_fold(metric)]
-        if not folds or self.counts["n_episodes"] < ENOUGH:
+        if not folds or min(_first(result)["n_episodes"] for result in folds) < ENOUGH:
             return None
-        rng, drawn = np.random.default_rng(0), []
+        rng, drawn, beyond = np.random.default_rng(0), [], []
         for result in folds:
             runs = [run for run in result.runs.values() if run.values[metric] is not None]
-            if not all(metric in run.replicates for run in runs):
+            if not all(metric in run.replicates and run.values["intervals"][metric] for run in runs):
                 return None
             values = np.array([run.resampled(metric) for run in runs])  # [seeds, B]
             seeds = rng.integers(len(runs), size=values.shape)
             drawn.append(np.take_along_axis(values, seeds, axis=0).mean(axis=0))
+            beyond.append(np.mean([_beyond(run, metric, result.difference) for run in runs], axis=0))
         if len({len(values) for values in drawn}) > 1:
             return None
         interval = percentiles(np.mean(drawn, axis=0))
-        if interval and interval[0] == interval[1]:
-            return self._exact(metric, interval[0])
-        return interval
-
-    def _exact(self, metric: str, value: float) -> Interval:
-        """In place of an interval without width: where no resample differs, exact bounds of a share of so many episodes."""
-        n = self.counts["n_episodes"]
-        if any(result.difference for result in self.folds.values()):
-            most = binomial(0, n)[1]  # of which one of the two methods may be worse
-            return [value - most, value + most]
-        return binomial(round(value * n), n)
+        if interval is None:
+            return None
+        # Added end to end, as if all folds and seeds erred to the same side: rather too wide.
+        low, high = (float(end) for end in np.array(interval) + np.mean(beyond, axis=0))
+        return [max(low, -1.0 if any(result.difference for result in folds) else 0.0), min(high, 1.0)]
 
     def traffic(self, vehicles: Vehicles) -> dict[str, Traffic]:
         """Vehicle → its attack-free traffic; a capture that several folds or seeds judged counts once, by its mean."""
@@ -146,21 +146,26 @@ class Standing:
         found: dict[str, Traffic] = {}
         for capture, runs in sorted(judged.items()):
             average = Traffic(*(mean(column) for column in zip(*(vars(t).values() for t in runs), strict=True)))
+            average = replace(average, fewest=min(t.fewest for t in runs), most=max(t.most for t in runs))
             vehicle = vehicles.get(capture, capture)
             found[vehicle] = found[vehicle] + average if vehicle in found else average
         return found
 
     def attacks(self) -> dict[str, dict[str, dict[str, float | int | None]]]:
-        """Fold → kind of attack → recall, share of episodes found (means over seeds), and what they rest on."""
+        """Fold → kind of attack → recall, share of episodes found (means over seeds), and what they rest on.
+
+        Of traffic that every fold judges the means over all of them, by the name `ALL_FOLDS`.
+        """
+        together = {ALL_FOLDS: list(self.folds.values())} if self.place.setting == MAKES else None
         return {
             fold: {
                 attack: {
-                    **{m: _mean_of(result, attack, m) for m in ("recall", "episodes_found")},
-                    **{k: _first(result)["per_attack"][attack][k] for k in ("n_attacked", "n_episodes")},
+                    **{m: _mean_of(results, attack, m) for m in ("recall", "episodes_found")},
+                    **{k: _first(results[0])["per_attack"][attack][k] for k in ("n_attacked", "n_episodes")},
                 }
-                for attack in sorted(_first(result)["per_attack"])
+                for attack in sorted(_first(results[0])["per_attack"])
             }
-            for fold, result in self.folds.items()
+            for fold, results in (together or {fold: [result] for fold, result in self.folds.items()}).items()
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -175,24 +180,46 @@ class Standing:
                 "worst_fold": worst and worst[1],
                 "folds": self.by_fold(metric),
             }
-        head = {"seeds": self.seeds, "folds": len(self.folds), "delay_floor_s": self.delay_floor}
+        head = {
+            "seeds": self.seeds,
+            "folds": len(self.folds),
+            "delay_floor_s": self.delay_floor,
+            "episodes": self.episodes,
+        }
         return {"metrics": metrics, **head, **self.counts}
+
+
+def _beyond(run: Run, metric: str, difference: bool) -> tuple[float, float]:
+    """How far a run's own interval lies below and above its value, where no resample differs; else 0, 0.
+
+    That is the exact bound of a run without an error, which the resamples do not show.
+    """
+    drawn = run.resampled(metric)
+    if np.ptp(drawn[np.isfinite(drawn)]) != 0:
+        return 0.0, 0.0
+    (low, high), value, n = run.values["intervals"][metric], run.values[metric], run.values["n_episodes"]
+    if low == high and metric != "auroc":  # scores that are all equal have an AUROC of one half for certain
+        most = binomial(0, n)[1]  # of which one of two methods may be worse
+        low, high = (value - most, value + most) if difference else binomial(round(value * n), n)
+    return min(low - value, 0.0), max(high - value, 0.0)
 
 
 def _traffic(values: Mapping[str, Any]) -> Traffic:
     hours, windows = values["attack_free_hours"], values["n_windows"] - values["n_attacked"]
     seconds = (values["alarm_seconds_per_hour"] or 0) * hours
-    return Traffic(values["n_false_alarms"], hours, seconds, windows, (values["fpr"] or 0) * windows)
+    alarms = values["n_false_alarms"]
+    return Traffic(alarms, hours, seconds, windows, (values["fpr"] or 0) * windows, alarms, alarms)
 
 
 def _first(result: MethodResults) -> Mapping[str, Any]:
     return next(iter(result.runs.values())).values
 
 
-def _mean_of(result: MethodResults, attack: str, metric: str) -> float | None:
-    values = [run.values["per_attack"].get(attack, {}).get(metric) for run in result.runs.values()]
-    defined = [v for v in values if v is not None]
-    return mean(defined) if defined else None
+def _mean_of(folds: Iterable[MethodResults], attack: str, metric: str) -> float | None:
+    """Mean over folds of the means over seeds, where they are defined."""
+    by_fold = [[r.values["per_attack"].get(attack, {}).get(metric) for r in fold.runs.values()] for fold in folds]
+    defined = [[v for v in values if v is not None] for values in by_fold]
+    return mean(mean(values) for values in defined if values) if any(defined) else None
 
 
 def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[str, Any]]) -> list[Standing]:
@@ -213,4 +240,4 @@ def standings(results: Sequence[MethodResults], left_out: Mapping[str, Mapping[s
 
 def total(traffic: Iterable[Traffic]) -> Traffic:
     """The traffic of several vehicles together."""
-    return sum(traffic, Traffic(0, 0, 0, 0, 0))
+    return sum(traffic, Traffic(0, 0, 0, 0, 0, 0, 0))
