@@ -66,10 +66,9 @@ def refitted(policy: Decider, attack_free: States) -> Decider:
 def _with_scales(policy: Decider, attack_free: States, strange: np.ndarray) -> Decider:
     """The policy (or fusion baselines) with the scales of the detectors `strange` [D] fitted to attack-free windows of a vehicle."""
     old, new = policy.observer, refitted(policy, attack_free).observer
-    scales, usual = (
-        tuple(one if is_strange else other for one, other, is_strange in zip(ours, theirs, strange, strict=True))
-        for ours, theirs in ((new.scales, old.scales), (new.usual, old.usual))
-    )
+    chosen = [new if is_strange else old for is_strange in strange]
+    scales = tuple(observer.scales[number] for number, observer in enumerate(chosen))
+    usual = tuple(observer.usual[number] for number, observer in enumerate(chosen))
     return replace(policy, observer=replace(old, scales=scales, usual=usual))
 
 
