@@ -187,8 +187,9 @@ def _metrics(subject: Subject) -> str:
             own = "; ".join(f"{vehicle} {value:.6g}" for vehicle, value in thresholds.get("vehicles", {}).items())
             points.append(
                 f"{prefix}Operating point of the results below: on a vehicle never met a score above {thresholds['budget']:.6g}, with which "
-                f"nine in ten of the vehicles in `calibrate` ({subject.calibrate.free:,} attack-free windows) keep the false-alarm "
-                f"budget of {config['false_alarm_budget']:.2%}" + (f"; on these their own: {own}." if own else ".")
+                f"the vehicles in `calibrate` ({subject.calibrate.free:,} attack-free windows) keep the false-alarm "
+                f"budget of {config['false_alarm_budget']:.2%} on average"
+                + (f"; on these their own: {own}." if own else ".")
             )
         if thresholds["f1"] is not None:
             best = f"score above {thresholds['f1']:.6g}, where F1 on `calibrate` is best (`F1-optimal`)"

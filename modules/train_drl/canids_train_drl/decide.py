@@ -12,7 +12,7 @@ window and those before it alone. Runs on the CPU, so that decisions do not depe
 of the detectors' scores are fitted to the first seconds of each capture, whose windows are then not decided on by the past
 alone. The splits of the training captures keep the scales that the policy learnt with: these captures are what they were fitted to.
 Alarms of every fusion are held to its rule (`environment/holding.py`). In scenarios with enrolled vehicles (`…_enrolled`), and on the split
-`enrolment` itself, scales and the rules' thresholds are fitted to the vehicle's own windows in `--enrolment`.
+`enrolment` itself, the rules' thresholds are set by the vehicle's own windows in `--enrolment`, and the scale of a detector that finds them unlike training.
 """
 
 import logging
@@ -236,7 +236,7 @@ def main(call: entry_point.Call) -> None:
     )
     even_odds: dict[str, dict[str, float]] = {}
     enrolled = name == ENROLMENT or name.endswith(ENROLLED)
-    # Only what is judged or scored: the scales were fitted to the splits of training, or are to the enrolment.
+    # Only what is judged or scored: the scales were fitted to the splits of training, and an enrolment keeps them.
     recalibrate = 0 if name in SPLITS or enrolled else call.config["recalibrate"]
     if enrolled:
         wanted = {**call.made_for("dataset", "variant"), "split": ENROLMENT}
