@@ -54,9 +54,9 @@ def load(path: Path, may_be_empty: bool = False) -> Profile:
     return read
 
 
-def past_of(known: Profile, channel: str) -> BusState | None:
-    """The past that traffic on a bus begins with, fresh for each call; None where the profile has no such bus."""
-    number = known.number_of(channel)
+def past_of(known: Profile, channel: str, alone: bool) -> BusState | None:
+    """The past that traffic on a bus begins with, fresh for each call; None where the profile has no such bus (`Profile.number_of`)."""
+    number = known.number_of(channel, alone)
     return None if number is None else BusState.of(known.buses[number])
 
 
@@ -80,7 +80,7 @@ class Profiles:
     def state(self, recording: Recording, metadata: dict[str, Any]) -> BusState | None:
         """The past that a capture begins with, fresh for each call; None where its bus has no profile."""
         known = self.of(metadata)
-        return past_of(known, bus_name(recording, metadata)) if known else None
+        return past_of(known, bus_name(recording, metadata), recording.channel is None) if known else None
 
     def enrolled_frames(self, metadata: dict[str, Any]) -> int:
         """How many frames of a capture, from its beginning, its vehicle's profile was learnt from."""

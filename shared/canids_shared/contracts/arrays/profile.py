@@ -44,12 +44,19 @@ class Profile:
     header: dict[str, Any]
     buses: list[Arrays]
 
-    def number_of(self, channel: str) -> int | None:
-        """Number of the bus of this name; of any name where the profile has but one bus. None if there is no such bus."""
-        names = [bus["channel"] for bus in self.header["buses"]]
-        if channel in names:
-            return names.index(channel)
-        return 0 if len(names) == 1 else None
+    @property
+    def channels(self) -> list[str]:
+        """Names of the buses; empty where their log has none."""
+        return [bus["channel"] for bus in self.header["buses"]]
+
+    def number_of(self, channel: str, alone: bool) -> int | None:
+        """Number of the bus of this name; None if there is no such bus.
+
+        Where the traffic is of one bus alone (`alone`) and so is the profile, names say how a log was written, and may differ.
+        """
+        if channel in self.channels:
+            return self.channels.index(channel)
+        return 0 if alone and len(self.channels) == 1 else None
 
 
 def write(path: str | Path, header: dict[str, Any], buses: list[Arrays]) -> None:
