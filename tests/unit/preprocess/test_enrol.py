@@ -1,5 +1,6 @@
 """The command that enrols a vehicle: what it writes, keeps and refuses; scoring and following that begin with its profile."""
 
+import errno
 import logging
 import re
 from collections.abc import Sequence
@@ -100,6 +101,23 @@ def test_earlier_profiles_are_kept_and_come_back(tmp_path: Path, capsys: pytest.
     with pytest.raises(SystemExit):
         enrolled("--output", made)
     assert "name captures, or --back" in capsys.readouterr().err
+
+
+def test_the_profile_so_far_stays_where_it_is_when_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, made = log_of(tmp_path / "quiet.csv", traffic(20.0)), tmp_path / "car.safetensors"
+    enrolled(log, "--output", made, "--seconds", 3)
+    content = made.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("canids_shared.contracts.arrays.profile.write", full)
+    with pytest.raises(SystemExit, match=r"error: .*car\.safetensors.*"):
+        enrolled(log, "--output", made)
+    assert made.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["car.safetensors", "quiet.csv"]
 
 
 def test_traffic_that_looks_attacked_is_refused_unless_accepted(tmp_path: Path) -> None:
