@@ -6,7 +6,7 @@ in the order of their first sighting; times are in seconds after the end of what
 | tensor | type, shape | content |
 |---|---|---|
 | `{n}.ids` | u32 [N] | arbitration ID (bit 31: 29-bit) |
-| `{n}.bus` | f64 [B] | pace of the bus: time of the last frame, running level of the gap between frames, number of frames, … |
+| `{n}.bus` | f64 [B] | pace of the bus: time of the last frame, running level of the gap between frames, number of frames, …: the header's `bus_columns` |
 | `{n}.state` | f64 [N, C] | sightings, period and its scatter, payload distance and its scatter, length, …: the header's `columns` |
 | `{n}.toggled` | u64 [N, 8] | bits that ever changed |
 | `{n}.usual_change` | f32 [N, 64] | running median of each byte's change |
