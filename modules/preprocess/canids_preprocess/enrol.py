@@ -29,7 +29,7 @@ from canids_preprocess.formats.base import PER_SECOND
 from canids_preprocess.windowing.members import metadata_of
 from canids_shared.contracts.manifest import ALL_CHANNELS, table_in
 from canids_shared.errors import CanidsError
-from canids_shared.files import write_fault
+from canids_shared.files import write_fault, written_whole
 from canids_shared.jobs.entry_point import Call
 from canids_shared.jobs.options import DAY_S, number
 
@@ -78,13 +78,15 @@ def enrol(options: argparse.Namespace) -> dict[str, Any]:
             f"{options.captures[0]}: looks attacked: {'; '.join(suspicious)}. Nothing was written; take other traffic, "
             "or --accept if that is how this vehicle is"
         )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    if options.output.exists():
-        before = versions(options.output)
-        kept = _version(options.output, before[-1] + 1 if before else 1)
-        os.replace(options.output, kept)
-        log.info("the profile so far is kept as %s", kept)
-    return profiles.save(options.output, learners, {"vehicle": options.vehicle})
+    with written_whole(options.output) as temporary:
+        header = profiles.save(temporary, learners, {"vehicle": options.vehicle})
+        # Only once the new one is whole: until then the profile so far stays where scoring looks for it.
+        if options.output.exists():
+            before = versions(options.output)
+            kept = _version(options.output, before[-1] + 1 if before else 1)
+            os.replace(options.output, kept)
+            log.info("the profile so far is kept as %s", kept)
+    return header
 
 
 def _version(path: Path, number: int) -> Path:

@@ -95,7 +95,7 @@ def batches(source: str, options: argparse.Namespace, timeout: IdleTimeout, want
     if options.table and (options.timestamp_unit or options.format not in ("auto", "table")):
         raise CanidsError("--table: the mapping says format and unit of time; leave --format and --timestamp-unit out")
     if buses.is_bus(source):
-        if options.channel is not None:
+        if options.channel is not None and not options.profile:
             raise CanidsError(f"--channel {options.channel}: belongs to a log; {source} is one channel already")
         yield from buses.read(source, timeout, wanted)
     else:
@@ -183,11 +183,16 @@ def past_of_stretches(options: argparse.Namespace) -> tuple[Callable[[], BusStat
     if not options.profile:
         return lambda: None, {}
     profile = profiles.load(options.profile)
-    channel = options.channel or ""
-    if profile.number_of(channel) is None:
-        names = ", ".join(bus["channel"] or "none" for bus in profile.header["buses"])
+    channel = options.channel or (options.source.partition(":")[2] if buses.is_bus(options.source) else "")
+    # Of a log of several buses, one that has no name in the profile is the one that was named.
+    alone = not options.channel or profile.channels == [""]
+    if (number := profile.number_of(channel, alone)) is None:
+        names = ", ".join(name or "none" for name in profile.channels)
         raise CanidsError(f"{options.profile}: has the buses {names}, not '{channel}'; name one of them (--channel)")
-    return lambda: profiles.past_of(profile, channel), {profile.header["vehicle"]: profile.header["digest"]}
+    if channel and profile.channels[number] not in ("", channel):
+        log.warning("%s: is of bus %s, the traffic of %s", options.profile, profile.channels[number], channel)
+    digests = {profile.header["vehicle"]: profile.header["digest"]}
+    return lambda: profiles.past_of(profile, channel, alone), digests
 
 
 def header_of(source: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -303,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
     command_line.add_argument(
         "--table", type=Path, metavar="FILE", help="what the columns of a table mean: a mapping, or a manifest with it"
     )
-    command_line.add_argument("--channel", metavar="NAME", help="the bus of a log of several, left out of a bus itself")
+    command_line.add_argument("--channel", metavar="NAME", help="the bus of a log of several, or of a profile")
     command_line.add_argument("--name", help="name of the capture in results; by default the log's")
     command_line.add_argument("--vehicle", default="unknown", help="name of the vehicle in results")
     command_line.add_argument(

@@ -217,6 +217,23 @@ def _parts(call: entry_point.Call, captures: dict[Recording, dict[str, Any]], pr
     return [_of_scenario(recording, metadata, config, profiles, begins) for recording, metadata in chosen.items()]
 
 
+def _why_no_window(call: entry_point.Call, parts: list[_Part]) -> str:
+    """The message of a split that has no window."""
+    split, config = call.wildcards["split"], call.config
+    named = f"split '{split}' of dataset '{call.wildcards['dataset']}'"
+    if split == ENROLMENT or split.endswith(ENROLLED):
+        return (
+            f"{named}: no vehicle is enrolled, for none has {FEWEST} windows of attack-free traffic to be enrolled by; "
+            "set enrolment to 0, or take longer attack-free captures"
+        )
+    if call.inputs.get("profiles") and not parts:
+        return (
+            f"{named}: {call.inputs['profiles'][0]} was learnt from all of the traffic that is to be judged; "
+            "take other captures, or no profile"
+        )
+    return f"{named} has no whole window of {config['window']} {config['window_unit']}"
+
+
 def main(call: entry_point.Call) -> None:
     """Entry point. Raises `CanidsError` if options contradict each other, a capture is damaged, or the split has no window."""
     split, config = call.wildcards["split"], call.config
@@ -229,15 +246,7 @@ def main(call: entry_point.Call) -> None:
     parts = _parts(call, captures, profiles)
     amount = sum((piece.size for part in parts for piece in part.pieces), Counter())
     if not amount["windows"]:
-        if split == ENROLMENT or split.endswith(ENROLLED):
-            raise CanidsError(
-                f"split '{split}' of dataset '{call.wildcards['dataset']}': no vehicle is enrolled, for none has {FEWEST} windows of "
-                "attack-free traffic to be enrolled by; set enrolment to 0, or take longer attack-free captures"
-            )
-        raise CanidsError(
-            f"split '{split}' of dataset '{call.wildcards['dataset']}' has no whole window of "
-            f"{config['window']} {config['window_unit']}"
-        )
+        raise CanidsError(_why_no_window(call, parts))
     digests = profiles.digests if split.endswith((ENROLLED, SCORED)) else {}
     header = header_of(call, [part.metadata for part in parts], [part.counts for part in parts], digests)
     attacks, vehicles = header["attacks"], header["vehicles"]

@@ -247,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--table", metavar="FILE", help="what the columns of a table mean: a mapping, or a manifest with it"
     )
-    made.add_argument("--channel", metavar="NAME", help="the bus of a log of several")
+    made.add_argument("--channel", metavar="NAME", help="the bus of a log of several, or of the profile")
     made.add_argument(
         "--profile", metavar="FILE", help="profile of the vehicle to begin with: python -m canids_preprocess.enrol"
     )

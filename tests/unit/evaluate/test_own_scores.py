@@ -14,6 +14,7 @@ from evaluate_data import CONFIG, call, episodes, write_split
 from canids_evaluate import evaluate
 from canids_evaluate.planning import own_scores_of, own_scores_of_folds
 from canids_evaluate.standings import own_scores
+from canids_evaluate.watch import drift
 from canids_evaluate.watch.cautions import cautions
 from canids_shared.contracts.detectors import DETECTORS
 from canids_shared.contracts.graph_store import GraphStore
@@ -171,6 +172,26 @@ class Changed(GraphStore):
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.changed[name] if name in self.changed else super().__getitem__(name)
+
+
+def test_training_is_read_once_for_all_scenarios(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, read = np.random.default_rng(1), []
+    for name in ("fit", "calibrate", "one", "other"):
+        write_split(Path(f"once_{name}.safetensors"), {name: ("dos", [0] * 20 + [1] * 10)}, rng)
+    stores = {name: GraphStore(f"once_{name}.safetensors") for name in ("fit", "calibrate")}
+    scenarios = {}
+    for name in ("one", "other"):
+        path = f"once_{name}.safetensors"
+        scenarios[name] = Changed(path, x=np.asarray(GraphStore(path)["x"]) + 9)
+    scenarios["strange"] = Changed("once_one.safetensors")
+    scenarios["strange"].header["node_features"] = ["others"]
+    made = drift.TrainingReference.__init__
+    monkeypatch.setattr(drift.TrainingReference, "__init__", lambda *given: (read.append(1), made(*given))[1])
+    said = cautions(stores, scenarios, {})
+    assert len(read) == 1
+    assert [line.partition(":")[0] for line in said] == [
+        f"Attack-free traffic unlike training in `{name}`" for name in ("one", "other")
+    ]
 
 
 def test_warnings_are_by_name() -> None:

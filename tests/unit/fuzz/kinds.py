@@ -109,7 +109,7 @@ def _graphs(path: Path) -> Any:
 
 def _profile(path: Path) -> Any:
     known = profiles.load(path)
-    state = profiles.past_of(known, "")
+    state = profiles.past_of(known, "", True)
     return known.header["vehicle"], known.header["buses"], known.buses, state and state.arrays()
 
 

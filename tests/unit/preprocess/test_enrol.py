@@ -1,5 +1,6 @@
 """The command that enrols a vehicle: what it writes, keeps and refuses; scoring and following that begin with its profile."""
 
+import errno
 import logging
 import re
 from collections.abc import Sequence
@@ -102,6 +103,23 @@ def test_earlier_profiles_are_kept_and_come_back(tmp_path: Path, capsys: pytest.
     assert "name captures, or --back" in capsys.readouterr().err
 
 
+def test_the_profile_so_far_stays_where_it_is_when_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, made = log_of(tmp_path / "quiet.csv", traffic(20.0)), tmp_path / "car.safetensors"
+    enrolled(log, "--output", made, "--seconds", 3)
+    content = made.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("canids_shared.contracts.arrays.profile.write", full)
+    with pytest.raises(SystemExit, match=r"error: .*car\.safetensors.*"):
+        enrolled(log, "--output", made)
+    assert made.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["car.safetensors", "quiet.csv"]
+
+
 def test_traffic_that_looks_attacked_is_refused_unless_accepted(tmp_path: Path) -> None:
     log, made = log_of(tmp_path / "flood.csv", flooded()), tmp_path / "car.safetensors"
     with pytest.raises(SystemExit) as caught:
@@ -179,7 +197,9 @@ def test_frames_that_a_profile_was_learnt_from_are_not_scored_by_it(tmp_path: Pa
     store = scored(tmp_path, log, [made])
     assert store["t_start"][0] == pytest.approx(1.6e9 + 5, abs=0.1)
     enrolled(log, "--output", made)
-    with pytest.raises(CanidsError, match="split 'score' of dataset 'd' has no whole window"):
+    with pytest.raises(
+        CanidsError, match=r"'d': .*car\.safetensors was learnt from all of the traffic that is to be judged"
+    ):
         scored(tmp_path, log, [made])
 
 
@@ -199,3 +219,46 @@ def test_buses_of_a_log_are_enrolled_each_and_followed_one_by_one(tmp_path: Path
     assert digests == {"unknown": load(made).header["digest"]}
     assert state is not None
     assert state.ids.count == len(PERIODS) + 1
+
+
+def past_ids(made: Path, source: str, *options: str) -> set[int]:
+    """Arbitration IDs of the past that following a source begins with."""
+    past, _ = follow.past_of_stretches(follow.parser().parse_args([source, "--profile", str(made), *options]))
+    state = past()
+    assert state is not None
+    return set(state.ids.ids().tolist())
+
+
+def test_a_live_bus_begins_with_the_bus_of_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = traffic(20.0, 2).with_columns(pl.col("can_id") + 7)
+    made, ids = tmp_path / "car.safetensors", {*PERIODS, RARE}
+    enrolled(candump(tmp_path / "two.log", {"can0": traffic(20.0, 1), "can1": other}), "--output", made)
+    assert past_ids(made, "socketcan:can0") == ids
+    assert past_ids(made, "socketcan:can1") == {i + 7 for i in ids}
+    with pytest.raises(CanidsError, match=r"has the buses can0, can1, not 'can2'; name one of them \(--channel\)"):
+        past_ids(made, "socketcan:can2")
+    assert past_ids(made, "socketcan:can2", "--channel", "can1") == {i + 7 for i in ids}
+    enrolled(tmp_path / "two.log", "--channel", "can0", "--output", made)
+    caplog.clear()
+    assert past_ids(made, "slcan:/dev/ttyUSB0") == ids
+    assert "is of bus can0, the traffic of /dev/ttyUSB0" in caplog.text
+
+
+def test_a_bus_of_several_does_not_begin_with_the_profile_of_another(tmp_path: Path) -> None:
+    log = candump(tmp_path / "two.log", {"can0": traffic(20.0, 1), "can1": traffic(20.0, 2)})
+    made = tmp_path / "car.safetensors"
+    enrolled(log, "--channel", "can0", "--output", made, "--seconds", 5)
+    with pytest.raises(CanidsError, match=r"has the buses can0, not 'can1'; name one of them \(--channel\)"):
+        past_ids(made, str(log), "--channel", "can1")
+    drive = candump(tmp_path / "drive.log", {"can0": traffic(5.0, 3), "can1": traffic(5.0, 4)})
+    cold, known = scored(tmp_path, drive, [])["x"].copy(), scored(tmp_path, drive, [made])
+    second = np.repeat(known["capture"], np.diff(known["node_ptr"])) == 1
+    assert known.header["captures"] == ["drive.can0", "drive.can1"]
+    np.testing.assert_array_equal(known["x"][second], cold[second])
+    assert not np.array_equal(known["x"][~second], cold[~second])
+    unnamed = tmp_path / "unnamed.safetensors"
+    enrolled(log_of(tmp_path / "quiet.csv", traffic(20.0)), "--output", unnamed)
+    assert past_ids(unnamed, str(log), "--channel", "can1") == {*PERIODS, RARE}
+    one = candump(tmp_path / "one.log", {"can5": traffic(5.0, 3)})
+    new = known.header["node_features"].index("first_sighting_max")
+    assert scored(tmp_path, one, [made])["x"][:, new].max() == 0 < cold[:, new].max()

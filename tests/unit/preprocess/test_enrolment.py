@@ -14,7 +14,7 @@ from captures import GRAPHS, call, features, fed, frames, write_frames
 from canids_preprocess import graphs, planning, profile
 from canids_preprocess.enrolment.profiles import load
 from canids_preprocess.enrolment.stretches import halves, stretches
-from canids_preprocess.features.frame_kernel import FRAME_FEATURES
+from canids_preprocess.features.frame_kernel import BUS_COLUMNS, FRAME_FEATURES
 from canids_preprocess.features.relative import BusState, step
 from canids_preprocess.windowing.members import metadata_of
 from canids_shared.contracts.arrays.profile import write as write_profile
@@ -322,10 +322,11 @@ def test_state_of_a_profile_survives_the_file(tmp_path: Path) -> None:
 
 def test_profile_of_other_features_or_damaged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = enrolled(tmp_path, free(tmp_path, "a"))
-    with monkeypatch.context() as patched:
-        patched.setattr("canids_preprocess.enrolment.profiles.COLUMNS", ("seen",))
-        with pytest.raises(CanidsError, match="made for other frame features; enrol the vehicle again"):
-            load(made)
+    for name, columns in (("COLUMNS", ("seen",)), ("BUS_COLUMNS", BUS_COLUMNS[::-1])):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"canids_preprocess.enrolment.profiles.{name}", columns)
+            with pytest.raises(CanidsError, match="made for other frame features; enrol the vehicle again"):
+                load(made)
     content = bytearray(made.read_bytes())
     content[-1] ^= 1
     made.write_bytes(content)

@@ -63,10 +63,12 @@ def _few_episodes(episodes: Mapping[str, int]) -> Iterator[str]:
 
 def _unlike_training(fit: GraphStore, scenarios: Mapping[str, GraphStore]) -> Iterator[str]:
     """Captures whose attack-free windows drift from those of `fit`; of a scenario they share a sentence."""
+    try:
+        reference = drift.TrainingReference(fit, fit.header["node_features"], fit.path)
+    except CanidsError:  # nothing attack-free to learn from, which others refuse
+        return
     for scenario, store in scenarios.items():
-        try:
-            reference = drift.TrainingReference(fit, store.header["node_features"], store.path)
-        except CanidsError:  # other features, or nothing attack-free to learn from, which others refuse
+        if store.header["node_features"] != reference.names:  # others refuse it
             continue
         named = []
         for number, capture in enumerate(store.header["captures"]):

@@ -8,7 +8,7 @@ from typing import Any
 from canids_preprocess.enrolment.learning import BusLearner
 from canids_preprocess.enrolment.stretches import bus_name
 from canids_preprocess.enrolment.suspicion import id_name
-from canids_preprocess.features.frame_kernel import COLUMNS, out_of_range
+from canids_preprocess.features.frame_kernel import BUS_COLUMNS, COLUMNS, out_of_range
 from canids_preprocess.features.relative import BusState
 from canids_preprocess.windowing.frames import Recording
 from canids_shared.contracts.arrays import profile
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def save(path: Path, learners: Iterable[BusLearner], header: dict[str, Any]) -> dict[str, Any]:
     """Write the profile of a vehicle's buses, and log what of them is little known; returns its header."""
     buses = list(learners)
-    made = {**header, "columns": list(COLUMNS), "buses": [bus.header() for bus in buses]}
+    columns = {"columns": list(COLUMNS), "bus_columns": list(BUS_COLUMNS)}
+    made = {**header, **columns, "buses": [bus.header() for bus in buses]}
     profile.write(path, made, [bus.state.arrays() for bus in buses])
     for bus in made["buses"]:
         name = f"{header['vehicle']}{' ' if bus['channel'] else ''}{bus['channel']}"
@@ -43,7 +44,7 @@ def load(path: Path, may_be_empty: bool = False) -> Profile:
     read = profile.read(path)
     if not read.buses and not may_be_empty:
         raise CanidsError(f"{path}: knows no bus, its traffic was too short; enrol the vehicle by longer traffic")
-    if read.header["columns"] != list(COLUMNS):
+    if (read.header["columns"], read.header["bus_columns"]) != (list(COLUMNS), list(BUS_COLUMNS)):
         raise CanidsError(f"{path}: was made for other frame features; enrol the vehicle again")
     for number, (bus, known) in enumerate(zip(read.buses, read.header["buses"], strict=True)):
         expected = BusState.layout(known["ids"])
@@ -54,9 +55,9 @@ def load(path: Path, may_be_empty: bool = False) -> Profile:
     return read
 
 
-def past_of(known: Profile, channel: str) -> BusState | None:
-    """The past that traffic on a bus begins with, fresh for each call; None where the profile has no such bus."""
-    number = known.number_of(channel)
+def past_of(known: Profile, channel: str, alone: bool) -> BusState | None:
+    """The past that traffic on a bus begins with, fresh for each call; None where the profile has no such bus (`Profile.number_of`)."""
+    number = known.number_of(channel, alone)
     return None if number is None else BusState.of(known.buses[number])
 
 
@@ -80,7 +81,7 @@ class Profiles:
     def state(self, recording: Recording, metadata: dict[str, Any]) -> BusState | None:
         """The past that a capture begins with, fresh for each call; None where its bus has no profile."""
         known = self.of(metadata)
-        return past_of(known, bus_name(recording, metadata)) if known else None
+        return past_of(known, bus_name(recording, metadata), recording.channel is None) if known else None
 
     def enrolled_frames(self, metadata: dict[str, Any]) -> int:
         """How many frames of a capture, from its beginning, its vehicle's profile was learnt from."""

@@ -62,6 +62,11 @@ COLUMNS = (
     *("latest", "latest_dlc", "due", "given_up", "moving", "before", "period", "alone", "jump"),
 )
 """Names of the columns, for profiles."""
+BUS_COLUMNS = (
+    *("last", "level", "frames", "overdue", "first", "appeared"),
+    *("slowest", "gap", "fastest", "paced"),
+)
+"""Names of what is remembered of a bus, in the order of `frame_features`, for profiles."""
 
 _U = np.uint64
 _WORD = 8  # bytes of a payload handled at once, the first in the lowest bits

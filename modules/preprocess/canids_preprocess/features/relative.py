@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from canids_preprocess.features.frame_kernel import (
+    BUS_COLUMNS,
     COLUMNS,
     FRAME_FEATURES,
     LATEST,
@@ -38,14 +39,14 @@ class BusState:
 
     Attributes:
         ids: the IDs; their indices are the rows of `by_id`.
-        bus: float64 [10], as in `frame_kernel.frame_features`.
+        bus: float64 [10], the `frame_kernel.BUS_COLUMNS`.
         by_id: a row per ID.
         at_rest: whether times count from the next frame on, whose time is unknown yet.
     """
 
     def __init__(self) -> None:
         self.ids = IdIndex()
-        self.bus = np.zeros(10)
+        self.bus = np.zeros(len(BUS_COLUMNS))
         words = {name: np.zeros((64, MAX_BYTES // 8), np.uint64) for name in ("last", "older", "latest", "toggled")}
         self.by_id = IdStates(np.zeros((64, WIDTH)), usual_change=np.zeros((64, MAX_BYTES), np.float32), **words)
         self.at_rest = False

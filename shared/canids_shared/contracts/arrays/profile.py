@@ -6,7 +6,7 @@ in the order of their first sighting; times are in seconds after the end of what
 | tensor | type, shape | content |
 |---|---|---|
 | `{n}.ids` | u32 [N] | arbitration ID (bit 31: 29-bit) |
-| `{n}.bus` | f64 [B] | pace of the bus: time of the last frame, running level of the gap between frames, number of frames, … |
+| `{n}.bus` | f64 [B] | pace of the bus: time of the last frame, running level of the gap between frames, number of frames, …: the header's `bus_columns` |
 | `{n}.state` | f64 [N, C] | sightings, period and its scatter, payload distance and its scatter, length, …: the header's `columns` |
 | `{n}.toggled` | u64 [N, 8] | bits that ever changed |
 | `{n}.usual_change` | f32 [N, 64] | running median of each byte's change |
@@ -44,12 +44,19 @@ class Profile:
     header: dict[str, Any]
     buses: list[Arrays]
 
-    def number_of(self, channel: str) -> int | None:
-        """Number of the bus of this name; of any name where the profile has but one bus. None if there is no such bus."""
-        names = [bus["channel"] for bus in self.header["buses"]]
-        if channel in names:
-            return names.index(channel)
-        return 0 if len(names) == 1 else None
+    @property
+    def channels(self) -> list[str]:
+        """Names of the buses; empty where their log has none."""
+        return [bus["channel"] for bus in self.header["buses"]]
+
+    def number_of(self, channel: str, alone: bool) -> int | None:
+        """Number of the bus of this name; None if there is no such bus.
+
+        Where the traffic is of one bus alone (`alone`) and so is the profile, names say how a log was written, and may differ.
+        """
+        if channel in self.channels:
+            return self.channels.index(channel)
+        return 0 if alone and len(self.channels) == 1 else None
 
 
 def write(path: str | Path, header: dict[str, Any], buses: list[Arrays]) -> None:
