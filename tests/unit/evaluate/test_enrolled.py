@@ -97,6 +97,17 @@ def test_a_vehicle_with_too_little_traffic_is_left_out_and_named(caplog: pytest.
     assert (values["n_windows"], values["fpr"], values["recall"]) == (0, None, None)
 
 
+def test_a_method_without_a_threshold_for_an_enrolled_vehicle_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    evaluation = calibrated({**CONFIG, "bootstrap": 5}, scores("calibrate", 0.1, [0] * 100, "van"))
+    enrolment = scores("enrolment", 0.5, [0] * 60, "new")
+    enrolment.score["gat"] = np.full(60, np.nan)
+    evaluation.enrol(enrolment)
+    with caplog.at_level(logging.WARNING):
+        evaluation.add("left_out_enrolled", scores("test", 0.5, [0] * 20 + [1] * 5, "new"))
+    assert "test: 'gat' has no threshold of its own for new, and alarms there as on a vehicle never met" in caplog.text
+    assert "'fusion' has no threshold" not in caplog.text, "has alarms of its own, which no rule is known of"
+
+
 def test_a_detector_without_a_vote_does_not_alarm_and_keeps_its_ranking() -> None:
     evaluation = calibrated({**CONFIG, "bootstrap": 5}, scores("calibrate", 0.1, [0] * 100, "van"))
     for unlike in (False, True):

@@ -1,5 +1,6 @@
 """Operating points, chosen on `calibrate`, and on the enrolment of enrolled vehicles; an alarm is a score above the threshold."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 from canids_evaluate.judging.metrics import ranking_counts
 from canids_evaluate.judging.scores import Scores
 from canids_shared.alarm_rule import AlarmRule, fit, segments_of, thresholds_by_vehicle
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,7 +31,13 @@ class OperatingPoint:
     enrolled: dict[str, float] = field(default_factory=dict)
 
     def alarms(self, scores: Scores, method: str, enrolled: bool) -> np.ndarray:
-        """Alarms, bool [W], of scores after evidence; with the vehicles' own thresholds where they are `enrolled`."""
+        """Alarms, bool [W], of scores after evidence; with the vehicles' own thresholds where they are `enrolled`.
+
+        The log names vehicles that are judged as if never met, for want of a threshold of their own.
+        """
+        if enrolled and self.rule and (lacking := set(scores.keys["vehicle"].unique()) - self.enrolled.keys()):
+            text = "%s: '%s' has no threshold of its own for %s, and alarms there as on a vehicle never met"
+            log.warning(text, scores.path, method, ", ".join(sorted(lacking)))
         if self.has_own_alarms or self.rule is None:
             return scores.alarm[method]
         rule = replace(self.rule, vehicles=self.enrolled) if enrolled else self.rule
