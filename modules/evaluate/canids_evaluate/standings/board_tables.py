@@ -134,8 +134,8 @@ def size(document: Document, setting: str, regime: str) -> str:
     too_few = f" ({short}: too few for intervals, from {ENOUGH} in every fold on)" if short else ""
     folds = [fold_name(document, f) for f in e["metrics"]["fpr"]["folds"] or e["metrics"]["f1"]["folds"]]
     hours = e["traffic"]["attack_free_hours"]
-    vehicles = f"vehicles {', '.join(e['traffic']['vehicles'])}"
-    judged = vehicles if setting == MAKES else f"left out: {', '.join(folds)}; {vehicles}"
+    of = f"vehicles {', '.join(e['traffic']['vehicles'])}"
+    judged = of if setting == MAKES else f"left out: {', '.join(folds)}; {of}"
     return (
         f"{e['folds']} fold{'s' * (e['folds'] != 1)} ({judged}), seeds {', '.join(map(str, document['seeds']))}; {e['n_attacked']:,} attacked windows in "
         f"{e['n_episodes']:,} episodes{too_few}; {hours * 60:.1f} minutes of attack-free traffic."
