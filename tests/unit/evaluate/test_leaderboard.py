@@ -458,3 +458,14 @@ def test_pages_of_the_file_are_those_of_the_run(board: dict[str, Any]) -> None:
     assert board_pages.markdown(board) == Path("one/b.md").read_text()
     best = [e["label"] for e in board_tables.best(board, "vehicle", "zero-shot")]
     assert best == ["Fusion", "GAT", "Fixed weight, CUSUM", "Extra Trees", "mine"]
+
+
+def test_a_mean_says_on_how_many_folds_it_is_defined(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, fold, "large", {"left_out": {"fusion": of_scenario({c: 0}, 0.5, detection_delay_s=delay)}})
+        for fold, c, delay in (("@without-kia", "k", 0.4), ("@without-a", "a1", None))
+    ]
+    make(tmp_path / "one", runs)
+    assert "| 0.400 (≥ 0.100) on 1 of 2 folds |" in (tmp_path / "one/b.md").read_text()
+    (row,) = csv.DictReader((tmp_path / "one/b.csv").read_text().splitlines())
+    assert (row["detection_delay_s_folds"], row["f1_folds"], row["folds"]) == ("1", "2", "2")
