@@ -207,7 +207,8 @@ rulegraph: .venv/runtime
 
 # The tables of results in the READMEs, from finished runs: make leaderboard, make seeds, make folds, make hours.
 readme-results: .venv/runtime
-	$(RUN_MODULE) canids_evaluate.readme --leaderboard results/leaderboard/leaderboard/leaderboard.json --document README.md
+	@if test -f results/leaderboard/leaderboard/leaderboard.json; then $(RUN_MODULE) canids_evaluate.readme --leaderboard results/leaderboard/leaderboard/leaderboard.json --document README.md; \
+	else echo "README.md keeps its leaderboard: make leaderboard DATA=FOLDER makes another"; fi
 	$(RUN_MODULE) canids_evaluate.readme --datasets hcrl_sa --document README.md --methods fusion gat vgae hysteresis cusum logistic
 	$(RUN_MODULE) canids_evaluate.readme --datasets hcrl_sa --document modules/evaluate/README.md --folds
 	$(RUN_MODULE) canids_evaluate.readme --datasets simulated_hours --document modules/evaluate/README.md --marks hours \

@@ -1,5 +1,5 @@
 # Folds, seeds and regimes in one table, with the detectors of others; included where there are folds.
-from canids_evaluate.planning import BOARD_FIGURES, own_scores_of, own_scores_of_folds
+from canids_evaluate.planning import BOARD_FIGURES, own_scores_of, own_scores_of_folds, trainings_of_folds
 
 
 rule own_scores:
@@ -47,6 +47,7 @@ rule leaderboard:
         curves=files_of_folds(stage, "curves.json"),
         own_metrics=own_scores_of_folds(stage, "metrics.json"),
         own_curves=own_scores_of_folds(stage, "curves.json"),
+        trainings=trainings_of_folds(stage),
     output:
         **{name: f"<leaderboard>/{name}.svg" for name in BOARD_FIGURES},
         json="<leaderboard>/leaderboard.json",
@@ -74,4 +75,4 @@ rule leaderboard:
     shell:
         '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.leaderboard --spec {params.spec:q}'
         " --json {output.json} --markdown {output.markdown} --csv {output.csv} --page {output.page} {params.figures} --metrics {input.metrics} {input.own_metrics}"
-        + LOGGED
+        " --trainings {input.trainings}" + LOGGED

@@ -3,7 +3,7 @@
     python -m canids_evaluate.leaderboard --spec '{"wildcards": {"dataset": "leaderboard"}, "config": {"ablations": {}, "own_scores": {}, "enrolment": 60},
         "left_out": {"@without-kia": {"vehicles": ["kia"]}}}' --markdown leaderboard.md --csv leaderboard.csv --json leaderboard.json
         --page leaderboard.html --recall recall.svg --false_alarms false_alarms.svg --ablations ablations.svg
-        --metrics eval_large@without-kia/metrics.json …
+        --metrics eval_large@without-kia/metrics.json … --trainings gat_large@without-kia/run.json …
 
 `curves.json` lies beside each `metrics.json`. Everything else is made of `leaderboard.json` (contract leaderboard/1), which carries
 protocol, digests of the data, code and seeds.
@@ -20,6 +20,7 @@ from canids_evaluate.pages.tables import Table
 from canids_evaluate.planning import BOARD_FIGURES
 from canids_evaluate.standings import board_figures, board_pages, board_tables
 from canids_evaluate.standings.document import Notes, document
+from canids_shared.contracts import training_run
 from canids_shared.contracts.evaluation import LEADERBOARD_CONTRACT
 from canids_shared.contracts.whole import write_json
 from canids_shared.files import write_text, written_whole
@@ -57,6 +58,7 @@ def main(call: Call) -> None:
     """Entry point."""
     notes = Notes()
     results = results_of(notes.attend(contents(call.inputs["metrics"])))
+    notes.trained(map(training_run.read, call.inputs["trainings"]))
     made = document(
         call.wildcards["dataset"],
         results,
@@ -83,4 +85,4 @@ def main(call: Call) -> None:
 
 
 if __name__ == "__main__":
-    entry_point.run(main, inputs=["metrics"], outputs=["json", "markdown", "csv", "page", *BOARD_FIGURES])
+    entry_point.run(main, inputs=["metrics", "trainings"], outputs=["json", "markdown", "csv", "page", *BOARD_FIGURES])

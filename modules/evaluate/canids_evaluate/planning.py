@@ -58,7 +58,7 @@ def output_options(names: Iterable[str]) -> Callable[[Any, Any], str]:
     return lambda wildcards, output: " ".join(f"--{name} {output[name]}" for name in names)
 
 
-def trainings(stage: Stage, file: str) -> InputFunction:
+def trainings(stage: Stage, file: str, variants: Sequence[str] = VARIANTS) -> InputFunction:
     """Input function: a file (`run.json`, `benchmark.tsv`) of every training behind an evaluation, detectors and policies.
 
     A run's instance is that of the files which its stage hands on.
@@ -71,7 +71,7 @@ def trainings(stage: Stage, file: str) -> InputFunction:
         instances = {**dict.fromkeys(detector_runs(stage), of_detectors), POLICY_KIND: of_policies}
         if not stage.has_attacks(wildcards.dataset, wildcards.instance):
             instances = {kind: instance for kind, instance in instances.items() if kind not in _LEARN_FROM_ATTACKS}
-        return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in instances.items() for v in VARIANTS]
+        return [f"<runs>/{kind}_{v}{instance}/{file}" for kind, instance in instances.items() for v in variants]
 
     return files
 
@@ -103,6 +103,18 @@ def files_of_folds(stage: Stage, file: str) -> InputFunction:
         evaluations = [f"<runs>/eval_{v}{fold}/{file}" for fold in instances for v in stage.config[""]["variants"]]
         of_baselines = [path for fold in instances for path in baselines(SimpleNamespace(instance=fold))]
         return [*evaluations, *dict.fromkeys(of_baselines)]
+
+    return files
+
+
+def trainings_of_folds(stage: Stage) -> InputFunction:
+    """Input function: `run.json` of the trainings behind the folds, of the variants that are judged on them."""
+    of_a_fold = trainings(stage, "run.json", stage.config[""]["variants"])
+
+    def files(wildcards: Any) -> list[str]:
+        instances = folds(stage, wildcards.dataset)
+        found = [p for fold in instances for p in of_a_fold(SimpleNamespace(dataset=wildcards.dataset, instance=fold))]
+        return list(dict.fromkeys(found))
 
     return files
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from training_records import record
 
 from canids_evaluate import compare, leaderboard, readme
 from canids_evaluate.judging.bounds import binomial, poisson
@@ -18,6 +19,7 @@ from canids_evaluate.pages import tables
 from canids_evaluate.planning import BOARD_FIGURES
 from canids_evaluate.standings import board_pages, board_tables
 from canids_evaluate.standings.board_compare import difference_of
+from canids_shared.contracts import training_run
 from canids_shared.contracts.detectors import DETECTORS, KEY, as_json
 from canids_shared.contracts.evaluation import read_leaderboard, write_evaluation
 from canids_shared.contracts.whole import write_json
@@ -157,7 +159,11 @@ def make(folder: Path, metrics: list[Path]) -> None:
     spec = {"wildcards": {"dataset": "d"}, "left_out": LEFT_OUT, "config": config}
     output = {"json": "leaderboard.json", "markdown": "b.md", "csv": "b.csv", "page": "b.html"}
     paths = {k: folder / v for k, v in {**output, **{f: f"{f}.svg" for f in BOARD_FIGURES}}.items()}
-    leaderboard.main(Call.of(json.dumps(spec), paths, {"metrics": metrics}))
+    trained = []
+    for kind in ("gat", "dqn"):
+        trained.append(folder / f"{kind}_large@without-a/run.json")
+        training_run.write(trained[-1], record(kind, instance="@without-a", code=f"t-{kind}"))
+    leaderboard.main(Call.of(json.dumps(spec), paths, {"metrics": metrics, "trainings": trained}))
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +239,11 @@ def test_an_ablation_is_subtracted_from_its_own_fold(board: dict[str, Any]) -> N
     assert made["ablations"]["missing"] == ["no_sim"]
     assert "Ablations that no fold was run of: Without simulation." in board_pages.warnings(made)
     assert "@without-a-no_edges" not in made["protocol"]["left_out"]
+
+
+def test_the_code_is_that_of_trainings_too(board: dict[str, Any]) -> None:
+    assert (board["code"]["gat"], board["code"]["dqn"]) == (["t-gat"], ["t-dqn"])
+    assert board["code"]["eval_large"] == ["elarge"]
 
 
 def test_an_ablation_on_other_windows_is_refused(tmp_path: Path) -> None:
@@ -447,3 +458,14 @@ def test_pages_of_the_file_are_those_of_the_run(board: dict[str, Any]) -> None:
     assert board_pages.markdown(board) == Path("one/b.md").read_text()
     best = [e["label"] for e in board_tables.best(board, "vehicle", "zero-shot")]
     assert best == ["Fusion", "GAT", "Fixed weight, CUSUM", "Extra Trees", "mine"]
+
+
+def test_a_mean_says_on_how_many_folds_it_is_defined(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, fold, "large", {"left_out": {"fusion": of_scenario({c: 0}, 0.5, detection_delay_s=delay)}})
+        for fold, c, delay in (("@without-kia", "k", 0.4), ("@without-a", "a1", None))
+    ]
+    make(tmp_path / "one", runs)
+    assert "| 0.400 (≥ 0.100) on 1 of 2 folds |" in (tmp_path / "one/b.md").read_text()
+    (row,) = csv.DictReader((tmp_path / "one/b.csv").read_text().splitlines())
+    assert (row["detection_delay_s_folds"], row["f1_folds"], row["folds"]) == ("1", "2", "2")

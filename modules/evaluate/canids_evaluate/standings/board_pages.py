@@ -38,7 +38,7 @@ METHOD = (
     "which assume that alarms come independently of each other; an alarm that never ends has 3,600 seconds an hour. "
     "Recall and episodes found at 1/h and 10/h: at a threshold with so many false alarms an hour and as many minutes of them, not known beforehand. "
     f"{THRESHOLDS} Point: `budget` alarms above such a threshold, `own` by decisions of its own. Every method runs once with the pipeline's options. Features, schedules and defaults of "
-    "canids' own methods were chosen on folds of these same vehicles. A delay cannot be shorter than the window behind ≥."
+    "canids' own methods were chosen on folds of these same vehicles. A delay is of the episodes found, and cannot be shorter than the window behind ≥; what is undefined on a fold is a mean over the others, whose number stands beside it."
 )
 """How to read the tables."""
 

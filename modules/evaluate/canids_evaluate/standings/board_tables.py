@@ -12,7 +12,7 @@ Document = Mapping[str, Any]
 Entry = Mapping[str, Any]
 CSV_COLUMNS = (
     *("dataset", "protocol", "setting", "regime", "family", "method", "variant", "own_point", "folds", "seeds"),
-    *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high", "_worst", "_worst_fold")),
+    *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high", "_worst", "_worst_fold", "_folds")),
     *("n_windows", "n_attacked", "n_episodes", "traffic_false_alarms", "traffic_hours"),
     *("traffic_false_alarms_per_hour", "traffic_low", "traffic_high", "traffic_alarm_seconds_per_hour", "traffic_fpr"),
 )
@@ -46,7 +46,13 @@ def shown_mean(e: Entry, metric: str) -> str:
     if metric.startswith("episodes_found") and m["mean"] is not None and few(e):
         found = sum(share * e["episodes"][fold] for fold, share in m["folds"].items())
         return f"{found:.1f} of {sum(e['episodes'][fold] for fold in m['folds'])}".replace(".0 of", " of")
-    return with_interval(metric, number(metric, m["mean"]), m["interval"])
+    return with_interval(metric, number(metric, m["mean"]), m["interval"]) + _of_folds(e, metric)
+
+
+def _of_folds(e: Entry, metric: str) -> str:
+    """On how many folds a mean is defined, where not on all: without an episode found there is no delay."""
+    defined = len(e["metrics"][metric]["folds"])
+    return f" on {defined} of {e['folds']} folds" if 0 < defined < e["folds"] else ""
 
 
 def shown_worst(document: Document, e: Entry, metric: str) -> str:
@@ -64,7 +70,8 @@ def false_alarms(traffic: Mapping[str, Any]) -> str:
 def _delay(e: Entry) -> str:
     delay, floor = e["metrics"]["detection_delay_s"]["mean"], e["delay_floor_s"]
     text = number("detection_delay_s", delay)
-    return text if delay is None or floor is None else f"{text} (≥ {number('detection_delay_s', floor)})"
+    bound = "" if delay is None or floor is None else f" (≥ {number('detection_delay_s', floor)})"
+    return text + bound + _of_folds(e, "detection_delay_s")
 
 
 def _names(e: Entry) -> list[str]:
@@ -134,8 +141,8 @@ def size(document: Document, setting: str, regime: str) -> str:
     too_few = f" ({short}: too few for intervals, from {ENOUGH} in every fold on)" if short else ""
     folds = [fold_name(document, f) for f in e["metrics"]["fpr"]["folds"] or e["metrics"]["f1"]["folds"]]
     hours = e["traffic"]["attack_free_hours"]
-    vehicles = f"vehicles {', '.join(e['traffic']['vehicles'])}"
-    judged = vehicles if setting == MAKES else f"left out: {', '.join(folds)}; {vehicles}"
+    of = f"vehicles {', '.join(e['traffic']['vehicles'])}"
+    judged = of if setting == MAKES else f"left out: {', '.join(folds)}; {of}"
     return (
         f"{e['folds']} fold{'s' * (e['folds'] != 1)} ({judged}), seeds {', '.join(map(str, document['seeds']))}; {e['n_attacked']:,} attacked windows in "
         f"{e['n_episodes']:,} episodes{too_few}; {hours * 60:.1f} minutes of attack-free traffic."
@@ -250,7 +257,13 @@ def csv_rows(document: Document) -> Iterator[list[Any]]:
         values: list[Any] = []
         for m in METRICS:
             found = e["metrics"][m]
-            values += [found["mean"], *(found["interval"] or (None, None)), found["worst"], found["worst_fold"]]
+            values += [
+                found["mean"],
+                *(found["interval"] or (None, None)),
+                found["worst"],
+                found["worst_fold"],
+                len(found["folds"]),
+            ]
         t = e["traffic"]
         traffic = [
             t["n_false_alarms"],

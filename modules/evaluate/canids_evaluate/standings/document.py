@@ -18,6 +18,7 @@ from canids_evaluate.standings.places import (
     split_ablations,
 )
 from canids_evaluate.standings.standing import Standing, standings, total
+from canids_shared.contracts.training_run import TrainingRun
 from canids_shared.errors import CanidsError
 from canids_shared.files import canonical_json
 
@@ -32,7 +33,7 @@ class Notes:
 
     Attributes:
         config: of the evaluations, without the seed of a run.
-        code: rule → hashes of the code that evaluated.
+        code: rule → hashes of the code that trained or evaluated.
         captures: capture → vehicle, attack, SHA-256 of its raw file.
         windows: fold and scenario → hash over the windows judged there.
         warnings: fold → what its data warn of.
@@ -69,6 +70,11 @@ class Notes:
                 if thresholds["budget"] is None:
                     self.own_points.add((content["variant"], method))
             yield path, content, drawn
+
+    def trained(self, runs: Iterable[TrainingRun]) -> None:
+        """Note the code of trainings by their kinds."""
+        for run in runs:
+            self.code.setdefault(run.kind, set()).add(run.code)
 
 
 def document(
@@ -146,11 +152,7 @@ def _refuse_other_windows(windows: Mapping[str, str], ablations: Iterable[str]) 
 
 def _mixed_code(notes: Notes) -> dict[str, list[str]]:
     mixed = [rule for rule, hashes in sorted(notes.code.items()) if len(hashes) > 1]
-    return (
-        {"": [f"Evaluations of {', '.join(mixed)} are of several versions of the code; run all again."]}
-        if mixed
-        else {}
-    )
+    return {"": [f"Runs of {', '.join(mixed)} are of several versions of the code; run all again."]} if mixed else {}
 
 
 def _identity(s: Standing) -> dict[str, Any]:
