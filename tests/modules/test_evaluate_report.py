@@ -207,6 +207,8 @@ def test_folds_and_seeds_come_into_one_table_and_the_leaderboard_without_a_test_
         path.parent.mkdir(parents=True, exist_ok=True)
         keys.select("capture", "window", "t_start", odds=pl.col("label") * 2.0).write_parquet(path)
     names = ["without-x", "without-x-seed-1"]
+    for run in (f"{training}@{name}" for training in TRAININGS for name in names):
+        write_training(checkout.folder / "experimentruns/demo" / run)
     same = {name: name for name in names}
     config = {
         **yaml.safe_load((checkout.folder / CONFIG).read_text()),
@@ -236,5 +238,6 @@ def test_folds_and_seeds_come_into_one_table_and_the_leaderboard_without_a_test_
     assert (fusion["seeds"], mine["seeds"], mine["setting"]) == ([0, 1], [0], "vehicle")
     assert mine["metrics"]["f1"]["mean"] == 1.0
     assert made["protocol"]["left_out"] == {"@without-x": {"vehicles": ["van"]}}
+    assert {"gat", "vgae", "dqn"} <= made["code"].keys()
     assert not (checkout.folder / "experimentruns/test_readings.jsonl").exists()
     assert all("@without-x" in p.name for p in checkout.folder.glob("experimentruns/demo/eval_*"))

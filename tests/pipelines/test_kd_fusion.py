@@ -247,15 +247,15 @@ def test_metrics_follow_from_the_decisions(workflow_dir: Path, variant: str) -> 
 
 def test_thresholds_keep_the_false_alarm_budget(workflow_dir: Path) -> None:
     for variant in VARIANTS:
-        rows = decisions(workflow_dir, variant, "calibrate")
+        rows, report = decisions(workflow_dir, variant, "calibrate"), metrics(workflow_dir, variant)
         free = rows["label"].to_numpy() == 0
+        vehicles = [free & (rows["vehicle"] == v).to_numpy() for v in rows["vehicle"].unique()]
         for method in ("gat", "vgae"):
-            rule = rule_of(metrics(workflow_dir, variant), method)
+            rule = rule_of(report, method)
             score = rule.evidence.over(rows[f"{method}_score"].to_numpy().astype(float), segments_of(rows))
-            assert (score > rule.threshold)[free].mean() <= 0.005
-            for vehicle, threshold in rule.vehicles.items():
-                own = free & (rows["vehicle"] == vehicle).to_numpy()
-                assert (score > threshold)[own].mean() <= 0.005
+            # Thresholds of a vehicle's own need longer captures: tests/unit/shared/test_vehicle_thresholds.py.
+            shares = [(score > rule.threshold)[own].mean() for own in vehicles if own.any()]
+            assert np.mean(shares) <= report["config"]["false_alarm_budget"] + 1e-9
 
 
 def test_every_run_is_measured_and_can_be_repeated(workflow_dir: Path) -> None:

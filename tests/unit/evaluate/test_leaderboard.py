@@ -445,6 +445,10 @@ def test_warnings_of_one_kind_are_one(board: dict[str, Any]) -> None:
         "Fewer than 5 attack episodes in `left_out` (4 without a; 3 without kia): counts instead of intervals.",
         "Without a: Other.",
     ]
+    drift = "Attack-free traffic unlike training in `unseen`: {} (drift in deviations)."
+    board["warnings"] = {f"@without-{v}": [drift.format(f"{v} (0.{n}, rate)")] for n, v in enumerate(("a", "kia"))}
+    (text,) = board_pages.warnings(board)
+    assert text == drift.format("a (0.0, rate) without a; kia (0.1, rate) without kia")
 
 
 def test_without_a_fusion_the_best_method_is_named_on_traffic_of_other_makes(board: dict[str, Any]) -> None:

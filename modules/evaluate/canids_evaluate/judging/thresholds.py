@@ -45,7 +45,7 @@ class OperatingPoint:
         return alarm & ~scores.unlike[method] if method in scores.unlike else alarm
 
     def enrol(self, method: str, scores: Scores, budget: float) -> None:
-        """Set the thresholds of the vehicles of the split `enrolment`; methods with alarms of their own bring them along."""
+        """Set the thresholds of the vehicles of the split `enrolment`; those of methods with alarms of their own come with their decisions."""
         if self.has_own_alarms:
             rule = scores.rules.get(method)
             own = rule.vehicles if rule else {}

@@ -147,6 +147,9 @@ def _merged(folds: Mapping[str, Sequence[str]]) -> str:
     before = _beginning(list(parts.values()))
     rest = [p[len(before) :] for p in parts.values()]
     after = _beginning([p[::-1] for p in rest])[::-1]
+    # A bracket that opens in the middle closes there.
+    while after and any(p.count("(") > p.count(")") for p in (q[: len(q) - len(after)] for q in rest)):
+        after = after[1:]
     middles = ["".join(p[: len(p) - len(after)]) for p in rest]
     differing = [f"{m} without {', '.join(n)}".strip() for m, n in zip(middles, folds.values(), strict=True)]
     return "".join(before) + "; ".join(differing) + "".join(after)
