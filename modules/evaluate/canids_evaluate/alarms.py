@@ -41,7 +41,9 @@ def alarms_of(
         most: most IDs that are named for an alarm.
     """
     columns, ptr = feature_columns(store.header["node_features"], store.path), store["node_ptr"]
-    tracker = AlarmTracker(gap, most, detectors, enrolled=bool(store.header.get("profiles")))
+    # The vehicle may have a profile of another bus alone.
+    profiled = {name for name, source in store.header.get("sources", {}).items() if source.get("profiled")}
+    tracker = AlarmTracker(gap, most, detectors, profiled)
     events: list[Event] = []
     # Row i of the decisions is window i of the store, which has its nodes at ptr[i]:ptr[i + 1].
     for row, decided in enumerate(frame.select(alarm_tracker.decided_columns(detectors)).iter_rows(named=True)):

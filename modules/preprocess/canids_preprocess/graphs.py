@@ -39,8 +39,10 @@ log = logging.getLogger(__name__)
 
 
 def _source(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a store says of a capture; also the rate of which a log without times has its intervals, and the host of injected attacks."""
-    further = {key: metadata[key] for key in ("assumed_rate", "host") if metadata.get(key)}
+    """What a store says of a capture; also the rate of which a log without times has its intervals, the host of injected attacks, and
+    whether it begins with a profile.
+    """
+    further = {key: metadata[key] for key in ("assumed_rate", "host", "profiled") if metadata.get(key)}
     return {**{key: metadata[key] for key in _SOURCE}, **further}
 
 
@@ -161,6 +163,7 @@ def _of_scenario(
     first = _numbering(clock_of(recording), config)(begin) if begin else 0
     block = Block(begin, begin, metadata["frames"])
     past = partial(profiles.state, recording, metadata) if enrolled else _nothing
+    metadata = metadata | {"profiled": past() is not None}
     return _part(recording, metadata, [_Piece(block, first, survey(recording, block, config), past)])
 
 

@@ -266,8 +266,8 @@ def test_alarms_have_a_score_of_every_declared_detector(
     assert windows.columns[3:-2] == columns
 
 
-@pytest.mark.parametrize("enrolled", [False, True])
-def test_of_an_enrolled_vehicle_only_ids_that_its_profile_lacks_are_new(enrolled: bool) -> None:
+@pytest.mark.parametrize("enrolled", [False, True, {"a"}, {"b"}])
+def test_of_an_enrolled_vehicle_only_ids_that_its_profile_lacks_are_new(enrolled: bool | set[str]) -> None:
     """An alarm from the first window on: SLOW is of the profile, FAST is not, and both go on."""
     tracker = AlarmTracker(1.0, 3, (), enrolled)
     window = {"label": None, "alarm": True, "fusion_score": 0.9, "capture": "a"}
@@ -277,7 +277,20 @@ def test_of_an_enrolled_vehicle_only_ids_that_its_profile_lacks_are_new(enrolled
         nodes = Nodes(np.array([SLOW, FAST], np.uint32), np.array([1, 9], np.int32), x, 0.1)
         tracker.update({**window, "t_start": number * 0.1, "t_end": number * 0.1 + 0.1}, nodes)
     count, rate = tracker.attribution.new_ids()
-    assert (count, rate) == ((1, pytest.approx(90)) if enrolled else (2, pytest.approx(100)))
+    assert (count, rate) == ((1, pytest.approx(90)) if enrolled in (True, {"a"}) else (2, pytest.approx(100)))
+
+
+def test_a_capture_whose_bus_has_no_profile_is_not_taken_for_an_enrolled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, given = traffic(tmp_path / "score.safetensors"), []
+    names = store.header["captures"]
+    monkeypatch.setattr(alarms, "AlarmTracker", lambda *how: (given.append(how[3]), AlarmTracker(*how))[1])
+    store.header |= {"profiles": {"van": "0" * 64}, "sources": {names[0]: {"vehicle": "van"}}}
+    for profiled in (False, True):
+        store.header["sources"][names[0]] |= {"profiled": profiled}
+        alarms.alarms_of(decided(store, np.zeros(WINDOWS, bool)), store, DETECTORS, 0.25, 3)
+    assert given == [set(), {names[0]}]
 
 
 def test_a_new_capture_ends_the_alarm_of_the_one_before() -> None:

@@ -255,6 +255,7 @@ def test_a_bus_of_several_does_not_begin_with_the_profile_of_another(tmp_path: P
     second = np.repeat(known["capture"], np.diff(known["node_ptr"])) == 1
     assert known.header["captures"] == ["drive.can0", "drive.can1"]
     np.testing.assert_array_equal(known["x"][second], cold[second])
+    assert [known.header["sources"][name].get("profiled") for name in known.header["captures"]] == [True, None]
     assert not np.array_equal(known["x"][~second], cold[~second])
     unnamed = tmp_path / "unnamed.safetensors"
     enrolled(log_of(tmp_path / "quiet.csv", traffic(20.0)), "--output", unnamed)

@@ -3,7 +3,7 @@
 An alarm is a run of alarmed windows of one capture whose gaps are at most `gap` seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,14 +61,16 @@ class Event(NamedTuple):
 class AlarmTracker:
     """The alarms of the windows of one capture after the other; memory does not grow with their number."""
 
-    def __init__(self, gap: float, most: int, detectors: Sequence[Detector], enrolled: bool = False) -> None:
-        """`gap`: longest pause (s) within an alarm; `most`: most IDs that are named for an alarm; `enrolled`: the vehicle has a profile."""
+    def __init__(self, gap: float, most: int, detectors: Sequence[Detector], enrolled: bool | Set[str] = False) -> None:
+        """`gap`: longest pause (s) within an alarm; `most`: most IDs that are named for an alarm; `enrolled`: the captures that begin with
+        a profile, all or none of them or those of these names.
+        """
         self._gap, self._most, self._scores, self._enrolled = gap, most, scores(detectors), enrolled
         self._capture: str | None = None
         self._first = 0.0
         self._alarm: Alarm | None = None
         self._labels = [0, 0]  # labelled windows of the alarm, attacked ones
-        self.attribution = AlarmAttribution(enrolled)
+        self.attribution = AlarmAttribution()
 
     def update(self, decided: dict[str, Any], nodes: Nodes) -> list[Event]:
         """Add the next window (`decided_columns`); returns the end of the alarm before it and the beginning of one with it."""
@@ -77,7 +79,8 @@ class AlarmTracker:
             # No window of another capture belongs to this one's past.
             events += self.end()
             self._capture, self._first = decided["capture"], decided["t_start"]
-            self.attribution = AlarmAttribution(self._enrolled)
+            enrolled = self._enrolled
+            self.attribution = AlarmAttribution(enrolled if isinstance(enrolled, bool) else self._capture in enrolled)
         # Too long after the last alarmed window for the alarm to go on.
         if self._alarm and decided["t_start"] - self._alarm["end"] > self._gap:
             events += self.end()
