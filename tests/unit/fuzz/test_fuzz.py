@@ -23,8 +23,9 @@ def test_mutated_files_are_read_alike_or_refused_in_one_line(tmp_path: Path) -> 
     print(f"{result.table()}\n{time.perf_counter() - begin:.0f} s")
     total = sum(counts.total() for counts in result.counts.values())
     assert total >= COUNT
-    # Of each kind some are refused, or the mutations do not reach its reader.
-    assert not [kind for kind, counts in result.counts.items() if not counts[campaign.REFUSED]]
+    # Of each kind some are refused, or the mutations do not reach its reader. Damaged lines of the log are passed over and named.
+    accepted = {kind for kind, counts in result.counts.items() if not counts[campaign.REFUSED]}
+    assert accepted <= {"log of readings"}
     assert not [line for kind in result.counts for line in result.of(kind)]
 
 
