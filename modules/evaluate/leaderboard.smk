@@ -74,5 +74,6 @@ rule leaderboard:
         "{wildcards.dataset}: leaderboard"
     shell:
         '"$CANIDS_EVALUATE_PYTHON" $CANIDS_EVALUATE_STAND_INS -m canids_evaluate.leaderboard --spec {params.spec:q}'
-        " --json {output.json} --markdown {output.markdown} --csv {output.csv} --page {output.page} {params.figures} --metrics {input.metrics} {input.own_metrics}"
-        " --trainings {input.trainings}" + LOGGED
+        " --json {output.json} --markdown {output.markdown} --csv {output.csv}"
+        " --page {output.page} {params.figures} --metrics {input.metrics} {input.own_metrics} --trainings {input.trainings}"
+        + LOGGED
