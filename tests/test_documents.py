@@ -320,7 +320,7 @@ RECIPES: dict[str, Check] = {
     r"\S+/python bench/\w+.py": runs_small,
     r"(\w+=\S+ )*\S+python -m (pytest|ruff|snakefmt|mypy) .*": is_installed,
     r".*-m (pytest|pip|venv|slurm|snakemake --lint).*|make(\[1\])?:? .*|\.venv/bin/python -m mypy": is_of_the_shell,
-    r"(test|echo|cat|if|rm|dpkg|printf|\{|DEBIAN_FRONTEND).*": is_of_the_shell,
+    r"(test|echo|cat|awk|if|rm|dpkg|printf|\{|DEBIAN_FRONTEND).*": is_of_the_shell,
 }
 """Line of a recipe of make → what checks it."""
 

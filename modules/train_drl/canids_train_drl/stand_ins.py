@@ -69,6 +69,7 @@ def decisions(call: Call) -> None:
         *(pl.Series(name, attacked.astype(np.float32)) for name in scores),
         alarm=pl.Series(attacked == 1),
         action=pl.Series(attacked.astype(np.int16)),
+        **{f"unlike_{detector.name}": pl.zeros(len(keys), pl.Float32, eager=True) for detector in declared},
     )
     metadata = {
         **call.wildcards,
