@@ -131,7 +131,7 @@ def _states(path: Path) -> Any:
 
 
 def _decisions(path: Path) -> Any:
-    evaluate.refuse_mixture(path, {}, 0.005)
+    evaluate.refuse_mixture(path, [], 0.01)
     return evaluate.scores_of(path)
 
 
