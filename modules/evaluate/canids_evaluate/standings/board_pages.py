@@ -105,6 +105,8 @@ def _compared(differences_: Sequence[Entry], fusion: Entry | None) -> Iterator[s
             else "not distinguishable from"
         )  # fmt: skip
         groups.setdefault(kind, []).append(e["label"])
+    if len(groups) == 1 and len(names := next(iter(groups.values()))) > 1:
+        groups = {next(iter(groups)): [f"any of the other {len(names)} methods"]}
     if groups:
         yield (
             f"Paired over episodes and seeds, the fusion ({fusion['variant']}) is in F1 "
