@@ -78,7 +78,9 @@ def baselines(call: Call) -> None:
         for name in ("fit", "calibrate", "enrolment", "scenarios")
         for path in call.inputs.get(name, [])
     ]
-    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(call, None, sources=sources_of(stores), warnings=[])
+    _evaluated(call, list(WINDOW_BASELINES), ["always_attack"]).write(
+        call, None, sources=sources_of(stores), warnings=[]
+    )
 
 
 def evaluation(call: Call) -> None:
