@@ -119,16 +119,6 @@ def blocks_of(keys: pl.DataFrame) -> np.ndarray:
     return np.unique(number, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def within_budget(attack_free: np.ndarray, budget: float) -> float:
-    """Smallest threshold that at most the share `budget` (0 ≤ budget < 1) of the attack-free scores [N ≥ 1] exceeds.
-
-    Scores equal to it raise no alarm, so ties can only make the false alarms fewer.
-    """
-    # The sum keeps a product such as .005 · 400 = 1.9999… from losing the window that the budget has.
-    allowed = int(np.floor(budget * len(attack_free) + 1e-9))
-    return float(np.sort(attack_free)[::-1][allowed])
-
-
 def _above(scores: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct scores [T] in falling order, and the weight strictly above each [T], from scores and weights [N]."""
     values, place = np.unique(-scores, return_inverse=True)
@@ -169,9 +159,9 @@ def own_threshold(
     return float(candidates[np.flatnonzero(share <= budget + 1e-9)[0]])
 
 
-def guarantee(blocks: int, budget: float, alone: bool = False) -> float:
-    """What `own_threshold` of so many blocks bounds the expected share of false alarms by; `alone`: without a tail."""
-    return min((1 if alone else 2) * budget + 1 / (blocks + 1), 1.0)
+def guarantee(blocks: int, budget: float) -> float:
+    """What `own_threshold` of so many blocks bounds the expected share of false alarms by."""
+    return min(2 * budget + 1 / (blocks + 1), 1.0)
 
 
 def thresholds_by_vehicle(

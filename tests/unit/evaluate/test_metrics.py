@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, matthews_corrcoef, roc_auc_
 from canids_evaluate.judging import bounds, metrics
 from canids_evaluate.judging.thresholds import f1_optimal
 from canids_evaluate.judging.windows import Windows, windows_of
-from canids_shared.alarm_rule import within_budget
+from canids_shared.alarm_rule import own_threshold
 
 
 def evaluated(
@@ -211,7 +211,7 @@ def test_nothing_at_all() -> None:
 @settings(max_examples=80, deadline=None)
 def test_budget_is_kept_and_used(values: list[int], rate: float) -> None:
     scores = np.array(values) / 9
-    threshold = within_budget(scores, rate)
+    threshold = own_threshold(scores, np.arange(len(scores)), rate)
     assert (scores > threshold).mean() <= rate + 1e-12
     lower = scores[scores < threshold]
     if len(lower):
@@ -219,8 +219,8 @@ def test_budget_is_kept_and_used(values: list[int], rate: float) -> None:
 
 
 def test_ties_at_the_threshold_raise_no_alarm() -> None:
-    assert within_budget(np.array([0.1, 0.9, 0.9, 0.9]), 0.5) == 0.9
-    assert within_budget(np.array([0.1, 0.2, 0.3, 0.9]), 0.25) == 0.3
+    assert own_threshold(np.array([0.1, 0.9, 0.9, 0.9]), np.arange(4), 0.5) == 0.9
+    assert own_threshold(np.array([0.1, 0.2, 0.3, 0.9]), np.arange(4), 0.25) == 0.3
 
 
 def test_f1_optimal_threshold_by_hand() -> None:

@@ -159,7 +159,7 @@ def results_of(runs: Iterable[Content]) -> list[MethodResults]:
     paths: dict[tuple[str, ...], Path] = {}
     references: dict[tuple[str, ...], tuple[Path, dict[str, Any], dict[str, str]]] = {}
     for path, content, drawn in runs:
-        # Each run must be given once; those without a variant are told apart by their methods.
+        # Each run must be given once; those without a variant differ in their methods.
         fold, seed = fold_and_seed(content["instance"])
         methods = () if content["variant"] else sorted(content["thresholds"])
         same = paths.setdefault((content["dataset"], fold, seed, str(content["variant"]), *methods), path)

@@ -350,7 +350,7 @@ def frame_features(  # noqa: PLR0912, PLR0915 (one compiled loop)
         out[i, 5] = off * trust if compared > 1 else 0.0
         out[i, 6] = settled if seen == 0 else 0.0
         out[i, 7] = settled / (1.0 + seen)
-        # Only an ID as fast as the bus's fastest floods it; its first two frames are told by `first_sighting` and `young`.
+        # Only an ID as fast as the bus's fastest floods it; its first two frames show in `first_sighting` and `young`.
         newcomer = min(state[row, _ALONE] / max(age, _SETTLING), 1.0) if seen > 1 else 0.0
         if newcomer > _LITTLE and bus[8] > 0.0:
             newcomer *= min(np.exp2(-state[row, _LEVEL]) / bus[8], 1.0)
