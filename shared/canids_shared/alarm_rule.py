@@ -24,7 +24,7 @@ FEWEST_BLOCKS = 5
 _STEPS = 64
 """Most steps of the tail of other vehicles that are kept."""
 FEWEST_WINDOWS = 50
-"""Windows that scales or models of a vehicle's own can be fitted to; one enrolled by fewer is left out of the enrolled scenarios."""
+"""Windows, of all buses together, that scales or models of a vehicle's own can be fitted to; one with fewer is not enrolled."""
 TOLERANCE = 0.002
 """Rules whose F1 differs by less count as equal, and the one that asks for the most evidence is taken."""
 _CANDIDATES = ((1, 1), (2, 3), (2, 2), (3, 5), (3, 4), (3, 3))

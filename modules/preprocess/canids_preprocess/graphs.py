@@ -20,7 +20,7 @@ import numpy as np
 
 from canids_preprocess.enrolment.learning import learnt
 from canids_preprocess.enrolment.profiles import Profiles
-from canids_preprocess.enrolment.stretches import FEWEST, halves, stretches, windows
+from canids_preprocess.enrolment.stretches import halves, stretches, windows
 from canids_preprocess.features.relative import BusState
 from canids_preprocess.windowing.clock import Clock
 from canids_preprocess.windowing.cutting import check_windows
@@ -28,6 +28,7 @@ from canids_preprocess.windowing.frames import Recording, clock_of
 from canids_preprocess.windowing.members import members, metadata_of
 from canids_preprocess.windowing.splits import Block, blocks, restarts
 from canids_preprocess.windowing.windows import FEATURES, append, mark_intervals, survey
+from canids_shared.alarm_rule import FEWEST_WINDOWS
 from canids_shared.contracts.graph_store import writing
 from canids_shared.contracts.manifest import ENROLLED, ENROLMENT, SCORED, SPLITS
 from canids_shared.errors import CanidsError
@@ -178,8 +179,8 @@ def _of_enrolment(captures: dict[Recording, dict[str, Any]], config: dict[str, A
     pieces: dict[Recording, list[_Piece]] = {}
     for vehicle, of_vehicle in by_vehicle.items():
         by_bus = stretches(of_vehicle, config["enrolment"])
-        if (count := windows(by_bus, config)) < FEWEST:
-            log.warning("%s is not enrolled: %d windows of attack-free traffic, not %d", vehicle, count, FEWEST)
+        if (count := windows(by_bus, config)) < FEWEST_WINDOWS:
+            log.warning("%s is not enrolled: %d windows of attack-free traffic, not %d", vehicle, count, FEWEST_WINDOWS)
             continue
         for bus, of_bus in by_bus.items():
             two = halves(of_bus)
@@ -226,7 +227,7 @@ def _why_no_window(call: entry_point.Call, parts: list[_Part]) -> str:
     named = f"split '{split}' of dataset '{call.wildcards['dataset']}'"
     if split == ENROLMENT or split.endswith(ENROLLED):
         return (
-            f"{named}: no vehicle is enrolled, for none has {FEWEST} windows of attack-free traffic to be enrolled by; "
+            f"{named}: no vehicle is enrolled, for none has {FEWEST_WINDOWS} windows of attack-free traffic to be enrolled by; "
             "set enrolment to 0, or take longer attack-free captures"
         )
     if call.inputs.get("profiles") and not parts:

@@ -10,8 +10,9 @@ import logging
 
 from canids_preprocess.enrolment import profiles
 from canids_preprocess.enrolment.learning import learnt
-from canids_preprocess.enrolment.stretches import FEWEST, stretches, windows
+from canids_preprocess.enrolment.stretches import stretches, windows
 from canids_preprocess.windowing.members import members, metadata_of
+from canids_shared.alarm_rule import FEWEST_WINDOWS
 from canids_shared.jobs import entry_point
 
 log = logging.getLogger(__name__)
@@ -22,12 +23,12 @@ def main(call: entry_point.Call) -> None:
     captures, vehicle = metadata_of(call), call.wildcards["vehicle"]
     free = {r: captures[r] for r in members(call, captures) if captures[r]["content"] == "attack-free"}
     by_bus = stretches(free, call.config["enrolment"])
-    if (count := windows(by_bus, call.config)) < FEWEST:
+    if (count := windows(by_bus, call.config)) < FEWEST_WINDOWS:
         log.warning(
             "%s: %d windows of attack-free traffic are too few to enrol it by (%d); it is judged zero-shot only",
             vehicle,
             count,
-            FEWEST,
+            FEWEST_WINDOWS,
         )
         by_bus = {}
     learners = [learnt(bus, of_bus) for bus, of_bus in by_bus.items()]

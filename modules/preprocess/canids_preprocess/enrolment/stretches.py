@@ -6,9 +6,6 @@ from canids_preprocess.windowing.frames import Recording, clock_of
 from canids_preprocess.windowing.splits import Block
 from canids_preprocess.windowing.windows import survey
 
-FEWEST = 50
-"""Windows of a vehicle's enrolment, of all its buses together, that a threshold and the scales of scores can be fitted to."""
-
 
 class Stretch(NamedTuple):
     """Some frames of a capture: `block` of `recording`, whose metadata are those of its frames; `seconds` long."""
