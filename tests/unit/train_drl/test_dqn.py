@@ -45,11 +45,15 @@ def call_of(folder: Path, variant: str, inputs: dict[str, Path], **config: Any) 
     )
 
 
+def states_of(folder: Path, windows: int) -> dict[str, Path]:
+    """What policies and fusion baselines learn from: states of three splits, four captures of so many windows each."""
+    splits = {"fuse": 1, "select": 2, "calibrate": 3}
+    return {s: written(folder / f"{s}.parquet", synthetic(n, 4, windows, ("a", "b"))) for s, n in splits.items()}
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    splits = {"fuse": 1, "select": 2, "calibrate": 3}
-    return {s: written(folder / f"{s}.parquet", synthetic(n, 4, 200, ("a", "b"))) for s, n in splits.items()}
+    return states_of(tmp_path_factory.mktemp("inputs"), 200)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from canids_train_drl.environment.fusion_data import FusionData, as_recorded
 from canids_train_drl.environment.states import read
 from canids_train_drl.fusion_baselines.stored import FusionBaselines
 from canids_train_drl.fusion_baselines.thresholds import Combined
-from train_drl.test_dqn import CPU, call_of
+from train_drl.test_dqn import CPU, call_of, states_of
 from train_drl.test_states import loaded, synthetic, written
 
 NAMES = ["fixed_weight", "max", "mean", "noisy_or", "hysteresis"]
@@ -28,9 +28,7 @@ NAMES = ["fixed_weight", "max", "mean", "noisy_or", "hysteresis"]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("inputs")
-    splits = {"fuse": 1, "select": 2, "calibrate": 3}
-    return {s: written(folder / f"{s}.parquet", synthetic(n, 4, 400, ("a", "b"))) for s, n in splits.items()}
+    return states_of(tmp_path_factory.mktemp("inputs"), 400)
 
 
 @pytest.fixture(scope="module")
