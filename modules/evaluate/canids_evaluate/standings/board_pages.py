@@ -98,8 +98,8 @@ def _compared(differences_: Sequence[Entry], fusion: Entry | None) -> Iterator[s
             continue
         interval = e["metrics"]["f1"]["interval"]
         kind = (
-            "too few episodes to compare with" if interval is None and few(e)
-            else "no interval against" if interval is None
+            "seen in too few episodes to compare with" if interval is None and few(e)
+            else "without an interval against" if interval is None
             else "better than" if interval[0] > 0
             else "worse than" if interval[1] < 0
             else "not distinguishable from"
@@ -109,7 +109,7 @@ def _compared(differences_: Sequence[Entry], fusion: Entry | None) -> Iterator[s
         groups = {next(iter(groups)): [f"any of the other {len(names)} methods"]}
     if groups:
         yield (
-            f"Paired over episodes and seeds, the fusion ({fusion['variant']}) is in F1 "
+            f"Paired over episodes and seeds, by F1 the fusion ({fusion['variant']}) is "
             + "; ".join(f"{kind} {', '.join(names)}" for kind, names in sorted(groups.items()))
             + "."
         )
